@@ -1,0 +1,19 @@
+"""Errors a user can cause: each carries the exit code the command line returns."""
+
+
+class DensekitError(Exception):
+    """Base of every error that is shown as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DensekitError):
+    """The command, the recipe or a setting is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(DensekitError):
+    """A file, an image, a conversation or a model directory is wrong (exit code 3)."""
+
+    exit_code = 3
