@@ -1,0 +1,53 @@
+"""Checks a conversation of a data file and normalises its turns."""
+
+from collections.abc import Sequence
+
+from densekit.errors import DataError
+from densekit.text.chunks import IMAGE_TOKEN
+from densekit.text.templates import Turn
+
+_ROLES = ("human", "gpt")
+
+
+def turn_values(conversations: object) -> list[tuple[object, str]]:
+    """Return (from, value) of every turn.
+
+    Raises:
+        DataError: the conversation is empty or no list, or a turn has no text in "value".
+    """
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str) or not conversations:
+        raise DataError("conversations must be a list with at least one turn")
+    turns = []
+    for index, turn in enumerate(conversations):
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise DataError(f'turn {index}: expected an object with a text in "value"')
+        turns.append((turn.get("from"), turn["value"]))
+    return turns
+
+
+def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
+    """Return the turns, beginning with the human, and whether a first turn from gpt was dropped (quirk 7).
+
+    Raises:
+        DataError: as `turn_values`, for an unknown "from", and for turns that do not alternate.
+    """
+    values = turn_values(conversations)
+    dropped = values[0][0] == "gpt"
+    turns: list[Turn] = []
+    for index, (role, value) in enumerate(values):
+        if role not in _ROLES:
+            raise DataError(f"turn {index}: \"from\" is {role!r}, expected 'human' or 'gpt'")
+        if dropped and index == 0:
+            continue
+        expected = _ROLES[len(turns) % 2]
+        if role != expected:
+            raise DataError(f'turn {index}: "from" is {role!r}, expected {expected!r}: turns must alternate')
+        turns.append((expected, value))
+    return turns, dropped
+
+
+def collapse_tags(value: str) -> str:
+    """Put one image tag and a newline before a text that holds any number of tags (quirk 6)."""
+    if IMAGE_TOKEN not in value:
+        return value
+    return f"{IMAGE_TOKEN}\n{value.replace(IMAGE_TOKEN, '').strip()}".strip()

@@ -1,0 +1,44 @@
+"""Turns an encoded sample into the sequence the language model sees, image slots included."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from densekit.text.chunks import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.text.encode import EncodedSample, Semantics
+
+
+@dataclass(frozen=True)
+class ModelSequence:
+    """One row as the model sees it, not padded.
+
+    `input_ids` [T] (int64) holds IMAGE_TOKEN_ID once per feature token, `labels` [T] (int64) ignores those
+    slots. `feature_index` [n_slots] (int64) says which feature token fills each slot, counted over all
+    images of the sample: the k-th tag takes tokens k * image_tokens onwards, so an index beyond the
+    features at hand means a tag without an image.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    feature_index: np.ndarray
+
+
+def model_sequence(
+    sample: EncodedSample, *, pad_id: int, image_tokens: int, max_length: int, semantics: Semantics
+) -> ModelSequence:
+    """Cut to max_length ids (an image counting one), expand the images, cut to max_length again (quirk 4).
+
+    Faithful semantics also drop every id equal to pad_id after the first cut: the attention mask is
+    ids != pad_id, and masked ids leave the sequence (quirk 3).
+    """
+    ids, labels = sample.input_ids[:max_length], sample.labels[:max_length]
+    if semantics == "faithful":
+        kept = ids != pad_id
+        ids, labels = ids[kept], labels[kept]
+    tags = ids == IMAGE_TOKEN_ID
+    repeats = np.where(tags, image_tokens, 1)
+    labels = np.where(tags, IGNORE_INDEX, labels)
+    ids = np.repeat(ids, repeats)[:max_length]
+    labels = np.repeat(labels, repeats)[:max_length]
+    feature_index = np.arange(int((ids == IMAGE_TOKEN_ID).sum()), dtype=np.int64)
+    return ModelSequence(ids, labels, feature_index)

@@ -1,0 +1,296 @@
+"""Tests of ids, labels and notes of samples: every template's mapping, and each quirk in both semantics."""
+
+import re
+
+import numpy as np
+import pytest
+
+from densekit.errors import DataError, UsageError
+from densekit.text import IGNORE_INDEX, IMAGE_TOKEN_ID, EncodedSample, Encoding, SampleEncoder, Tokenizer
+from densekit.text.fast_adapter import FastTokenizer
+from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
+
+from .helpers import chat, supervised, text_of
+
+
+def encode(
+    tokenizer: Tokenizer,
+    template: str,
+    semantics: str,
+    turns: list[dict[str, str]],
+    *,
+    image: bool = False,
+    limit: int = 2048,
+) -> EncodedSample:
+    encoder = SampleEncoder(tokenizer=tokenizer, template=template, semantics=semantics, max_length=limit)  # type: ignore[arg-type]
+    return encoder.encode(turns, has_image=image)
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+def test_v1_supervises_answers_and_end(sp_legacy: SentencePieceTokenizer, semantics: str) -> None:
+    sample = encode(sp_legacy, "v1", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True)
+    assert supervised(sample, sp_legacy) == ["A1.</s>", "A2.</s>"]
+    assert sample.notes == ()
+    assert sample.input_ids.dtype == sample.labels.dtype == np.int64
+    kept = sample.labels != IGNORE_INDEX
+    assert (sample.labels[kept] == sample.input_ids[kept]).all()
+
+
+def test_v1_counts_the_lone_space_before_an_answer(sp_tokenizer: SentencePieceTokenizer) -> None:
+    for semantics in ("faithful", "fixed"):
+        sample = encode(sp_tokenizer, "v1", semantics, chat("Q?", "🦙"))
+        assert (sample.labels != IGNORE_INDEX).sum() == 1 + 4 + 1
+        assert sample.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("phi", [" A1.<|endoftext|>", " A2.<|endoftext|>"]),
+        ("chatml_direct", ["A1.<|im_end|>", "A2.<|im_end|>"]),
+    ],
+)
+def test_templates_without_official_branch_use_spans(
+    bpe_no_bos: FastTokenizer, template: str, expected: list[str]
+) -> None:
+    turns = chat("<image>\nQ1?", "A1.", "Q2?", "A2.", "trailing")
+    both = [encode(bpe_no_bos, template, s, turns, image=True) for s in ("faithful", "fixed")]
+    assert np.array_equal(both[0].labels, both[1].labels)
+    assert np.array_equal(both[0].input_ids, both[1].input_ids)
+    assert supervised(both[0], bpe_no_bos) == expected
+    assert bpe_no_bos.bos_id not in both[0].input_ids
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        (chat("Q1?", "A1.", "Q2?"), ["A1.</s>"]),
+        (chat("Q1?", ""), ["</s>"]),
+        (chat("", "A1."), ["A1.</s>"]),
+        (chat("What is </s>?", "A1."), ["A1.</s>"]),
+        (chat("Q1?", "the </s> cat"), ["the </s>cat</s>"]),
+        (chat("the ASSISTANT: cat", "A1."), ["A1.</s>"]),
+        (chat("the <unk>", "A1."), ["A1.</s>"]),
+    ],
+)
+def test_v1_samples_the_official_code_masks(
+    sp_legacy: SentencePieceTokenizer, turns: list[dict[str, str]], expected: list[str]
+) -> None:
+    faithful = encode(sp_legacy, "v1", "faithful", turns)
+    assert faithful.notes == ("masked_mismatch",)
+    assert (faithful.labels == IGNORE_INDEX).all()
+    fixed = encode(sp_legacy, "v1", "fixed", turns)
+    assert fixed.notes == ()
+    assert [run.replace("> cat", ">cat") for run in supervised(fixed, sp_legacy)] == expected
+
+
+def test_v1_empty_middle_answer(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("Q1?", "", "Q2?", "A2.")
+    faithful = encode(sp_legacy, "v1", "faithful", turns)
+    assert "ASSISTANT:USER: Q2?" in text_of(faithful, sp_legacy)
+    assert supervised(faithful, sp_legacy) == ["A2.</s>"]
+    assert supervised(encode(sp_legacy, "v1", "fixed", turns), sp_legacy) == ["</s>", "A2.</s>"]
+
+
+def test_over_long_samples_are_not_checked(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("<image>\nQ1?", "A1. <unk>", "Q2?", "A2.")
+    checked = encode(sp_legacy, "v1", "faithful", turns, image=True)
+    assert checked.notes == ("masked_mismatch",)
+    unchecked = encode(sp_legacy, "v1", "faithful", turns, image=True, limit=len(checked.input_ids))
+    assert unchecked.notes == ()
+    assert len(supervised(unchecked, sp_legacy)) == 2
+
+
+def test_only_text_samples_are_truncated(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("Q1?", "the cat " * 20)
+    for semantics in ("faithful", "fixed"):
+        whole = encode(sp_legacy, "v1", semantics, turns)
+        cut = encode(sp_legacy, "v1", semantics, turns, limit=len(whole.input_ids) - 3)
+        assert cut.notes == ("truncated",)
+        assert np.array_equal(cut.labels, whole.labels[:-3])
+        image = encode(sp_legacy, "v1", semantics, turns, image=True, limit=len(whole.input_ids) - 3)
+        assert np.array_equal(image.labels, whole.labels)
+        gone = encode(sp_legacy, "v1", semantics, turns, limit=10)
+        assert gone.notes == ("truncated", "no_labels")
+
+
+def test_tags_collapse_to_the_front_with_an_image_only(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("What <image> is<image> it?", "A1.")
+    sample = encode(sp_legacy, "v1", "faithful", turns, image=True)
+    assert "USER: <image>\nWhat  is it? ASSISTANT" in text_of(sample, sp_legacy).replace("<image> \n", "<image>\n")
+    text_only = encode(sp_legacy, "v1", "faithful", turns)
+    assert IMAGE_TOKEN_ID not in text_only.input_ids
+    assert "What <image> is<image> it?" in text_of(text_only, sp_legacy)
+
+
+def test_a_tag_in_an_answer_is_an_image_only_officially(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("<image>\nQ1?", "the <image> cat")
+    faithful = encode(sp_legacy, "v1", "faithful", turns, image=True)
+    assert (faithful.input_ids == IMAGE_TOKEN_ID).sum() == 2
+    assert (faithful.labels == IMAGE_TOKEN_ID).sum() == 1
+    fixed = encode(sp_legacy, "v1", "fixed", turns, image=True)
+    assert (fixed.input_ids == IMAGE_TOKEN_ID).sum() == 1
+    assert supervised(fixed, sp_legacy) == ["the <image> cat</s>"]
+
+
+def test_plain(sp_tokenizer: SentencePieceTokenizer) -> None:
+    turns = chat("Describe it.\n<image>", "the <image> cat")
+    faithful = encode(sp_tokenizer, "plain", "faithful", turns, image=True)
+    assert faithful.input_ids.tolist()[:3] == [1, IMAGE_TOKEN_ID, IMAGE_TOKEN_ID]
+    assert faithful.labels.tolist()[:3] == [IGNORE_INDEX, IGNORE_INDEX, IMAGE_TOKEN_ID]
+    fixed = encode(sp_tokenizer, "plain", "fixed", turns, image=True)
+    assert supervised(fixed, sp_tokenizer) == ["the <image> cat\n"]
+    assert fixed.input_ids.tolist()[:2] == [1, IMAGE_TOKEN_ID]
+    assert (fixed.labels != IGNORE_INDEX).sum() == len(fixed.labels) - 2
+    empty = encode(sp_tokenizer, "plain", "fixed", chat("<image>", ""), image=True)
+    assert np.array_equal(
+        empty.labels, encode(sp_tokenizer, "plain", "faithful", chat("<image>", ""), image=True).labels
+    )
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+@pytest.mark.parametrize("turns", [chat("<image>", "a", "b"), chat("<image>"), chat("no tag", "a")])
+def test_plain_refuses_other_shapes(
+    sp_legacy: SentencePieceTokenizer, semantics: str, turns: list[dict[str, str]]
+) -> None:
+    with pytest.raises(DataError, match="plain"):
+        encode(sp_legacy, "plain", semantics, turns, image=True)
+
+
+def test_first_turn_from_gpt_is_dropped(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = [{"from": "gpt", "value": "I start."}, *chat("Q1?", "A1.")]
+    for semantics in ("faithful", "fixed"):
+        sample = encode(sp_legacy, "v1", semantics, turns)
+        assert sample.notes == ("first_turn_dropped",)
+        assert np.array_equal(sample.input_ids, encode(sp_legacy, "v1", semantics, chat("Q1?", "A1.")).input_ids)
+    assert encode(sp_legacy, "v1", "faithful", turns[:1]).notes == ("first_turn_dropped", "masked_mismatch")
+    with pytest.raises(DataError, match="no turn is left"):
+        encode(sp_legacy, "v1", "fixed", turns[:1])
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([], "at least one turn"),
+        ([*chat("Q"), {"from": "human", "value": "x"}], "turn 1: .*'human', expected 'gpt'"),
+        ([{"from": "bot", "value": "x"}], "turn 0: .*'bot'"),
+        ([*chat("Q"), {"from": "gpt"}], "turn 1: .*value"),
+        ([{"value": "x"}], "turn 0"),
+        (["x"], "turn 0"),
+    ],
+)
+def test_bad_turns_are_named(
+    sp_legacy: SentencePieceTokenizer, semantics: str, turns: list[dict[str, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        encode(sp_legacy, "v1", semantics, turns)
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+def test_llama_3_supervises_answers_and_end(bpe_no_bos: FastTokenizer, semantics: str) -> None:
+    sample = encode(bpe_no_bos, "llama_3", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True)
+    assert supervised(sample, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
+    newline = text_of(sample, bpe_no_bos).count("<image>\nQ1?")
+    assert newline == (1 if semantics == "fixed" else 0)
+    header = "system" if semantics == "faithful" else "assistant"
+    assert f"<|start_header_id|>{header}<|end_header_id|>\n\nA1." in text_of(sample, bpe_no_bos)
+
+
+def test_llama_3_image_in_a_later_turn(bpe_no_bos: FastTokenizer) -> None:
+    turns = chat("Q1?", "A1.", "<image>\nQ2?", "A2.")
+    assert encode(bpe_no_bos, "llama_3", "faithful", turns, image=True).notes == ("masked_mismatch",)
+    fixed = encode(bpe_no_bos, "llama_3", "fixed", turns, image=True)
+    assert supervised(fixed, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
+
+
+def test_llama_3_with_an_added_bos(bpe_add_bos: FastTokenizer) -> None:
+    bos = bpe_add_bos.bos_id
+    one, two = chat("<image>\nQ1?", "A1."), chat("<image>\nQ1?", "A1.", "Q2?", "A2.")
+    faithful = encode(bpe_add_bos, "llama_3", "faithful", one, image=True)
+    assert faithful.notes == ()
+    assert (faithful.input_ids == bos).sum() == 2
+    assert supervised(faithful, bpe_add_bos) == ["A1.<|eot_id|>"]
+    masked = encode(bpe_add_bos, "llama_3", "faithful", two, image=True)
+    assert masked.notes == ("masked_mismatch",)
+    unchecked = encode(bpe_add_bos, "llama_3", "faithful", two, image=True, limit=20)
+    assert unchecked.notes == ("labels_shifted",)
+    runs = supervised(unchecked, bpe_add_bos)
+    assert runs[0] == "A1.<|eot_id|>"
+    assert runs[1].endswith(".<|eot_id|>") and not runs[1].startswith("A2")
+    for turns in (one, two):
+        fixed = encode(bpe_add_bos, "llama_3", "fixed", turns, image=True)
+        assert (fixed.input_ids == bos).sum() == 1
+        assert "<image>\nQ1?" in text_of(fixed, bpe_add_bos)
+        assert len(supervised(fixed, bpe_add_bos)) == len(turns) // 2
+
+
+def test_llama_3_empty_answer(bpe_no_bos: FastTokenizer) -> None:
+    turns = chat("Q1?", "")
+    assert encode(bpe_no_bos, "llama_3", "faithful", turns).notes == ("masked_mismatch",)
+    assert supervised(encode(bpe_no_bos, "llama_3", "fixed", turns), bpe_no_bos) == ["<|eot_id|>"]
+
+
+def test_pad_ids(sp_legacy: SentencePieceTokenizer, bpe_no_bos: FastTokenizer) -> None:
+    def pad(tokenizer: Tokenizer, template: str) -> int:
+        return SampleEncoder(tokenizer=tokenizer, template=template, semantics="fixed", max_length=9).pad_id
+
+    assert pad(sp_legacy, "v1") == 0
+    assert pad(bpe_no_bos, "llama_3") == bpe_no_bos.token_id("<|reserved_special_token_0|>")
+    assert pad(bpe_no_bos, "chatml_direct") == bpe_no_bos.eos_id
+
+
+def test_bad_settings(sp_legacy: SentencePieceTokenizer, bpe_json: str) -> None:
+    with pytest.raises(UsageError, match="template"):
+        encode(sp_legacy, "v9", "fixed", [])
+    with pytest.raises(UsageError, match="semantics"):
+        encode(sp_legacy, "v1", "exact", [])
+    with pytest.raises(UsageError, match="max_length"):
+        encode(sp_legacy, "v1", "fixed", [], limit=0)
+    with pytest.raises(UsageError, match="pad"):
+        encode(FastTokenizer(bpe_json), "phi", "fixed", [])
+
+
+def test_prompt_leaves_the_last_answer_open(sp_legacy: SentencePieceTokenizer) -> None:
+    encoder = SampleEncoder(tokenizer=sp_legacy, template="v1", semantics="fixed", max_length=9)
+    turns = chat("Q1?", "A1.", "Look at <image>", "ignored")
+    assert encoder.prompt(turns, has_image=True).endswith("A1.</s>USER: Look at <image> ASSISTANT:")
+    ids = encoder.encode_prompt(turns, has_image=True)
+    assert (ids == IMAGE_TOKEN_ID).sum() == 1
+    assert IMAGE_TOKEN_ID not in encoder.encode_prompt(turns, has_image=False)
+    plain = SampleEncoder(tokenizer=sp_legacy, template="plain", semantics="fixed", max_length=9)
+    assert plain.encode_prompt(turns, has_image=True).tolist() == [1, IMAGE_TOKEN_ID]
+    with pytest.raises(DataError, match="human turn"):
+        encoder.prompt([{"from": "gpt", "value": "x"}], has_image=False)
+
+
+class _WordTokenizer:
+    """One id per word or end token, but two for USER at the start of a text, as in the Llama-2 vocabulary."""
+
+    bos_id, eos_id, unk_id, vocab_size, adds_bos = 1, 2, 0, 1000, True
+
+    def __init__(self, *, legacy: bool) -> None:
+        self.legacy = legacy
+        self._ids = {"</s>": 2}
+
+    def encode(self, text: str) -> Encoding:
+        pattern = r"^USE|(?<=^USE)R|</s>|:|[^\s:<]+| (?=$|<)"
+        matches = list(re.finditer(pattern, text))
+        ids = [self._ids.setdefault(match.group(), 10 + len(self._ids)) for match in matches]
+        return Encoding([1, *ids], [(0, 0), *(match.span() for match in matches)])
+
+    def decode(self, ids: list[int]) -> str:
+        names = {token_id: text for text, token_id in self._ids.items()}
+        return " ".join(names[token_id] for token_id in ids)
+
+    def token_id(self, token: str) -> int | None:
+        return self._ids.get(token)
+
+
+def test_later_rounds_count_one_less_unless_legacy() -> None:
+    turns = chat("Q1?", "A1.", "Q2?", "A2.", "Q3?", "A3.")
+    new = _WordTokenizer(legacy=False)
+    sample = encode(new, "v1", "faithful", turns)
+    assert supervised(sample, new) == ["A1. </s>", "A2. </s>", "A3. </s>"]
+    assert sample.notes == ()
+    assert encode(_WordTokenizer(legacy=True), "v1", "faithful", turns).notes == ("masked_mismatch",)
