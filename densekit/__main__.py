@@ -1,0 +1,6 @@
+"""`python -m densekit`."""
+
+from densekit.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The command line: one thin command per verb."""
+
+import json
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from densekit import __version__
+from densekit.errors import DataError, DensekitError, UsageError
+from densekit.recipe.load import load_recipe, recipe_names
+from densekit.recipe.schema import Recipe
+from densekit.run.roots import Roots
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")]
+Gpus = Annotated[int, typer.Option("--gpus", help="Processes to use (on CPU: one process each).")]
+MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
+ModelsDir = Annotated[Path, typer.Option("--models-dir", help="The `models:` root.")]
+CacheDir = Annotated[Path, typer.Option("--cache-dir", help="The `cache:` root.")]
+DEFAULT_ROOTS = Roots()
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Reproduce "Dense Connector for MLLMs" (arXiv 2405.13800)."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes."""
+    found = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        fields = ("name", "title", "paper", "stage", "needs")
+        _print_json([{field: getattr(recipe, field) for field in fields} for recipe in found])
+        return
+    width = max(len(recipe.name) for recipe in found)
+    for recipe in found:
+        print(f"{recipe.name:{width}}  stage {recipe.stage}  {recipe.title}")
+
+
+@app.command()
+def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print a recipe with everything it inherits."""
+    values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
+    if as_json:
+        _print_json(values)
+    else:
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    gpus: Gpus = 1,
+    micro_batch: MicroBatch = None,
+    overrides: Overrides = None,
+    data_dir: DataDir = DEFAULT_ROOTS.data,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run would do, without doing it."""
+    from densekit.plan.execution import make_plan
+
+    loaded = load_recipe(recipe, overrides or ())
+    planned = make_plan(
+        loaded,
+        gpus=gpus,
+        micro_batch_size=micro_batch,
+        num_samples=_count_samples(loaded, Roots(data=data_dir)),
+    )
+    if as_json:
+        _print_json(planned.as_json())
+        return
+    values = planned.as_json()
+    notes = values.pop("notes")
+    for name, value in values.items():
+        print(f"{name:20} {'-' if value is None else value}")
+    for note in notes:
+        print(f"note: {note}")
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    runs_dir: RunsDir = Path("runs"),
+    gpus: Gpus = 1,
+    micro_batch: MicroBatch = None,
+    overrides: Overrides = None,
+    data_dir: DataDir = DEFAULT_ROOTS.data,
+    models_dir: ModelsDir = DEFAULT_ROOTS.models,
+    cache_dir: CacheDir = DEFAULT_ROOTS.cache,
+    force: Annotated[bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")] = False,
+) -> None:
+    """Train a recipe, after the stage it needs."""
+    from densekit.launch.reproduce import reproduce
+
+    code = reproduce(
+        recipe,
+        overrides=overrides or (),
+        runs_dir=runs_dir,
+        roots=Roots(data=data_dir, models=models_dir, cache=cache_dir),
+        gpus=gpus,
+        micro_batch_size=micro_batch,
+        force=force,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(run_dir: Annotated[Path, typer.Argument(help="A run directory that `run` made.")]) -> None:
+    """Train one run directory in this process (what launchers start)."""
+    _need_training_packages()
+    from densekit.train.task import train as train_run
+
+    train_run(run_dir)
+
+
+@app.command()
+def parity(
+    directory: Annotated[Path, typer.Argument(help="A folder of numbers recorded from the official code.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare densekit with numbers recorded from the official code."""
+    _need_training_packages()
+    from densekit.parity.report import print_report, run_parity
+
+    result = run_parity(directory, progress=not as_json)
+    if as_json:
+        _print_json(result)
+    else:
+        print_report(result)
+    raise typer.Exit(0 if result["ok"] else 1)
+
+
+@app.command()
+def evaluate(run_dir: Annotated[Path, typer.Argument(help="A complete run directory.")]) -> None:
+    """Score a trained run on the paper's benchmarks (not built yet)."""
+    raise UsageError(
+        f"evaluate {run_dir}: the paper's benchmarks are not connected yet (the lmms-eval adapter is missing); "
+        "tiny recipes ask their held-out questions at the end of `densekit run`"
+    )
+
+
+def _count_samples(recipe: Recipe, roots: Roots) -> int | None:
+    """Entries of the recipe's own annotation file, when it is here and the recipe does not state the number."""
+    if recipe.data.samples is not None:
+        return recipe.data.samples
+    path = roots.resolve(recipe.data.annotations)
+    if not path.is_file():
+        return None
+    from densekit.datasets.annotations import Annotations
+
+    return len(Annotations.load(path))
+
+
+def _need_training_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    """Entry point: errors a user can cause become one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a title in letters that the terminal does not have
+    try:
+        app()
+    except DensekitError as error:
+        print(f"densekit: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:  # what the system refuses: a name too long, no permission, a full disk
+        print(f"densekit: {error}", file=sys.stderr)
+        raise SystemExit(DataError.exit_code) from None

@@ -1,0 +1,90 @@
+"""What is checked before a run directory exists: files, annotations, images, tokenizer, model folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from densekit.datasets.annotations import Annotations, check_images
+from densekit.errors import DataError
+from densekit.recipe.schema import Recipe
+from densekit.run.hashing import file_sha256
+from densekit.run.roots import Roots
+from densekit.text.tokenizer import load_tokenizer
+
+MADE_ASSETS = "cache:tiny/"
+
+
+def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
+    """Check everything a run of `recipe` reads, short of decoding images and loading weights.
+
+    Returns the SHA-256 of the files that belong to the run's identity (annotations, connector weights). What the
+    kit makes itself (recipes with `assets`) is not there yet and not checked. Raises DataError naming the first
+    problem.
+    """
+
+    def ours(reference: str) -> bool:
+        return recipe.assets is not None and reference.startswith(MADE_ASSETS)
+
+    models, data = recipe.models, recipe.data
+    if not ours(models.language_model):
+        _check_model(roots.resolve(models.language_model), "models.language_model")
+    if not ours(models.vision_tower):
+        tower = roots.resolve(models.vision_tower)
+        _check_model(tower, "models.vision_tower")
+        if not (tower / "preprocessor_config.json").is_file():
+            raise DataError(
+                f"models.vision_tower: {tower}/preprocessor_config.json is missing; copy it from the tower's repository"
+            )
+    tokenizer = models.tokenizer or models.language_model
+    if not ours(tokenizer):
+        load_tokenizer(roots.resolve(tokenizer))
+    inputs: dict[str, str] = {}
+    if models.connector:
+        weights = roots.resolve(models.connector)
+        if not weights.is_file():
+            raise DataError(f"models.connector: {weights} does not exist; give projector weights")
+        inputs["connector"] = file_sha256(weights)
+    if not ours(data.annotations):
+        path = roots.resolve(data.annotations)
+        annotations = Annotations.load(path, require_tag=data.template == "plain")
+        inputs["annotations"] = annotations.sha256
+        if data.samples not in (None, len(annotations)):
+            raise DataError(
+                f"{path} has {len(annotations)} entries, recipe {recipe.name} expects {data.samples}: it is not the "
+                "published file (a recipe with `samples: null` under `data` trains on it all the same)"
+            )
+        if not ours(data.images):
+            check_images(annotations, roots.resolve(data.images))
+    if recipe.probe and not ours(recipe.probe.questions):
+        questions = Annotations.load(roots.resolve(recipe.probe.questions))
+        if not ours(recipe.probe.images):
+            check_images(questions, roots.resolve(recipe.probe.images))
+    return inputs
+
+
+def _check_model(folder: Path, field: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise DataError(
+            f"{field}: no model in {folder} (config.json is missing); download it there in transformers format"
+        )
+    _read_object(folder / "config.json", field)
+    if not any(folder.glob("*.safetensors")):
+        raise DataError(
+            f"{field}: {folder} holds no .safetensors weights; convert or download them (no pickle is read)"
+        )
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = _read_object(index, field).get("weight_map", {})
+        missing = sorted({name for name in parts.values() if not (folder / name).is_file()})
+        if missing:
+            raise DataError(f"{field}: {folder} lacks {', '.join(missing)}; finish the download")
+
+
+def _read_object(path: Path, field: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{field}: {path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{field}: {path} must hold a JSON object")
+    return value

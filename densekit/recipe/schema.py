@@ -1,0 +1,192 @@
+"""What a recipe may say: the schema of one YAML file under recipes/."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Semantics = Literal["faithful", "fixed"]
+# The entries of docs/upstream.md whose two behaviours both exist in the code.
+LEDGER_ENTRIES: tuple[Literal["L1", "U8"], ...] = ("L1", "U8")
+PositiveInt = Annotated[int, Field(gt=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LayerIndex = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what transformers' set_seed takes
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: unknown keys are errors and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Models(Part):
+    """Where the pretrained models come from: `models:` / `cache:` root references or paths."""
+
+    language_model: str
+    vision_tower: str
+    tokenizer: str | None = None
+    """Folder of the tokenizer; null = the language model's own folder."""
+    connector: str | None = None
+    """Projector weights to start from (safetensors with 0.weight, 0.bias, 2.weight, 2.bias);
+    null = drawn from the seed in stage 1, taken from the needed run in stage 2."""
+
+
+class Connector(Part):
+    """A connector kind and the hidden_states indices it reads (the paper's layer number is index + 1)."""
+
+    kind: Literal["none", "sti", "sci", "dci"]
+    layers: tuple[LayerIndex, ...] = ()
+    groups: tuple[tuple[LayerIndex, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _kind_takes(self) -> "Connector":
+        if (self.kind in ("sti", "sci")) != bool(self.layers):
+            raise ValueError(f"kind {self.kind} {'needs' if self.kind in ('sti', 'sci') else 'takes no'} `layers`")
+        if (self.kind == "dci") != bool(self.groups):
+            raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'dci' else 'takes no'} `groups`")
+        if any(not group for group in self.groups):
+            raise ValueError("a group in `groups` is empty: list the hidden_states indices it averages")
+        return self
+
+
+class Data(Part):
+    """A LLaVA-format annotation file with its images, and how samples become tokens and pixels."""
+
+    annotations: str
+    images: str
+    samples: PositiveInt | None = None
+    """Number of entries the annotation file has, where published: lets `plan` count steps without the file."""
+    template: Literal["plain", "v1", "llama_3", "chatml_direct", "phi"]
+    image_aspect_ratio: Literal["square", "pad"]
+    max_length: PositiveInt = 2048
+    group_by_modality_length: bool = False
+
+
+class Optimizer(Part):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: PositiveFloat
+    connector_learning_rate: PositiveFloat | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    warmup_ratio: Fraction = 0.03
+    schedule: Literal["cosine"] = "cosine"
+    max_grad_norm: PositiveFloat | None = None
+    """Clip the total gradient norm to this; null = no clipping (what the official DeepSpeed configs do)."""
+    epochs: PositiveInt = 1
+    max_steps: PositiveInt | None = None
+
+
+class Lora(Part):
+    """LoRA on every Linear of the language model except lm_head."""
+
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Fraction = 0.0
+
+
+class Reference(Part):
+    """The topology the paper used: it defines sample order and loss weights on any hardware."""
+
+    gpus: PositiveInt
+    per_device_batch_size: PositiveInt
+    grad_accum_steps: PositiveInt = 1
+
+
+class Assets(Part):
+    """Data, tokenizer and tiny models that the kit makes itself, deterministically, under `cache:tiny`."""
+
+    kind: Literal["tiny"]
+    seed: Seed = 0
+    stage1_samples: PositiveInt
+    stage2_samples: PositiveInt
+    held_out: PositiveInt
+    language_model_steps: PositiveInt
+
+
+class Probe(Part):
+    """Held-out questions asked after training, with the images in place and shuffled."""
+
+    questions: str
+    images: str
+
+
+class Recipe(Part):
+    """One configuration of one training stage."""
+
+    name: str
+    title: str
+    paper: str | None = None
+    stage: Literal[1, 2]
+    needs: str | None = None
+    models: Models
+    connector: Connector
+    data: Data
+    optimizer: Optimizer
+    lora: Lora | None = None
+    global_batch_size: PositiveInt
+    reference: Reference
+    seed: Seed = 42
+    semantics: Semantics = "faithful"
+    ledger: dict[Literal["L1", "U8"], Semantics] = Field(default_factory=dict)
+    assets: Assets | None = None
+    probe: Probe | None = None
+    sources: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                "run directories are named after it: up to 100 letters, digits, `.`, `_` and `-`, a letter or digit "
+                "first; write `name:` in the recipe (without one the file's own name is taken)"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        r = self.reference
+        product = r.gpus * r.per_device_batch_size * r.grad_accum_steps
+        if product != self.global_batch_size:
+            raise ValueError(
+                f"reference {r.gpus} x {r.per_device_batch_size} x {r.grad_accum_steps} = {product} is not "
+                f"global_batch_size {self.global_batch_size}: change one of them"
+            )
+        if self.stage == 1 and (self.needs or self.lora):
+            raise ValueError("a stage-1 recipe trains the connector alone: remove `needs` and `lora`")
+        if self.stage == 2 and bool(self.needs) == bool(self.models.connector):
+            raise ValueError(
+                "a stage-2 recipe must say what it starts from: `needs` (the stage-1 recipe) or "
+                "`models.connector` (a file with projector weights), one of the two"
+            )
+        unknown = [key for key in self.sources if not has_field(self, key)]
+        if unknown:
+            raise ValueError(f"`sources` names fields that do not exist: {', '.join(unknown)}")
+        return self
+
+    def semantics_of(self, entry: Literal["L1", "U8"]) -> Semantics:
+        """Which behaviour of a ledger entry this recipe asks for."""
+        return self.ledger.get(entry, self.semantics)
+
+    def math(self) -> dict[str, Any]:
+        """The part that decides the result, as plain JSON values; its hash identifies the run.
+
+        `ledger` is written out for every entry, so `semantics` itself is not needed.
+        """
+        described = {"title", "paper", "sources", "notes", "semantics"}
+        values = self.model_dump(mode="json", exclude=described)
+        values["ledger"] = {entry: self.semantics_of(entry) for entry in LEDGER_ENTRIES}
+        return values
+
+
+def has_field(part: BaseModel, dotted: str) -> bool:
+    """Whether `dotted` (as in `optimizer.learning_rate`) names a field of `part`."""
+    name, _, rest = dotted.partition(".")
+    if name not in type(part).model_fields:
+        return False
+    value = getattr(part, name)
+    return not rest or (isinstance(value, BaseModel) and has_field(value, rest))

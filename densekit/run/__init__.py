@@ -1,0 +1,1 @@
+"""The run directory: the contract between the driver and the trainer."""

@@ -1,0 +1,155 @@
+"""Layout of a run directory, its states, and how one comes into being."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densekit.errors import DataError, UsageError
+from densekit.run.hashing import json_sha256
+
+SCHEMA = 1
+CONNECTOR_FILE = "connector.safetensors"
+INIT_FILE = "init.safetensors"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; DataError when the file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: this is not a complete run directory") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _read_object(path: Path, *keys: str) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise DataError(f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed")
+    return value
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run: `math.json` says what is computed and never changes; attempts say how it was carried out.
+
+    status.json: {"state": "created" | "running" | "failed" | "complete", "message", "exit_code", "attempt"}.
+    """
+
+    path: Path
+
+    @property
+    def math(self) -> dict[str, Any]:
+        """The recipe's math, with the run it starts from under `starts_from`."""
+        value = _read_object(self.path / "math.json", "schema")
+        if value["schema"] != SCHEMA:
+            raise DataError(f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}")
+        return value
+
+    @property
+    def sha256(self) -> str:
+        """The hash that is the run's identity."""
+        return json_sha256(self.math)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What state the run is in."""
+        return _read_object(self.path / "status.json", "state", "message", "exit_code", "attempt")
+
+    @property
+    def complete(self) -> bool:
+        """Whether training finished and wrote its results."""
+        return (self.path / "status.json").is_file() and self.status["state"] == "complete"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one object per optimiser step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def attempt(self) -> Path:
+        """Folder of the latest attempt."""
+        return self.path / "attempts" / f"{self.status['attempt']:04d}"
+
+    def set_status(self, state: str, *, message: str = "", exit_code: int = 0) -> None:
+        """Record a state; the attempt number stays."""
+        attempt = self.status["attempt"]
+        write_json(
+            self.path / "status.json",
+            {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
+        )
+
+    def new_attempt(self, execution: dict[str, Any]) -> Path:
+        """Open the next attempt; what an unfinished earlier one measured moves into its folder."""
+        number = self.status["attempt"] + 1
+        if number > 1 and self.metrics.exists():
+            self.metrics.replace(self.attempt / "metrics.jsonl")
+        folder = self.path / "attempts" / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "execution.json", execution)
+        write_json(self.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": number})
+        return folder
+
+
+def run_math(
+    recipe_math: dict[str, Any], starts_from: str | None, inputs: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What math.json holds: the recipe's math, the hash of the run it starts from, SHA-256 of the files it reads."""
+    return {"schema": SCHEMA, "recipe": recipe_math, "starts_from": starts_from, "inputs": inputs or {}}
+
+
+def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
+    """Where a run lives: its recipe's name and the first ten digits of its hash."""
+    return runs_dir / f"{math['recipe']['name']}-{json_sha256(math)[:10]}"
+
+
+def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
+    """The run with this math, made if it does not exist (it appears whole, by one rename).
+
+    Raises UsageError when something else lies at its place or the folder cannot be written.
+    """
+    path = run_path(runs_dir, math)
+    run = RunDir(path)
+    if path.exists():
+        if not (path / "math.json").is_file() or run.sha256 != json_sha256(math):
+            raise UsageError(f"{path} exists but is not this run: move it away or choose another --runs-dir")
+        return run
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=runs_dir))
+    except OSError as error:
+        file = isinstance(error, FileExistsError | NotADirectoryError)
+        problem = "is not a folder" if file else f"cannot be written: {error.strerror}"
+        raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
+    try:
+        temporary.chmod(0o755)
+        write_json(temporary / "math.json", math)
+        write_json(temporary / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 0})
+        temporary.rename(path)
+    except OSError as error:
+        if path.exists():  # another densekit made the same run first
+            return open_run(runs_dir, math)
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it where the rename succeeded
+    return run
+
+
+def set_aside(run: RunDir) -> Path:
+    """Rename a run so that it can be trained anew; nothing is deleted. Returns the new place."""
+    number = 1
+    while (aside := run.path.with_name(f"{run.path.name}.old{number}")).exists():
+        number += 1
+    shutil.move(run.path, aside)
+    return aside

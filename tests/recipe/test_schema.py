@@ -1,0 +1,167 @@
+"""What a recipe may say, and what decides its run's identity."""
+
+import copy
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from densekit.recipe.load import load_recipe
+from densekit.recipe.schema import Connector, Recipe
+
+
+def values(name: str = "tiny_stage2") -> dict[str, Any]:
+    return copy.deepcopy(load_recipe(name).model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("connector", "message"),
+    [
+        ({"kind": "dci"}, "kind dci needs `groups`"),
+        ({"kind": "dci", "layers": [1], "groups": [[0]]}, "kind dci takes no `layers`"),
+        ({"kind": "sti"}, "kind sti needs `layers`"),
+        ({"kind": "sci", "layers": [1], "groups": [[0]]}, "kind sci takes no `groups`"),
+        ({"kind": "none", "layers": [1]}, "kind none takes no `layers`"),
+        ({"kind": "dci", "groups": [[0], []]}, "a group in `groups` is empty"),
+        ({"kind": "mlp"}, "'none', 'sti', 'sci' or 'dci'"),
+        ({"kind": "sti", "layers": [-1]}, "greater than or equal to 0"),
+        ({"kind": "sti", "layers": [True]}, "valid integer"),
+    ],
+)
+def test_a_connector_kind_takes_its_own_indices(connector: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Connector.model_validate(connector)
+
+
+@pytest.mark.parametrize(
+    "connector",
+    [
+        {"kind": "none"},
+        {"kind": "sti", "layers": [7, 15]},
+        {"kind": "sci", "layers": [7]},
+        {"kind": "dci", "groups": [[0]]},
+    ],
+)
+def test_legal_connectors(connector: dict[str, Any]) -> None:
+    assert Connector.model_validate(connector).kind == connector["kind"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".hidden", "-rf", "a b", "\u00e9t\u00e9", "a\n", "a\0", "x" * 101, "a\\b", "~"]
+)
+def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="run directories are named after it"):
+        Recipe.model_validate({**values(), "name": name})
+
+
+@pytest.mark.parametrize("name", ["a", "7b_clip.v1-5", "X" * 100])
+def test_safe_names(name: str) -> None:
+    assert Recipe.model_validate({**values(), "name": name}).name == name
+
+
+def _changed(path: str, value: Any) -> dict[str, Any]:
+    changed = values()
+    *parents, last = path.split(".")
+    section = changed
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**32),
+        ("seed", True),
+        ("seed", 1.5),
+        ("stage", 3),
+        ("stage", "1"),
+        ("semantics", "broken"),
+        ("ledger", {"U99": "fixed"}),
+        ("global_batch_size", 0),
+        ("global_batch_size", "16"),
+        ("optimizer.epochs", True),
+        ("optimizer.learning_rate", 0),
+        ("optimizer.learning_rate", float("nan")),
+        ("optimizer.weight_decay", float("inf")),
+        ("optimizer.weight_decay", -0.1),
+        ("optimizer.betas", [0.9]),
+        ("optimizer.betas", [0.9, 1.0]),
+        ("optimizer.warmup_ratio", 1.0),
+        ("optimizer.schedule", "linear"),
+        ("data.template", "v2"),
+        ("data.samples", 0),
+        ("data.image_aspect_ratio", "anyres"),
+        ("models.language_model", None),
+        ("lora", {"r": 0, "alpha": 1}),
+    ],
+)
+def test_wrong_values_are_refused_at_their_field(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(_changed(field, value))
+    (place,) = {".".join(map(str, error["loc"][: len(field.split("."))])) for error in caught.value.errors()}
+    assert place == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"global_batch_size": 32}, "reference 1 x 16 x 1 = 16 is not global_batch_size 32: change one"),
+        ({"needs": None}, "must say what it starts from"),
+        ({"models": {"language_model": "a", "vision_tower": "b", "connector": "c"}}, "must say what it starts from"),
+        ({"stage": 1}, "remove `needs` and `lora`"),
+        ({"stage": 1, "needs": None, "lora": {"r": 1, "alpha": 1}}, "remove `needs` and `lora`"),
+        ({"sources": {"optimizer.momentum": "a dream"}}, "fields that do not exist: optimizer.momentum"),
+    ],
+)
+def test_parts_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({**values(), **changes})
+
+
+def test_a_stage_2_may_start_from_a_file() -> None:
+    models = {"language_model": "a", "vision_tower": "b", "connector": "c"}
+    assert Recipe.model_validate({**values(), "needs": None, "models": models}).models.connector == "c"
+
+
+def test_a_recipe_does_not_change_after_loading() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_recipe("tiny_stage1").seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("title", "other"), ("paper", "Table 9"), ("notes", ["a"]), ("sources", {"seed": "a guess"})],
+)
+def test_what_only_describes_is_not_math(field: str, value: Any) -> None:
+    assert Recipe.model_validate(_changed(field, value)).math() == load_recipe("tiny_stage2").math()
+    assert field not in load_recipe("tiny_stage2").math()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", 7),
+        ("semantics", "fixed"),
+        ("ledger", {"U8": "fixed"}),
+        ("optimizer.eps", 1e-6),
+        ("optimizer.max_grad_norm", None),
+        ("connector", {"kind": "sti", "layers": [1]}),
+        ("data.template", "phi"),
+        ("data.max_length", 255),
+        ("models.tokenizer", "elsewhere"),
+        ("lora", {"r": 1, "alpha": 1}),
+        ("reference", {"gpus": 2, "per_device_batch_size": 8}),
+    ],
+)
+def test_what_decides_the_result_is_math(field: str, value: Any) -> None:
+    assert Recipe.model_validate(_changed(field, value)).math() != load_recipe("tiny_stage2").math()
+
+
+def test_semantics_of_a_ledger_entry() -> None:
+    recipe = Recipe.model_validate({**values(), "ledger": {"U8": "fixed"}})
+    assert (recipe.semantics_of("U8"), recipe.semantics_of("L1")) == ("fixed", "faithful")
+    fixed = Recipe.model_validate({**values(), "semantics": "fixed", "ledger": {"L1": "faithful"}})
+    assert (fixed.semantics_of("U8"), fixed.semantics_of("L1")) == ("fixed", "faithful")

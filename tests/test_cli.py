@@ -1,0 +1,228 @@
+"""The command line: what it prints, and that whatever a user gets wrong ends in one message and an exit code."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+import densekit
+from densekit import cli
+from densekit.launch import local
+from densekit.recipe.load import recipe_names
+from densekit.recipe.schema import Recipe
+
+from .launch.helpers import entry, make_pair, names, trainer, write_json
+
+HEAVY = {"torch", "transformers", "accelerate", "peft", "deepspeed"}
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """`densekit ...` in this process and in an empty folder, through the function that the script calls."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["densekit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        assert isinstance(code, int | None)
+        return Result(code or 0, captured.out, captured.err)
+
+    return call
+
+
+def test_version_and_help(run_cli: Cli) -> None:
+    assert run_cli("--version") == (0, f"{densekit.__version__}\n", "")
+    told = run_cli("--help")
+    assert told.code == 0
+    assert all(verb in told.out for verb in ("recipes", "show", "plan", "run", "train", "parity", "evaluate"))
+
+
+def test_recipes(run_cli: Cli) -> None:
+    listed = json.loads(run_cli("recipes", "--json").out)
+    assert [item["name"] for item in listed] == recipe_names()
+    assert {"title", "paper", "stage", "needs"} <= listed[0].keys()
+    lines = run_cli("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_show_is_a_recipe_again(run_cli: Cli, name: str) -> None:
+    values = json.loads(run_cli("show", name, "--json").out)
+    assert values == yaml.safe_load(run_cli("show", name).out)
+    assert Recipe.model_validate(values).name == name
+
+
+def test_show_follows_overrides(run_cli: Cli) -> None:
+    shown = run_cli("show", "tiny_stage1", "--set", "seed=3", "--set", "title=\u00e9t\u00e9 \u00d7", "--json")
+    assert (json.loads(shown.out)["seed"], json.loads(shown.out)["title"]) == (3, "\u00e9t\u00e9 \u00d7")
+
+
+def test_plan(run_cli: Cli) -> None:
+    planned = json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--gpus", "8", "--micro-batch", "4", "--json").out)
+    assert (planned["steps"], planned["samples_repeated"], planned["gpus"]) == (5198, 46, 8)
+    assert planned["micro_batches"] == [[4, 4, 4, 4]] * 8
+    told = run_cli("plan", "vicuna7b_clip_stage1")
+    assert (told.code, told.err) == (0, "")
+    assert re.search(r"^steps +2181$", told.out, re.MULTILINE)
+    assert re.search(r"^certificate_sha256 +-$", told.out, re.MULTILINE)
+    assert "note: " in told.out
+
+
+def test_plan_counts_a_file_that_is_there(run_cli: Cli, tmp_path: Path) -> None:
+    text = "extends: tiny_stage1\ndata: {annotations: 'data:a.json', samples: null}\n"
+    recipe = write_json(tmp_path / "mine.yaml", text)
+    assert json.loads(run_cli("plan", recipe, "--json").out)["steps"] is None
+    write_json(tmp_path / "elsewhere" / "a.json", [entry()] * 40)
+    planned = json.loads(run_cli("plan", recipe, "--data-dir", "elsewhere", "--json").out)
+    assert (planned["num_samples"], planned["steps"]) == (40, 3)
+    write_json(tmp_path / "elsewhere" / "a.json", "[")
+    told = run_cli("plan", recipe, "--data-dir", "elsewhere")
+    assert told.code == 3 and "a.json: line 1, column 2: broken JSON" in told.err
+
+
+def test_thinking_makes_nothing(run_cli: Cli, tmp_path: Path) -> None:
+    for arguments in (["recipes"], ["show", "tiny_stage2"], ["plan", "tiny_stage2"]):
+        assert run_cli(*arguments).code == 0
+    assert names(tmp_path) == []
+
+
+def test_run_trains_where_it_is_told(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "command", trainer("status('complete')"))
+    told = run_cli("run", "tiny_stage2", "--runs-dir", "r", "--data-dir", "d", "--gpus", "2")
+    assert (told.code, told.err) == (0, "")
+    assert re.search(r"tiny_stage1: training in r/tiny_stage1-[0-9a-f]{10} on 2 CPU process", told.out)
+    (execution,) = (tmp_path / "r").glob("tiny_stage2-*/attempts/0001/execution.json")
+    values = json.loads(execution.read_text(encoding="utf-8"))
+    assert values["roots"]["data"] == str(tmp_path / "d")
+    assert "already complete" in run_cli("run", "tiny_stage2", "--runs-dir", "r").out
+    assert "the earlier run is now r/tiny_stage2" in run_cli("run", "tiny_stage2", "--runs-dir", "r", "--force").out
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 130])
+def test_run_ends_as_its_trainer_did(run_cli: Cli, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(local, "command", trainer(f"status('failed', 'why', {code}); sys.exit(1)"))
+    assert run_cli("run", "tiny_stage1").code == code
+
+
+WRONG = {
+    "no such recipe": (["run", "tiny_stage3"], 2, "no recipe named 'tiny_stage3'; did you mean tiny_stage"),
+    "a name far from any": (["show", "zzz"], 2, "known: tiny_stage1"),
+    "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
+    "a folder for a recipe": (["run", "folder.yaml"], 2, "folder.yaml is a folder, not a YAML file"),
+    "a name too long": (["show", "a" * 300], 3, "File name too long"),
+    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: a recipe is a mapping"),
+    "a binary file": (["run", "binary.yaml"], 2, "binary.yaml: cannot be read as UTF-8"),
+    "a path for a name": (["run", "tiny_stage1", "--set", "name=../x"], 2, "`name`: run directories are named after"),
+    "an unknown key": (["run", "tiny_stage1", "--set", "optimiser.lr=1"], 2, "`optimiser`: unknown key; did you mean"),
+    "a key without a value": (["run", "tiny_stage1", "--set", "seed"], 2, "--set 'seed': write it as key=value"),
+    "a wrong value": (["run", "tiny_stage1", "--set", "seed=x"], 2, "--set seed=x: `seed`: Input should be a valid"),
+    "half a character": (["run", "tiny_stage1", "--set", "title=\udcff"], 2, "the value is not valid YAML"),
+    "no process": (["run", "tiny_stage1", "--gpus", "0"], 2, "--gpus 0: tiny_stage1 feeds 16 samples per step"),
+    "too many processes": (["plan", "tiny_stage1", "--gpus", "1000"], 2, "so 1 to 16 processes can work"),
+    "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
+    "no sample": (["run", "tiny_stage1", "--micro-batch", "0"], 2, "--micro-batch 0: at least one sample"),
+    "a file for the runs": (["run", "tiny_stage1", "--runs-dir", "file"], 2, "--runs-dir file: is not a folder"),
+    "no models": (["run", "vicuna7b_clip_stage2"], 3, "models.language_model: no model in models/lmsys/vicuna-7b-v1.5"),
+    "a root too long": (["run", "vicuna7b_clip_stage1", "--models-dir", "m" * 300], 3, "File name too long"),
+    "nothing to train": (["train", "nope"], 3, "nope/status.json is missing"),
+    "a file to train": (["train", "file"], 3, "file/status.json cannot be read"),
+    "nothing to compare": (["parity", "nope"], 3, "nope"),
+    "evaluate": (["evaluate", "runs/x"], 2, "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-"),
+    "no such verb": (["reproduce"], 2, "No such command 'reproduce'"),
+    "no recipe at all": (["run"], 2, "Missing argument"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_a_user_gets_wrong(run_cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    (tmp_path / "file").write_bytes(b"")
+    arguments, code, message = WRONG[name]
+    before = names(tmp_path)
+    told = run_cli(*arguments)
+    assert told.code == code
+    assert message in told.err
+    assert told.out == ""
+    assert "Traceback" not in told.err
+    assert names(tmp_path) == before
+
+
+def _image_gone(mine: Path) -> None:
+    (mine / "images" / "a.png").unlink()
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no annotations": (lambda mine: (mine / "two.json").unlink(), "two.json: cannot be read"),
+    "broken JSON": (lambda mine: write_json(mine / "two.json", '[{"id": 1},'), "two.json: line 1, column 12: broken"),
+    "a tag without an image": (lambda mine: write_json(mine / "two.json", [entry(image=None)]), "two.json: entry 0: t"),
+    "no image": (_image_gone, "one.json: entry 0: image"),
+    "no weights": (lambda mine: (mine / "llm" / "model.safetensors").unlink(), "models.language_model: "),
+    "no image folder": (lambda mine: shutil.rmtree(mine / "images"), "a.png does not exist; 3 of 3 entries"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_data_that_cannot_be_trained_on(run_cli: Cli, tmp_path: Path, name: str) -> None:
+    recipe = make_pair(tmp_path / "mine")
+    damage, message = BAD_DATA[name]
+    damage(tmp_path / "mine")
+    told = run_cli("run", recipe)
+    assert (told.code, told.out) == (3, "")
+    assert told.err.startswith("densekit: ") and told.err.count("\n") == 1 and message in told.err
+    assert names(tmp_path) == ["mine"]
+
+
+def test_missing_packages_are_named(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in HEAVY else object())
+    for verb in ("train", "parity"):
+        told = run_cli(verb, "x")
+        assert told.code == 2 and "torch, transformers, accelerate, peft not installed: run `make setup`" in told.err
+
+
+def _densekit(*arguments: str, options: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, "-m", "densekit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
+
+
+def test_thinking_loads_no_heavy_package() -> None:
+    result = _densekit("plan", "tiny_stage2", options=("-X", "importtime"))
+    assert result.returncode == 0 and "Traceback" not in result.stderr
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert {"densekit", "pydantic"} <= loaded
+    assert not loaded & HEAVY
+
+
+def test_a_terminal_without_the_letters() -> None:
+    result = _densekit("show", "tiny_stage1", "--set", "title=\u00e9t\u00e9", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "title: \\xe9t\\xe9" in result.stdout
+
+
+def test_a_refusal_of_the_real_program() -> None:
+    result = _densekit("run", "tiny_stage3")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("densekit: no recipe named 'tiny_stage3'; did you mean ")
+    assert result.stderr.count("\n") == 1
