@@ -13,7 +13,7 @@ def split_step(step: Step, *, world_size: int, micro_batch_size: int) -> list[li
 
     Ranks take consecutive blocks of the official order whose sizes differ by at most one sample. All ranks
     get the same number of micro-batches; an empty one means that the rank feeds an idle dummy. The group
-    numbers keep the loss weights independent of the split (design.md, invariant 2). Raises UsageError when a
+    numbers keep the loss weights independent of the split (docs/architecture.md). Raises UsageError when a
     size is below 1.
     """
     for name, value in (("world_size", world_size), ("micro_batch_size", micro_batch_size)):

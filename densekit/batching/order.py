@@ -1,11 +1,11 @@
 """The order in which the official trainer visits the samples, epoch after epoch.
 
-Method and evidence: facts/engine.md section 5, facts/paper.md 4.4; recorded cases in
+Method and evidence: docs/upstream.md, U10; recorded cases in
 golden/sampler/sampler.json and the 20-step runs beside it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,15 @@ class ReferenceTopology:
         for name in ("world_size", "per_device_batch_size", "grad_accum_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"reference topology: {name} is {getattr(self, name)}; it must be at least 1")
+
+    @classmethod
+    def of(cls, reference: Mapping[str, int]) -> "ReferenceTopology":
+        """From a recipe's `reference` section: gpus, per_device_batch_size, grad_accum_steps."""
+        return cls(
+            world_size=reference["gpus"],
+            per_device_batch_size=reference["per_device_batch_size"],
+            grad_accum_steps=reference["grad_accum_steps"],
+        )
 
     @property
     def groups_per_step(self) -> int:

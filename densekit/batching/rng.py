@@ -1,7 +1,7 @@
 """Torch's CPU random generator, bit for bit, without torch.
 
 The official sample order is a function of torch's Mersenne Twister. Source of the equivalence:
-facts/engine.md section 5; tests/batching/test_rng.py compares every method with torch itself.
+docs/upstream.md, U10; tests/batching/test_rng.py compares every method with torch itself.
 """
 
 import numpy as np

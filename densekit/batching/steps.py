@@ -1,6 +1,6 @@
 """How many optimiser steps the official trainer takes, and which samples each of them consumes.
 
-Official counting (facts/engine.md section 5 for the tail; transformers 4.36 with accelerate 0.21 for
+Official counting (docs/upstream.md, U9, for the tail; transformers 4.36 with accelerate 0.21 for
 accumulation): the data loader has ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts
 as max(rounds // accumulation, 1) updates, and training stops at ceil(epochs x updates) or at max_steps.
 

@@ -1,8 +1,8 @@
 """Reading LLaVA-format annotation files and refusing, with the place named, what would train on the wrong
 thing.
 
-What is legal follows the official code (golden/README.md, quirks 5 to 7; facts/paper.md 5.1); what is legal
-there but nearly always a mistake is refused here unless asked for.
+What is legal follows the official code (docs/upstream.md); what is legal there but nearly always a mistake is
+refused here.
 """
 
 import hashlib
@@ -43,12 +43,13 @@ class Annotations(Sequence[Sample]):
         self._entries = entries
 
     @classmethod
-    def load(cls, path: str | Path, *, require_tag: bool = False, allow_plain_tag: bool = False) -> "Annotations":
+    def load(cls, path: str | Path, *, require_tag: bool = False) -> "Annotations":
         """Read and check a JSON list of entries.
 
-        `require_tag` refuses an image without a `<image>` tag (the `plain` template of stage 1 needs one);
-        `allow_plain_tag` lets a tag in an entry without image stand as ordinary text, as the official code
-        does. Raises DataError naming the file and the entry (line and column for broken JSON).
+        `require_tag` refuses an image without a `<image>` tag (the `plain` template of stage 1 needs one). In
+        an entry without image a tag inside a sentence is ordinary text, as in the official code; a tag that
+        opens or ends a human turn is a lost image and refused. Raises DataError naming the file and the entry
+        (line and column for broken JSON).
         """
         path = Path(path)
         try:
@@ -59,13 +60,13 @@ class Annotations(Sequence[Sample]):
         untagged = 0
         for index, entry in enumerate(entries):
             try:
-                tagged = _check_entry(entry)
+                tagged, placeholder = _check_entry(entry)
                 if "image" in entry and not tagged and require_tag:
                     raise DataError(f"image without a {IMAGE_TAG} tag; add the tag to the human turn")
-                if "image" not in entry and tagged and not allow_plain_tag:
+                if "image" not in entry and placeholder:
                     raise DataError(
-                        f"tag without an image: the text holds {IMAGE_TAG} but there is no 'image' field; "
-                        "add the image, or pass allow_plain_tag=True to keep the tag as plain text"
+                        f"tag without an image: a human turn opens or ends with {IMAGE_TAG} but there is no 'image' "
+                        "field; add the field, or take the tag out"
                     )
             except DataError as error:
                 raise DataError(f"{path}: entry {index}: {error}") from None
@@ -157,8 +158,11 @@ def _parse(path: Path, data: bytes) -> list[Any]:
     return entries
 
 
-def _check_entry(entry: Any) -> bool:
-    """Check the fields of one entry and return whether an image tag occurs; DataError without the place."""
+def _check_entry(entry: Any) -> tuple[bool, bool]:
+    """Check the fields of one entry; return whether an image tag occurs, and whether one stands for an image.
+
+    Raises DataError without the place.
+    """
     if not isinstance(entry, dict):
         raise DataError(f"is a JSON {type(entry).__name__}; an object with 'conversations' is needed")
     if isinstance(entry.get("image"), list):
@@ -181,7 +185,9 @@ def _check_entry(entry: Any) -> bool:
         expected = "human" if (number - first) % 2 == 0 else "gpt"
         if speaker != expected:
             raise DataError(f"turn {number} is from {speaker!r} where {expected!r} is due; turns must alternate")
-    return tagged_turns > 0
+    texts = [turn["value"].strip() for turn in turns if turn["from"] == "human"]
+    placeholder = any(text.startswith(IMAGE_TAG) or text.endswith(IMAGE_TAG) for text in texts)
+    return tagged_turns > 0, placeholder
 
 
 def _check_turn(number: int, turn: Any) -> bool:

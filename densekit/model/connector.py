@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KINDS = ("none", "sti", "sci", "dci")
-POOL_SIZE = 8  # tokens averaged into one by STI (paper section 3.2; golden quirk 10: the remainder is dropped)
+POOL_SIZE = 8  # tokens averaged into one by STI (paper section 3.2; recorded quirk 10: the remainder is dropped)
 
 
 @dataclass(frozen=True, kw_only=True)

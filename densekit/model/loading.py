@@ -71,8 +71,13 @@ def load_parts(
 
 def named_generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator for one named use of randomness, independent of every other use."""
+    return torch.Generator().manual_seed(named_seed(seed, name))
+
+
+def named_seed(seed: int, name: str) -> int:
+    """The seed of one named use of randomness (63 bits of a hash)."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def initial_connector(model: DenseConnectorForConditionalGeneration, seed: int) -> dict[str, Tensor]:
@@ -88,23 +93,6 @@ def initial_connector(model: DenseConnectorForConditionalGeneration, seed: int) 
             for kind, shape in (("weight", module.weight.shape), ("bias", module.bias.shape)):
                 drawn[f"{name}.{kind}"] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
     return drawn
-
-
-def load_connector(
-    model: DenseConnectorForConditionalGeneration, path: Path, dtype: torch.dtype = torch.float32
-) -> None:
-    """Load projector weights (0.weight, 0.bias, 2.weight, 2.bias) from a safetensors file.
-
-    Raises DataError naming the file when it cannot be read or the shapes belong to another model.
-    """
-    weights = read_weights(path)
-    expected = {name: tuple(value.shape) for name, value in model.projector.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if expected != found:
-        raise DataError(f"{path} does not fit this connector: it holds {found}, the model needs {expected}")
-    model.projector.to_empty(device="cpu")
-    model.projector.load_state_dict(weights)
-    model.projector.to(dtype)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

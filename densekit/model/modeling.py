@@ -52,6 +52,12 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
         self.language_model.set_attn_implementation(PACKED_SDPA)
 
+    def train(self, mode: bool = True) -> "DenseConnectorForConditionalGeneration":
+        """Training mode for everything but the tower: it is frozen, dropout included."""
+        super().train(mode)
+        self.vision_tower.eval()
+        return self
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 

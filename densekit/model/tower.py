@@ -26,7 +26,7 @@ class VisionTower(nn.Module):
     """CLIP or SigLIP vision blocks 1..`last_layer`; later blocks, the final norm and the head do not exist.
 
     The high-level layer is hidden_states[-2] of CLIP (its last block is never used) and the output of
-    the last-but-one SigLIP block, both `num_hidden_layers - 1` (golden quirk 10).
+    the last-but-one SigLIP block, both `num_hidden_layers - 1` (recorded quirk 10).
     """
 
     def __init__(self, config: PreTrainedConfig, last_layer: int) -> None:

@@ -21,6 +21,10 @@ def turn_values(conversations: object) -> list[tuple[object, str]]:
     for index, turn in enumerate(conversations):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise DataError(f'turn {index}: expected an object with a text in "value"')
+        try:
+            turn["value"].encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"turn {index}: character {error.start} is half a surrogate pair; remove it") from None
         turns.append((turn.get("from"), turn["value"]))
     return turns
 

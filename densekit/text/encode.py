@@ -47,7 +47,8 @@ class SampleEncoder:
             raise UsageError(f"max_length is {max_length}, expected at least 1")
         self._tokenizer = tokenizer
         self._official = semantics == "faithful" and has_official_branch(template)
-        self.semantics: Semantics = semantics
+        # What is in effect: a template the official code has no branch for has nothing to be faithful to.
+        self.semantics: Semantics = "faithful" if self._official else "fixed"
         self.max_length = max_length
         self.pad_id: int = _pad_id(tokenizer, template)
 

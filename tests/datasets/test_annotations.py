@@ -94,8 +94,12 @@ def test_a_bad_entry_is_refused_with_file_and_index(tmp_path: Path, name: str) -
     assert message in str(caught.value)
 
 
-def test_the_two_switches(tmp_path: Path) -> None:
-    assert len(Annotations.load(_write(tmp_path, [_entry(HUMAN, GPT)]), allow_plain_tag=True)) == 1
+def test_a_tag_inside_a_text_only_sentence_is_text(tmp_path: Path) -> None:
+    question = {"from": "human", "value": "What does <image> mean in HTML?"}
+    assert Annotations.load(_write(tmp_path, [_entry(question, GPT)]))[0].image is None
+
+
+def test_a_tag_can_be_required(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="entry 0: image without a <image> tag"):
         Annotations.load(_write(tmp_path, [LEGAL["image without tag"]]), require_tag=True)
 

@@ -1,0 +1,110 @@
+"""From a run's math to a model ready to train: parts, initial weights as a file, what is trainable."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densekit.errors import DataError
+from densekit.model.loading import initial_connector, load_parts, read_weights, save_weights
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.run.layout import CONNECTOR_FILE, INIT_FILE, RunDir
+from densekit.run.roots import Roots
+from densekit.train.lora import add_lora, initial_lora, load_lora, save_lora
+
+Model = DenseConnectorForConditionalGeneration
+
+
+def load_base(recipe: dict[str, Any], roots: Roots) -> Model:
+    """The pretrained parts a recipe names, with LoRA adapters in place when it has any; projector on meta."""
+    models = recipe["models"]
+    model = load_parts(
+        roots.resolve(models["language_model"]), roots.resolve(models["vision_tower"]), recipe["connector"]
+    )
+    if recipe["lora"]:
+        add_lora(model, recipe["lora"])
+    return model
+
+
+def draw_init(model: Model, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None) -> dict[str, Tensor]:
+    """Weights that are not in the pretrained parts: `connector.*` and `lora.*`, fp32 on the CPU.
+
+    The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed.
+    """
+    if recipe["models"]["connector"]:
+        connector = read_weights(roots.resolve(recipe["models"]["connector"]))
+    elif stage1 is not None:
+        connector = read_weights(stage1.path / CONNECTOR_FILE)
+    else:
+        connector = initial_connector(model, recipe["seed"])
+    init = {f"connector.{name}": value.float() for name, value in connector.items()}
+    if recipe["lora"]:
+        init |= {f"lora.{name}": value for name, value in initial_lora(model, recipe["seed"]).items()}
+    return init
+
+
+def apply_init(model: Model, init: dict[str, Tensor]) -> None:
+    """Put `connector.*` and `lora.*` weights into the model; DataError when they do not fit."""
+    connector = {name.removeprefix("connector."): v for name, v in init.items() if name.startswith("connector.")}
+    expected = {name: tuple(value.shape) for name, value in model.projector.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in connector.items()}
+    if expected != found:
+        raise DataError(f"connector weights do not fit this model: found {found}, needed {expected}")
+    model.projector.to_empty(device="cpu")
+    model.projector.load_state_dict(connector)
+    lora = {name.removeprefix("lora."): v for name, v in init.items() if name.startswith("lora.")}
+    if lora:
+        load_lora(model, lora)
+
+
+def set_trainable(model: Model, recipe: dict[str, Any]) -> None:
+    """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. Tower frozen."""
+    model.vision_tower.requires_grad_(False)
+    model.projector.requires_grad_(True)
+    if not recipe["lora"]:
+        model.language_model.requires_grad_(recipe["stage"] == 2)
+
+
+def build(run: RunDir, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None, *, write: bool) -> Model:
+    """The model of a run at step 0; its drawn weights are written to (`write`) and read from init.safetensors."""
+    model = load_base(recipe, roots)
+    path = run.path / INIT_FILE
+    if write:
+        save_weights(draw_init(model, recipe, roots, stage1), path)
+    return prepare(model, recipe, path)
+
+
+def prepare(model: Model, recipe: dict[str, Any], init: Path) -> Model:
+    """Load init.safetensors into the parts and mark what is trainable."""
+    apply_init(model, read_weights(init))
+    set_trainable(model, recipe)
+    return model.train()
+
+
+def save_results(model: Model, run: RunDir, recipe: dict[str, Any]) -> list[Path]:
+    """Write what was trained: connector.safetensors, and model/ (full) or lora/ (LoRA) in stage 2."""
+    save_weights(model.projector.state_dict(), run.path / CONNECTOR_FILE)
+    written = [run.path / CONNECTOR_FILE]
+    if recipe["lora"]:
+        save_lora(model, recipe["lora"], run.path / "lora")
+        written += sorted((run.path / "lora").iterdir())
+    elif recipe["stage"] == 2:
+        model.save_pretrained(run.path / "model")
+        written += sorted((run.path / "model").iterdir())
+    return written
+
+
+def load_trained(run: RunDir, roots: Roots) -> Model:
+    """The model a complete run trained, in eval mode."""
+    recipe = run.math["recipe"]
+    if recipe["stage"] == 2 and not recipe["lora"]:
+        model = Model.from_pretrained(run.path / "model", dtype=torch.float32, local_files_only=True)
+        return model.eval()
+    model = load_base(recipe, roots)
+    init = {f"connector.{name}": value for name, value in read_weights(run.path / CONNECTOR_FILE).items()}
+    if recipe["lora"]:
+        adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
+        init |= {f"lora.{name}": value for name, value in adapters.items()}
+    apply_init(model, init)
+    return model.eval()

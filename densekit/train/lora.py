@@ -1,0 +1,82 @@
+"""LoRA through peft: adapters on every Linear of the language model except lm_head."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from densekit.errors import DataError
+from densekit.model.loading import named_generator, save_weights
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.run.layout import write_json
+
+PREFIX = "base_model.model."
+
+
+def target_modules(language_model: nn.Module) -> list[str]:
+    """Leaf names of the Linear modules LoRA applies to (golden lora/target_modules.json)."""
+    names = {
+        name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
+    }
+    return sorted(names - {"lm_head"})
+
+
+def lora_config(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]) -> LoraConfig:
+    """The peft configuration for the recipe's `lora` section (r, alpha, dropout)."""
+    return LoraConfig(
+        r=settings["r"],
+        lora_alpha=settings["alpha"],
+        lora_dropout=settings["dropout"],
+        bias="none",
+        task_type="CAUSAL_LM",
+        target_modules=target_modules(model.language_model),
+    )
+
+
+def add_lora(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]) -> None:
+    """Freeze the language model and put trainable fp32 adapters into it."""
+    model.language_model.requires_grad_(False)
+    inject_adapter_in_model(lora_config(model, settings), model.language_model)
+
+
+def initial_lora(model: DenseConnectorForConditionalGeneration, seed: int) -> dict[str, Tensor]:
+    """Adapter weights under peft's names: A uniform in +-1/sqrt(fan_in) (peft's default), B zero.
+
+    Drawn from a named generator: the official code draws them before it seeds anything (ledger U5).
+    """
+    generator = named_generator(seed, "lora")
+    drawn = {}
+    for name, value in lora_weights(model).items():
+        bound = value.shape[1] ** -0.5
+        noise = (torch.rand(value.shape, generator=generator) * 2 - 1) * bound
+        drawn[name] = noise if ".lora_A." in name else torch.zeros_like(value)
+    return drawn
+
+
+def lora_weights(model: DenseConnectorForConditionalGeneration) -> dict[str, Tensor]:
+    """The adapters under the names peft saves: base_model.model.<module>.lora_A.weight."""
+    return {PREFIX + name: value for name, value in get_peft_model_state_dict(model.language_model).items()}
+
+
+def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, Tensor]) -> None:
+    """Load adapters saved by peft (with or without the adapter name `default`).
+
+    Raises DataError when names or shapes belong to another model.
+    """
+    renamed = {name.removeprefix(PREFIX).replace(".default.", "."): value for name, value in weights.items()}
+    expected = {name: value.shape for name, value in get_peft_model_state_dict(model.language_model).items()}
+    if {name: value.shape for name, value in renamed.items()} != expected:
+        odd = sorted(set(renamed) ^ set(expected))[:3]
+        raise DataError(f"LoRA weights do not fit this model: {odd or 'shapes differ'}")
+    set_peft_model_state_dict(model.language_model, renamed)
+
+
+def save_lora(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any], folder: Path) -> None:
+    """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = lora_config(model, settings).to_dict()
+    config["target_modules"] = sorted(config["target_modules"])
+    write_json(folder / "adapter_config.json", {k: getattr(v, "value", v) for k, v in config.items()})
+    save_weights(lora_weights(model), folder / "adapter_model.safetensors")

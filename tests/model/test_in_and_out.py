@@ -1,0 +1,77 @@
+"""Saving, loading and generating."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from densekit.errors import DataError
+from densekit.model.loading import initial_connector, load_parts, read_weights, save_weights
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+
+sys.path.insert(0, str(Path(__file__).parent))
+from builders import small_model
+
+
+def test_save_and_load_keep_every_weight(tmp_path: Path) -> None:
+    model = small_model()
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    again, report = DenseConnectorForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert again.config.connector_spec == model.config.connector_spec
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_generation_equals_stock_greedy_and_batches_do_not_interfere() -> None:
+    model = small_model().eval()
+    pixels = torch.randn(1, 3, 28, 28)
+    with_image = torch.tensor([1, 5, -200, 7, 8])
+    text_only = torch.tensor([1, 9, 10])
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    together = model.generate([with_image, text_only], pixels, **settings)
+    alone = [model.generate([with_image], pixels, **settings), model.generate([text_only], **settings)]
+    assert torch.equal(together, torch.cat(alone))
+    features = model.projector(model.encode_images(pixels))[0]
+    embed = model.get_input_embeddings()
+    row = torch.cat([embed(with_image[:2]), features, embed(with_image[3:])])[None]
+    with torch.no_grad(), model.stock_attention("eager"):
+        for token in alone[0][0]:
+            assert model.language_model(inputs_embeds=row).logits[0, -1].argmax() == token
+            row = torch.cat([row, embed(token)[None, None]], dim=1)
+
+
+def test_tags_and_images_must_agree() -> None:
+    with pytest.raises(ValueError, match="1 image tags in the prompts, 0 images"):
+        small_model().generate([torch.tensor([1, -200])])
+
+
+def test_the_connector_is_drawn_from_its_own_named_generator() -> None:
+    model = small_model()
+    first = initial_connector(model, 42)
+    torch.manual_seed(9)
+    assert all(torch.equal(first[name], value) for name, value in initial_connector(model, 42).items())
+    assert not torch.equal(first["0.weight"], initial_connector(model, 43)["0.weight"])
+    bound = first["0.weight"].shape[1] ** -0.5
+    assert first["0.weight"].abs().max() <= bound and first["0.weight"].abs().max() > 0.9 * bound
+    assert {name: value.shape for name, value in first.items()} == {
+        name: value.shape for name, value in model.projector.state_dict().items()
+    }
+
+
+def test_bad_parts_name_the_folder(golden: Path, tmp_path: Path) -> None:
+    models = golden / "models"
+    with pytest.raises(DataError, match=r"config\.json"):
+        load_parts(tmp_path, models / "clip_tiny", {"kind": "none"})
+    with pytest.raises(DataError, match="only CLIP and SigLIP"):
+        load_parts(models / "llm_tiny", models / "llm_tiny", {"kind": "none"})
+    with pytest.raises(DataError, match="24 layers"):
+        load_parts(models / "llm_tiny", models / "clip_tiny", {"kind": "sci", "layers": [30]})
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not weights")
+    with pytest.raises(DataError, match=r"broken\.safetensors"):
+        read_weights(broken)
+    save_weights({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert torch.equal(read_weights(tmp_path / "a.safetensors")["a"], torch.ones(2))

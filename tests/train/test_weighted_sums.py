@@ -1,0 +1,174 @@
+"""Ranks and micro-batches sum: the same gradient for any split, and equal to the reference loss written out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from densekit.batching.steps import Step
+from densekit.errors import DataError
+from densekit.parity.case import Recording
+from densekit.text.encode import IGNORE_INDEX
+from densekit.train.accelerators import make_accelerator
+from densekit.train.build import read_weights
+from densekit.train.loop import Trainer
+from densekit.train.samples import SampleReader, StepDataset
+
+# Mixed modality: text-only samples, among them a group of nothing else.
+GROUPS = ([0, 2, 4], [5, 8, 11], [1, 3, 6], [14, 7, 9])
+
+
+@pytest.fixture(scope="module")
+def recording(golden: Path) -> Recording:
+    return Recording.read(golden, golden / "clip_dci" / "stage2.json")
+
+
+@pytest.fixture(scope="module")
+def start(golden: Path) -> dict[str, torch.Tensor]:
+    weights = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
+    return {f"connector.{name}": value for name, value in weights.items()}
+
+
+def _gradient(
+    recording: Recording,
+    start: dict,
+    *,
+    semantics: str = "faithful",
+    world_size: int = 1,
+    micro_batch_size: int,
+    groups: tuple[list[int], ...] = GROUPS,
+) -> tuple[torch.Tensor, float, SampleReader]:
+    model = recording.model(start)
+    reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
+    steps = [Step(index=0, groups=[np.array(group) for group in groups])]
+    loss = 0.0
+    for rank in range(world_size):
+        dataset = StepDataset(
+            reader,
+            steps,
+            num_groups=len(groups),
+            loss_semantics=semantics,
+            rank=rank,
+            world_size=world_size,
+            micro_batch_size=micro_batch_size,
+        )
+        table = reader.processor.lookup_table()
+        trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
+        loss += trainer.accumulate(next(trainer.batches())).item()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss, reader
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+def test_any_split_gives_the_same_gradient(recording: Recording, start: dict, semantics: str) -> None:
+    reference, reference_loss, _ = _gradient(recording, start, semantics=semantics, micro_batch_size=12)
+    for world_size, micro_batch_size in ((1, 1), (1, 2), (1, 5), (2, 3), (3, 2), (4, 8), (5, 1)):
+        gradient, loss, _ = _gradient(
+            recording, start, semantics=semantics, world_size=world_size, micro_batch_size=micro_batch_size
+        )
+        assert _difference(gradient, reference) <= 1e-6, (world_size, micro_batch_size)
+        assert loss == pytest.approx(reference_loss, abs=1e-5)
+
+
+def test_the_two_semantics_differ_as_described(recording: Recording, start: dict) -> None:
+    """faithful = mean over groups of token means; fixed = mean over all tokens: from losses of single samples."""
+    losses = {}
+    for semantics in ("faithful", "fixed"):
+        _, losses[semantics], reader = _gradient(recording, start, semantics=semantics, micro_batch_size=4)
+    sums, counts = {}, {}
+    for sample in sorted({sample for group in GROUPS for sample in group}):
+        # A group of one sample: its loss is the mean over that sample's tokens.
+        _, mean, _ = _gradient(recording, start, micro_batch_size=1, groups=([sample],))
+        counts[sample] = int((reader.sequence(sample)[0].labels[1:] != IGNORE_INDEX).sum())
+        sums[sample] = mean * counts[sample]
+    group_means = [sum(sums[s] for s in group) / sum(counts[s] for s in group) for group in GROUPS]
+    assert losses["faithful"] == pytest.approx(np.mean(group_means), abs=1e-5)
+    assert losses["fixed"] == pytest.approx(sum(sums.values()) / sum(counts.values()), abs=1e-5)
+    assert abs(losses["faithful"] - losses["fixed"]) > 1e-4
+
+
+def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(recording: Recording, start: dict) -> None:
+    model = recording.model(start)
+    reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
+    text_only = [i for i in range(len(reader.samples)) if reader.samples[i].image is None][:1]
+    steps = [Step(index=0, groups=[np.array(text_only)])]
+    for rank, expect_signal in ((0, True), (1, False)):
+        dataset = StepDataset(
+            reader, steps, num_groups=1, loss_semantics="faithful", rank=rank, world_size=2, micro_batch_size=1
+        )
+        table = reader.processor.lookup_table()
+        trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
+        model.zero_grad(set_to_none=True)
+        trainer.accumulate(next(trainer.batches()))
+        missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert not missing
+        assert not any(p.grad.any() for p in model.projector.parameters())
+        assert bool(model.language_model.lm_head.weight.grad.any()) is expect_signal
+
+
+def test_swapping_samples_in_the_loader_stops_the_run(recording: Recording, start: dict) -> None:
+    model = recording.model(start)
+    reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
+    steps = [Step(index=0, groups=[np.array([0, 1])])]
+    dataset = StepDataset(
+        reader, steps, num_groups=1, loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=2
+    )
+    table = reader.processor.lookup_table()
+    trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
+    batch = next(trainer.batches())
+    swapped = dataset.steps[0].groups[0][::-1].copy()
+    dataset.steps[0].groups[0] = swapped
+    with pytest.raises(RuntimeError, match="the order asks for"):
+        trainer.step(batch)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(recording: Recording, start: dict) -> None:
+    model = recording.model(start)
+    reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
+    with torch.no_grad():
+        model.language_model.lm_head.weight.fill_(float("nan"))
+    before = model.projector[0].weight.detach().clone()
+    dataset = StepDataset(
+        reader,
+        [Step(index=0, groups=[np.array([0])])],
+        num_groups=1,
+        loss_semantics="faithful",
+        rank=0,
+        world_size=1,
+        micro_batch_size=1,
+    )
+    table = reader.processor.lookup_table()
+    trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
+    with pytest.raises(DataError, match="loss is nan at step 1"):
+        trainer.step(next(trainer.batches()))
+    assert torch.equal(before, model.projector[0].weight)
+
+
+def test_cross_entropy_of_the_row_is_the_padded_one(recording: Recording, start: dict) -> None:
+    """The packed loss against stock attention on one sample at a time."""
+    model = recording.model(start).eval()
+    reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
+    dataset = StepDataset(
+        reader,
+        [Step(index=0, groups=[np.array([0])])],
+        num_groups=1,
+        loss_semantics="faithful",
+        rank=0,
+        world_size=1,
+        micro_batch_size=1,
+    )
+    (row,) = dataset[0].rows
+    inputs = row.model_inputs(torch.device("cpu"), reader.processor.lookup_table())
+    names = ("input_ids", "image_slots", "feature_index", "pixel_values")
+    with torch.no_grad(), model.stock_attention("eager"):
+        embeddings = model.embed_row(**{name: inputs[name] for name in names})
+        logits = model.language_model(inputs_embeds=embeddings[None]).logits[0]
+    labels = torch.from_numpy(reader.sequence(0)[0].labels)
+    expected = F.cross_entropy(logits[:-1], labels[1:], ignore_index=IGNORE_INDEX)
+    with torch.no_grad():
+        assert model(**inputs).loss.item() == pytest.approx(expected.item(), abs=1e-5)
