@@ -1,0 +1,1 @@
+"""Parity: densekit's own computation against numbers recorded from the official code."""

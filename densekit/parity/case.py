@@ -1,0 +1,198 @@
+"""A recorded case: which recipe its command line spells, and the pieces to run it with densekit's own trainer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.steps import Step, iterate_steps
+from densekit.datasets.annotations import Annotations
+from densekit.errors import DataError
+from densekit.model.loading import read_config
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.model.tower import vision_config_of
+from densekit.parity.tokens import RecordedEncoder, has_tokenizer
+from densekit.run.roots import Roots
+from densekit.text.encode import SampleEncoder
+from densekit.text.lengths import modality_length
+from densekit.text.tokenizer import load_tokenizer
+from densekit.train.accelerators import make_accelerator
+from densekit.train.build import apply_init, load_base, set_trainable
+from densekit.train.images import ImageProcessor
+from densekit.train.loop import Trainer
+from densekit.train.samples import SampleReader, StepDataset
+
+SHALLOW_LAYERS = (7, 15)  # sti, sci: the paper's layers 8 and 16 (facts: connector definitions)
+
+
+def official_connector(kind: str, blocks: int, is_clip: bool) -> dict[str, Any]:
+    """The connector of the official code as indices: two equal groups for dci, layers 7 and 15 for sti and sci.
+
+    CLIP groups its states 0..L-1; SigLIP, whose last block is deleted, 0..L-2. Any other kind is the plain path.
+    """
+    if kind in ("sti", "sci"):
+        return {"kind": kind, "layers": SHALLOW_LAYERS, "groups": ()}
+    if kind == "dci":
+        half = (blocks if is_clip else blocks - 1) // 2
+        return {"kind": kind, "layers": (), "groups": (tuple(range(half)), tuple(range(half, 2 * half)))}
+    return {"kind": "none", "layers": (), "groups": ()}
+
+
+def read_argv(argv: list[str]) -> dict[str, str]:
+    """`--name value` pairs of a recorded command line."""
+    if len(argv) % 2 or not all(name.startswith("--") for name in argv[::2]):
+        raise DataError("argv is not a list of --name value pairs")
+    return {name[2:]: value for name, value in zip(argv[::2], argv[1::2], strict=True)}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded training of the official code: its JSON and where its inputs lie."""
+
+    root: Path
+    record: dict[str, Any]
+    arguments: dict[str, str]
+
+    @classmethod
+    def read(cls, root: Path, path: Path) -> "Recording":
+        """Read stageN.json or lora.json."""
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return cls(root, record, read_argv(record["argv"]))
+
+    @property
+    def stage(self) -> int:
+        """1 when only the connector was tuned."""
+        return 1 if self.arguments.get("tune_mm_mlp_adapter") == "True" else 2
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe (as in math.json) that this command line spells."""
+        given = self.arguments
+        tower = self.root / given["vision_tower"]
+        vision = vision_config_of(read_config(tower, "vision tower"))
+        is_clip = vision.model_type == "clip_vision_model"
+        lora = None
+        if given.get("lora_enable") == "True":
+            lora = {
+                "r": int(given.get("lora_r", 64)),
+                "alpha": int(given.get("lora_alpha", 16)),
+                "dropout": float(given.get("lora_dropout", 0.05)),
+            }
+        connector_rate = given.get("mm_projector_lr")
+        return {
+            "stage": self.stage,
+            "models": {
+                "language_model": str(self.root / given["model_name_or_path"]),
+                "vision_tower": str(tower),
+            },
+            "connector": official_connector(
+                given.get("mm_dense_connector_type", "dci"), vision.num_hidden_layers, is_clip
+            ),
+            "lora": lora,
+            "seed": int(given.get("seed", 42)),
+            "optimizer": {
+                "learning_rate": float(given["learning_rate"]),
+                "connector_learning_rate": float(connector_rate) if connector_rate else None,
+                "weight_decay": float(given.get("weight_decay", 0.0)),
+                "betas": (0.9, 0.999),
+                "eps": 1e-8,
+                "warmup_ratio": float(given.get("warmup_ratio", 0.0)),
+                "max_grad_norm": float(given.get("max_grad_norm", 1.0)),
+            },
+        }
+
+    def model(self, init: dict[str, Tensor]) -> DenseConnectorForConditionalGeneration:
+        """The model at step 0 from `connector.*` (and `lora.*`) weights, ready to train."""
+        model = load_base(self.recipe, Roots())
+        apply_init(model, init)
+        set_trainable(model, self.recipe)
+        return model.train()
+
+    def reader(self, annotations: Path, model: DenseConnectorForConditionalGeneration) -> SampleReader:
+        """The reader of an annotation file under this command line's template, aspect ratio and length."""
+        given = self.arguments
+        return SampleReader(
+            samples=Annotations.load(annotations),
+            encoder=self.encoder(),
+            image_folder=self.root / given["image_folder"],
+            processor=ImageProcessor.from_pretrained(
+                self.root / given["vision_tower"],
+                "pad" if given.get("image_aspect_ratio") == "pad" else "square",
+            ),
+            image_tokens=model.config.image_tokens,
+        )
+
+    def encoder(self) -> SampleEncoder | RecordedEncoder:
+        """The tokenizer of the recorded language model; recorded ids in a set that leaves the tokenizer out."""
+        folder = self.root / self.arguments["model_name_or_path"]
+        if not has_tokenizer(self.root, folder):
+            return RecordedEncoder(self.root, template=self.arguments["version"], max_length=self.max_length)
+        return SampleEncoder(
+            tokenizer=load_tokenizer(folder),
+            template=self.arguments["version"],
+            semantics="faithful",
+            max_length=self.max_length,
+        )
+
+    @property
+    def max_length(self) -> int:
+        """model_max_length."""
+        return int(self.arguments["model_max_length"])
+
+    def steps(self, samples: Annotations) -> list[Step]:
+        """Every optimiser step of the recorded training, in the reconstructed order."""
+        given = self.arguments
+        lengths = [modality_length(sample.conversations, sample.image is not None) for sample in samples]
+        order = OfficialOrder(
+            modality_lengths=np.array(lengths, dtype=np.int64),
+            topology=ReferenceTopology(
+                world_size=1,
+                per_device_batch_size=int(given["per_device_train_batch_size"]),
+                grad_accum_steps=int(given.get("gradient_accumulation_steps", 1)),
+            ),
+            seed=int(given.get("seed", 42)),
+            group_by_modality=given.get("group_by_modality_length") == "True",
+        )
+        return list(iterate_steps(order, max_steps=int(given["max_steps"])))
+
+
+def make_trainer(
+    model: DenseConnectorForConditionalGeneration,
+    reader: SampleReader,
+    steps: list[Step],
+    recipe: dict[str, Any],
+) -> Trainer:
+    """densekit's trainer over given steps, one process, one micro-batch per reference group."""
+    dataset = StepDataset(
+        reader,
+        steps,
+        num_groups=len(steps[0].groups),
+        loss_semantics="faithful",
+        rank=0,
+        world_size=1,
+        micro_batch_size=max(len(group) for group in steps[0].groups),
+    )
+    accelerator = make_accelerator("cpu")
+    return Trainer(model, dataset, recipe["optimizer"], accelerator, lookup_table=reader.processor.lookup_table())
+
+
+def single_step(samples: int) -> list[Step]:
+    """One step whose only group is the whole recorded batch."""
+    return [Step(index=0, groups=[np.arange(samples)])]
+
+
+def official_name(name: str) -> str:
+    """densekit's parameter name -> the official one (projector.0.weight -> model.mm_projector.0.weight)."""
+    if name.startswith("projector."):
+        return "model.mm_projector." + name.removeprefix("projector.")
+    return name.removeprefix("language_model.")
+
+
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Trainable parameters under their official names."""
+    return {official_name(name): p for name, p in model.named_parameters() if p.requires_grad}

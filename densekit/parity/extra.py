@@ -1,0 +1,147 @@
+"""The recordings under extra/: preprocessing of single images, padding and generation probes."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.batching.steps import Step
+from densekit.errors import DataError
+from densekit.model.loading import read_weights
+from densekit.parity.case import Recording, make_trainer
+from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
+from densekit.parity.stage import pad
+from densekit.parity.tokens import user_text
+from densekit.text.encode import IGNORE_INDEX, SampleEncoder
+from densekit.train.images import ImageProcessor, normalise, open_image
+from densekit.train.samples import SampleReader
+
+ONE_PIXEL_STEP = {
+    "shortest_edge": (0, 0, 5),
+    "squash": (5, 7, 37),
+}  # first row, first column, stride of a recording
+
+
+def check_image_preprocess(root: Path, quantities: Quantities) -> None:
+    """Images under both aspect ratios and both towers: (sub-sampled) pixels, mean and standard deviation."""
+    recorded = np.load(root / "extra" / "image_preprocess.npz")
+    for key in recorded.files:
+        tower, aspect, number, kind = key.split("_", 3)
+        folder = root / "models" / f"{tower}_tiny"
+        processor = ImageProcessor.from_pretrained(folder, "pad" if aspect == "pad" else "square")
+        raw = processor(open_image(root / "data" / "images" / f"img{number}.png"))
+        pixels = normalise(torch.from_numpy(raw)[None], processor.lookup_table())[0]
+        if kind == "mean_std":
+            wide = pixels.double().flatten(1)
+            quantities.close("pixel_statistics", torch.stack([wide.mean(-1), wide.std(-1)]), recorded[key], 1e-12)
+            continue
+        if recorded[key].shape != tuple(pixels.shape):
+            row, column, stride = ONE_PIXEL_STEP[processor.resize]
+            pixels = pixels[:, row::stride, column::stride]
+        quantities.close("pixels", pixels, recorded[key], 0.0)
+
+
+def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
+    """`<case>_extra`: both attention paths, left padding and greedy generation on the case after stage 1."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    arrays = dict(np.load(path.with_suffix(".npz")))
+    folder = root / path.stem.removesuffix("_extra")
+    recording = Recording.read(root, folder / "stage2.json")
+    projector = read_weights(folder / "projector_after_stage1.safetensors")
+    model = recording.model({f"connector.{name}": value for name, value in projector.items()})
+    reader = recording.reader(root / "data" / "stage2_batch.json", model)
+    chosen = _chosen_samples(reader, arrays["input_ids"])
+    trainer = make_trainer(model, reader, [Step(index=0, groups=[np.array(chosen)])], recording.recipe)
+    (row,) = (batch := next(trainer.batches())).rows
+    inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
+    loss = trainer.accumulate(batch).item()
+    for recorded in (*record["sdpa_vs_eager"]["loss"], record["left_pad"]["loss"]):
+        quantities.close("loss", loss, recorded, LOSS)
+    _check_padding(reader, chosen, model, inputs, row.cu_seq_lens.tolist(), arrays, quantities)
+    for prompt in record["generate"]:
+        quantities.exact("generated_ids", _generate(model, prompt, arrays["pixel_values"]), prompt["output_ids"][1:])
+    if isinstance(reader.encoder, SampleEncoder):
+        for prompt in record["generate"]:
+            turn = {"from": "human", "value": user_text(prompt["prompt"], reader.encoder)}
+            ids = reader.encoder.encode_prompt([turn], has_image=True)
+            quantities.close("prompt_ids", ids, np.array(prompt["input_ids"]), 0.0)
+
+
+def _chosen_samples(reader: SampleReader, recorded_ids: np.ndarray) -> list[int]:
+    """Which samples of the batch file the recorded rows are; DataError when a row is none of them."""
+    encoded = [reader.encode(index).input_ids.tolist() for index in range(len(reader.samples))]
+    rows = [row[row != reader.encoder.pad_id].tolist() for row in recorded_ids]
+    unknown = [number for number, row in enumerate(rows) if row not in encoded]
+    if unknown:
+        raise DataError(f"recorded rows {unknown} are not the ids of any sample of the batch file")
+    return [encoded.index(row) for row in rows]
+
+
+def _check_padding(
+    reader: SampleReader,
+    chosen: list[int],
+    model: Any,
+    inputs: dict[str, Tensor],
+    boundaries: list[int],
+    arrays: dict[str, np.ndarray],
+    quantities: Quantities,
+) -> None:
+    encoded = [reader.encode(index) for index in chosen]
+    ids = pad([sample.input_ids for sample in encoded], reader.encoder.pad_id)
+    quantities.close("input_ids", ids, arrays["input_ids"], 0.0)
+    quantities.close("input_ids", ids != reader.encoder.pad_id, arrays["attention_mask"], 0.0)
+    labels = pad([sample.labels for sample in encoded], IGNORE_INDEX)
+    quantities.close("labels", labels, arrays["labels"], 0.0)
+    raw = [reader.pixels(index) for index in chosen]
+    table = reader.processor.lookup_table()
+    zero = torch.zeros(1, 3, reader.processor.size, reader.processor.size)
+    pixels = [zero if image is None else normalise(torch.from_numpy(image)[None], table) for image in raw]
+    quantities.close("pixels", torch.cat(pixels), arrays["pixel_values"], 0.0)
+
+    with torch.no_grad():
+        names = ("input_ids", "image_slots", "feature_index", "pixel_values")
+        embeddings = model.embed_row(**{name: inputs[name] for name in names}).norm(dim=-1).numpy()
+        everywhere = torch.arange(boundaries[-1])
+        logits = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None}).logits
+    quantities.close("logits", logits[:, torch.from_numpy(arrays["vocab_cols"])], arrays["logits_cols"], LOGITS)
+    spans = list(itertools.pairwise(boundaries))
+    sequences = [reader.sequence(index)[0] for index in chosen]
+    left: dict[str, list[np.ndarray]] = {
+        "left_attention_mask": [np.ones(b - a) for a, b in spans],
+        "left_position_ids_when_given": [np.arange(b - a) for a, b in spans],
+        "left_embeds_l2": [embeddings[a:b] for a, b in spans],
+    }
+    for name, rows in left.items():
+        quantities.close("left_padding", _pad_left(rows, 0), arrays[name], FEATURES)
+    left_labels = _pad_left([sequence.labels for sequence in sequences], IGNORE_INDEX)
+    quantities.close("labels", left_labels, arrays["left_labels"], 0.0)
+
+
+def _pad_left(rows: list[np.ndarray], value: float) -> np.ndarray:
+    return pad([row[::-1] for row in rows], value)[:, ::-1]
+
+
+def _generate(model: Any, prompt: dict[str, Any], pixel_values: np.ndarray) -> list[int]:
+    pixels = torch.from_numpy(pixel_values[prompt["image_index"]])[None]
+    model.eval()
+    length = len(prompt["output_ids"]) - 1
+    ids = model.generate(
+        [torch.tensor(prompt["input_ids"])], pixels, max_new_tokens=length, do_sample=False, pad_token_id=0
+    )
+    return list(ids[0].tolist())
+
+
+def check_probes(root: Path, quantities: Quantities) -> None:
+    """Defects and invariants the official code was probed for; those densekit mends must still be on record."""
+    record = json.loads((root / "extra" / "probes.json").read_text(encoding="utf-8"))
+    off, on = record["gradient_checkpointing_off_on"]
+    quantities.close("gradient_checkpointing", on, off, 0.0)
+    quantities.exact("all_masked_batch_loss", "nan", record["all_masked_batch_loss"])  # ledger: densekit gives 0
+    quantities.exact("vision_tower_requires_grad", False, record["vision_tower_requires_grad"])
+    quantities.close(
+        "text_only_projector_gradient", [0.0] * 4, record["text_only_batch_projector_grad_zero_not_none"], 0.0
+    )

@@ -1,0 +1,43 @@
+"""A recorded LoRA training and the recorded list of modules LoRA applies to."""
+
+import json
+from pathlib import Path
+
+from densekit.model.loading import read_weights
+from densekit.parity.case import Recording
+from densekit.parity.compare import Quantities
+from densekit.parity.stage import check_curve, check_weights
+from densekit.train.lora import PREFIX, lora_weights, target_modules
+
+
+def check_lora(root: Path, path: Path, quantities: Quantities) -> None:
+    """`<case>/lora*.json` with its `_init`/`_final` adapters and projector weights beside it."""
+    recording = Recording.read(root, path)
+    stem = path.stem
+    projector = read_weights(path.with_name(f"{stem}_projector_init.safetensors"))
+    adapters = read_weights(path.with_name(f"{stem}_init.safetensors"))
+    init = {f"connector.{name.removeprefix('model.mm_projector.')}": value for name, value in projector.items()}
+    model = recording.model({**init, **{f"lora.{name}": value for name, value in adapters.items()}})
+    quantities.exact("settings", recording.recipe["lora"] is not None, True)
+    reader = recording.reader(root / recording.arguments["data_path"], model)
+    check_curve(recording, model, reader, quantities)
+    final = read_weights(path.with_name(f"{stem}_final.safetensors"))
+    ours = dict(lora_weights(model).items())
+    check_weights("final_lora", ours, {_saved_name(name): value for name, value in final.items()}, quantities)
+    after = read_weights(path.with_name(f"{stem}_projector_final.safetensors"))
+    after = {name.removeprefix("model.mm_projector."): value for name, value in after.items()}
+    check_weights("final_weights", dict(model.projector.state_dict()), after, quantities)
+
+
+def _saved_name(name: str) -> str:
+    return PREFIX + name.removeprefix(PREFIX).replace(".default.", ".")
+
+
+def check_target_modules(root: Path, quantities: Quantities) -> None:
+    """lora/target_modules.json against the Linear modules of the recorded language model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    recorded = json.loads((root / "lora" / "target_modules.json").read_text())
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(root / "models" / "llm_tiny"))
+    for name in ("before_vision_init", "after_vision_init"):
+        quantities.exact("target_modules", target_modules(model), recorded[name])
