@@ -16,10 +16,9 @@ PREFIX = "base_model.model."
 
 
 def target_modules(language_model: nn.Module) -> list[str]:
-    """Leaf names of the Linear modules LoRA applies to (golden lora/target_modules.json)."""
-    names = {
-        name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
-    }
+    """Leaf names of the Linear modules LoRA applies to, with or without adapters already in them."""
+    linear = [name.split(".") for name, module in language_model.named_modules() if isinstance(module, nn.Linear)]
+    names = {parts[-2] if parts[-1] == "base_layer" else parts[-1] for parts in linear if "lora_" not in str(parts)}
     return sorted(names - {"lm_head"})
 
 
