@@ -1,5 +1,6 @@
 """From a run's math to a model ready to train: parts, initial weights as a file, what is trainable."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from densekit.run.layout import CONNECTOR_FILE, INIT_FILE, RunDir
 from densekit.run.roots import Roots
 from densekit.train.lora import add_lora, initial_lora, load_lora, save_lora
 
+TOKENIZER_FILES = (
+    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 Model = DenseConnectorForConditionalGeneration
 
 
@@ -82,8 +86,8 @@ def prepare(model: Model, recipe: dict[str, Any], init: Path) -> Model:
     return model.train()
 
 
-def save_results(model: Model, run: RunDir, recipe: dict[str, Any]) -> list[Path]:
-    """Write what was trained: connector.safetensors, and model/ (full) or lora/ (LoRA) in stage 2."""
+def save_results(model: Model, run: RunDir, recipe: dict[str, Any], tokenizer: Path) -> list[Path]:
+    """Write what was trained: connector.safetensors, and model/ (full, with its tokenizer) or lora/ in stage 2."""
     save_weights(model.projector.state_dict(), run.path / CONNECTOR_FILE)
     written = [run.path / CONNECTOR_FILE]
     if recipe["lora"]:
@@ -91,6 +95,9 @@ def save_results(model: Model, run: RunDir, recipe: dict[str, Any]) -> list[Path
         written += sorted((run.path / "lora").iterdir())
     elif recipe["stage"] == 2:
         model.save_pretrained(run.path / "model")
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, run.path / "model" / name)
         written += sorted((run.path / "model").iterdir())
     return written
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
@@ -70,13 +70,13 @@ class Trainer:
                 raise batch
             yield batch
 
-    def train(self, metrics: Path, *, label: str, quiet: bool = False) -> Summary:
-        """Run every step; append one JSON line per step to `metrics`.
+    def train(self, metrics: Path, *, label: str, log: TextIO | None = None, quiet: bool = False) -> Summary:
+        """Run every step; append one JSON line per step to `metrics` and progress to `log`.
 
         Raises DataError when a sample cannot be read or the loss stops being finite.
         """
         main = self.accelerator.is_main_process
-        progress = Progress(label, len(self.dataset), enabled=main and not quiet)
+        progress = Progress(label, len(self.dataset), log=log, enabled=main and not quiet)
         summary = Summary()
         started = time.monotonic()
         with (metrics if main else Path(os.devnull)).open("a", encoding="utf-8") as file:
@@ -88,7 +88,7 @@ class Trainer:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 progress.update(batch.index + 1, loss=record["loss"], lr=record["lr"])
-                _check_masked(summary)
+                check_masked(summary)
         summary.seconds = round(time.monotonic() - started, 2)
         return summary
 
@@ -138,8 +138,8 @@ class Trainer:
         return loss
 
 
-def _check_masked(summary: Summary) -> None:
-    """Stop a run in which too many samples teach nothing."""
+def check_masked(summary: Summary) -> None:
+    """Raise DataError in a run in which too many samples teach nothing."""
     if summary.samples >= MASKED_FROM_SAMPLES and summary.masked_samples > MASKED_LIMIT * summary.samples:
         raise DataError(
             f"{summary.masked_samples} of the first {summary.samples} samples have no supervised token "

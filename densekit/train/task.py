@@ -1,5 +1,6 @@
 """`densekit train RUN_DIR`: carry out one run from its directory, and write everything it does there."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers.utils import logging
 
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import iterate_steps
 from densekit.datasets.annotations import Annotations
 from densekit.errors import DataError, DensekitError
 from densekit.model.loading import model_config, named_seed
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
 from densekit.run.hashing import file_sha256, tree_sha256
 from densekit.run.layout import INIT_FILE, RunDir, read_json, write_json
 from densekit.run.manifest import environment
@@ -34,6 +37,7 @@ def train(run_dir: Path) -> None:
 
     Raises DensekitError after recording it; the run is then `failed`.
     """
+    logging.disable_progress_bar()
     run = RunDir(run_dir)
     execution = read_json(run.attempt / "execution.json")
     accelerator = make_accelerator(execution["device"])
@@ -82,11 +86,27 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator) -> 
     )
     # The only use of the global generator: LoRA dropout. Each rank has its own stream.
     torch.manual_seed(named_seed(recipe["seed"], f"dropout of rank {accelerator.process_index}"))
-    summary = trainer.train(run.metrics, label=recipe["name"])
-    if not main:
-        return
+    with (run.attempt / "log.txt" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
+        summary = trainer.train(run.metrics, label=recipe["name"], log=log)
+        if main:
+            lines = _finish(run, execution, roots, model, reader, annotations, summary)
+            log.write("\n".join(lines) + "\n")
+            print("\n".join(lines))
+
+
+def _finish(
+    run: RunDir,
+    execution: dict[str, Any],
+    roots: Roots,
+    model: DenseConnectorForConditionalGeneration,
+    reader: SampleReader,
+    annotations: Annotations,
+    summary: Summary,
+) -> list[str]:
+    """Save what was trained, ask the held-out questions, write results and manifest; returns the report's lines."""
+    recipe = run.math["recipe"]
     results: dict[str, Any] = {"summary": asdict(summary)}
-    outputs = save_results(model, run, recipe)
+    outputs = save_results(model, run, recipe, tokenizer_folder(recipe, roots))
     if recipe["probe"]:
         results["probe"] = run_probe(
             model,
@@ -99,7 +119,7 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator) -> 
         )
     write_json(run.path / "results.json", results)
     write_json(run.path / "manifest.json", _manifest(run, execution, roots, annotations, outputs))
-    report(summary, results, run)
+    return report(summary, results, run)
 
 
 def tokenizer_folder(recipe: dict[str, Any], roots: Roots) -> Path:
@@ -192,26 +212,26 @@ def _manifest(
     }
 
 
-def report(summary: Summary, results: dict[str, Any], run: RunDir) -> None:
-    """Print what the run did: totals, everything masked or repeated, and the probe's figures."""
-    print(
+def report(summary: Summary, results: dict[str, Any], run: RunDir) -> list[str]:
+    """What the run did, in lines: totals, everything masked, and the held-out figures."""
+    lines = [
         f"{summary.steps} steps, {summary.samples} samples, {summary.tokens} tokens "
         f"({summary.supervised_tokens} supervised) in {summary.seconds:.1f} s; "
         f"loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
-    )
+    ]
     if summary.masked_samples or summary.empty_groups or summary.notes:
         noted = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
-        print(
+        lines.append(
             f"samples without a supervised token: {summary.masked_samples}; reference groups without one: "
             f"{summary.empty_groups}" + (f"; noted: {noted}" if noted else "")
         )
-    if "probe" in results:
-        probe = results["probe"]
-        for name in ("images_in_place", "images_shuffled"):
+    probe = results.get("probe", {})
+    for name in ("images_in_place", "images_shuffled"):
+        if name in probe:
             part = probe[name]
-            print(
+            lines.append(
                 f"held-out questions, {name.replace('_', ' ')}: {part['correct']}/{probe['questions']} = "
                 f"{part['accuracy']:.3f} (95 % Wilson lower bound {part['wilson_lower']:.3f}; "
                 f"majority class {probe['majority_class']:.3f})"
             )
-    print(f"results in {run.path}")
+    return [*lines, f"results in {run.path}"]

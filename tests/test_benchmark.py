@@ -1,0 +1,23 @@
+"""The benchmark at its smallest: both sides train the same model, and every figure is there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_both_sides_train_the_same_model() -> None:
+    command = [sys.executable, "benchmarks/train_step.py", "--size", "tiny", "--steps", "1", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert 0 < result["images"] < result["samples"]
+    assert result["supervised_tokens"] < result["tokens"] < result["padded_tokens"]
+    assert set(result["stages"]) == {"1", "2"}
+    for stage in result["stages"].values():
+        assert stage["gradient_difference"] <= 1e-5
+        for figure in ("seconds", "peak_bytes"):
+            assert stage[figure]["densekit"] > 0 < stage[figure]["stock"]
+        assert stage["time_ratio"] > 0 < stage["memory_ratio"]

@@ -1,0 +1,160 @@
+"""Whole runs through the command line: what a run leaves behind, and what happens when its data is bad."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from densekit.errors import DataError
+from densekit.run.hashing import file_sha256
+from densekit.run.layout import RunDir, read_json
+from densekit.run.roots import Roots
+from densekit.train.loop import Summary, check_masked
+from tests.train.conftest import Workplace
+
+FIELDS = {
+    "step", "loss", "lr", "grad_norm", "samples", "tokens", "supervised_tokens", "masked_samples", "seconds",
+}  # fmt: skip
+
+
+def _metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
+    run = RunDir(workplace.run_dir("tiny_stage2"))
+    assert run.complete
+    lines = _metrics(run.path)
+    assert [line["step"] for line in lines] == list(range(1, 7)) and all(set(line) == FIELDS for line in lines)
+    assert all(line["samples"] == 16 for line in lines) and lines[0]["lr"] == 0.0
+    manifest = read_json(run.path / "manifest.json")
+    assert manifest["run"] == run.sha256 and manifest["starts_from"] == run.math["starts_from"]
+    assert RunDir(workplace.run_dir("tiny_stage1")).sha256 == run.math["starts_from"]
+    for name, digest in manifest["outputs"].items():
+        assert file_sha256(run.path / name) == digest
+    assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(manifest["outputs"])
+    assert set(read_json(run.path / "results.json")) == {"summary", "probe"}
+    assert "held-out questions, images shuffled" in (run.attempt / "log.txt").read_text()
+
+
+def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: Workplace) -> None:
+    from densekit.model.loading import read_weights
+    from densekit.train.build import load_base
+
+    stage1, stage2 = (workplace.run_dir(f"tiny_stage{n}") for n in (1, 2))
+    before = read_weights(stage1 / "init.safetensors")
+    after = read_weights(stage1 / "connector.safetensors")
+    assert all(not torch.equal(before[f"connector.{name}"], value) for name, value in after.items())
+    assert not (stage1 / "model").exists()
+    start = read_weights(stage2 / "init.safetensors")
+    assert all(torch.equal(start[f"connector.{name}"], value) for name, value in after.items())
+
+    roots = Roots(cache=workplace.root / ".cache/densekit")
+    base = load_base(RunDir(stage2).math["recipe"], roots)
+    trained = read_weights(stage2 / "model" / "model.safetensors")
+    for name, value in base.vision_tower.state_dict().items():
+        assert torch.equal(trained[f"vision_tower.{name}"], value), f"the frozen tower changed: {name}"
+    assert not torch.equal(trained["language_model.lm_head.weight"], base.language_model.lm_head.weight)
+
+
+def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
+    done = workplace.run("tiny_stage2")
+    assert done.returncode == 0 and done.stdout.count("already complete") == 2
+
+
+@pytest.fixture(scope="module")
+def two_processes(workplace: Workplace) -> list[dict]:
+    done = workplace.run("tiny_stage2", "--gpus", "2", "--micro-batch", "3", "--runs-dir", "runs2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (workplace.root / "runs2").glob("tiny_stage2-*")
+    assert RunDir(run).sha256 == RunDir(workplace.run_dir("tiny_stage2")).sha256
+    return _metrics(run)
+
+
+def test_two_processes_train_the_same_run(workplace: Workplace, two_processes: list[dict]) -> None:
+    for one, two in zip(_metrics(workplace.run_dir("tiny_stage2")), two_processes, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        for field in ("samples", "tokens", "supervised_tokens", "lr"):
+            assert two[field] == one[field]
+
+
+def test_lora_trains_adapters_and_loads_again(workplace: Workplace) -> None:
+    from densekit.train.build import load_trained
+
+    done = workplace.run("tiny_stage2_lora", "--set", "optimizer.max_steps=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunDir(workplace.run_dir("tiny_stage2_lora"))
+    names = {path.name for path in (run.path / "lora").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"} and not (run.path / "model").exists()
+    model = load_trained(run, Roots(cache=workplace.root / ".cache/densekit"))
+    adapters = [value for name, value in model.named_parameters() if "lora_B" in name]
+    assert adapters and all(value.any() for value in adapters)
+
+
+def _user_recipe(workplace: Workplace, folder: Path, **changes: object) -> Path:
+    """A stage-1 recipe of a user's own: annotation file, image folder and model folders by path."""
+    tiny = workplace.root / ".cache/densekit/tiny"
+    folder.mkdir()
+    entries = json.loads((tiny / "data" / "stage1.json").read_text())[:8]
+    images = folder / "images"
+    images.mkdir()
+    for entry in entries:
+        shutil.copy(tiny / "data" / "images" / entry["image"], images / entry["image"])
+    (folder / "train.json").write_text(json.dumps(entries))
+    recipe = {
+        "title": "mine",
+        "stage": 1,
+        "models": {"language_model": str(tiny / "language_model"), "vision_tower": str(tiny / "vision_tower")},
+        "connector": {"kind": "sti", "layers": [1, 3]},
+        "data": {
+            "annotations": "train.json", "images": "images", "template": "plain", "image_aspect_ratio": "pad",
+        },
+        "optimizer": {"learning_rate": "1e-3"},
+        "global_batch_size": 4,
+        "reference": {"gpus": 2, "per_device_batch_size": 2},
+        **changes,
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_a_users_own_recipe_trains(workplace: Workplace, tmp_path: Path) -> None:
+    recipe = _user_recipe(workplace, tmp_path / "mine")
+    done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (tmp_path / "runs").glob("mine-*")
+    assert [line["samples"] for line in _metrics(run)] == [4, 4]
+
+
+def test_an_undecodable_image_fails_the_run_with_its_name(workplace: Workplace, tmp_path: Path) -> None:
+    recipe = _user_recipe(workplace, tmp_path / "mine")
+    image = next((tmp_path / "mine" / "images").iterdir())
+    image.write_bytes(b"broken")
+    done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 3
+    assert image.name in done.stderr and "cannot be decoded" in done.stderr and "sample" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    (run,) = (tmp_path / "runs").glob("mine-*")
+    status = RunDir(run).status
+    assert status["state"] == "failed" and image.name in status["message"]
+    assert not (run / "connector.safetensors").exists()
+
+
+def test_too_many_samples_without_labels_stop_a_run() -> None:
+    check_masked(Summary(samples=127, masked_samples=127))
+    check_masked(Summary(samples=1000, masked_samples=100))
+    with pytest.raises(DataError, match=r"101 of the first 1000 samples .*masked_mismatch': 101.*L1: fixed"):
+        check_masked(Summary(samples=1000, masked_samples=101, notes={"masked_mismatch": 101}))
+
+
+def test_an_image_that_vanished_names_the_entry_and_leaves_no_run(workplace: Workplace, tmp_path: Path) -> None:
+    recipe = _user_recipe(workplace, tmp_path / "mine")
+    next((tmp_path / "mine" / "images").iterdir()).unlink()
+    done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 3 and "does not exist" in done.stderr and "entry" in done.stderr
+    assert not (tmp_path / "runs").exists()
