@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -11,6 +12,7 @@ from densekit.launch.preflight import preflight
 from densekit.plan.execution import Plan, make_plan
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
+from densekit.run.hashing import json_sha256
 from densekit.run.layout import RunDir, open_run, run_math, set_aside
 from densekit.run.roots import Roots
 
@@ -40,6 +42,18 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     return [first, recipe]
 
 
+def chain_math(chain: Sequence[Recipe], roots: Roots) -> list[dict[str, Any]]:
+    """The math.json of every run of a chain, after a preflight of all of them: each names the run it starts from.
+
+    Raises DataError for the first file that is missing or wrong.
+    """
+    maths: list[dict[str, Any]] = []
+    for recipe in chain:
+        starts_from = json_sha256(maths[-1]) if maths else None
+        maths.append(run_math(recipe.math(), starts_from, preflight(recipe, roots)))
+    return maths
+
+
 def _field(recipe: Recipe, dotted: str) -> object:
     value: object = recipe
     for name in dotted.split("."):
@@ -63,10 +77,8 @@ def reproduce(
     """
     chain = load_chain(name, overrides)
     plans = [make_plan(recipe, gpus=gpus, micro_batch_size=micro_batch_size) for recipe in chain]
-    inputs = [preflight(recipe, roots) for recipe in chain]
     previous: RunDir | None = None
-    for recipe, plan, files in zip(chain, plans, inputs, strict=True):
-        math = run_math(recipe.math(), previous.sha256 if previous else None, files)
+    for recipe, plan, math in zip(chain, plans, chain_math(chain, roots), strict=True):
         run = open_run(runs_dir, math)
         try:
             with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):

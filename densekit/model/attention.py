@@ -1,6 +1,5 @@
 """Packed attention: one flat row of tokens, causal attention inside each segment, nothing across segments."""
 
-import itertools
 from typing import Any
 
 import torch
@@ -34,20 +33,22 @@ def packed_sdpa(
             "packed attention needs cu_seq_lens_q and attention_mask=None; "
             "use generate(), or set a stock attention implementation, for anything but packed rows"
         )
-    boundaries = cu_seq_lens_q.tolist()
+    lengths = cu_seq_lens_q.diff().tolist()
+    # split() has one backward for all segments; slices would each fill a gradient of the whole row with zeros.
+    segments = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [
         F.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
+            q,
+            k,
+            v,
             dropout_p=dropout if module.training else 0.0,
             is_causal=True,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for start, end in itertools.pairwise(boundaries)
+        ).transpose(1, 2)
+        for q, k, v in segments
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs, dim=1), None
 
 
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)

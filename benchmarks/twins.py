@@ -1,0 +1,157 @@
+"""The same SCI model twice, in densekit and in transformers' Llava, over the same weights and the same samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from densekit.model.configuration import DenseConnectorConfig
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.text.sequence import ModelSequence
+from densekit.train.collate import PackedRow, pack_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Shapes of one model; the vocabulary keeps lm_head near the 2 % of the language model that it is at 7B."""
+
+    hidden: int
+    mlp: int
+    blocks: int
+    heads: int
+    vocabulary: int
+    tower_hidden: int
+    tower_blocks: int
+    tower_heads: int
+    image_size: int
+    layers: tuple[int, ...]
+    batch: int
+
+
+SIZES = {
+    "tiny": Size(hidden=64, mlp=176, blocks=2, heads=4, vocabulary=128, tower_hidden=32, tower_blocks=4,
+                 tower_heads=2, image_size=56, layers=(1, 2), batch=4),
+    "small": Size(hidden=256, mlp=688, blocks=6, heads=4, vocabulary=256, tower_hidden=96, tower_blocks=8,
+                  tower_heads=2, image_size=168, layers=(2, 5), batch=8),
+    "7b": Size(hidden=4096, mlp=11008, blocks=32, heads=32, vocabulary=32000, tower_hidden=1024, tower_blocks=24,
+               tower_heads=16, image_size=336, layers=(7, 15), batch=4),
+}  # fmt: skip
+PATCH = 14
+
+
+def make_models(
+    size: Size, device: torch.device, dtype: torch.dtype
+) -> tuple[DenseConnectorForConditionalGeneration, LlavaForConditionalGeneration]:
+    """The two models over the same weight tensors."""
+    vision = CLIPVisionConfig(
+        hidden_size=size.tower_hidden,
+        intermediate_size=4 * size.tower_hidden,
+        num_hidden_layers=size.tower_blocks,
+        num_attention_heads=size.tower_heads,
+        image_size=size.image_size,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        hidden_size=size.hidden,
+        intermediate_size=size.mlp,
+        num_hidden_layers=size.blocks,
+        num_attention_heads=size.heads,
+        vocab_size=size.vocabulary + 64,  # the id above the vocabulary is stock Llava's image token
+        pad_token_id=0,
+    )
+    config = LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        vision_feature_layer=[size.tower_blocks - 1, *size.layers],
+        image_token_index=size.vocabulary,
+        image_seq_length=(size.image_size // PATCH) ** 2,
+        dtype=dtype,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        stock = LlavaForConditionalGeneration(config).to(dtype)
+    ours_config = DenseConnectorConfig(
+        text_config=text, vision_config=vision, connector={"kind": "sci", "layers": list(size.layers)}
+    )
+    with torch.device(device):
+        ours = DenseConnectorForConditionalGeneration(ours_config).to(dtype)
+    needed = ours.state_dict().keys()
+    weights = {stock_to_ours(name): value for name, value in stock.state_dict().items()}
+    ours.load_state_dict({name: weights[name] for name in needed}, assign=True)
+    return ours, stock
+
+
+def stock_to_ours(name: str) -> str:
+    """densekit's name of a parameter of stock Llava."""
+    for old, new in (
+        ("model.vision_tower.", "vision_tower.model."),
+        ("model.multi_modal_projector.linear_1.", "projector.0."),
+        ("model.multi_modal_projector.linear_2.", "projector.2."),
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+    ):
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    raise KeyError(name)
+
+
+def make_samples(size: Size, batch: int) -> tuple[list[ModelSequence], list[np.ndarray | None]]:
+    """Random prompts and answers, 30 to 200 text tokens together; the last sample has no image."""
+    random = np.random.default_rng(0)
+    patches = (size.image_size // PATCH) ** 2
+    sequences: list[ModelSequence] = []
+    images: list[np.ndarray | None] = []
+    for number in range(batch):
+        has_image = number == 0 or number < batch - 1
+        length = int(random.integers(30, 201))
+        answer = int(length * random.uniform(0.2, 0.7))
+        ids = random.integers(1, size.vocabulary, length)
+        labels = np.where(np.arange(length) >= length - answer, ids, IGNORE_INDEX)
+        if has_image:
+            at = min(4, length - answer)  # behind a few tokens of the prompt
+            ids = np.concatenate([ids[:at], np.full(patches, IMAGE_TOKEN_ID), ids[at:]])
+            labels = np.concatenate([labels[:at], np.full(patches, IGNORE_INDEX), labels[at:]])
+        sequences.append(ModelSequence(ids, labels, np.arange(patches if has_image else 0)))
+        shape = (3, size.image_size, size.image_size)
+        images.append(random.integers(0, 256, shape, dtype=np.uint8) if has_image else None)
+    return sequences, images
+
+
+def our_inputs(
+    sequences: list[ModelSequence],
+    images: list[np.ndarray | None],
+    size: Size,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[PackedRow, dict[str, Tensor]]:
+    """The packed row, every supervised token weighing 1 / their number, as stock Llava's mean does."""
+    supervised = sum(int((sequence.labels[1:] != IGNORE_INDEX).sum()) for sequence in sequences)
+    row = pack_row(
+        sequences,
+        images,
+        [1 / supervised] * len(sequences),
+        sample_ids=[str(number) for number in range(len(sequences))],
+        image_tokens=(size.image_size // PATCH) ** 2,
+        image_size=size.image_size,
+    )
+    table = ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None].expand(256, 3).contiguous()
+    inputs = row.model_inputs(device, table.to(device))
+    return row, {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+
+
+def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> dict[str, Tensor]:
+    """The same samples as a right-padded batch."""
+    longest = max(len(sequence.input_ids) for sequence in sequences)
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
+    for number, sequence in enumerate(sequences):
+        length = len(sequence.input_ids)
+        known = np.where(sequence.input_ids == IMAGE_TOKEN_ID, size.vocabulary, sequence.input_ids)
+        ids[number, :length] = torch.from_numpy(known)
+        labels[number, :length] = torch.from_numpy(sequence.labels)
+        mask[number, :length] = 1
+    inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return {**{name: value.to(pixels.device) for name, value in inputs.items()}, "pixel_values": pixels}
