@@ -249,7 +249,7 @@ def test_no_registry_and_no_machine_path() -> None:
 def test_host_and_path_checker_catches() -> None:
     assert named_hosts_and_paths("--index-url https://" + REGISTRIES[0] + "/simple") == [REGISTRIES[0]]
     assert len(named_hosts_and_paths("cd /" + "home/someone/models and '/" + "work/main'")) == 2
-    assert named_hosts_and_paths("https://example.com/work/paper and ~/work/notes and frame/work/x") == []
+    assert named_hosts_and_paths("https://example.com/home/paper and ~/home/notes and frame/home/x") == []
 
 
 def test_every_package_has_its_tests() -> None:

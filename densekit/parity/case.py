@@ -23,7 +23,7 @@ from densekit.text.lengths import modality_length
 from densekit.text.tokenizer import load_tokenizer
 from densekit.train.accelerators import make_accelerator
 from densekit.train.build import apply_init, load_base, set_trainable
-from densekit.train.images import ImageProcessor
+from densekit.train.images import ImageProcessor, normalise
 from densekit.train.loop import Trainer
 from densekit.train.samples import SampleReader, StepDataset
 
@@ -196,3 +196,21 @@ def official_name(name: str) -> str:
 def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters under their official names."""
     return {official_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
+    """Float pixels [1, 3, S, S] of a sample as the official batch holds them: zeros for a text-only one."""
+    raw = reader.pixels(index)
+    if raw is None:
+        return torch.zeros(1, 3, reader.processor.size, reader.processor.size)
+    return normalise(torch.from_numpy(raw)[None], reader.processor.lookup_table())
+
+
+@torch.no_grad()
+def run_everywhere(model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Embeddings [T, H] and float64 logits [T, V] at every position of a row, not only the supervised ones."""
+    names = ("input_ids", "image_slots", "feature_index", "pixel_values")
+    embeddings = model.embed_row(**{name: inputs[name] for name in names})
+    everywhere = torch.arange(len(inputs["input_ids"]))
+    output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
+    return embeddings, output.logits.double()

@@ -15,6 +15,7 @@ LOSS = 1e-5
 GRADIENTS = 1e-5  # |difference|_2 / |gradient|_2
 CURVE = 1e-4
 FINAL_WEIGHTS = 1e-5  # |difference|_2 / |weights|_2 after 20 steps of AdamW
+FINAL_LORA = 1e-4  # likewise; adapters start at zero, so their first updates are of the size of the rounding
 NORMS = 1e-5  # relative, each
 STATISTICS = 2e-6  # relative to the size of the whole tensor
 ROUNDED_LOG = 6e-5  # the recorded log rounds the loss to four digits

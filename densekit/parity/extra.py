@@ -11,8 +11,9 @@ from torch import Tensor
 
 from densekit.batching.steps import Step
 from densekit.errors import DataError
-from densekit.model.loading import read_weights
-from densekit.parity.case import Recording, make_trainer
+from densekit.model.loading import read_config, read_weights
+from densekit.model.tower import num_patches
+from densekit.parity.case import Recording, make_trainer, normalised_pixels, run_everywhere
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
 from densekit.parity.stage import pad
 from densekit.parity.tokens import user_text
@@ -61,6 +62,8 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     loss = trainer.accumulate(batch).item()
     for recorded in (*record["sdpa_vs_eager"]["loss"], record["left_pad"]["loss"]):
         quantities.close("loss", loss, recorded, LOSS)
+    for name in ("max_abs_valid", "max_abs_padded"):
+        quantities.close("sdpa_against_eager", record["sdpa_vs_eager"][name], 0.0, LOGITS)
     _check_padding(reader, chosen, model, inputs, row.cu_seq_lens.tolist(), arrays, quantities)
     for prompt in record["generate"]:
         quantities.exact("generated_ids", _generate(model, prompt, arrays["pixel_values"]), prompt["output_ids"][1:])
@@ -96,17 +99,11 @@ def _check_padding(
     quantities.close("input_ids", ids != reader.encoder.pad_id, arrays["attention_mask"], 0.0)
     labels = pad([sample.labels for sample in encoded], IGNORE_INDEX)
     quantities.close("labels", labels, arrays["labels"], 0.0)
-    raw = [reader.pixels(index) for index in chosen]
-    table = reader.processor.lookup_table()
-    zero = torch.zeros(1, 3, reader.processor.size, reader.processor.size)
-    pixels = [zero if image is None else normalise(torch.from_numpy(image)[None], table) for image in raw]
+    pixels = [normalised_pixels(reader, index) for index in chosen]
     quantities.close("pixels", torch.cat(pixels), arrays["pixel_values"], 0.0)
 
-    with torch.no_grad():
-        names = ("input_ids", "image_slots", "feature_index", "pixel_values")
-        embeddings = model.embed_row(**{name: inputs[name] for name in names}).norm(dim=-1).numpy()
-        everywhere = torch.arange(boundaries[-1])
-        logits = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None}).logits
+    embedded, logits = run_everywhere(model, inputs)
+    embeddings = embedded.norm(dim=-1).numpy()
     quantities.close("logits", logits[:, torch.from_numpy(arrays["vocab_cols"])], arrays["logits_cols"], LOGITS)
     spans = list(itertools.pairwise(boundaries))
     sequences = [reader.sequence(index)[0] for index in chosen]
@@ -142,6 +139,15 @@ def check_probes(root: Path, quantities: Quantities) -> None:
     quantities.close("gradient_checkpointing", on, off, 0.0)
     quantities.exact("all_masked_batch_loss", "nan", record["all_masked_batch_loss"])  # ledger: densekit gives 0
     quantities.exact("vision_tower_requires_grad", False, record["vision_tower_requires_grad"])
+    _check_shapes(root, record, quantities)
     quantities.close(
         "text_only_projector_gradient", [0.0] * 4, record["text_only_batch_projector_grad_zero_not_none"], 0.0
     )
+
+
+def _check_shapes(root: Path, record: dict[str, Any], quantities: Quantities) -> None:
+    """The probes' embeddings: two texts of two ids with an image each, and two video frames, on the tiny models."""
+    tokens = num_patches(read_config(root / "models" / "clip_tiny", "vision tower"))
+    hidden = read_config(root / "models" / "llm_tiny", "language model").hidden_size
+    quantities.exact("shapes", [2, 2 + tokens, hidden], record["list_of_3d_images_flat"])
+    quantities.exact("shapes", [1, 2 * tokens, hidden], record["is_video_nopool_shape"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from densekit.model.loading import read_weights
 from densekit.parity.case import Recording
-from densekit.parity.compare import Quantities
+from densekit.parity.compare import FINAL_LORA, Quantities
 from densekit.parity.stage import check_curve, check_weights
 from densekit.train.lora import PREFIX, lora_weights, target_modules
 
@@ -16,17 +16,21 @@ def check_lora(root: Path, path: Path, quantities: Quantities) -> None:
     stem = path.stem
     projector = read_weights(path.with_name(f"{stem}_projector_init.safetensors"))
     adapters = read_weights(path.with_name(f"{stem}_init.safetensors"))
-    init = {f"connector.{name.removeprefix('model.mm_projector.')}": value for name, value in projector.items()}
+    init = {f"connector.{_projector_name(name)}": value for name, value in projector.items()}
     model = recording.model({**init, **{f"lora.{name}": value for name, value in adapters.items()}})
     quantities.exact("settings", recording.recipe["lora"] is not None, True)
     reader = recording.reader(root / recording.arguments["data_path"], model)
     check_curve(recording, model, reader, quantities)
     final = read_weights(path.with_name(f"{stem}_final.safetensors"))
-    ours = dict(lora_weights(model).items())
-    check_weights("final_lora", ours, {_saved_name(name): value for name, value in final.items()}, quantities)
+    final = {_saved_name(name): value for name, value in final.items()}
+    check_weights("final_lora", lora_weights(model), final, quantities, tolerance=FINAL_LORA)
     after = read_weights(path.with_name(f"{stem}_projector_final.safetensors"))
-    after = {name.removeprefix("model.mm_projector."): value for name, value in after.items()}
-    check_weights("final_weights", dict(model.projector.state_dict()), after, quantities)
+    after = {_projector_name(name): value for name, value in after.items()}
+    check_weights("final_weights", dict(model.projector.state_dict()), after, quantities, tolerance=FINAL_LORA)
+
+
+def _projector_name(name: str) -> str:
+    return name.rpartition("mm_projector.")[2]
 
 
 def _saved_name(name: str) -> str:

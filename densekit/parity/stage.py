@@ -12,7 +12,14 @@ from torch import Tensor
 
 from densekit.model.loading import read_config, read_weights
 from densekit.model.tower import VisionTower, vision_config_of
-from densekit.parity.case import Recording, make_trainer, single_step, trainable_parameters
+from densekit.parity.case import (
+    Recording,
+    make_trainer,
+    normalised_pixels,
+    run_everywhere,
+    single_step,
+    trainable_parameters,
+)
 from densekit.parity.compare import (
     CURVE,
     FEATURES,
@@ -27,7 +34,6 @@ from densekit.parity.compare import (
     compare_statistics,
 )  # fmt: skip
 from densekit.text.encode import IGNORE_INDEX, SampleEncoder
-from densekit.train.images import normalise
 from densekit.train.loop import Trainer
 from densekit.train.optim import decays
 from densekit.train.samples import SampleReader, supervised_count
@@ -85,14 +91,7 @@ def pad(rows: list[np.ndarray], value: float) -> np.ndarray:
 
 
 def _check_pixels(reader: SampleReader, arrays: dict[str, np.ndarray], quantities: Quantities) -> Tensor:
-    size = reader.processor.size
-    table = reader.processor.lookup_table()
-    images = []
-    for index in range(len(reader.samples)):
-        raw = reader.pixels(index)
-        zero = torch.zeros(1, 3, size, size)
-        images.append(zero if raw is None else normalise(torch.from_numpy(raw)[None], table))
-    pixels = torch.cat(images)
+    pixels = torch.cat([normalised_pixels(reader, index) for index in range(len(reader.samples))])
     if "batch/pixel_values" in arrays:
         quantities.close("pixels", pixels, arrays["batch/pixel_values"], 0.0)
     else:
@@ -182,12 +181,7 @@ def check_logits(
     quantities: Quantities,
 ) -> None:
     """Embeddings and logits at every valid position of the recorded (padded) batch."""
-    everywhere = torch.arange(boundaries[-1])
-    names = ("input_ids", "image_slots", "feature_index", "pixel_values")
-    with torch.no_grad():
-        embeddings = model.embed_row(**{name: inputs[name] for name in names})
-        output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
-    logits = output.logits.double()
+    embeddings, logits = run_everywhere(model, inputs)
     spans = list(itertools.pairwise(boundaries))
     norms = pad([embeddings[a:b].norm(dim=-1).numpy() for a, b in spans], 0.0)
     valid = arrays["mm/attention_mask"]
@@ -280,6 +274,9 @@ def _check_log(
         ours = sorted({rate * line["lr"] / base for rate in own})
         quantities.close("curve_lr", ours, sorted(set(step["lr"])), 1e-12)
     logged = [entry for entry in record.get("log", []) if "loss" in entry]
+    for entry in record.get("log", []):
+        if "train_loss" in entry:
+            quantities.close("log", sum(line["loss"] for line in lines) / len(lines), entry["train_loss"], CURVE)
     for line, following, entry in zip(lines, [*lines[1:], None], logged, strict=False):
         quantities.close("log", line["loss"], entry["loss"], CURVE + ROUNDED_LOG)
         # The official log shows the rate of the next step.
@@ -287,8 +284,15 @@ def _check_log(
         quantities.close("log_epoch", round(line["step"] / rounds, 2), entry["epoch"], 0.0)
 
 
-def check_weights(name: str, ours: dict[str, Tensor], recorded: dict[str, Tensor], quantities: Quantities) -> None:
+def check_weights(
+    name: str,
+    ours: dict[str, Tensor],
+    recorded: dict[str, Tensor],
+    quantities: Quantities,
+    *,
+    tolerance: float = FINAL_WEIGHTS,
+) -> None:
     """Weights after training, by name; relative to each tensor's size."""
     quantities.exact(f"{name}_names", sorted(ours), sorted(recorded))
     for key, value in recorded.items():
-        quantities.relative(name, ours[key], value, FINAL_WEIGHTS)
+        quantities.relative(name, ours[key], value, tolerance)

@@ -67,7 +67,7 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator) -> 
     accelerator.wait_for_everyone()
 
     reader, annotations = make_reader(recipe, roots)
-    stage1 = RunDir(Path(execution["starts_from"])) if execution["starts_from"] else None
+    stage1 = _stage1(run, execution)
     if main:
         model = build(run, recipe, roots, stage1, write=True)
     accelerator.wait_for_everyone()
@@ -92,6 +92,21 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator) -> 
             lines = _finish(run, execution, roots, model, reader, annotations, summary)
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
+
+
+def _stage1(run: RunDir, execution: dict[str, Any]) -> RunDir | None:
+    """The run that this one starts from; DataError when it is gone, unfinished or another one."""
+    if execution["starts_from"] is None:
+        return None
+    stage1 = RunDir(Path(execution["starts_from"]))
+    if not stage1.complete:
+        raise DataError(
+            f"the stage-1 run {stage1.path} is missing or not complete; `densekit run {run.math['recipe']['name']}` "
+            "trains it first"
+        )
+    if stage1.sha256 != run.math["starts_from"]:
+        raise DataError(f"{stage1.path} is not the stage-1 run that {run.path} starts from; its math.json differs")
+    return stage1
 
 
 def _finish(

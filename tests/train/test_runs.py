@@ -10,7 +10,7 @@ import yaml
 
 from densekit.errors import DataError
 from densekit.run.hashing import file_sha256
-from densekit.run.layout import RunDir, read_json
+from densekit.run.layout import RunDir, read_json, write_json
 from densekit.run.roots import Roots
 from densekit.train.loop import Summary, check_masked
 from tests.train.conftest import Workplace
@@ -58,6 +58,24 @@ def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: 
     for name, value in base.vision_tower.state_dict().items():
         assert torch.equal(trained[f"vision_tower.{name}"], value), f"the frozen tower changed: {name}"
     assert not torch.equal(trained["language_model.lm_head.weight"], base.language_model.lm_head.weight)
+
+
+@pytest.mark.parametrize("damage", ["gone", "unfinished", "another"])
+def test_a_stage1_run_that_is_not_the_right_one_is_refused(workplace: Workplace, tmp_path: Path, damage: str) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(workplace.root / "runs", runs)
+    (stage1,), (stage2,) = runs.glob("tiny_stage1-*"), runs.glob("tiny_stage2-*")
+    execution = read_json(RunDir(stage2).attempt / "execution.json")
+    write_json(RunDir(stage2).attempt / "execution.json", {**execution, "starts_from": str(stage1)})
+    if damage == "gone":
+        shutil.rmtree(stage1)
+    elif damage == "unfinished":
+        RunDir(stage1).set_status("failed")
+    else:
+        write_json(stage1 / "math.json", {**read_json(stage1 / "math.json"), "inputs": {"annotations": "other"}})
+    done = workplace.densekit("train", str(stage2))
+    assert done.returncode == 3 and "stage-1 run" in done.stderr and "Traceback" not in done.stderr
+    assert RunDir(stage2).status["state"] == "failed"
 
 
 def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from densekit.batching.steps import Step
 from densekit.errors import DataError
-from densekit.parity.case import Recording
+from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.text.encode import IGNORE_INDEX
 from densekit.train.accelerators import make_accelerator
 from densekit.train.build import read_weights
@@ -133,17 +133,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(recording: Re
     with torch.no_grad():
         model.language_model.lm_head.weight.fill_(float("nan"))
     before = model.projector[0].weight.detach().clone()
-    dataset = StepDataset(
-        reader,
-        [Step(index=0, groups=[np.array([0])])],
-        num_groups=1,
-        loss_semantics="faithful",
-        rank=0,
-        world_size=1,
-        micro_batch_size=1,
-    )
-    table = reader.processor.lookup_table()
-    trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
+    trainer = make_trainer(model, reader, single_step(1), recording.recipe)
     with pytest.raises(DataError, match="loss is nan at step 1"):
         trainer.step(next(trainer.batches()))
     assert torch.equal(before, model.projector[0].weight)
@@ -153,16 +143,7 @@ def test_cross_entropy_of_the_row_is_the_padded_one(recording: Recording, start:
     """The packed loss against stock attention on one sample at a time."""
     model = recording.model(start).eval()
     reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
-    dataset = StepDataset(
-        reader,
-        [Step(index=0, groups=[np.array([0])])],
-        num_groups=1,
-        loss_semantics="faithful",
-        rank=0,
-        world_size=1,
-        micro_batch_size=1,
-    )
-    (row,) = dataset[0].rows
+    (row,) = next(make_trainer(model, reader, single_step(1), recording.recipe).batches()).rows
     inputs = row.model_inputs(torch.device("cpu"), reader.processor.lookup_table())
     names = ("input_ids", "image_slots", "feature_index", "pixel_values")
     with torch.no_grad(), model.stock_attention("eager"):
