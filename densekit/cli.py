@@ -22,6 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")]
 Gpus = Annotated[int, typer.Option("--gpus", help="Processes to use (on CPU: one process each).")]
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
+Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="The `models:` root.")]
@@ -96,6 +97,7 @@ def run(
     runs_dir: RunsDir = Path("runs"),
     gpus: Gpus = 1,
     micro_batch: MicroBatch = None,
+    workers: Workers = 0,
     overrides: Overrides = None,
     data_dir: DataDir = DEFAULT_ROOTS.data,
     models_dir: ModelsDir = DEFAULT_ROOTS.models,
@@ -112,6 +114,7 @@ def run(
         roots=Roots(data=data_dir, models=models_dir, cache=cache_dir),
         gpus=gpus,
         micro_batch_size=micro_batch,
+        workers=workers,
         force=force,
     )
     raise typer.Exit(code)

@@ -69,6 +69,7 @@ def reproduce(
     roots: Roots,
     gpus: int,
     micro_batch_size: int | None,
+    workers: int = 0,
     force: bool,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns an exit code.
@@ -76,7 +77,7 @@ def reproduce(
     Everything that can be checked is checked for every stage before the first run directory is made.
     """
     chain = load_chain(name, overrides)
-    plans = [make_plan(recipe, gpus=gpus, micro_batch_size=micro_batch_size) for recipe in chain]
+    plans = [make_plan(recipe, gpus=gpus, micro_batch_size=micro_batch_size, workers=workers) for recipe in chain]
     previous: RunDir | None = None
     for recipe, plan, math in zip(chain, plans, chain_math(chain, roots), strict=True):
         run = open_run(runs_dir, math)
@@ -107,7 +108,7 @@ def _train(run: RunDir, recipe: Recipe, plan: Plan, roots: Roots, previous: RunD
             "micro_batches": plan.micro_batches,
             "attention": plan.attention,
             "dtype": plan.dtype,
-            "workers": 0,
+            "workers": plan.workers,
             "threads": plan.threads,
             "roots": roots.as_json(),
             "starts_from": str(previous.path.resolve()) if previous else None,

@@ -39,6 +39,7 @@ class Plan:
     attention: str
     dtype: str
     threads: int
+    workers: int
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
@@ -47,9 +48,16 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, *, gpus: int = 1, micro_batch_size: int | None = None, num_samples: int | None = None
+    recipe: Recipe,
+    *,
+    gpus: int = 1,
+    micro_batch_size: int | None = None,
+    workers: int = 0,
+    num_samples: int | None = None,
 ) -> Plan:
-    """Plan a recipe on `gpus` CPU processes; `num_samples` overrides the count the recipe states.
+    """Plan a recipe on `gpus` CPU processes, each with `workers` processes that read its data (0: it reads itself).
+
+    `num_samples` overrides the count the recipe states.
 
     Raises UsageError for counts that cannot work.
     """
@@ -60,6 +68,8 @@ def make_plan(
         )
     if micro_batch_size is not None and micro_batch_size < 1:
         raise UsageError(f"--micro-batch {micro_batch_size}: at least one sample")
+    if workers < 0:
+        raise UsageError(f"--workers {workers}: 0 (the trainer reads its data itself) or more")
     share = -(-total // gpus)
     micro = min(micro_batch_size or DEFAULT_MICRO_BATCH, share)
     topology = ReferenceTopology.of(recipe.reference.model_dump())
@@ -99,6 +109,7 @@ def make_plan(
         attention="sdpa",
         dtype="fp32",
         threads=_threads(recipe, gpus),
+        workers=workers,
         notes=notes,
     )
 

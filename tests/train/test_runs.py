@@ -12,7 +12,9 @@ from densekit.errors import DataError
 from densekit.run.hashing import file_sha256
 from densekit.run.layout import RunDir, read_json, write_json
 from densekit.run.roots import Roots
+from densekit.train.accelerators import make_accelerator
 from densekit.train.loop import Summary, check_masked
+from densekit.train.task import make_reader, make_steps
 from tests.train.conftest import Workplace
 
 FIELDS = {
@@ -78,6 +80,16 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(workplace: Workplace,
     assert RunDir(stage2).status["state"] == "failed"
 
 
+def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) -> None:
+    recipe = RunDir(workplace.run_dir("tiny_stage2")).math["recipe"]
+    roots = Roots(cache=workplace.root / ".cache/densekit")
+    for ledger in ({"L1": "faithful", "U8": "fixed"}, {"L1": "fixed", "U8": "faithful"}):
+        changed = {**recipe, "ledger": ledger}
+        reader, annotations = make_reader(changed, roots)
+        steps = make_steps(changed, reader, annotations, make_accelerator("cpu"), 4)
+        assert (reader.encoder.semantics, steps.loss_semantics) == (ledger["L1"], ledger["U8"])
+
+
 def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
     done = workplace.run("tiny_stage2")
     assert done.returncode == 0 and done.stdout.count("already complete") == 2
@@ -85,7 +97,7 @@ def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
 
 @pytest.fixture(scope="module")
 def two_processes(workplace: Workplace) -> list[dict]:
-    done = workplace.run("tiny_stage2", "--gpus", "2", "--micro-batch", "3", "--runs-dir", "runs2")
+    done = workplace.run("tiny_stage2", "--gpus", "2", "--micro-batch", "3", "--workers", "1", "--runs-dir", "runs2")
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (workplace.root / "runs2").glob("tiny_stage2-*")
     assert RunDir(run).sha256 == RunDir(workplace.run_dir("tiny_stage2")).sha256
@@ -153,7 +165,7 @@ def test_an_undecodable_image_fails_the_run_with_its_name(workplace: Workplace, 
     recipe = _user_recipe(workplace, tmp_path / "mine")
     image = next((tmp_path / "mine" / "images").iterdir())
     image.write_bytes(b"broken")
-    done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
+    done = workplace.densekit("run", str(recipe), "--workers", "1", "--runs-dir", str(tmp_path / "runs"))
     assert done.returncode == 3
     assert image.name in done.stderr and "cannot be decoded" in done.stderr and "sample" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
