@@ -71,7 +71,7 @@ class Trainer:
             yield batch
 
     def train(self, metrics: Path, *, label: str, log: TextIO | None = None, quiet: bool = False) -> Summary:
-        """Run every step; append one JSON line per step to `metrics` and progress to `log`.
+        """Run every step; write one JSON line per step to `metrics` and progress to `log`.
 
         Raises DataError when a sample cannot be read or the loss stops being finite.
         """
@@ -79,7 +79,7 @@ class Trainer:
         progress = Progress(label, len(self.dataset), log=log, enabled=main and not quiet)
         summary = Summary()
         started = time.monotonic()
-        with (metrics if main else Path(os.devnull)).open("a", encoding="utf-8") as file:
+        with (metrics if main else Path(os.devnull)).open("w", encoding="utf-8") as file:
             for batch in self.batches():
                 begun = time.monotonic()
                 record = self.step(batch)

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import iterate_steps
 from densekit.datasets.annotations import Annotations
-from densekit.errors import DataError, DensekitError
+from densekit.errors import DataError, DensekitError, UsageError
 from densekit.model.loading import model_config, named_seed
 from densekit.model.modeling import DenseConnectorForConditionalGeneration
 from densekit.run.hashing import file_sha256, tree_sha256
@@ -35,7 +35,8 @@ from densekit.train.tiny import ensure_tiny
 def train(run_dir: Path) -> None:
     """Train the run in `run_dir`; its status says at any time how far it came.
 
-    Raises DensekitError after recording it; the run is then `failed`.
+    Raises UsageError when its latest attempt ran before, so that nothing measured is overwritten. Any other
+    DensekitError is raised after it was recorded; the run is then `failed`.
     """
     logging.disable_progress_bar()
     run = RunDir(run_dir)
@@ -43,6 +44,12 @@ def train(run_dir: Path) -> None:
     accelerator = make_accelerator(execution["device"])
     main = accelerator.is_main_process
     if main:
+        if run.status["state"] != "created":
+            name = run.math["recipe"]["name"]
+            raise UsageError(
+                f"{run.path}: attempt {run.status['attempt']} ran before and is {run.status['state']}; "
+                f"`densekit run {name}` opens another one (--force when it is complete)"
+            )
         run.set_status("running")
     try:
         _train(run, execution, accelerator)

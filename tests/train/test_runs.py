@@ -14,7 +14,7 @@ from densekit.run.layout import RunDir, read_json, write_json
 from densekit.run.roots import Roots
 from densekit.train.accelerators import make_accelerator
 from densekit.train.loop import Summary, check_masked
-from densekit.train.task import make_reader, make_steps
+from densekit.train.task import make_reader, make_steps, train
 from tests.train.conftest import Workplace
 
 FIELDS = {
@@ -75,9 +75,18 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(workplace: Workplace,
         RunDir(stage1).set_status("failed")
     else:
         write_json(stage1 / "math.json", {**read_json(stage1 / "math.json"), "inputs": {"annotations": "other"}})
-    done = workplace.densekit("train", str(stage2))
-    assert done.returncode == 3 and "stage-1 run" in done.stderr and "Traceback" not in done.stderr
+    RunDir(stage2).set_status("created")
+    with pytest.raises(DataError, match="stage-1 run"):
+        train(stage2)
     assert RunDir(stage2).status["state"] == "failed"
+
+
+def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
+    run = workplace.run_dir("tiny_stage2")
+    before = (run / "metrics.jsonl").read_bytes()
+    done = workplace.densekit("train", str(run))
+    assert done.returncode == 2 and "attempt 1 ran before and is complete" in done.stderr
+    assert (run / "metrics.jsonl").read_bytes() == before and RunDir(run).complete
 
 
 def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) -> None:
