@@ -71,7 +71,7 @@ $(DEMO): $(FULL)
 	@$(HASHED) -r requirements/demo.txt
 	@touch $@
 
-reproduce: $(if $(RECIPE),$(FULL)) ## run RECIPE=<name> to its verdict (also GPUS=, RUNS_DIR=, ARGS=)
+reproduce: $(if $(RECIPE),$(FULL)) ## train RECIPE=<name>, after the stage it needs (also GPUS=, RUNS_DIR=, ARGS=)
 ifeq ($(RECIPE),)
 	@printf 'make reproduce needs the name of a recipe:\n\n' >&2
 	@printf '  make reproduce RECIPE=%s\n' $(RECIPES) >&2
