@@ -1,7 +1,7 @@
 """The order in which the official trainer visits the samples, epoch after epoch.
 
 Method and evidence: docs/upstream.md, U10; recorded cases in
-golden/sampler/sampler.json and the 20-step runs beside it.
+tests/golden/sampler/sampler.json and the 20-step runs beside it.
 """
 
 import math

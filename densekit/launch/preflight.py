@@ -57,6 +57,11 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
             check_images(annotations, roots.resolve(data.images))
     if recipe.probe and not ours(recipe.probe.questions):
         questions = Annotations.load(roots.resolve(recipe.probe.questions))
+        for sample in questions:
+            if sample.image is None or len(sample.conversations) < 2:
+                raise DataError(
+                    f"{questions.path}: entry {sample.index}: a held-out question needs an image and an answer"
+                )
         if not ours(recipe.probe.images):
             check_images(questions, roots.resolve(recipe.probe.images))
     return inputs

@@ -23,12 +23,11 @@ from densekit.model.tower import VisionTower, vision_config_of
 class PackedOutput(ModelOutput):
     """Result of one packed row.
 
-    loss: weighted sum over supervised tokens (0-dim; None without weights); token_losses: [K];
-    logits: [K, V] at the supervised positions.
+    loss: weighted sum over supervised tokens (0-dim; None without targets); logits: [K, V] at the supervised
+    positions.
     """
 
     loss: Tensor | None = None
-    token_losses: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -37,9 +36,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     config_class = DenseConnectorConfig
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = True
     _supports_attention_backend = True
 
     def __init__(self, config: DenseConnectorConfig) -> None:
@@ -93,7 +90,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """One packed row: T tokens in S segments, K supervised positions.
 
         input_ids, position_ids [T]; cu_seq_lens [S + 1] int32 (CPU); supervised [K] positions whose next
-        token is a target; targets [K] ids; weights [K] per-token loss weights (design invariant 2).
+        token is a target; targets [K] ids; weights [K] per-token loss weights (docs/architecture.md, "Why sums").
         lm_head runs on the K positions only.
         """
         if cu_seq_lens is None:
@@ -112,11 +109,10 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep=supervised,
         )
         logits = output.logits[0]
-        if targets is None:
+        if targets is None or weights is None:
             return PackedOutput(logits=logits)
-        token_losses = F.cross_entropy(logits.float(), targets, reduction="none")
-        loss = None if weights is None else (token_losses * weights).sum()
-        return PackedOutput(loss=loss, token_losses=token_losses, logits=logits)
+        loss = (F.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
+        return PackedOutput(loss=loss, logits=logits)
 
     @contextmanager
     def stock_attention(self, implementation: str = "sdpa") -> Iterator[None]:

@@ -22,7 +22,7 @@ from densekit.text.encode import SampleEncoder
 from densekit.text.lengths import modality_length
 from densekit.text.tokenizer import load_tokenizer
 from densekit.train.accelerators import make_accelerator
-from densekit.train.build import apply_init, load_base, set_trainable
+from densekit.train.build import load_base, prepare
 from densekit.train.images import ImageProcessor, normalise
 from densekit.train.loop import Trainer
 from densekit.train.samples import SampleReader, StepDataset
@@ -108,10 +108,7 @@ class Recording:
 
     def model(self, init: dict[str, Tensor]) -> DenseConnectorForConditionalGeneration:
         """The model at step 0 from `connector.*` (and `lora.*`) weights, ready to train."""
-        model = load_base(self.recipe, Roots())
-        apply_init(model, init)
-        set_trainable(model, self.recipe)
-        return model.train()
+        return prepare(load_base(self.recipe, Roots()), self.recipe, init)
 
     def reader(self, annotations: Path, model: DenseConnectorForConditionalGeneration) -> SampleReader:
         """The reader of an annotation file under this command line's template, aspect ratio and length."""

@@ -35,7 +35,7 @@ from densekit.parity.compare import (
 )  # fmt: skip
 from densekit.text.encode import IGNORE_INDEX, SampleEncoder
 from densekit.train.loop import Trainer
-from densekit.train.optim import decays
+from densekit.train.optim import trainable
 from densekit.train.samples import SampleReader, supervised_count
 
 GRAD_NORM = 1e-4  # relative
@@ -221,16 +221,11 @@ def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantiti
             quantities.close("optimizer", group["weight_decay"], recorded["weight_decay"], 0.0)
             quantities.close("optimizer", group["betas"], recorded["betas"], 0.0)
             quantities.close("optimizer", group["eps"], recorded["eps"], 0.0)
-    settings = trainer.settings
     counts: dict[tuple[float, bool], list[int]] = {}
-    for module_name, module in trainer.model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                own = module_name.startswith("projector") and settings["connector_learning_rate"]
-                rate = settings["connector_learning_rate"] if own else settings["learning_rate"]
-                count = counts.setdefault((rate, decays(name, module)), [0, 0])
-                count[0] += 1
-                count[1] += parameter.numel()
+    for parameter, rate, decay in trainable(trainer.model, trainer.settings):
+        count = counts.setdefault((rate, decay), [0, 0])
+        count[0] += 1
+        count[1] += parameter.numel()
     ours = sorted((rate, *count) for (rate, _), count in counts.items())
     theirs = sorted((g["lr0"], g["n_params"], g["numel"]) for g in record["param_groups"] if g["n_params"])
     quantities.exact("optimizer", ours, theirs)

@@ -76,12 +76,12 @@ def build(run: RunDir, recipe: dict[str, Any], roots: Roots, stage1: RunDir | No
     path = run.path / INIT_FILE
     if write:
         save_weights(draw_init(model, recipe, roots, stage1), path)
-    return prepare(model, recipe, path)
+    return prepare(model, recipe, read_weights(path))
 
 
-def prepare(model: Model, recipe: dict[str, Any], init: Path) -> Model:
-    """Load init.safetensors into the parts and mark what is trainable."""
-    apply_init(model, read_weights(init))
+def prepare(model: Model, recipe: dict[str, Any], init: dict[str, Tensor]) -> Model:
+    """Put the initial weights into the parts and mark what is trainable: the model at step 0."""
+    apply_init(model, init)
     set_trainable(model, recipe)
     return model.train()
 

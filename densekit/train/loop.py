@@ -43,7 +43,7 @@ class Trainer:
     """Trains a model's trainable parameters over the steps of a StepDataset.
 
     `settings` is the recipe's `optimizer` section. Ranks and micro-batches sum: every row carries its own token
-    weights, so gradients add up to the gradient of the reference loss (design invariant 2).
+    weights, so gradients add up to the gradient of the reference loss (docs/architecture.md, "Why sums").
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The optimiser and its schedule, as the official trainer sets them up."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,35 +28,29 @@ def decays(name: str, module: nn.Module) -> bool:
     return not (name.endswith("bias") or is_norm)
 
 
-def parameter_groups(
-    model: nn.Module, *, learning_rate: float, connector_learning_rate: float | None, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Trainable parameters in groups by learning rate and weight decay; `base_lr` is kept for the schedule."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+def trainable(model: nn.Module, settings: dict[str, Any]) -> Iterator[tuple[nn.Parameter, float, bool]]:
+    """Every trainable parameter once, with its base learning rate and whether weight decay applies to it.
+
+    `settings` is the recipe's `optimizer` section.
+    """
+    seen: set[int] = set()
     for module_name, module in model.named_modules():
+        own_rate = settings["connector_learning_rate"] if module_name.startswith("projector") else None
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
-                continue
-            own_rate = connector_learning_rate is not None and module_name.startswith("projector")
-            rate = connector_learning_rate if own_rate and connector_learning_rate else learning_rate
-            decay = weight_decay if decays(name, module) else 0.0
-            members = groups.setdefault((rate, decay), [])
-            if not any(parameter is member for member in members):
-                members.append(parameter)
-    return [
-        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay}
-        for (rate, decay), members in groups.items()
-    ]
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter, own_rate or settings["learning_rate"], decays(name, module)
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> AdamW:
-    """AdamW over the trainable parameters; `settings` is the recipe's `optimizer` section."""
-    groups = parameter_groups(
-        model,
-        learning_rate=settings["learning_rate"],
-        connector_learning_rate=settings["connector_learning_rate"],
-        weight_decay=settings["weight_decay"],
-    )
+    """AdamW over the trainable parameters, grouped by rate and decay; `base_lr` is kept for the schedule."""
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, rate, decay in trainable(model, settings):
+        members.setdefault((rate, settings["weight_decay"] if decay else 0.0), []).append(parameter)
+    groups = [
+        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in members.items()
+    ]
     return AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"])
 
 

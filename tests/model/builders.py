@@ -9,12 +9,13 @@ from densekit.model.modeling import DenseConnectorForConditionalGeneration
 VOCABULARY = 97
 
 
-def small_model(*, kv_heads: int = 2, seed: int = 0) -> DenseConnectorForConditionalGeneration:
+def small_model(*, kv_heads: int = 2, seed: int = 0, tied: bool = False) -> DenseConnectorForConditionalGeneration:
     """Two-layer GQA language model, four-layer CLIP, DCI; 4 patches per image."""
     torch.manual_seed(seed)
     text = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=kv_heads, max_position_embeddings=256, initializer_range=0.2,
+        tie_word_embeddings=tied,
     )  # fmt: skip
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import small_model
 
 
-def test_save_and_load_keep_every_weight(tmp_path: Path) -> None:
-    model = small_model()
+@pytest.mark.parametrize("tied", [False, True])
+def test_save_and_load_keep_every_weight(tmp_path: Path, tied: bool) -> None:
+    model = small_model(tied=tied)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     again, report = DenseConnectorForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
