@@ -125,6 +125,11 @@ def test_held_out_questions(mine: Path) -> None:
         check(mine, probe, name="two.yaml")
     write_json(mine / "images" / "b.png", "")
     check(mine, probe, name="two.yaml")
+    unanswered = entry()
+    unanswered["conversations"] = unanswered["conversations"][:1]
+    write_json(mine / "held_out.json", [entry(), unanswered])
+    with pytest.raises(DataError, match=r"entry 1: a held-out question needs an image and an answer"):
+        check(mine, probe, name="two.yaml")
 
 
 def test_roots_are_resolved(mine: Path) -> None:
