@@ -1,5 +1,7 @@
 """Which samples each optimiser step consumes, how they are shared out, and what each token weighs."""
 
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
+from densekit.batching.counts import StepCounts, Tail, count_steps, official_step_counts
 from densekit.batching.micro import split_step
 from densekit.batching.order import (
     OfficialOrder,
@@ -9,22 +11,28 @@ from densekit.batching.order import (
     split_to_even_chunks,
 )
 from densekit.batching.rng import DEFAULT_SEED, TorchGenerator
-from densekit.batching.steps import Step, StepCounts, count_steps, iterate_steps
+from densekit.batching.steps import Step, iterate_steps
 from densekit.batching.weights import TokenWeights, token_weights
 
 __all__ = [
     "DEFAULT_SEED",
+    "BatchCertificate",
+    "CertificateBuilder",
     "OfficialOrder",
     "ReferenceTopology",
     "Step",
     "StepCounts",
+    "Tail",
     "TokenWeights",
     "TorchGenerator",
+    "certify",
     "count_steps",
     "iterate_steps",
     "length_grouped_indices",
     "modality_grouped_indices",
+    "official_step_counts",
     "split_step",
     "split_to_even_chunks",
+    "step_digest",
     "token_weights",
 ]

@@ -1,33 +1,47 @@
-"""Sharing the samples of one optimiser step out over real ranks and micro-batches."""
+"""Sharing the samples of one optimiser step out over real ranks and micro-batches, balanced by length."""
 
-from densekit.batching.steps import Step
+import heapq
+from collections.abc import Sequence
+
 from densekit.errors import UsageError
 
-# (sample index, number of its reference group in the step)
-Placed = tuple[int, int]
-MicroBatch = list[Placed]
 
+def split_step(lengths: Sequence[int], *, world_size: int, micro_batch_size: int) -> list[list[list[int]]]:
+    """Return result[rank][micro-batch] = sorted positions in `lengths`: every position once.
 
-def split_step(step: Step, *, world_size: int, micro_batch_size: int) -> list[list[MicroBatch]]:
-    """Return, per rank, its micro-batches: every sample of the step once, at most `micro_batch_size` each.
-
-    Ranks take consecutive blocks of the official order whose sizes differ by at most one sample. All ranks
-    get the same number of micro-batches; an empty one means that the rank feeds an idle dummy. The group
-    numbers keep the loss weights independent of the split (docs/architecture.md). Raises UsageError when a
-    size is below 1.
+    `lengths[p]` is the number of tokens of the sample at position p of the step (official order, groups one after
+    the other). How many samples go where depends on their number alone: ranks differ by at most one sample (the
+    first ones have more); every rank has ceil(largest share / micro_batch_size) micro-batches, which differ by at
+    most one sample (again the first ones have more). An empty micro-batch means that the rank feeds an idle dummy.
+    Which samples: the longest first, each to the rank, then the micro-batch, that has the fewest tokens so far and
+    room. Raises UsageError when a size is below 1.
     """
     for name, value in (("world_size", world_size), ("micro_batch_size", micro_batch_size)):
         if value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
-    placed = [(int(sample), number) for number, group in enumerate(step.groups) for sample in group]
-    share, extra = divmod(len(placed), world_size)
-    largest_share = share + (extra > 0)
-    micro_batches = -(-largest_share // micro_batch_size)
+    shares = _even_shares(len(lengths), world_size)
+    micro_batches = -(-shares[0] // micro_batch_size)
+    return [
+        _deal(rank, lengths, _even_shares(len(rank), micro_batches)) if micro_batches else []
+        for rank in _deal(range(len(lengths)), lengths, shares)
+    ]
 
-    ranks: list[list[MicroBatch]] = []
-    start = 0
-    for rank in range(world_size):
-        mine = placed[start : start + share + (rank < extra)]
-        start += len(mine)
-        ranks.append([mine[i * micro_batch_size : (i + 1) * micro_batch_size] for i in range(micro_batches)])
-    return ranks
+
+def _even_shares(items: int, parts: int) -> list[int]:
+    """Split a number into `parts` that differ by at most 1, larger ones first."""
+    share, extra = divmod(items, parts)
+    return [share + (part < extra) for part in range(parts)]
+
+
+def _deal(positions: Sequence[int], lengths: Sequence[int], room: Sequence[int]) -> list[list[int]]:
+    """Deal the longest first to the part with the smallest total that has room; ties go to the lowest number."""
+    parts: list[list[int]] = [[] for _ in room]
+    totals = [(0, number) for number, places in enumerate(room) if places]  # a heap, as all totals are equal
+    for position in sorted(positions, key=lambda position: -lengths[position]):
+        total, number = totals[0]
+        parts[number].append(position)
+        if len(parts[number]) < room[number]:
+            heapq.heapreplace(totals, (total + lengths[position], number))
+        else:
+            heapq.heappop(totals)
+    return [sorted(part) for part in parts]

@@ -157,11 +157,9 @@ class OfficialOrder:
         """
         if modality_lengths.ndim != 1 or modality_lengths.size == 0:
             raise DataError(f"modality_lengths has shape {modality_lengths.shape}; give one length per sample")
-        self.topology = topology
+        self.topology, self.seed, self.group_by_modality = topology, seed, group_by_modality
         self.num_samples = int(modality_lengths.size)
         self._lengths: list[int] = modality_lengths.tolist()
-        self._seed = seed
-        self._group_by_modality = group_by_modality
         self._current: Indices = np.empty(0, dtype=np.int64)
         self._restart()
 
@@ -182,14 +180,14 @@ class OfficialOrder:
         return self._current
 
     def _restart(self) -> None:
-        self._global = TorchGenerator(self._seed)
+        self._global = TorchGenerator(self.seed)
         self._sampler = TorchGenerator(DEFAULT_SEED) if self.topology.world_size > 1 else None
         self._next_epoch = 0
 
     def _draw_epoch(self) -> Indices:
         # The data loader's base seed: unused without worker processes, but drawn all the same.
         self._global.int64()
-        if self._group_by_modality:
+        if self.group_by_modality:
             order = modality_grouped_indices(
                 self._lengths,
                 self.topology.per_device_batch_size,

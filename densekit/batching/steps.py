@@ -1,103 +1,71 @@
-"""How many optimiser steps the official trainer takes, and which samples each of them consumes.
+"""Which samples each optimiser step consumes, in which reference groups. The counting is in counts.py."""
 
-Official counting (docs/upstream.md, U9, for the tail; transformers 4.36 with accelerate 0.21 for
-accumulation): the data loader has ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts
-as max(rounds // accumulation, 1) updates, and training stops at ceil(epochs x updates) or at max_steps.
-
-* The last round of several processes is completed from the start of the same epoch's order; with one process
-  it is short.
-* Accumulation counts rounds across epochs: the rounds an epoch leaves over are not thrown away, they open the
-  next epoch's first step. Because the step total was fixed from whole updates, what is left at the end is
-  never consumed.
-* An epoch of at most `accumulation` rounds ends with an update, however few rounds that update holds.
-"""
-
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from densekit.batching.counts import Tail, count_steps
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.rng import Indices
-from densekit.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimiser step: `groups` are the reference device batches (sample indices), in official order.
-
-    The groups run round by round, and rank by rank inside a round.
-    """
+    """One optimiser step."""
 
     index: int
     groups: list[Indices]
+    """The reference device batches (sample indices) in official order: round by round, and rank by rank inside a
+    round."""
+    num_groups: int
+    """The G that faithful loss weights divide by. With a faithful tail the topology's groups per step, also when a
+    short epoch fills fewer: the official loss divides by the accumulation setting, not by the rounds it saw. With a
+    fixed tail the groups there are."""
+
+    @property
+    def samples(self) -> list[tuple[int, int]]:
+        """(sample index, number of its group), in official order."""
+        return [(sample, number) for number, group in enumerate(self.groups) for sample in group.tolist()]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepCounts:
-    """What a run consumes.
-
-    `rounds_per_epoch` is the official len(dataloader), `steps` the optimiser steps of the whole run.
-    `samples_repeated` were added to complete a last round. `samples_dropped` belong to the whole epochs asked
-    for and reach no step; with max_steps no epoch is asked for, so it is 0.
-    """
-
-    rounds_per_epoch: int
-    updates_per_epoch: int
-    steps: int
-    samples_dropped: int
-    samples_repeated: int
-
-
-def count_steps(
-    num_samples: int,
+def iterate_steps(
+    order: OfficialOrder,
     *,
-    topology: ReferenceTopology,
     epochs: float | None = None,
     max_steps: int | None = None,
-) -> StepCounts:
-    """Count steps as the official trainer does, for `epochs` passes (may be fractional) or exactly
-    `max_steps`.
+    tail: Tail = "faithful",
+) -> Iterator[Step]:
+    """Yield every optimiser step of the run with its samples; arguments and errors as `count_steps`.
 
-    Raises UsageError unless exactly one of the two is given and positive, DataError without samples.
+    With max_steps the order goes on into as many epochs as the steps need.
     """
-    if num_samples < 1:
-        raise DataError(f"{num_samples} samples: there is nothing to train on; check the annotation file")
-    if (epochs is None) == (max_steps is None):
-        raise UsageError(f"epochs={epochs}, max_steps={max_steps}: give exactly one of the two")
-    round_size = topology.world_size * topology.per_device_batch_size
-    rounds = math.ceil(num_samples / round_size)
-    updates = max(rounds // topology.grad_accum_steps, 1)
-    steps = max_steps if max_steps is not None else math.ceil((epochs or 0) * updates)
-    if steps < 1:
-        raise UsageError(f"epochs={epochs}, max_steps={max_steps}: that is no step at all; give a positive number")
-
-    used = [number for step in _schedule(rounds, topology.grad_accum_steps, steps) for _, number in step]
-    fresh = sum(min(round_size, num_samples - number * round_size) for number in used)
-    repeated = len(used) * round_size - fresh if topology.world_size > 1 else 0
-    return StepCounts(
-        rounds_per_epoch=rounds,
-        updates_per_epoch=updates,
-        steps=steps,
-        samples_dropped=max(math.floor(epochs or 0) * num_samples - fresh, 0),
-        samples_repeated=repeated,
-    )
-
-
-def iterate_steps(order: OfficialOrder, *, epochs: float | None = None, max_steps: int | None = None) -> Iterator[Step]:
-    """Yield every optimiser step of the run with its samples; arguments and errors as `count_steps`."""
     topology = order.topology
-    counts = count_steps(order.num_samples, topology=topology, epochs=epochs, max_steps=max_steps)
+    counts = count_steps(order.num_samples, topology=topology, epochs=epochs, max_steps=max_steps, tail=tail)
+    if tail == "fixed":
+        for index in range(counts.steps):
+            epoch, number = divmod(index, counts.updates_per_epoch)
+            groups = _pieces(order.epoch(epoch), number, topology)
+            yield Step(index=index, groups=groups, num_groups=len(groups))
+        return
     schedule = _schedule(counts.rounds_per_epoch, topology.grad_accum_steps, counts.steps)
     for index, rounds in enumerate(schedule):
-        groups: list[Indices] = []
+        groups = []
         for epoch, number in rounds:
             groups.extend(_round_groups(order.epoch(epoch), number, topology))
-        yield Step(index=index, groups=groups)
+        yield Step(index=index, groups=groups, num_groups=topology.groups_per_step)
+
+
+def _pieces(order: Indices, number: int, topology: ReferenceTopology) -> list[Indices]:
+    """Return step `number` of an epoch in device batches; the epoch's last step has fewer, its last batch may be
+    short."""
+    size = topology.per_device_batch_size
+    start = number * topology.global_batch_size
+    samples = order[start : start + topology.global_batch_size]
+    return [samples[first : first + size] for first in range(0, len(samples), size)]
 
 
 def _schedule(rounds: int, accumulation: int, steps: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield, per optimiser step, its (epoch, round of that epoch) pairs."""
+    """Yield, per official optimiser step, its (epoch, round of that epoch) pairs."""
     pending: list[tuple[int, int]] = []
     done = 0
     seen = 0
@@ -115,7 +83,7 @@ def _schedule(rounds: int, accumulation: int, steps: int) -> Iterator[list[tuple
 
 
 def _round_groups(order: Indices, number: int, topology: ReferenceTopology) -> list[Indices]:
-    """Return the device batches of one round, one per reference rank."""
+    """Return the device batches of one official round, one per reference rank."""
     size = topology.per_device_batch_size
     start = number * topology.world_size * size
     if topology.world_size == 1:

@@ -35,9 +35,7 @@ def token_weights(
     """Return the weight of a supervised token for every sample of one optimiser step.
 
     `supervised_counts` (samples,): labels left after shifting by one and truncation. `group_numbers`
-    (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is G, the topology's
-    `groups_per_step`, also when a short epoch fills fewer: the official loss divides by the accumulation
-    setting, not by the rounds it saw.
+    (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is G, a step's `num_groups`.
 
     faithful: 1 / (G x n_g), and 0 in a group with n_g = 0, which still counts in G. fixed: 1 / n_global, 0 if
     there is no supervised token at all. Raises UsageError for arguments that do not fit together.

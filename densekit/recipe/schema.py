@@ -1,13 +1,16 @@
 """What a recipe may say: the schema of one YAML file under recipes/."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Semantics = Literal["faithful", "fixed"]
-# The entries of docs/upstream.md whose two behaviours both exist in the code.
-LEDGER_ENTRIES: tuple[Literal["L1", "U8"], ...] = ("L1", "U8")
+# The entries of docs/upstream.md whose two behaviours both exist in the code: ids and labels, the weight of a token,
+# the tail of an epoch, and what becomes of a batch whose fp16 gradients overflow.
+LedgerEntry = Literal["L1", "U8", "U9", "L2"]
+LEDGER_ENTRIES: tuple[LedgerEntry, ...] = get_args(LedgerEntry)
+MADE_ASSETS = "cache:tiny/"
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -131,7 +134,7 @@ class Recipe(Part):
     reference: Reference
     seed: Seed = 42
     semantics: Semantics = "faithful"
-    ledger: dict[Literal["L1", "U8"], Semantics] = Field(default_factory=dict)
+    ledger: dict[LedgerEntry, Semantics] = Field(default_factory=dict)
     assets: Assets | None = None
     probe: Probe | None = None
     sources: dict[str, str] = Field(default_factory=dict)
@@ -168,9 +171,13 @@ class Recipe(Part):
             raise ValueError(f"`sources` names fields that do not exist: {', '.join(unknown)}")
         return self
 
-    def semantics_of(self, entry: Literal["L1", "U8"]) -> Semantics:
+    def semantics_of(self, entry: LedgerEntry) -> Semantics:
         """Which behaviour of a ledger entry this recipe asks for."""
         return self.ledger.get(entry, self.semantics)
+
+    def makes(self, reference: str) -> bool:
+        """Whether the kit makes the file or folder behind `reference` itself, when the recipe runs."""
+        return self.assets is not None and reference.startswith(MADE_ASSETS)
 
     def math(self) -> dict[str, Any]:
         """The part that decides the result, as plain JSON values; its hash identifies the run.

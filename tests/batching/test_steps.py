@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densekit.batching.counts import StepCounts, Tail, count_steps
 from densekit.batching.order import OfficialOrder, ReferenceTopology
-from densekit.batching.steps import Step, StepCounts, count_steps, iterate_steps
-from densekit.errors import DataError, UsageError
+from densekit.batching.steps import Step, iterate_steps
 
 
 def _run(
-    samples: int, world: int, batch: int, accumulation: int = 1, **length: int
+    samples: int, world: int, batch: int, accumulation: int = 1, *, tail: Tail = "faithful", **length: int
 ) -> tuple[StepCounts, list[Step], OfficialOrder]:
     topology = ReferenceTopology(world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation)
     order = OfficialOrder(
         modality_lengths=np.ones(samples, dtype=np.int64), topology=topology, seed=1, group_by_modality=False
     )
-    counts = count_steps(samples, topology=topology, **length)
-    return counts, list(iterate_steps(order, **length)), order
+    counts = count_steps(samples, topology=topology, tail=tail, **length)
+    return counts, list(iterate_steps(order, tail=tail, **length)), order
 
 
 def _samples(step: Step) -> list[int]:
-    return [int(sample) for group in step.groups for sample in group]
+    return [sample for sample, _ in step.samples]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_max_steps_overrides_the_epochs_and_fractions_round_up() -> None:
     samples=st.integers(1, 60),
     world=st.integers(1, 4),
     batch=st.integers(1, 5),
-    accumulation=st.integers(1, 4),
+    accumulation=st.integers(1, 7),
     epochs=st.integers(1, 3),
 )
 def test_the_counts_describe_what_is_yielded(
@@ -98,6 +98,8 @@ def test_the_counts_describe_what_is_yielded(
     assert [step.index for step in run] == list(range(len(run)))
     fed = [sample for step in run for sample in _samples(step)]
     assert len(fed) == samples * epochs - counts.samples_dropped + counts.samples_repeated
+    # An epoch shorter than the accumulation fills fewer groups, but the loss divides by all of them.
+    assert {step.num_groups for step in run} == {accumulation * world}
     if rounds >= accumulation:
         assert {len(step.groups) for step in run} == {accumulation * world}
     if world == 1:
@@ -107,13 +109,55 @@ def test_the_counts_describe_what_is_yielded(
         assert {len(group) for step in run for group in step.groups} == {batch}
 
 
-def test_bad_arguments() -> None:
-    topology = ReferenceTopology(world_size=1, per_device_batch_size=1, grad_accum_steps=1)
-    with pytest.raises(UsageError, match="exactly one"):
-        count_steps(4, topology=topology)
-    with pytest.raises(UsageError, match="exactly one"):
-        count_steps(4, topology=topology, epochs=1, max_steps=1)
-    with pytest.raises(UsageError, match="no step at all"):
-        count_steps(4, topology=topology, max_steps=0)
-    with pytest.raises(DataError, match="nothing to train on"):
-        count_steps(0, topology=topology, epochs=1)
+def test_samples_are_flattened_with_their_groups() -> None:
+    step = Step(index=0, groups=[np.array([7, 3]), np.array([5]), np.array([3])], num_groups=4)
+    assert step.samples == [(7, 0), (3, 0), (5, 1), (3, 2)]
+    assert {type(number) for pair in step.samples for number in pair} == {int}
+
+
+@settings(max_examples=150)
+@given(
+    samples=st.integers(1, 60),
+    world=st.integers(1, 4),
+    batch=st.integers(1, 5),
+    accumulation=st.integers(1, 4),
+    epochs=st.integers(1, 3),
+)
+def test_a_fixed_tail_drops_nothing_and_repeats_nothing(
+    samples: int, world: int, batch: int, accumulation: int, epochs: int
+) -> None:
+    counts, run, order = _run(samples, world, batch, accumulation, tail="fixed", epochs=epochs)
+    total = world * batch * accumulation
+    updates = math.ceil(samples / total)
+    assert (counts.updates_per_epoch, counts.steps, len(run)) == (updates, epochs * updates, epochs * updates)
+    assert (counts.samples_dropped, counts.samples_repeated) == (0, 0)
+    for epoch in range(epochs):
+        steps = run[epoch * updates : (epoch + 1) * updates]
+        assert [sample for step in steps for sample in _samples(step)] == order.epoch(epoch).tolist()
+        assert {len(_samples(step)) for step in steps[:-1]} <= {total}
+        for step in steps:
+            sizes = [len(group) for group in step.groups]
+            assert set(sizes[:-1]) <= {batch} and 1 <= sizes[-1] <= batch
+            assert step.num_groups == len(sizes) == math.ceil(len(_samples(step)) / batch)
+
+
+def test_a_fixed_last_batch_is_weighed_by_its_own_groups() -> None:
+    _, run, order = _run(21, 2, 4, 2, tail="fixed", epochs=1)
+    first, last = run
+    assert (first.num_groups, [len(group) for group in first.groups]) == (4, [4] * 4)
+    assert (last.num_groups, [len(group) for group in last.groups]) == (2, [4, 1])
+    assert _samples(last) == order.epoch(0)[16:].tolist()
+
+
+def test_a_fixed_tail_goes_on_into_the_next_epoch_until_max_steps() -> None:
+    counts, run, order = _run(10, 1, 4, tail="fixed", max_steps=5)
+    assert [len(_samples(step)) for step in run] == [4, 4, 2, 4, 4]
+    assert _samples(run[3]) == order.epoch(1)[:4].tolist()
+    assert (counts.steps, counts.samples_dropped, counts.samples_repeated) == (5, 0, 0)
+
+
+def test_both_tails_agree_where_an_epoch_is_whole() -> None:
+    for accumulation in (1, 2):
+        runs = [_run(32, 2, 4, accumulation, tail=tail, epochs=2)[1] for tail in ("faithful", "fixed")]
+        assert [step.samples for step in runs[0]] == [step.samples for step in runs[1]]
+        assert [step.num_groups for step in runs[0]] == [step.num_groups for step in runs[1]]

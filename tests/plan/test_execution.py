@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from densekit.batching.certificate import BatchCertificate
 from densekit.batching.order import ReferenceTopology
 from densekit.errors import UsageError
-from densekit.plan.execution import DEFAULT_MICRO_BATCH, make_plan
+from densekit.plan.execution import DEFAULT_MICRO_BATCH, Plan, make_plan
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 
@@ -70,18 +71,76 @@ def test_a_split_by_hand() -> None:
 def test_a_micro_batch_is_never_larger_than_a_ranks_share() -> None:
     plan = make_plan(TINY, gpus=4, micro_batch_size=100)
     assert (plan.micro_batch_size, plan.micro_batches) == (4, [[4]] * 4)
+    assert "--micro-batch 100: a process has at most 4 samples per step, so 4" in plan.notes
+    # Nobody asked for the default of 16 samples, and 4 are no more than there are.
+    for size in (None, 4, 1):
+        assert not any("--micro-batch" in note for note in make_plan(TINY, gpus=4, micro_batch_size=size).notes)
 
 
-@pytest.mark.parametrize("gpus", [0, -1, 17, 1000])
-def test_process_counts_that_cannot_work(gpus: int) -> None:
-    with pytest.raises(UsageError, match=rf"--gpus {gpus}: tiny_stage1 feeds 16 samples per step, so 1 to 16"):
+@pytest.mark.parametrize(
+    ("gpus", "nearest"),
+    [(0, "1 (16 samples each)"), (-1, "1 (16 samples each)"), (17, "16 (1 sample each)"), (1000, "16 (1 sample each)")],
+)
+def test_process_counts_that_cannot_work(gpus: int, nearest: str) -> None:
+    with pytest.raises(UsageError) as caught:
         make_plan(TINY, gpus=gpus)
+    feeds = "tiny_stage1 feeds 16 samples per step, so 1 to 16 processes can work"
+    assert str(caught.value) == f"--gpus {gpus}: {feeds}; nearest: --gpus {nearest}"
 
 
 @pytest.mark.parametrize("size", [0, -5])
 def test_micro_batches_that_cannot_work(size: int) -> None:
-    with pytest.raises(UsageError, match=rf"--micro-batch {size}: at least one sample"):
+    with pytest.raises(UsageError, match=rf"--micro-batch {size}: at least one sample; nearest: --micro-batch 1"):
         make_plan(TINY, micro_batch_size=size)
+
+
+def test_workers_that_cannot_work() -> None:
+    with pytest.raises(UsageError, match="--workers -1: 0 "):
+        make_plan(TINY, workers=-1)
+
+
+def _about_accumulation(plan: Plan) -> list[str]:
+    return [note for note in plan.notes if "depend on its accumulation" in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "vicuna7b_clip_stage1",
+            "2181 with accumulation 1; 2180 with accumulation 2, 4, 8, 16, 32; counted here with 1",
+        ),
+        ("vicuna7b_clip_stage2", "5198 with accumulation 1, 2; 5197 with accumulation 4, 8, 16; counted here with 1"),
+    ],
+)
+def test_another_accumulation_that_would_change_the_steps_is_named(name: str, told: str) -> None:
+    (note,) = _about_accumulation(make_plan(load_recipe(name)))
+    assert note == f"the official trainer's steps per epoch depend on its accumulation: {told}"
+    for override in ("optimizer.max_steps=5", "ledger.U9=fixed", "semantics=fixed"):
+        assert not _about_accumulation(make_plan(load_recipe(name, [override])))
+    assert not _about_accumulation(make_plan(TINY))  # 64 whole steps under every accumulation
+
+
+def test_a_fixed_tail_neither_repeats_nor_drops() -> None:
+    recipe = load_recipe("vicuna7b_clip_stage1", ["ledger.U9=fixed", "optimizer.epochs=2"])
+    plan = make_plan(recipe, gpus=3)
+    assert (plan.steps, plan.samples_dropped, plan.samples_repeated) == (4362, 0, 0)
+    assert "ledger U9 fixed: the last step of every epoch has 48 samples" in plan.notes
+    whole = make_plan(load_recipe("tiny_stage1", ["ledger.U9=fixed"]))
+    assert whole.steps == 64 and not any("U9" in note for note in whole.notes)
+    accumulated = with_reference(2, 4, 2).model_copy(update={"ledger": {"U9": "fixed"}})
+    assert make_plan(accumulated, num_samples=35).steps == 3
+    assert make_plan(with_reference(2, 4, 2), num_samples=35).steps == 2
+
+
+def test_a_certificate_enters_the_plan() -> None:
+    certificate = BatchCertificate(
+        num_samples=40, steps=3, samples_dropped=0, samples_repeated=8, sha256="ab" * 32, source="a dream"
+    )
+    plan = make_plan(TINY, num_samples=32, certificate=certificate)
+    assert (plan.certificate_sha256, plan.num_samples, plan.steps) == ("ab" * 32, 40, 3)
+    assert "certificate: a dream" in plan.notes
+    assert make_plan(TINY).certificate_sha256 is None
 
 
 def test_a_counted_file_comes_before_the_recipe_and_nothing_stays_unknown() -> None:
@@ -104,5 +163,6 @@ def test_every_recipe_has_a_plan(name: str) -> None:
     plan = make_plan(recipe, gpus=2)
     topology = ReferenceTopology.of(recipe.reference.model_dump())
     assert topology.global_batch_size == plan.global_batch_size == recipe.global_batch_size
-    assert (plan.gpu, plan.nodes, plan.attention, plan.dtype) == ("cpu", 1, "sdpa", "fp32")
+    assert (plan.device, plan.gpu, plan.nodes, plan.attention) == ("cpu", "cpu", 1, "sdpa")
+    assert (plan.dtype, plan.zero_stage, plan.checkpointing) == ("fp32", 0, False)
     assert json.loads(json.dumps(plan.as_json())) == plan.as_json()

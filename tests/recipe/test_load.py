@@ -30,7 +30,7 @@ BROKEN = {
         2,
         "`lora.rank`: unknown key; known keys",
     ),
-    "unknown ledger entry": (b"ledger: {U9: fixed}\n", 2, "`ledger.U9`: Input should be 'L1' or 'U8'"),
+    "unknown ledger entry": (b"ledger: {U7: fixed}\n", 2, "`ledger.U7`: Input should be 'L1', 'U8', 'U9' or 'L2'"),
     "wrong type": (b"optimizer:\n\n  epochs: often\n", 4, "`optimizer.epochs`: Input should be a valid integer"),
     "a value for a section": (b"connector: dci\n", 2, "`connector`: is a section of keys (got 'dci')"),
     "a section for a value": (b"title: {a: 1}\n", 2, "`title`: Input should be a valid string"),

@@ -1,6 +1,7 @@
 """What a recipe may say, and what decides its run's identity."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from densekit.recipe.load import load_recipe
 from densekit.recipe.schema import Connector, Recipe
+from densekit.run.hashing import json_sha256
 
 
 def values(name: str = "tiny_stage2") -> dict[str, Any]:
@@ -145,7 +147,10 @@ def test_what_only_describes_is_not_math(field: str, value: Any) -> None:
     [
         ("seed", 7),
         ("semantics", "fixed"),
+        ("ledger", {"L1": "fixed"}),
         ("ledger", {"U8": "fixed"}),
+        ("ledger", {"U9": "fixed"}),
+        ("ledger", {"L2": "fixed"}),
         ("optimizer.eps", 1e-6),
         ("optimizer.max_grad_norm", None),
         ("connector", {"kind": "sti", "layers": [1]}),
@@ -165,3 +170,23 @@ def test_semantics_of_a_ledger_entry() -> None:
     assert (recipe.semantics_of("U8"), recipe.semantics_of("L1")) == ("fixed", "faithful")
     fixed = Recipe.model_validate({**values(), "semantics": "fixed", "ledger": {"L1": "faithful"}})
     assert (fixed.semantics_of("U8"), fixed.semantics_of("L1")) == ("fixed", "faithful")
+
+
+def test_math_writes_the_ledger_out(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: tiny_stage2\nledger: {U9: fixed}\n", encoding="utf-8")
+    written = {"L1": "faithful", "U8": "faithful", "U9": "fixed", "L2": "faithful"}
+    assert load_recipe(str(file)).math()["ledger"] == written
+    assert load_recipe("tiny_stage2", ["ledger.L2=fixed"]).semantics_of("L2") == "fixed"
+    # The same four answers in other words are the same run.
+    turned = {"semantics": "fixed", "ledger": {"L1": "faithful", "U8": "faithful", "L2": "faithful"}}
+    math = Recipe.model_validate({**values(), **turned}).math()
+    assert math["ledger"] == written
+    assert json_sha256({**math, "name": "mine"}) == json_sha256(load_recipe(str(file)).math())
+
+
+def test_what_the_kit_makes_itself() -> None:
+    tiny = load_recipe("tiny_stage2")
+    assert tiny.makes(tiny.data.annotations) and not tiny.makes("data:mine.json")
+    paper = load_recipe("vicuna7b_clip_stage2")
+    assert not paper.makes(paper.data.annotations) and not paper.makes("cache:tiny/data/stage2.json")
