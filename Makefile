@@ -13,6 +13,8 @@ ARGS ?=
 DIR ?= tests/golden
 
 export TOKENIZERS_PARALLELISM := false
+# DeepSpeed comes as source: no kernel is compiled at installation, and none of its own is needed here.
+export DS_BUILD_OPS := 0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
@@ -52,7 +54,8 @@ $(FULL): | .venv/bin/pip
 	@rm -f .venv/.stamp-*
 	@echo 'Installing torch, transformers and the tools into .venv (1.4 GB with a CPU build of torch): a minute or two'
 	@$(PIP) --no-deps -r requirements/torch.txt
-	@$(HASHED) -r requirements/train.txt
+	@$(HASHED) -r requirements/driver.txt
+	@$(HASHED) --no-build-isolation -r requirements/train.txt
 	@$(HASHED) -r requirements/dev.txt
 	@$(PIP) -r requirements/torch.txt
 	@$(EDITABLE)
