@@ -1,6 +1,7 @@
 """Models in and out: from pretrained parts, with initial connector weights that are a file."""
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,30 @@ def model_config(language_model: Path, vision_tower: Path, connector: dict[str, 
 
 
 def load_parts(
-    language_model: Path, vision_tower: Path, connector: dict[str, Any], *, dtype: torch.dtype = torch.float32
+    language_model: Path,
+    vision_tower: Path,
+    connector: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.float32,
+    language_model_context: AbstractContextManager[Any] | None = None,
 ) -> DenseConnectorForConditionalGeneration:
     """A model from a language-model folder and a tower folder; the projector is left on the meta device.
 
-    Raises DataError when a folder holds no loadable weights.
+    The language model is loaded as `dtype` inside `language_model_context` (ZeRO-3 partitions it there), the tower in
+    fp32. Raises DataError when a folder holds no loadable weights.
     """
     config = model_config(language_model, vision_tower, connector)
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
     try:
         implementation = model.language_model.config._attn_implementation
-        model.language_model = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype, local_files_only=True)
+        with language_model_context or nullcontext():
+            model.language_model = AutoModelForCausalLM.from_pretrained(
+                language_model, dtype=dtype, local_files_only=True
+            )
         model.language_model.set_attn_implementation(implementation)
         model.vision_tower = VisionTower.from_pretrained(
-            str(vision_tower), config.vision_config, config.connector_spec.last_layer, dtype
+            str(vision_tower), config.vision_config, config.connector_spec.last_layer, torch.float32
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"weights of {language_model} or {vision_tower} cannot be loaded: {error}") from None

@@ -31,6 +31,72 @@ class PackedOutput(ModelOutput):
     logits: Tensor | None = None
 
 
+class ConnectedLanguageModel(nn.Module):
+    """Projector and language model over one packed row: what is trained, and all that an engine has to shard.
+
+    Shares its two modules with the model it was taken from, so parameter names are `projector.*` and
+    `language_model.*`. The frozen vision tower stays outside: it needs no hooks and no gathering.
+    """
+
+    def __init__(self, projector: nn.Module, language_model: nn.Module) -> None:
+        super().__init__()
+        self.projector = projector
+        self.language_model: Any = language_model
+
+    def embed_row(
+        self, input_ids: Tensor, image_slots: Tensor, feature_index: Tensor, dense_features: Tensor
+    ) -> Tensor:
+        """Embeddings [T, H] of a flat row.
+
+        input_ids [T] with any valid id in image slots; image_slots [M] positions in the row;
+        feature_index [M] the token, of all I*N feature tokens, that fills each slot;
+        dense_features [I, N, C]. A row without slots still runs the projector (zero weight), so
+        that every rank calls every parameter.
+        """
+        features = self.projector(dense_features).flatten(0, 1)
+        embeddings = self.language_model.get_input_embeddings()(input_ids)
+        return embeddings.index_put((image_slots,), features[feature_index].to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        cu_seq_lens: Tensor,
+        dense_features: Tensor,
+        image_slots: Tensor,
+        feature_index: Tensor,
+        supervised: Tensor,
+        targets: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> PackedOutput:
+        """One packed row: T tokens in S segments, K supervised positions.
+
+        input_ids, position_ids [T]; cu_seq_lens [S + 1] int32 (CPU); supervised [K] positions whose next
+        token is a target; targets [K] ids; weights [K] per-token loss weights (docs/architecture.md, "Why sums").
+        lm_head runs on the K positions only.
+        """
+        if cu_seq_lens is None:
+            raise RuntimeError("a packed row needs cu_seq_lens: without it samples would leak into each other")
+        longest = int((cu_seq_lens[1:] - cu_seq_lens[:-1]).max())
+        embeddings = self.embed_row(input_ids, image_slots, feature_index, dense_features)
+        output = self.language_model(
+            inputs_embeds=embeddings[None],
+            position_ids=position_ids[None],
+            attention_mask=None,
+            use_cache=False,
+            cu_seq_lens_q=cu_seq_lens,
+            cu_seq_lens_k=cu_seq_lens,
+            max_length_q=longest,
+            max_length_k=longest,
+            logits_to_keep=supervised,
+        )
+        logits = output.logits[0]
+        if targets is None or weights is None:
+            return PackedOutput(logits=logits)
+        loss = (F.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
+        return PackedOutput(loss=loss, logits=logits)
+
+
 class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A LLaVA-style model whose projector sees several layers of the vision tower."""
 
@@ -63,56 +129,13 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         with torch.no_grad():
             return dense_features(self.vision_tower.hidden_states(pixel_values), self.config.connector_spec)
 
-    def embed_row(self, input_ids: Tensor, image_slots: Tensor, feature_index: Tensor, pixel_values: Tensor) -> Tensor:
-        """Embeddings [T, H] of a flat row.
+    def connected(self) -> ConnectedLanguageModel:
+        """The part behind the tower, sharing this model's modules."""
+        return ConnectedLanguageModel(self.projector, self.language_model)
 
-        input_ids [T] with any valid id in image slots; image_slots [M] positions in the row;
-        feature_index [M] the token, of all I*N feature tokens, that fills each slot;
-        pixel_values [I, 3, H, W]. A row without slots still runs tower and projector (zero weight), so
-        that every rank calls every parameter.
-        """
-        features = self.projector(self.encode_images(pixel_values)).flatten(0, 1)
-        embeddings = self.get_input_embeddings()(input_ids)
-        return embeddings.index_put((image_slots,), features[feature_index].to(embeddings.dtype))
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        cu_seq_lens: Tensor,
-        pixel_values: Tensor,
-        image_slots: Tensor,
-        feature_index: Tensor,
-        supervised: Tensor,
-        targets: Tensor | None = None,
-        weights: Tensor | None = None,
-    ) -> PackedOutput:
-        """One packed row: T tokens in S segments, K supervised positions.
-
-        input_ids, position_ids [T]; cu_seq_lens [S + 1] int32 (CPU); supervised [K] positions whose next
-        token is a target; targets [K] ids; weights [K] per-token loss weights (docs/architecture.md, "Why sums").
-        lm_head runs on the K positions only.
-        """
-        if cu_seq_lens is None:
-            raise RuntimeError("a packed row needs cu_seq_lens: without it samples would leak into each other")
-        longest = int((cu_seq_lens[1:] - cu_seq_lens[:-1]).max())
-        embeddings = self.embed_row(input_ids, image_slots, feature_index, pixel_values)
-        output = self.language_model(
-            inputs_embeds=embeddings[None],
-            position_ids=position_ids[None],
-            attention_mask=None,
-            use_cache=False,
-            cu_seq_lens_q=cu_seq_lens,
-            cu_seq_lens_k=cu_seq_lens,
-            max_length_q=longest,
-            max_length_k=longest,
-            logits_to_keep=supervised,
-        )
-        logits = output.logits[0]
-        if targets is None or weights is None:
-            return PackedOutput(logits=logits)
-        loss = (F.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
-        return PackedOutput(loss=loss, logits=logits)
+    def forward(self, pixel_values: Tensor, **row: Any) -> PackedOutput:
+        """One packed row with its images [I, 3, H, W]; the other arguments are ConnectedLanguageModel's."""
+        return self.connected()(dense_features=self.encode_images(pixel_values), **row)
 
     @contextmanager
     def stock_attention(self, implementation: str = "sdpa") -> Iterator[None]:
