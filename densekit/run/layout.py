@@ -10,10 +10,15 @@ from typing import Any
 
 from densekit.errors import DataError, UsageError
 from densekit.run.hashing import json_sha256
+from densekit.run.records import METRICS_FILE
 
-SCHEMA = 1
+SCHEMA = 2
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
+CERTIFICATE_FILE = "certificate.json"
+RESULTS_FILE = "results.json"
+PREEMPTED_CODE = 75
+"""Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL): start it again."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,7 +49,8 @@ def _read_object(path: Path, *keys: str) -> dict[str, Any]:
 class RunDir:
     """One run: `math.json` says what is computed and never changes; attempts say how it was carried out.
 
-    status.json: {"state": "created" | "running" | "failed" | "complete", "message", "exit_code", "attempt"}.
+    status.json: {"state": "created" | "running" | "failed" | "preempted" | "complete", "message", "exit_code",
+    "attempt"}.
     """
 
     path: Path
@@ -75,12 +81,26 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         """JSON lines, one object per optimiser step."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS_FILE
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks the trainer to stop at the next step, at a checkpoint."""
+        return self.path / "stop"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
 
     @property
     def attempt(self) -> Path:
         """Folder of the latest attempt."""
-        return self.path / "attempts" / f"{self.status['attempt']:04d}"
+        return self.attempt_folder(self.status["attempt"])
+
+    def attempt_folder(self, number: int) -> Path:
+        """Folder of an attempt, counted from 1."""
+        return self.path / "attempts" / f"{number:04d}"
 
     def set_status(self, state: str, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
@@ -91,15 +111,24 @@ class RunDir:
         )
 
     def new_attempt(self, execution: dict[str, Any]) -> Path:
-        """Open the next attempt; what an unfinished earlier one measured moves into its folder."""
+        """Open the next attempt; a request to stop an earlier one no longer holds."""
         number = self.status["attempt"] + 1
-        if number > 1 and self.metrics.exists():
-            self.metrics.replace(self.attempt / "metrics.jsonl")
-        folder = self.path / "attempts" / f"{number:04d}"
+        folder = self.attempt_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "execution.json", execution)
+        self.stop_file.unlink(missing_ok=True)
         write_json(self.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": number})
         return folder
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint taken after `step` optimiser steps."""
+    return f"step-{step:08d}"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first: a save is visible only once it is whole."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def run_math(

@@ -20,8 +20,8 @@ class Progress:
         self.started = time.monotonic()
         self.last_shown = self.last_logged = float("-inf")
 
-    def update(self, done: int, **values: float) -> None:
-        """Report `done` of `total`; `values` are shown with four digits."""
+    def update(self, done: int, **values: float | None) -> None:
+        """Report `done` of `total`; `values` are shown with four digits, unknown ones not at all."""
         now = time.monotonic()
         edge = done in (1, self.total)
         if not self.enabled:
@@ -37,9 +37,9 @@ class Progress:
             self.log.write(f"{line}\n")
             self.log.flush()
 
-    def _line(self, done: int, now: float, values: dict[str, float]) -> str:
+    def _line(self, done: int, now: float, values: dict[str, float | None]) -> str:
         eta = (now - self.started) / max(done, 1) * (self.total - done)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
         return f"{self.label}  {done}/{self.total}  {100 * done // self.total}%  eta {clock(eta)}  {shown}".rstrip()
 
 

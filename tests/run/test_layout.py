@@ -12,7 +12,17 @@ from densekit.errors import DataError, UsageError
 from densekit.recipe.load import load_recipe
 from densekit.run import layout
 from densekit.run.hashing import json_sha256
-from densekit.run.layout import RunDir, open_run, read_json, run_math, run_path, set_aside, write_json
+from densekit.run.layout import (
+    RunDir,
+    checkpoint_name,
+    checkpoints_in,
+    open_run,
+    read_json,
+    run_math,
+    run_path,
+    set_aside,
+    write_json,
+)
 
 
 def math(seed: int = 1, starts_from: str | None = None) -> dict[str, Any]:
@@ -139,20 +149,27 @@ def test_status_roundtrip(tmp_path: Path) -> None:
         assert run.complete == (state == "complete")
 
 
-def test_attempts_are_numbered_and_keep_their_metrics(tmp_path: Path) -> None:
+def test_attempts_are_numbered(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
     for number in (1, 2, 3):
+        run.stop_file.touch()
         folder = run.new_attempt({"gpus": number})
-        assert folder == run.attempt == run.path / "attempts" / f"{number:04d}"
+        assert folder == run.attempt == run.attempt_folder(number) == run.path / "attempts" / f"{number:04d}"
         assert run.status == {"state": "created", "message": "", "exit_code": 0, "attempt": number}
-        assert not run.metrics.exists()
+        assert not run.stop_file.exists(), "an attempt that begins was not asked to stop yet"
         run.set_status("running")
-        if number != 2:
-            run.metrics.write_text(f"{number}\n", encoding="utf-8")
-    kept = {name: data for name, data in files(run.path).items() if name.endswith("metrics.jsonl")}
-    assert kept == {"attempts/0001/metrics.jsonl": b"1\n", "metrics.jsonl": b"3\n"}
-    assert [read_json(run.path / "attempts" / f"{n:04d}" / "execution.json")["gpus"] for n in (1, 2, 3)] == [1, 2, 3]
-    assert run.math == math()
+        run.metrics.write_text(f"{number}\n", encoding="utf-8")
+    assert [read_json(run.attempt_folder(n) / "execution.json")["gpus"] for n in (1, 2, 3)] == [1, 2, 3]
+    assert run.metrics.read_text(encoding="utf-8") == "3\n" and run.math == math()
+
+
+def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
+    assert checkpoints_in(tmp_path / "none") == []
+    for step in (10, 9, 100):
+        (tmp_path / checkpoint_name(step)).mkdir()
+    for name in (".step-00000011.saving", ".step-00000008.deleted", "step-00000012"):
+        (tmp_path / name).write_text("") if name[0] == "s" else (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(step) for step in (9, 10, 100)]
 
 
 def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
@@ -172,7 +189,7 @@ def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
         ("math.json", "{", "math.json cannot be read"),
         ("math.json", "[]", "math.json is not what densekit wrote"),
         ("math.json", "{}", "math.json is not what densekit wrote"),
-        ("math.json", '{"schema": 99}', "math.json has schema 99; this version reads 1"),
+        ("math.json", '{"schema": 99}', "math.json has schema 99; this version reads 2"),
         ("math.json", b"\xff", "math.json cannot be read"),
         ("status.json", "", "status.json cannot be read"),
         ("status.json", "[1]", "status.json is not what densekit wrote"),
