@@ -12,6 +12,7 @@ from densekit.model.modeling import DenseConnectorForConditionalGeneration
 from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
 from densekit.train.collate import PackedRow, pack_row
+from densekit.train.images import ReadImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,9 @@ def our_inputs(
     supervised = sum(int((sequence.labels[1:] != IGNORE_INDEX).sum()) for sequence in sequences)
     row = pack_row(
         sequences,
-        images,
+        [None if pixels is None else ReadImage(pixels=pixels, digest="") for pixels in images],
         [1 / supervised] * len(sequences),
+        positions=range(len(sequences)),
         sample_ids=[str(number) for number in range(len(sequences))],
         image_tokens=(size.image_size // PATCH) ** 2,
         image_size=size.image_size,

@@ -11,6 +11,7 @@ import yaml
 
 from densekit import __version__
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.plan.precision import Device, Dtype, ZeroStage
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
@@ -22,6 +23,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")]
 Gpus = Annotated[int, typer.Option("--gpus", help="Processes to use (on CPU: one process each).")]
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
+DeviceName = Annotated[Device, typer.Option("--device", help="What computes: cpu or cuda.")]
+DtypeName = Annotated[Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")]
+Zero = Annotated[ZeroStage | None, typer.Option("--zero-stage", help="DeepSpeed ZeRO stage; 0 is without DeepSpeed.")]
+Checkpointing = Annotated[
+    bool | None,
+    typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Trade a forward pass for memory."),
+]
 Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
@@ -66,19 +74,35 @@ def plan(
     recipe: RecipeName,
     gpus: Gpus = 1,
     micro_batch: MicroBatch = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
+    zero_stage: Zero = None,
+    checkpointing: Checkpointing = None,
     overrides: Overrides = None,
     data_dir: DataDir = DEFAULT_ROOTS.data,
+    cache_dir: CacheDir = DEFAULT_ROOTS.cache,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Hash what every step feeds (reads the annotations).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do, without doing it."""
+    from densekit.plan.certificates import cached_certificate, make_certificate
     from densekit.plan.execution import make_plan
 
     loaded = load_recipe(recipe, overrides or ())
+    roots = Roots(data=data_dir, cache=cache_dir)
+    certificate = make_certificate(loaded, roots) if certify else cached_certificate(loaded, roots)
     planned = make_plan(
         loaded,
         gpus=gpus,
         micro_batch_size=micro_batch,
-        num_samples=_count_samples(loaded, Roots(data=data_dir)),
+        device=device,
+        dtype=dtype,
+        zero_stage=zero_stage,
+        activation_checkpointing=checkpointing,
+        num_samples=None if certificate else _count_samples(loaded, roots),
+        certificate=certificate,
     )
     if as_json:
         _print_json(planned.as_json())
@@ -97,24 +121,48 @@ def run(
     runs_dir: RunsDir = Path("runs"),
     gpus: Gpus = 1,
     micro_batch: MicroBatch = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
+    zero_stage: Zero = None,
+    checkpointing: Checkpointing = None,
     workers: Workers = 0,
+    save_steps: Annotated[int | None, typer.Option("--save-steps", help="Checkpoint every so many steps.")] = None,
+    save_minutes: Annotated[
+        float, typer.Option("--save-minutes", help="Checkpoint every so many minutes; 0: by steps alone.")
+    ] = 15.0,
+    keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep, the newest ones.")] = 2,
+    keep_hours: Annotated[float, typer.Option("--keep-hours", help="Keep older ones until they are so old.")] = 0.0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")
+    ] = False,
     overrides: Overrides = None,
     data_dir: DataDir = DEFAULT_ROOTS.data,
     models_dir: ModelsDir = DEFAULT_ROOTS.models,
     cache_dir: CacheDir = DEFAULT_ROOTS.cache,
     force: Annotated[bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")] = False,
 ) -> None:
-    """Train a recipe, after the stage it needs."""
-    from densekit.launch.reproduce import reproduce
+    """Train a recipe, after the stage it needs. A run that was stopped goes on from its newest checkpoint."""
+    from densekit.launch.reproduce import Carrying, reproduce
 
     code = reproduce(
         recipe,
         overrides=overrides or (),
         runs_dir=runs_dir,
         roots=Roots(data=data_dir, models=models_dir, cache=cache_dir),
-        gpus=gpus,
-        micro_batch_size=micro_batch,
-        workers=workers,
+        carrying=Carrying(
+            gpus=gpus,
+            device=device,
+            dtype=dtype,
+            zero_stage=zero_stage,
+            activation_checkpointing=checkpointing,
+            micro_batch_size=micro_batch,
+            workers=workers,
+            save_steps=save_steps,
+            save_minutes=save_minutes,
+            keep=keep,
+            keep_hours=keep_hours,
+            deterministic=deterministic,
+        ),
         force=force,
     )
     raise typer.Exit(code)
@@ -170,7 +218,7 @@ def _count_samples(recipe: Recipe, roots: Roots) -> int | None:
 def _need_training_packages() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]
+    missing = [name for name in ("torch", "transformers", "accelerate", "peft", "deepspeed") if find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)")
 

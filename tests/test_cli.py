@@ -199,7 +199,10 @@ def test_missing_packages_are_named(run_cli: Cli, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in HEAVY else object())
     for verb in ("train", "parity"):
         told = run_cli(verb, "x")
-        assert told.code == 2 and "torch, transformers, accelerate, peft not installed: run `make setup`" in told.err
+        assert (
+            told.code == 2
+            and "torch, transformers, accelerate, peft, deepspeed not installed: run `make setup`" in told.err
+        )
 
 
 def _densekit(*arguments: str, options: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:

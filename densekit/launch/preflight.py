@@ -11,8 +11,6 @@ from densekit.run.hashing import file_sha256
 from densekit.run.roots import Roots
 from densekit.text.tokenizer import load_tokenizer
 
-MADE_ASSETS = "cache:tiny/"
-
 
 def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
@@ -21,14 +19,10 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
     kit makes itself (recipes with `assets`) is not there yet and not checked. Raises DataError naming the first
     problem.
     """
-
-    def ours(reference: str) -> bool:
-        return recipe.assets is not None and reference.startswith(MADE_ASSETS)
-
     models, data = recipe.models, recipe.data
-    if not ours(models.language_model):
+    if not recipe.makes(models.language_model):
         _check_model(roots.resolve(models.language_model), "models.language_model")
-    if not ours(models.vision_tower):
+    if not recipe.makes(models.vision_tower):
         tower = roots.resolve(models.vision_tower)
         _check_model(tower, "models.vision_tower")
         if not (tower / "preprocessor_config.json").is_file():
@@ -36,7 +30,7 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
                 f"models.vision_tower: {tower}/preprocessor_config.json is missing; copy it from the tower's repository"
             )
     tokenizer = models.tokenizer or models.language_model
-    if not ours(tokenizer):
+    if not recipe.makes(tokenizer):
         load_tokenizer(roots.resolve(tokenizer))
     inputs: dict[str, str] = {}
     if models.connector:
@@ -44,7 +38,7 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
         if not weights.is_file():
             raise DataError(f"models.connector: {weights} does not exist; give projector weights")
         inputs["connector"] = file_sha256(weights)
-    if not ours(data.annotations):
+    if not recipe.makes(data.annotations):
         path = roots.resolve(data.annotations)
         annotations = Annotations.load(path, require_tag=data.template == "plain")
         inputs["annotations"] = annotations.sha256
@@ -53,16 +47,16 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
                 f"{path} has {len(annotations)} entries, recipe {recipe.name} expects {data.samples}: it is not the "
                 "published file (a recipe with `samples: null` under `data` trains on it all the same)"
             )
-        if not ours(data.images):
+        if not recipe.makes(data.images):
             check_images(annotations, roots.resolve(data.images))
-    if recipe.probe and not ours(recipe.probe.questions):
+    if recipe.probe and not recipe.makes(recipe.probe.questions):
         questions = Annotations.load(roots.resolve(recipe.probe.questions))
         for sample in questions:
             if sample.image is None or len(sample.conversations) < 2:
                 raise DataError(
                     f"{questions.path}: entry {sample.index}: a held-out question needs an image and an answer"
                 )
-        if not ours(recipe.probe.images):
+        if not recipe.makes(recipe.probe.images):
             check_images(questions, roots.resolve(recipe.probe.images))
     return inputs
 

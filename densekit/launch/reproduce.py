@@ -1,6 +1,8 @@
 """`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from filelock import FileLock, Timeout
 from densekit.errors import UsageError
 from densekit.launch.local import launch
 from densekit.launch.preflight import preflight
+from densekit.plan.certificates import cached_certificate
 from densekit.plan.execution import Plan, make_plan
+from densekit.plan.precision import Device, Dtype, ZeroStage
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.run.hashing import json_sha256
@@ -61,57 +65,117 @@ def _field(recipe: Recipe, dotted: str) -> object:
     return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Carrying:
+    """How a run is carried out, as asked for on the command line; None takes the plan's default."""
+
+    gpus: int = 1
+    device: Device = "cpu"
+    dtype: Dtype | None = None
+    zero_stage: ZeroStage | None = None
+    activation_checkpointing: bool | None = None
+    micro_batch_size: int | None = None
+    workers: int = 0
+    save_steps: int | None = None
+    save_minutes: float = 15.0
+    """Minutes between checkpoints; 0 saves by steps alone."""
+    keep: int = 2
+    keep_hours: float = 0.0
+    deterministic: bool = False
+
+    def plan(self, recipe: Recipe, roots: Roots) -> Plan:
+        """The plan of one recipe. Raises UsageError for what cannot work."""
+        for name, value, least in (
+            ("--save-steps", self.save_steps, 1),
+            ("--save-minutes", self.save_minutes, 0),
+            ("--keep", self.keep, 1),
+            ("--keep-hours", self.keep_hours, 0),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{name} {value}: at least {least}")
+        return make_plan(
+            recipe,
+            gpus=self.gpus,
+            device=self.device,
+            dtype=self.dtype,
+            zero_stage=self.zero_stage,
+            activation_checkpointing=self.activation_checkpointing,
+            micro_batch_size=self.micro_batch_size,
+            workers=self.workers,
+            certificate=cached_certificate(recipe, roots),
+        )
+
+    def execution(self, plan: Plan, roots: Roots, previous: RunDir | None) -> dict[str, Any]:
+        """What execution.json holds."""
+        planned = plan.as_json()
+        return {name: planned[name] for name in PLANNED} | {
+            "deterministic": self.deterministic,
+            "checkpoints": {
+                "every_steps": self.save_steps,
+                "every_minutes": self.save_minutes or None,
+                "keep": self.keep,
+                "keep_hours": self.keep_hours,
+            },
+            "roots": roots.as_json(),
+            "starts_from": str(previous.path.resolve()) if previous else None,
+        }
+
+
+PLANNED = (
+    "device", "gpus", "micro_batch_size", "micro_batches", "attention", "dtype", "zero_stage", "checkpointing",
+    "certificate_sha256", "workers", "threads",
+)  # fmt: skip
+
+
 def reproduce(
     name: str,
     *,
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    gpus: int,
-    micro_batch_size: int | None,
-    workers: int = 0,
-    force: bool,
+    carrying: Carrying,
+    force: bool = False,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is made.
     """
     chain = load_chain(name, overrides)
-    plans = [make_plan(recipe, gpus=gpus, micro_batch_size=micro_batch_size, workers=workers) for recipe in chain]
+    plans = [carrying.plan(recipe, roots) for recipe in chain]
     previous: RunDir | None = None
     for recipe, plan, math in zip(chain, plans, chain_math(chain, roots), strict=True):
         run = open_run(runs_dir, math)
-        try:
-            with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
-                if force and recipe is chain[-1] and run.status["attempt"]:
-                    print(f"{recipe.name}: the earlier run is now {set_aside(run)}")
-                    run = open_run(runs_dir, math)
-                code = _train(run, recipe, plan, roots, previous)
-        except Timeout:
-            raise UsageError(f"{run.path} is being trained by another densekit; wait for it or stop it") from None
+        with locked(run):
+            if force and recipe is chain[-1] and run.status["attempt"]:
+                print(f"{recipe.name}: the earlier run is now {set_aside(run)}")
+                run = open_run(runs_dir, math)
+            if run.complete:
+                print(f"{recipe.name}: already complete in {run.path} (--force trains it anew)")
+                code = 0
+            else:
+                code = start(run, carrying.execution(plan, roots, previous))
         if code != 0:
             return code
         previous = run
     return 0
 
 
-def _train(run: RunDir, recipe: Recipe, plan: Plan, roots: Roots, previous: RunDir | None) -> int:
-    if run.complete:
-        print(f"{recipe.name}: already complete in {run.path} (--force trains it anew)")
-        return 0
-    print(f"{recipe.name}: training in {run.path} on {plan.gpus} CPU process(es)", flush=True)
-    run.new_attempt(
-        {
-            "device": "cpu",
-            "gpus": plan.gpus,
-            "micro_batch_size": plan.micro_batch_size,
-            "micro_batches": plan.micro_batches,
-            "attention": plan.attention,
-            "dtype": plan.dtype,
-            "workers": plan.workers,
-            "threads": plan.threads,
-            "roots": roots.as_json(),
-            "starts_from": str(previous.path.resolve()) if previous else None,
-        }
-    )
-    return launch(run, processes=plan.gpus, threads=plan.threads)
+@contextmanager
+def locked(run: RunDir) -> Iterator[None]:
+    """Keep other drivers away from a run inside the block; UsageError when one is at it."""
+    try:
+        with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise UsageError(f"{run.path} is being trained by another densekit; wait for it or stop it") from None
+
+
+def start(run: RunDir, execution: dict[str, Any]) -> int:
+    """Open the next attempt of a run and train it; returns an exit code."""
+    name, stage = run.math["recipe"]["name"], execution["zero_stage"]
+    engine = f"ZeRO-{stage}" if stage else "DDP" if execution["gpus"] > 1 else "no sharding"
+    kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
+    print(f"{name}: training in {run.path} on {execution['gpus']} {kind} ({engine}, {execution['dtype']})", flush=True)
+    run.new_attempt(execution)
+    distributed = execution["gpus"] > 1 or stage > 0
+    return launch(run, processes=execution["gpus"], threads=execution["threads"], distributed=distributed)

@@ -21,8 +21,9 @@ from densekit.run.roots import Roots
 from densekit.text.encode import SampleEncoder
 from densekit.text.lengths import modality_length
 from densekit.text.tokenizer import load_tokenizer
-from densekit.train.accelerators import make_accelerator
+from densekit.train.accelerators import Execution, make_accelerator
 from densekit.train.build import load_base, prepare
+from densekit.train.engine import make_engine
 from densekit.train.images import ImageProcessor, normalise
 from densekit.train.loop import Trainer
 from densekit.train.samples import SampleReader, StepDataset
@@ -168,19 +169,20 @@ def make_trainer(
     dataset = StepDataset(
         reader,
         steps,
-        num_groups=len(steps[0].groups),
         loss_semantics="faithful",
         rank=0,
         world_size=1,
         micro_batch_size=max(len(group) for group in steps[0].groups),
     )
-    accelerator = make_accelerator("cpu")
-    return Trainer(model, dataset, recipe["optimizer"], accelerator, lookup_table=reader.processor.lookup_table())
+    execution = Execution()
+    engine = make_engine(model, recipe["optimizer"], make_accelerator(execution), execution)
+    table = reader.processor.lookup_table()
+    return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
 
 
 def single_step(samples: int) -> list[Step]:
     """One step whose only group is the whole recorded batch."""
-    return [Step(index=0, groups=[np.arange(samples)])]
+    return [Step(index=0, groups=[np.arange(samples)], num_groups=1)]
 
 
 def official_name(name: str) -> str:
@@ -197,17 +199,18 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
 
 def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
     """Float pixels [1, 3, S, S] of a sample as the official batch holds them: zeros for a text-only one."""
-    raw = reader.pixels(index)
-    if raw is None:
+    image = reader.image(index)
+    if image is None:
         return torch.zeros(1, 3, reader.processor.size, reader.processor.size)
-    return normalise(torch.from_numpy(raw)[None], reader.processor.lookup_table())
+    return normalise(torch.from_numpy(image.pixels)[None], reader.processor.lookup_table())
 
 
 @torch.no_grad()
 def run_everywhere(model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Embeddings [T, H] and float64 logits [T, V] at every position of a row, not only the supervised ones."""
-    names = ("input_ids", "image_slots", "feature_index", "pixel_values")
-    embeddings = model.embed_row(**{name: inputs[name] for name in names})
+    names = ("input_ids", "image_slots", "feature_index")
+    features = model.encode_images(inputs["pixel_values"])
+    embeddings = model.connected().embed_row(**{name: inputs[name] for name in names}, dense_features=features)
     everywhere = torch.arange(len(inputs["input_ids"]))
     output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
     return embeddings, output.logits.double()

@@ -56,7 +56,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     model = recording.model({f"connector.{name}": value for name, value in projector.items()})
     reader = recording.reader(root / "data" / "stage2_batch.json", model)
     chosen = _chosen_samples(reader, arrays["input_ids"])
-    trainer = make_trainer(model, reader, [Step(index=0, groups=[np.array(chosen)])], recording.recipe)
+    trainer = make_trainer(model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.recipe)
     (row,) = (batch := next(trainer.batches())).rows
     inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
     loss = trainer.accumulate(batch).item()

@@ -1,8 +1,6 @@
 """One recorded stage: the golden batch (tokens, pixels, features, logits, loss, gradients) and the 20-step curve."""
 
 import itertools
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +215,12 @@ def _check_token_losses(
 def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantities) -> None:
     """The optimiser's settings, and how many parameters fall under each rate with and without weight decay."""
     for recorded in record["param_groups"]:
-        for group in trainer.optimizer.param_groups:
+        for group in trainer.engine.optimizer.param_groups:
             quantities.close("optimizer", group["weight_decay"], recorded["weight_decay"], 0.0)
             quantities.close("optimizer", group["betas"], recorded["betas"], 0.0)
             quantities.close("optimizer", group["eps"], recorded["eps"], 0.0)
     counts: dict[tuple[float, bool], list[int]] = {}
-    for parameter, rate, decay in trainable(trainer.model, trainer.settings):
+    for parameter, rate, decay in trainable(trainer.engine.model, trainer.settings):
         count = counts.setdefault((rate, decay), [0, 0])
         count[0] += 1
         count[1] += parameter.numel()
@@ -240,10 +238,10 @@ def check_curve(recording: Recording, model: Any, reader: SampleReader, quantiti
     if "order" in record:
         quantities.exact("order", ids, record["order"])
     trainer = make_trainer(model, reader, steps, recording.recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        metrics = Path(folder) / "metrics.jsonl"
-        trainer.train(metrics, label="parity", quiet=True)
-        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = []
+    for batch in trainer.batches():
+        trainer.check_feed(batch)
+        lines.append(trainer.step(batch))
     for line, step in zip(lines, record["steps"], strict=True):
         quantities.close("curve_loss", line["loss"], step["loss"], CURVE)
         quantities.relative("curve_grad_norm", line["grad_norm"], step["grad_norm_preclip"], GRAD_NORM)
@@ -264,7 +262,7 @@ def _check_log(
 ) -> None:
     rounds = -(-len(reader.samples) // trainer.dataset.steps[0].groups[0].size)
     base = trainer.settings["learning_rate"]
-    own = {group["base_lr"] for group in trainer.optimizer.param_groups}
+    own = {group["base_lr"] for group in trainer.engine.optimizer.param_groups}
     for line, step in zip(lines, record["steps"], strict=True):
         ours = sorted({rate * line["lr"] / base for rate in own})
         quantities.close("curve_lr", ours, sorted(set(step["lr"])), 1e-12)

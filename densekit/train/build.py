@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from densekit.errors import DataError
@@ -12,7 +13,9 @@ from densekit.model.loading import initial_connector, load_parts, read_weights, 
 from densekit.model.modeling import DenseConnectorForConditionalGeneration
 from densekit.run.layout import CONNECTOR_FILE, INIT_FILE, RunDir
 from densekit.run.roots import Roots
-from densekit.train.lora import add_lora, initial_lora, load_lora, save_lora
+from densekit.train.accelerators import Execution
+from densekit.train.engine import Engine
+from densekit.train.lora import adapter_parameter, add_lora, initial_lora, load_lora, save_lora
 
 TOKENIZER_FILES = (
     "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -20,11 +23,29 @@ TOKENIZER_FILES = (
 Model = DenseConnectorForConditionalGeneration
 
 
-def load_base(recipe: dict[str, Any], roots: Roots) -> Model:
-    """The pretrained parts a recipe names, with LoRA adapters in place when it has any; projector on meta."""
+def load_base(
+    recipe: dict[str, Any], roots: Roots, execution: Execution | None = None, accelerator: Accelerator | None = None
+) -> Model:
+    """The pretrained parts a recipe names, with LoRA adapters in place when it has any; projector on meta.
+
+    fp32, or what `execution` asks for. Under ZeRO-3 each rank keeps its slice of the language model while loading.
+    """
     models = recipe["models"]
+    execution = execution or Execution()
+    # Weights that one rank trains whole are its fp32 masters; ZeRO makes masters of its own.
+    masters = execution.zero_stage == 0 and recipe["stage"] == 2 and not recipe["lora"]
+    context = None
+    if execution.zero_stage == 3:
+        from densekit.train.zero import partitioned_loading
+
+        assert accelerator is not None
+        context = partitioned_loading(accelerator)
     model = load_parts(
-        roots.resolve(models["language_model"]), roots.resolve(models["vision_tower"]), recipe["connector"]
+        roots.resolve(models["language_model"]),
+        roots.resolve(models["vision_tower"]),
+        recipe["connector"],
+        dtype=torch.float32 if masters else execution.torch_dtype,
+        language_model_context=context,
     )
     if recipe["lora"]:
         add_lora(model, recipe["lora"])
@@ -70,12 +91,20 @@ def set_trainable(model: Model, recipe: dict[str, Any]) -> None:
         model.language_model.requires_grad_(recipe["stage"] == 2)
 
 
-def build(run: RunDir, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None, *, write: bool) -> Model:
-    """The model of a run at step 0; its drawn weights are written to (`write`) and read from init.safetensors."""
-    model = load_base(recipe, roots)
+def build(
+    run: RunDir,
+    recipe: dict[str, Any],
+    roots: Roots,
+    stage1: RunDir | None,
+    execution: Execution,
+    accelerator: Accelerator,
+) -> Model:
+    """The model of a run at step 0: rank 0 writes the drawn weights to init.safetensors, every rank reads them."""
+    model = load_base(recipe, roots, execution, accelerator)
     path = run.path / INIT_FILE
-    if write:
+    if accelerator.is_main_process:
         save_weights(draw_init(model, recipe, roots, stage1), path)
+    accelerator.wait_for_everyone()
     return prepare(model, recipe, read_weights(path))
 
 
@@ -86,20 +115,60 @@ def prepare(model: Model, recipe: dict[str, Any], init: dict[str, Tensor]) -> Mo
     return model.train()
 
 
-def save_results(model: Model, run: RunDir, recipe: dict[str, Any], tokenizer: Path) -> list[Path]:
-    """Write what was trained: connector.safetensors, and model/ (full, with its tokenizer) or lora/ in stage 2."""
-    save_weights(model.projector.state_dict(), run.path / CONNECTOR_FILE)
+def init_by_parameter(init: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`connector.*` and `lora.*` weights under the names of the parameters they start."""
+    renamed = {}
+    for name, value in init.items():
+        part, _, rest = name.partition(".")
+        renamed[f"projector.{rest}" if part == "connector" else f"language_model.{adapter_parameter(rest)}"] = value
+    return renamed
+
+
+def save_results(engine: Engine, run: RunDir, recipe: dict[str, Any], tokenizer: Path) -> list[Path]:
+    """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer) or lora/ in stage 2.
+
+    Every rank must call it; rank 0 writes. Returns the files.
+    """
+    trained = {
+        name: engine.full_weight(name) for name in engine.trainable if name.startswith("projector.") or recipe["lora"]
+    }
+    full = recipe["stage"] == 2 and not recipe["lora"]
+    language_model = engine.language_model_weights() if full else {}
+    if engine.rank != 0:
+        return []
+    connector = {name.removeprefix("projector."): w for name, w in trained.items() if name.startswith("projector.")}
+    save_weights(connector, run.path / CONNECTOR_FILE)
     written = [run.path / CONNECTOR_FILE]
     if recipe["lora"]:
-        save_lora(model, recipe["lora"], run.path / "lora")
+        adapters = {
+            name.removeprefix("language_model."): weight
+            for name, weight in trained.items()
+            if name.startswith("language_model.")
+        }
+        save_lora(engine.model, adapters, recipe["lora"], run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
-    elif recipe["stage"] == 2:
-        model.save_pretrained(run.path / "model")
+    elif full:
+        _save_model(engine, connector, language_model, run.path / "model")
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
         written += sorted((run.path / "model").iterdir())
     return written
+
+
+def _save_model(engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path) -> None:
+    """The whole model in transformers' format, in the type it was trained in."""
+    parts = {
+        "vision_tower": engine.model.vision_tower.state_dict(),
+        "projector": connector,
+        "language_model": language_model,
+    }
+    weights = {
+        f"{part}.{name}": value.to("cpu", engine.execution.torch_dtype) if value.is_floating_point() else value.cpu()
+        for part, values in parts.items()
+        for name, value in values.items()
+    }
+    engine.model.save_pretrained(folder, state_dict=weights)
 
 
 def load_trained(run: RunDir, roots: Roots) -> Model:

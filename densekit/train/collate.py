@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
-from densekit.train.images import normalise
+from densekit.train.images import ReadImage, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,11 @@ class PackedRow:
     """int64 [K]."""
     weights: Tensor
     """float32 [K] loss weight of each target."""
+    positions: tuple[int, ...]
+    """Place of each sample in its optimiser step, in official order."""
     sample_ids: tuple[str, ...]
+    image_digests: tuple[str | None, ...]
+    """Of each sample: 16 hex digits of the hash of the image file's bytes as read; None for text only."""
 
     def model_inputs(self, device: torch.device, table: Tensor) -> dict[str, Tensor]:
         """Arguments of the model's forward on `device`; pixels go through the lookup table there.
@@ -54,9 +58,10 @@ class PackedRow:
 
 def pack_row(
     sequences: Sequence[ModelSequence],
-    pixels: Sequence[np.ndarray | None],
+    images: Sequence[ReadImage | None],
     weights: Sequence[float],
     *,
+    positions: Sequence[int],
     sample_ids: Sequence[str],
     image_tokens: int,
     image_size: int,
@@ -67,15 +72,15 @@ def pack_row(
     module.
     """
     input_ids = [np.zeros(0, dtype=np.int64)]
-    positions, slots, features, supervised, targets, token_weights = [], [], [], [], [], []
+    position_ids, slots, features, supervised, targets, token_weights = [], [], [], [], [], []
     boundaries = [0]
-    images = [image for image in pixels if image is not None]
+    pixels = [image.pixels for image in images if image is not None]
     image_number = 0
-    for sequence, image, weight in zip(sequences, pixels, weights, strict=True):
+    for sequence, image, weight in zip(sequences, images, weights, strict=True):
         start, length = boundaries[-1], len(sequence.input_ids)
         is_slot = sequence.input_ids == IMAGE_TOKEN_ID
         input_ids.append(np.where(is_slot, 0, sequence.input_ids))
-        positions.append(np.arange(length))
+        position_ids.append(np.arange(length))
         slots.append(start + np.flatnonzero(is_slot))
         features.append(image_number * image_tokens + sequence.feature_index)
         image_number += image is not None
@@ -85,15 +90,15 @@ def pack_row(
         token_weights.append(np.full(len(kept), weight))
         boundaries.append(start + length)
     if boundaries[-1] == 0:
-        input_ids, positions, boundaries = (
+        input_ids, position_ids, boundaries = (
             [np.zeros(1, dtype=np.int64)],
             [np.zeros(1, dtype=np.int64)],
             [0, 1],
         )
-    pixel_array = np.stack(images) if images else np.zeros((0, 3, image_size, image_size), dtype=np.uint8)
+    pixel_array = np.stack(pixels) if pixels else np.zeros((0, 3, image_size, image_size), dtype=np.uint8)
     return PackedRow(
         input_ids=_int64(input_ids),
-        position_ids=_int64(positions),
+        position_ids=_int64(position_ids),
         cu_seq_lens=torch.tensor(boundaries, dtype=torch.int32),
         pixels=torch.from_numpy(pixel_array),
         image_slots=_int64(slots),
@@ -101,7 +106,9 @@ def pack_row(
         supervised=_int64(supervised),
         targets=_int64(targets),
         weights=torch.from_numpy(np.concatenate([*token_weights, np.zeros(0)])).float(),
+        positions=tuple(positions),
         sample_ids=tuple(sample_ids),
+        image_digests=tuple(image.digest if image is not None else None for image in images),
     )
 
 

@@ -1,5 +1,7 @@
 """Pixels: an image file to uint8 in a worker, uint8 to normalised float on the device."""
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +9,22 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from densekit.errors import DataError
 
 AspectRatio = Literal["square", "pad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadImage:
+    """One image as the trainer read it."""
+
+    pixels: np.ndarray
+    """uint8 [3, S, S]."""
+    digest: str
+    """First 16 hex digits of the SHA-256 of the file's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +105,23 @@ def normalise(pixels: Tensor, table: Tensor) -> Tensor:
     return torch.stack(channels, dim=1)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file fully; DataError naming it when it is missing or damaged."""
+def read_image(path: Path) -> tuple[Image.Image, str]:
+    """Decode an image file fully; returns it with the first 16 hex digits of the SHA-256 of the bytes read.
+
+    Raises DataError naming the file when it is missing or damaged.
+    """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB"), hashlib.sha256(data).hexdigest()[:16]
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist") from None
+    except UnidentifiedImageError:  # its own text would name the buffer, not the file
+        raise DataError(f"image {path} cannot be decoded (not an image); replace it or remove its entry") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"image {path} cannot be decoded ({error}); replace it or remove its entry") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image alone; errors as read_image."""
+    return read_image(path)[0]

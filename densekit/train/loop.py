@@ -1,26 +1,29 @@
 """The training loop: one optimiser step is one global batch, whatever ranks and micro-batches carry it out."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, TextIO
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from densekit.errors import DataError, DensekitError
+from densekit.model.loading import named_seed
 from densekit.run.progress import Progress
-from densekit.train.optim import gradient_norm, learning_rate_factor, make_optimizer, set_learning_rate
+from densekit.run.records import Records
+from densekit.text.encode import Semantics
+from densekit.train.engine import Engine
+from densekit.train.feed import STOP, Feed, gather_feed
+from densekit.train.optim import learning_rate_factor
 from densekit.train.samples import StepBatch, StepDataset
 
 MASKED_LIMIT = 0.1
 MASKED_FROM_SAMPLES = 128
+OVERFLOW_LIMIT = 12
+"""Overflows in a row that end a run: from a loss scale of 65536 that is 32, and no gradient is that large."""
 
 
 @dataclass(kw_only=True)
@@ -33,89 +36,147 @@ class Summary:
     supervised_tokens: int = 0
     masked_samples: int = 0
     empty_groups: int = 0
+    overflows: int = 0
+    skipped_steps: int = 0
+    """Steps whose batch was consumed without changing a weight (fp16 overflow under faithful semantics)."""
     notes: dict[str, int] = field(default_factory=dict)
     first_loss: float | None = None
     last_loss: float | None = None
     seconds: float = 0.0
 
 
+class Saver(Protocol):
+    """What decides about checkpoints and stopping, and writes them."""
+
+    def flags(self, step: int) -> int:
+        """STOP and SAVE bits of this rank before optimiser step `step` (from 0)."""
+        ...
+
+    def save(self, trainer: "Trainer", step: int, records: Records | None) -> None:
+        """Write a checkpoint of the state after `step` steps; every rank calls it."""
+        ...
+
+    def stop(self, step: int) -> None:
+        """Raise what ends a run that was asked to stop."""
+        ...
+
+
 class Trainer:
-    """Trains a model's trainable parameters over the steps of a StepDataset.
+    """Trains over the steps of a StepDataset.
 
     `settings` is the recipe's `optimizer` section. Ranks and micro-batches sum: every row carries its own token
     weights, so gradients add up to the gradient of the reference loss (docs/architecture.md, "Why sums").
+    `seed` names the draws of dropout. `overflow`: what an fp16 overflow does to its batch (ledger L2).
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        engine: Engine,
         dataset: StepDataset,
         settings: dict[str, Any],
-        accelerator: Accelerator,
         *,
         lookup_table: Tensor,
+        seed: int,
+        overflow: Semantics = "faithful",
         workers: int = 0,
     ) -> None:
-        self.model, self.dataset, self.settings, self.accelerator = model, dataset, settings, accelerator
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(model, settings)
-        self.lookup_table = lookup_table.to(accelerator.device)
-        self.workers = workers
+        self.engine, self.dataset, self.settings = engine, dataset, settings
+        self.lookup_table = lookup_table.to(engine.device)
+        self.seed, self.overflow, self.workers = seed, overflow, workers
+        self.summary = Summary()
+        self.updates = 0
+        self.overflows_in_a_row = 0
 
-    def batches(self) -> Iterator[StepBatch]:
-        """This rank's batches, one per optimiser step; a data error of a worker is raised here."""
-        loader = DataLoader(self.dataset, batch_size=None, shuffle=False, num_workers=self.workers)
-        for batch in loader:
+    def batches(self, start: int = 0) -> Iterator[StepBatch]:
+        """This rank's batches from step `start` on; a data error of a worker is raised here."""
+        rest = Subset(self.dataset, range(start, len(self.dataset)))
+        for batch in DataLoader(rest, batch_size=None, shuffle=False, num_workers=self.workers):
             if isinstance(batch, DensekitError):
                 raise batch
             yield batch
 
-    def train(self, metrics: Path, *, label: str, log: TextIO | None = None, quiet: bool = False) -> Summary:
-        """Run every step; write one JSON line per step to `metrics` and progress to `log`.
+    def train(
+        self,
+        records: Records | None = None,
+        *,
+        label: str,
+        start: int = 0,
+        saver: Saver | None = None,
+        log: TextIO | None = None,
+        quiet: bool = False,
+    ) -> Summary:
+        """Run every step from `start` on; write one line per step to `records` (rank 0) and progress to `log`.
 
-        Raises DataError when a sample cannot be read or the loss stops being finite.
+        Raises DataError when a sample cannot be read or the loss stops being finite, RuntimeError when the ranks fed
+        something else than the order asks for.
         """
-        main = self.accelerator.is_main_process
-        progress = Progress(label, len(self.dataset), log=log, enabled=main and not quiet)
-        summary = Summary()
-        started = time.monotonic()
-        with (metrics if main else Path(os.devnull)).open("w", encoding="utf-8") as file:
-            for batch in self.batches():
-                begun = time.monotonic()
-                record = self.step(batch)
-                record["seconds"] = round(time.monotonic() - begun, 4)
-                _account(summary, batch, record)
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                progress.update(batch.index + 1, loss=record["loss"], lr=record["lr"])
-                check_masked(summary)
-        summary.seconds = round(time.monotonic() - started, 2)
-        return summary
+        progress = Progress(label, len(self.dataset), log=log, enabled=self.engine.rank == 0 and not quiet)
+        before, started = self.summary.seconds, time.monotonic()
+        for batch in self.batches(start):
+            begun = time.monotonic()
+            feed = self.check_feed(batch, saver.flags(batch.index) if saver else 0)
+            if saver and feed.flags:
+                self.summary.seconds = round(before + begun - started, 2)
+                saver.save(self, batch.index, records)
+                if feed.flags & STOP:
+                    saver.stop(batch.index)
+            record = self.step(batch)
+            record["seconds"] = round(time.monotonic() - begun, 4)
+            self._account(batch, record)
+            if records is not None:
+                records.append(record, feed.samples, feed.images)
+            progress.update(batch.index + 1, loss=record["loss"], lr=record["lr"])
+            check_masked(self.summary)
+        self.summary.seconds = round(before + time.monotonic() - started, 2)
+        return self.summary
+
+    def check_feed(self, batch: StepBatch, flags: int = 0) -> Feed:
+        """Gather what all ranks are about to feed and compare it with the order; RuntimeError if they part."""
+        feed = gather_feed(
+            batch.rows,
+            flags=flags,
+            world_size=self.engine.world_size,
+            device=self.engine.device,
+            step_size=batch.samples,
+        )
+        wanted = self.dataset.sample_ids(batch.index)
+        if feed.samples != wanted:
+            raise RuntimeError(f"step {batch.index + 1} fed samples {feed.samples}, the order asks for {wanted}")
+        return feed
 
     def step(self, batch: StepBatch) -> dict[str, Any]:
         """One optimiser step; returns its metrics (`grad_norm` is the norm before clipping).
 
-        Raises DataError, before any weight changes, when the loss is not a finite number.
+        Raises DataError, before any weight changes, when the loss is not a finite number (in fp16: when gradients
+        overflow too often in a row).
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.accumulate(batch)
-        if not math.isfinite(loss.item()):
-            raise DataError(
-                f"loss is {loss.item()} at step {batch.index + 1}: training diverged; "
-                "lower optimizer.learning_rate or set optimizer.max_grad_norm"
-            )
-        norm = gradient_norm(self.parameters)
-        limit = self.settings["max_grad_norm"]
-        if limit is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
-        factor = learning_rate_factor(batch.index, steps=len(self.dataset), warmup_ratio=self.settings["warmup_ratio"])
-        set_learning_rate(self.optimizer, factor)
-        self.optimizer.step()
+        overflows = 0
+        factor = learning_rate_factor(self.updates, steps=len(self.dataset), warmup_ratio=self.settings["warmup_ratio"])
+        while True:
+            loss = self.accumulate(batch).item()
+            if not math.isfinite(loss) and self.engine.execution.dtype != "fp16":
+                raise DataError(
+                    f"loss is {loss} at step {batch.index + 1}: training diverged; "
+                    "lower optimizer.learning_rate or set optimizer.max_grad_norm"
+                )
+            update = self.engine.update(factor)
+            overflows += update.overflow
+            self.overflows_in_a_row = self.overflows_in_a_row + 1 if update.overflow else 0
+            if self.overflows_in_a_row >= OVERFLOW_LIMIT:
+                raise DataError(
+                    f"fp16 gradients overflowed {self.overflows_in_a_row} times in a row at step {batch.index + 1}: "
+                    "training diverged, or this model needs bf16 or fp32 (--dtype)"
+                )
+            if not update.overflow or self.overflow == "faithful":
+                break
+        self.updates += not update.overflow
         return {
             "step": batch.index + 1,
-            "loss": loss.item(),
+            "loss": loss if math.isfinite(loss) else None,
             "lr": self.settings["learning_rate"] * factor,
-            "grad_norm": norm.item(),
+            "grad_norm": update.grad_norm,
+            "updated": not update.overflow,
+            "overflows": overflows,
             "samples": batch.samples,
             "tokens": batch.tokens,
             "supervised_tokens": batch.supervised_tokens,
@@ -124,18 +185,30 @@ class Trainer:
 
     def accumulate(self, batch: StepBatch) -> Tensor:
         """Forward and backward over this rank's rows; gradients and loss summed over rows and ranks."""
-        self.dataset.check_ids(batch)
-        loss = torch.zeros((), device=self.accelerator.device)
-        for row in batch.rows:
-            output = self.model(**row.model_inputs(self.accelerator.device, self.lookup_table))
-            self.accelerator.backward(output.loss)
-            loss += output.loss.detach()
-        if self.accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
-            loss = self.accelerator.reduce(loss, reduction="sum")
-        return loss
+        loss = torch.zeros((), device=self.engine.device)
+        for number, row in enumerate(batch.rows):
+            # Named after the step and the row's first sample, so that a resumed run draws the same masks.
+            place = row.positions[0] if row.positions else "idle"
+            torch.manual_seed(named_seed(self.seed, f"dropout:{batch.index}:{place}"))
+            inputs = row.model_inputs(self.engine.device, self.lookup_table)
+            loss += self.engine.forward_backward(inputs, last=number == len(batch.rows) - 1)
+        return self.engine.accelerator.reduce(loss, reduction="sum")
+
+    def _account(self, batch: StepBatch, record: dict[str, Any]) -> None:
+        total = self.summary
+        total.steps += 1
+        for name in ("samples", "tokens", "supervised_tokens", "masked_samples", "empty_groups"):
+            setattr(total, name, getattr(total, name) + getattr(batch, name))
+        total.overflows += record["overflows"]
+        total.skipped_steps += not record["updated"]
+        for note, count in batch.notes.items():
+            total.notes[note] = total.notes.get(note, 0) + count
+        total.first_loss = record["loss"] if total.steps == 1 else total.first_loss
+        total.last_loss = record["loss"]
+
+    def summary_json(self) -> dict[str, Any]:
+        """The totals as plain values."""
+        return asdict(self.summary)
 
 
 def check_masked(summary: Summary) -> None:
@@ -146,16 +219,3 @@ def check_masked(summary: Summary) -> None:
             f"({summary.notes}); the limit is {MASKED_LIMIT:.0%}. If the notes say masked_mismatch, the official "
             "label counting does not fit this tokenizer: set `ledger: {L1: fixed}`; if truncated, raise data.max_length"
         )
-
-
-def _account(summary: Summary, batch: StepBatch, record: dict[str, Any]) -> None:
-    summary.steps += 1
-    summary.samples += batch.samples
-    summary.tokens += batch.tokens
-    summary.supervised_tokens += batch.supervised_tokens
-    summary.masked_samples += batch.masked_samples
-    summary.empty_groups += batch.empty_groups
-    for note, count in batch.notes.items():
-        summary.notes[note] = summary.notes.get(note, 0) + count
-    summary.first_loss = record["loss"] if summary.first_loss is None else summary.first_loss
-    summary.last_loss = record["loss"]

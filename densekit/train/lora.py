@@ -72,10 +72,26 @@ def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, 
     set_peft_model_state_dict(model.language_model, renamed)
 
 
-def save_lora(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any], folder: Path) -> None:
-    """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors."""
+def adapter_parameter(name: str) -> str:
+    """peft's name of a saved adapter weight -> the parameter of the language model that holds it."""
+    return name.removeprefix(PREFIX).replace(".weight", ".default.weight")
+
+
+def saved_name(parameter: str) -> str:
+    """Inverse of adapter_parameter."""
+    return PREFIX + parameter.replace(".default.", ".")
+
+
+def save_lora(
+    model: DenseConnectorForConditionalGeneration, weights: dict[str, Tensor], settings: dict[str, Any], folder: Path
+) -> None:
+    """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors.
+
+    `weights`: the adapters by parameter name in the language model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = lora_config(model, settings).to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / "adapter_config.json", {k: getattr(v, "value", v) for k, v in config.items()})
-    save_weights(lora_weights(model), folder / "adapter_model.safetensors")
+    named = {saved_name(name): value for name, value in weights.items()}
+    save_weights(named, folder / "adapter_model.safetensors")

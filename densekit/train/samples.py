@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from torch.utils.data import Dataset
 
-from densekit.batching.micro import MicroBatch, split_step
+from densekit.batching.micro import split_step
 from densekit.batching.steps import Step
 from densekit.batching.weights import token_weights
 from densekit.datasets.annotations import Sample
@@ -17,7 +16,7 @@ from densekit.errors import DataError, DensekitError
 from densekit.text.encode import IGNORE_INDEX, EncodedSample, Semantics
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.train.collate import PackedRow, pack_row
-from densekit.train.images import ImageProcessor, open_image
+from densekit.train.images import ImageProcessor, ReadImage, read_image
 
 
 class Encoder(Protocol):
@@ -62,13 +61,14 @@ class SampleReader:
         )
         return sequence, encoded
 
-    def pixels(self, index: int) -> np.ndarray | None:
-        """uint8 [3, S, S] of the sample's image, None for a text-only sample; DataError names the sample."""
+    def image(self, index: int) -> ReadImage | None:
+        """The sample's image, None for a text-only sample; DataError names the sample."""
         sample = self.samples[index]
         if sample.image is None:
             return None
         try:
-            return self.processor(open_image(self.image_folder / sample.image))
+            image, digest = read_image(self.image_folder / sample.image)
+            return ReadImage(pixels=self.processor(image), digest=digest)
         except DataError as error:
             raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
 
@@ -103,18 +103,12 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         reader: SampleReader,
         steps: Sequence[Step],
         *,
-        num_groups: int,
         loss_semantics: Semantics,
         rank: int,
         world_size: int,
         micro_batch_size: int,
     ) -> None:
-        self.reader, self.steps, self.num_groups, self.loss_semantics = (
-            reader,
-            steps,
-            num_groups,
-            loss_semantics,
-        )
+        self.reader, self.steps, self.loss_semantics = reader, steps, loss_semantics
         self.rank, self.world_size, self.micro_batch_size = rank, world_size, micro_batch_size
 
     def __len__(self) -> int:
@@ -126,51 +120,42 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         except DensekitError as error:
             return error
 
-    def check_ids(self, batch: StepBatch) -> None:
-        """Compare the ids that travelled with the rows with those the order asks of this rank; RuntimeError if not."""
-        step = self.steps[batch.index]
-        wanted = [self.reader.samples[sample].sample_id for micro in self._micro_batches(step) for sample, _ in micro]
-        fed = [sample_id for row in batch.rows for sample_id in row.sample_ids]
-        if fed != wanted:
-            raise RuntimeError(f"step {batch.index + 1} fed samples {fed}, the order asks for {wanted}")
-
-    def _micro_batches(self, step: Step) -> list[MicroBatch]:
-        return split_step(step, world_size=self.world_size, micro_batch_size=self.micro_batch_size)[self.rank]
+    def sample_ids(self, index: int) -> list[str]:
+        """The ids that step `index` has to feed, in official order, over all ranks."""
+        return [self.reader.samples[sample].sample_id for sample, _ in self.steps[index].samples]
 
     def _read(self, step: Step) -> StepBatch:
-        # Every rank reads the text of the whole step: weights depend on all its supervised tokens.
-        placed = _placed(step)
-        read = {sample: self.reader.sequence(sample) for sample, _ in placed}
-        sequences = {sample: sequence for sample, (sequence, _) in read.items()}
-        counts = [supervised_count(sequences[sample]) for sample, _ in placed]
+        # Every rank reads the text of the whole step: weights and balance depend on all its tokens.
+        read = {sample: self.reader.sequence(sample) for sample, _ in step.samples}
+        sequences = [read[sample][0] for sample, _ in step.samples]
+        counts = [supervised_count(sequence) for sequence in sequences]
         weights = token_weights(
             counts,
-            [number for _, number in placed],
-            num_groups=self.num_groups,
+            [number for _, number in step.samples],
+            num_groups=step.num_groups,
             semantics=self.loss_semantics,
         )
-        weight_of = {place: float(weight) for place, weight in zip(placed, weights.per_sample, strict=True)}
+        lengths = [len(sequence.input_ids) for sequence in sequences]
+        split = split_step(lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size)
         return StepBatch(
             index=step.index,
-            rows=[
-                pack_row(
-                    [sequences[sample] for sample, _ in micro],
-                    [self.reader.pixels(sample) for sample, _ in micro],
-                    [weight_of[place] for place in micro],
-                    sample_ids=[self.reader.samples[sample].sample_id for sample, _ in micro],
-                    image_tokens=self.reader.image_tokens,
-                    image_size=self.reader.processor.size,
-                )
-                for micro in self._micro_batches(step)
-            ],
-            samples=len(placed),
-            tokens=sum(len(sequences[sample].input_ids) for sample, _ in placed),
+            rows=[self._row(step, positions, sequences, weights.per_sample.tolist()) for positions in split[self.rank]],
+            samples=len(step.samples),
+            tokens=sum(lengths),
             supervised_tokens=weights.supervised_tokens,
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),
-            notes=Counter(note for sample, _ in placed for note in read[sample][1].notes),
+            notes=Counter(note for sample, _ in step.samples for note in read[sample][1].notes),
         )
 
-
-def _placed(step: Step) -> list[tuple[int, int]]:
-    return [(int(sample), number) for number, group in enumerate(step.groups) for sample in group]
+    def _row(self, step: Step, positions: list[int], sequences: list[ModelSequence], weights: list[float]) -> PackedRow:
+        samples = [step.samples[position][0] for position in positions]
+        return pack_row(
+            [sequences[position] for position in positions],
+            [self.reader.image(sample) for sample in samples],
+            [weights[position] for position in positions],
+            positions=positions,
+            sample_ids=[self.reader.samples[sample].sample_id for sample in samples],
+            image_tokens=self.reader.image_tokens,
+            image_size=self.reader.processor.size,
+        )

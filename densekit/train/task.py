@@ -1,104 +1,149 @@
 """`densekit train RUN_DIR`: carry out one run from its directory, and write everything it does there."""
 
 import os
-from dataclasses import asdict
+import shutil
+import signal
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from densekit.batching.order import OfficialOrder, ReferenceTopology
-from densekit.batching.steps import iterate_steps
-from densekit.datasets.annotations import Annotations
+from densekit.batching.certificate import CertificateBuilder
+from densekit.batching.run_order import RunOrder
+from densekit.datasets.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.model.loading import model_config, named_seed
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.run.hashing import file_sha256, tree_sha256
-from densekit.run.layout import INIT_FILE, RunDir, read_json, write_json
-from densekit.run.manifest import environment
+from densekit.model.loading import read_weights
+from densekit.run.environment import environment
+from densekit.run.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in, read_json, write_json
+from densekit.run.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.run.processes import die_with_parent
+from densekit.run.records import Position, Records, read_jsonl
 from densekit.run.roots import Roots
-from densekit.text.encode import SampleEncoder
-from densekit.text.lengths import modality_length
 from densekit.text.tokenizer import load_tokenizer
-from densekit.train.accelerators import make_accelerator
-from densekit.train.build import build, save_results
-from densekit.train.images import ImageProcessor
+from densekit.train.accelerators import Execution, devices, make_accelerator
+from densekit.train.build import build, init_by_parameter, load_trained, save_results
+from densekit.train.checkpoints import fill_masters, load_checkpoint
+from densekit.train.collectives import gather_objects
+from densekit.train.engine import make_engine
+from densekit.train.inputs import make_dataset, make_encoder, make_reader, settle_certificate, tokenizer_folder
 from densekit.train.loop import Summary, Trainer
 from densekit.train.probe import run_probe
-from densekit.train.samples import SampleReader, StepDataset
+from densekit.train.report import report
+from densekit.train.samples import SampleReader
+from densekit.train.saving import RunSaver, SavePolicy
+from densekit.train.stop import Preempted, RankLost, StopRequests
 from densekit.train.tiny import ensure_tiny
 
 
 def train(run_dir: Path) -> None:
-    """Train the run in `run_dir`; its status says at any time how far it came.
+    """Train the run in `run_dir`, from its newest checkpoint if it has one; its status says how far it came.
 
-    Raises UsageError when its latest attempt ran before, so that nothing measured is overwritten. Any other
-    DensekitError is raised after it was recorded; the run is then `failed`.
+    Raises UsageError when its latest attempt ran before, so that nothing measured is overwritten, and Preempted when
+    it was asked to stop. Any other DensekitError is raised after it was recorded; the run is then `failed` and can be
+    started again.
     """
     logging.disable_progress_bar()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(signal.SIGKILL)
     run = RunDir(run_dir)
     execution = read_json(run.attempt / "execution.json")
-    accelerator = make_accelerator(execution["device"])
-    main = accelerator.is_main_process
-    if main:
-        if run.status["state"] != "created":
-            name = run.math["recipe"]["name"]
-            raise UsageError(
-                f"{run.path}: attempt {run.status['attempt']} ran before and is {run.status['state']}; "
-                f"`densekit run {name}` opens another one (--force when it is complete)"
-            )
-        run.set_status("running")
+    recipe = run.math["recipe"]
+    accelerator = make_accelerator(Execution.of(execution), max_grad_norm=recipe["optimizer"]["max_grad_norm"])
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            _lock(run, stack)
+            _check_fresh(run)
+            run.set_status("running")
+        requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
+        try:
+            _train(run, execution, accelerator, requests)
+        except Preempted as error:
+            run.set_status("preempted", message=str(error), exit_code=error.exit_code)
+            raise
+        except DensekitError as error:
+            run.set_status("failed", message=str(error), exit_code=error.exit_code)
+            raise
+        except BaseException as error:
+            if requests.lost_peer():  # then this error is what a broken collective says, not what happened
+                lost = RankLost("another rank of this run ended; started again, it goes on from its newest checkpoint")
+                run.set_status("failed", message=str(lost), exit_code=lost.exit_code)
+                raise lost from None
+            run.set_status("failed", message=f"{type(error).__name__}: {error}", exit_code=1)
+            raise
+        if accelerator.is_main_process:
+            run.set_status("complete")
+            # The result is written and hashed: what only served to continue goes.
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _lock(run: RunDir, stack: ExitStack) -> None:
+    """One trainer per run, also where the driver that started it is gone."""
     try:
-        _train(run, execution, accelerator)
-    except DensekitError as error:
-        run.set_status("failed", message=str(error), exit_code=error.exit_code)
-        raise
-    except BaseException as error:
-        run.set_status("failed", message=f"{type(error).__name__}: {error}", exit_code=1)
-        raise
-    if main:
-        run.set_status("complete")
+        stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=0))
+    except Timeout:
+        raise UsageError(f"{run.path} is being trained by another process; wait for it or stop it") from None
 
 
-def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator) -> None:
+def _check_fresh(run: RunDir) -> None:
+    status = run.status
+    if status["state"] != "created":
+        raise UsageError(
+            f"{run.path}: attempt {status['attempt']} ran before and is {status['state']}; "
+            f"`densekit run {run.math['recipe']['name']}` opens another one (--force when it is complete)"
+        )
+
+
+def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator, requests: StopRequests) -> None:
     recipe = run.math["recipe"]
     roots = Roots.from_json(execution["roots"])
     main = accelerator.is_main_process
+    here = socket.gethostname()
+    requests.install([pid for pid, host in gather_objects((os.getpid(), here)) if host == here and pid != os.getpid()])
     if main:
-        write_json(run.attempt / "environment.json", environment())
+        write_json(run.attempt / "environment.json", environment(devices(accelerator)))
         if recipe["assets"]:
             ensure_tiny(roots.resolve("cache:tiny"), recipe["assets"])
     accelerator.wait_for_everyone()
-
+    model = build(run, recipe, roots, _stage1(run, execution), Execution.of(execution), accelerator)
     reader, annotations = make_reader(recipe, roots)
-    stage1 = _stage1(run, execution)
+    index = load_index(annotations, roots.cache)
+    order = RunOrder(recipe, index.modality_lengths)
+    manifest: dict[str, Any] = {}
     if main:
-        model = build(run, recipe, roots, stage1, write=True)
-    accelerator.wait_for_everyone()
-    if not main:
-        model = build(run, recipe, roots, stage1, write=False)
-    model.to(accelerator.device)
-
-    dataset = make_steps(recipe, reader, annotations, accelerator, execution["micro_batch_size"])
+        settle_certificate(run, order.certificate(index.sample_ids()), execution["certificate_sha256"])
+        manifest = _start(run, execution, roots, annotations.sha256)
+    engine = make_engine(model, recipe["optimizer"], accelerator, Execution.of(execution))
     trainer = Trainer(
-        model,
-        dataset,
+        engine,
+        make_dataset(recipe, reader, order.steps(), execution, rank=engine.rank, world_size=engine.world_size),
         recipe["optimizer"],
-        accelerator,
         lookup_table=reader.processor.lookup_table(),
+        seed=recipe["seed"],
+        overflow=recipe["ledger"]["L2"],
         workers=execution["workers"],
     )
-    # The only use of the global generator: LoRA dropout. Each rank has its own stream.
-    torch.manual_seed(named_seed(recipe["seed"], f"dropout of rank {accelerator.process_index}"))
-    with (run.attempt / "log.txt" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
-        summary = trainer.train(run.metrics, label=recipe["name"], log=log)
+    position = _resume(run, trainer)
+    saver = RunSaver(run, SavePolicy(**execution["checkpoints"]), requests)
+    with ExitStack() as stack:
+        records = log = None
         if main:
-            lines = _finish(run, execution, roots, model, reader, annotations, summary)
+            earlier = run.attempt_folder(run.status["attempt"] - 1)
+            keep_in = earlier if earlier.is_dir() else None
+            records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
+            log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
+        summary = trainer.train(records, label=recipe["name"], start=position.steps, saver=saver, log=log)
+        outputs = save_results(engine, run, recipe, tokenizer_folder(recipe, roots))
+        if main:
+            _check_fed(run)
+            lines = _finish(run, roots, reader, manifest, outputs, summary)
+            assert log is not None
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
+    accelerator.wait_for_everyone()
 
 
 def _stage1(run: RunDir, execution: dict[str, Any]) -> RunDir | None:
@@ -116,22 +161,62 @@ def _stage1(run: RunDir, execution: dict[str, Any]) -> RunDir | None:
     return stage1
 
 
+def _start(run: RunDir, execution: dict[str, Any], roots: Roots, annotations_sha256: str) -> dict[str, Any]:
+    """Write the manifest of what this attempt starts from."""
+    recipe = run.math["recipe"]
+    folders = {name: roots.resolve(recipe["models"][name]) for name in ("language_model", "vision_tower")}
+    manifest = start_manifest(
+        math=run.math,
+        environment=read_json(run.attempt / "environment.json"),
+        execution=execution,
+        attempts=run.status["attempt"],
+        certificate=read_json(run.path / CERTIFICATE_FILE),
+        annotations_sha256=annotations_sha256,
+        models={**folders, "tokenizer": tokenizer_folder(recipe, roots)},
+    )
+    write_json(run.path / MANIFEST_FILE, manifest)
+    return manifest
+
+
+def _resume(run: RunDir, trainer: Trainer) -> Position:
+    """Load the newest checkpoint into a fresh trainer; returns where the records continue."""
+    saved = checkpoints_in(run.checkpoints)
+    if not saved:
+        if trainer.engine.execution.dtype != "fp32":
+            fill_masters(trainer.engine, init_by_parameter(read_weights(run.path / INIT_FILE)))
+        return Position(chain=run.sha256)
+    state = load_checkpoint(trainer.engine, saved[-1], run_sha256=run.sha256)
+    trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
+    trainer.summary = Summary(**state.summary)
+    if trainer.engine.rank == 0:
+        print(f"{run.math['recipe']['name']}: going on from the checkpoint of step {state.step}", flush=True)
+    return state.records
+
+
+def _check_fed(run: RunDir) -> None:
+    """Compare what all attempts together fed with the certificate."""
+    fed = CertificateBuilder()
+    for line in read_jsonl(run.metrics):
+        fed.add(line["ids"])
+    certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
+    if fed.sha256 != certified:
+        raise DataError(f"{run.metrics} records other samples ({fed.sha256[:10]}) than certified ({certified[:10]})")
+
+
 def _finish(
     run: RunDir,
-    execution: dict[str, Any],
     roots: Roots,
-    model: DenseConnectorForConditionalGeneration,
     reader: SampleReader,
-    annotations: Annotations,
+    manifest: dict[str, Any],
+    outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
-    """Save what was trained, ask the held-out questions, write results and manifest; returns the report's lines."""
+    """Ask the held-out questions of the saved model, write results and manifest; returns the report's lines."""
     recipe = run.math["recipe"]
-    results: dict[str, Any] = {"summary": asdict(summary)}
-    outputs = save_results(model, run, recipe, tokenizer_folder(recipe, roots))
+    results: dict[str, Any] = {"summary": vars(summary)}
     if recipe["probe"]:
         results["probe"] = run_probe(
-            model,
+            load_trained(run, roots),
             load_tokenizer(tokenizer_folder(recipe, roots)),
             make_encoder(recipe, roots),
             reader.processor,
@@ -139,121 +224,8 @@ def _finish(
             roots.resolve(recipe["probe"]["images"]),
             seed=recipe["seed"],
         )
-    write_json(run.path / "results.json", results)
-    write_json(run.path / "manifest.json", _manifest(run, execution, roots, annotations, outputs))
-    return report(summary, results, run)
-
-
-def tokenizer_folder(recipe: dict[str, Any], roots: Roots) -> Path:
-    """Where the recipe's tokenizer is: its own folder, or the language model's."""
-    models = recipe["models"]
-    return roots.resolve(models["tokenizer"] or models["language_model"])
-
-
-def make_encoder(recipe: dict[str, Any], roots: Roots) -> SampleEncoder:
-    """The recipe's template over its tokenizer, under its semantics of ids and labels (ledger L1)."""
-    return SampleEncoder(
-        tokenizer=load_tokenizer(tokenizer_folder(recipe, roots)),
-        template=recipe["data"]["template"],
-        semantics=recipe["ledger"]["L1"],
-        max_length=recipe["data"]["max_length"],
-    )
-
-
-def make_reader(recipe: dict[str, Any], roots: Roots) -> tuple[SampleReader, Annotations]:
-    """The reader of a recipe's samples; DataError when a file of it is missing or wrong."""
-    data, models = recipe["data"], recipe["models"]
-    tower = roots.resolve(models["vision_tower"])
-    config = model_config(roots.resolve(models["language_model"]), tower, recipe["connector"])
-    annotations = Annotations.load(roots.resolve(data["annotations"]))
-    reader = SampleReader(
-        samples=annotations,
-        encoder=make_encoder(recipe, roots),
-        image_folder=roots.resolve(data["images"]),
-        processor=ImageProcessor.from_pretrained(tower, data["image_aspect_ratio"]),
-        image_tokens=config.image_tokens,
-    )
-    return reader, annotations
-
-
-def make_steps(
-    recipe: dict[str, Any],
-    reader: SampleReader,
-    annotations: Annotations,
-    accelerator: Accelerator,
-    micro_batch_size: int,
-) -> StepDataset:
-    """Every optimiser step of the run, in the official order of its reference topology."""
-    optimizer = recipe["optimizer"]
-    topology = ReferenceTopology.of(recipe["reference"])
-    order = OfficialOrder(
-        modality_lengths=modality_lengths(annotations),
-        topology=topology,
-        seed=recipe["seed"],
-        group_by_modality=recipe["data"]["group_by_modality_length"],
-    )
-    length = {"max_steps": optimizer["max_steps"]} if optimizer["max_steps"] else {"epochs": optimizer["epochs"]}
-    return StepDataset(
-        reader,
-        list(iterate_steps(order, **length)),
-        num_groups=topology.groups_per_step,
-        loss_semantics=recipe["ledger"]["U8"],
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        micro_batch_size=micro_batch_size,
-    )
-
-
-def modality_lengths(annotations: Annotations) -> np.ndarray:
-    """Words per sample, negative without an image; DataError names a sample without words."""
-    lengths = []
-    for sample in annotations:
-        try:
-            lengths.append(modality_length(sample.conversations, sample.image is not None))
-        except DataError as error:
-            raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
-    return np.array(lengths, dtype=np.int64)
-
-
-def _manifest(
-    run: RunDir, execution: dict[str, Any], roots: Roots, annotations: Annotations, outputs: list[Path]
-) -> dict[str, Any]:
-    recipe = run.math["recipe"]
-    folders = {name: roots.resolve(recipe["models"][name]) for name in ("language_model", "vision_tower")}
-    folders["tokenizer"] = tokenizer_folder(recipe, roots)
-    return {
-        "run": run.sha256,
-        "starts_from": run.math["starts_from"],
-        "environment": read_json(run.attempt / "environment.json"),
-        "execution": execution,
-        "annotations_sha256": annotations.sha256,
-        "models": {name: tree_sha256(folder) for name, folder in folders.items()},
-        "init_sha256": file_sha256(run.path / INIT_FILE),
-        "metrics_sha256": file_sha256(run.metrics),
-        "outputs": {str(path.relative_to(run.path)): file_sha256(path) for path in outputs},
-    }
-
-
-def report(summary: Summary, results: dict[str, Any], run: RunDir) -> list[str]:
-    """What the run did, in lines: totals, everything masked, and the held-out figures."""
-    lines = [
-        f"{summary.steps} steps, {summary.samples} samples, {summary.tokens} tokens "
-        f"({summary.supervised_tokens} supervised) in {summary.seconds:.1f} s; "
-        f"loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
-    ]
-    if summary.masked_samples or summary.empty_groups or summary.notes:
-        noted = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
-        lines.append(
-            f"samples without a supervised token: {summary.masked_samples}; reference groups without one: "
-            f"{summary.empty_groups}" + (f"; noted: {noted}" if noted else "")
-        )
-    probe = results.get("probe", {})
-    for name in ("images_in_place", "images_shuffled"):
-        if name in probe:
-            part = probe[name]
-            lines.append(
-                f"held-out questions, {name.replace('_', ' ')}: {part['correct']}/{probe['questions']} = "
-                f"{part['accuracy']:.3f} (95 % Wilson lower bound {part['wilson_lower']:.3f}; "
-                f"majority class {probe['majority_class']:.3f})"
-            )
-    return [*lines, f"results in {run.path}"]
+    write_json(run.path / RESULTS_FILE, results)
+    files = [*outputs, run.path / RESULTS_FILE]
+    completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
+    write_json(run.path / MANIFEST_FILE, completed)
+    return report(summary, results, str(run.path))

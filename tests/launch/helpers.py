@@ -25,7 +25,7 @@ with (path / "trained").open("a") as file:
 def trainer(script: str) -> Callable[..., list[str]]:
     """What stands in for `local.command`: a process that runs `script`, with `path` and `status()` at hand."""
 
-    def command(run: RunDir, *, processes: int) -> list[str]:
+    def command(run: RunDir, *, processes: int, distributed: bool) -> list[str]:
         return [sys.executable, "-S", "-E", "-c", STUB + script, str(run.path)]
 
     return command

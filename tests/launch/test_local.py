@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from densekit.launch import local
 from densekit.run.layout import RunDir, open_run, run_math
+from densekit.run.processes import alive
 
 from .helpers import trainer
 
@@ -23,13 +26,21 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_the_command_of_one_process(run: RunDir) -> None:
-    assert local.command(run, processes=1) == [sys.executable, "-m", "densekit", "train", str(run.path)]
+    assert local.command(run, processes=1, distributed=False) == [
+        sys.executable,
+        "-m",
+        "densekit",
+        "train",
+        str(run.path),
+    ]
 
 
 def test_the_command_of_several_processes(run: RunDir) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     trainer_command = ["-m", "densekit", "train", str(run.path)]
-    assert local.command(run, processes=3) == [sys.executable, *torchrun, *trainer_command]
+    for processes in (1, 3):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        found = local.command(run, processes=processes, distributed=True)
+        assert found == [sys.executable, *torchrun, *trainer_command]
 
 
 FAILED = {"state": "failed", "attempt": 1}
@@ -54,7 +65,7 @@ def test_how_a_trainer_ends(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, code: int, status: dict[str, object]
 ) -> None:
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.launch(run, processes=1, threads=1) == code
+    assert local.launch(run, processes=1, threads=1, distributed=False) == code
     assert run.status.items() >= status.items()
 
 
@@ -62,25 +73,64 @@ def test_the_plan_decides_the_threads(run: RunDir, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     script = "(path / 'env').write_text(os.environ.get('OMP_NUM_THREADS', '-')); status('complete')"
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.launch(run, processes=1, threads=3) == 0
+    assert local.launch(run, processes=1, threads=3, distributed=False) == 0
     assert (run.path / "env").read_text(encoding="utf-8") == "3"
 
 
+def launch_and_signal(run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, *numbers: signal.Signals) -> int:
+    """Launch a stub trainer and send signals to this driver, half a second apart."""
+    monkeypatch.setattr(local, "command", trainer(script))
+    for place, number in enumerate(numbers, start=1):
+        threading.Timer(0.5 * place, os.kill, (os.getpid(), number)).start()
+    return local.launch(run, processes=1, threads=1, distributed=False)
+
+
+WAITS = """
+while not (path / "stop").exists():
+    time.sleep(0.01)
+status('preempted', 'stopped by the driver after step 3', 75)
+sys.exit(75)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_driver_stops_its_trainer(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_a_stopped_driver_asks_its_trainer_to_stop(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-
-    class Watched(subprocess.Popen):  # type: ignore[type-arg]
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[call-overload]
-            started.append(self)
-            threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-
-    monkeypatch.setattr(local.subprocess, "Popen", Watched)
-    monkeypatch.setattr(local, "command", trainer("time.sleep(60)"))
-    assert local.launch(run, processes=1, threads=1) == 130
-    assert started[0].returncode == -signal.SIGTERM
-    assert run.status == {"state": "failed", "message": "interrupted", "exit_code": 130, "attempt": 1}
+    assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
+    assert run.status["state"] == "preempted" and not run.stop_file.exists()
+    assert "stopped by the driver after step 3" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is not local._interrupt
+
+
+def test_the_second_signal_ends_the_trainer_at_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
+    assert run.status == {"state": "failed", "message": "interrupted", "exit_code": 130, "attempt": 1}
+
+
+def test_the_trainer_ends_with_a_killed_driver(run: RunDir, tmp_path: Path) -> None:
+    script = "(path / 'pid').write_text(str(os.getpid())); time.sleep(60)"
+    driver = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from densekit.launch import local
+from densekit.run.layout import RunDir
+from tests.launch.helpers import trainer
+local.command = trainer({script!r})
+local.launch(RunDir(Path({str(run.path)!r})), processes=1, threads=1, distributed=False)
+"""
+    process = subprocess.Popen([sys.executable, "-c", driver])
+    place = run.path / "pid"
+    wait_for(lambda: place.exists() and place.read_text() != "")
+    assert alive(int(place.read_text()))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not alive(int(place.read_text())))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)

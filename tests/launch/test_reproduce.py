@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
 from densekit.launch import local
-from densekit.launch.reproduce import load_chain, reproduce
+from densekit.launch.reproduce import Carrying, load_chain, reproduce
 from densekit.recipe.load import recipe_names
 from densekit.run.layout import RunDir, open_run, read_json, run_math
 from densekit.run.roots import Roots
@@ -28,8 +28,7 @@ def go(folder: Path, name: str = "tiny_stage2", *overrides: str, force: bool = F
         overrides=overrides,
         runs_dir=folder / "runs",
         roots=Roots(data=folder, models=folder, cache=folder / "cache"),
-        gpus=options.get("gpus", 1),
-        micro_batch_size=options.get("micro_batch_size"),
+        carrying=Carrying(**options),
         force=force,
     )
 

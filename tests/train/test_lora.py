@@ -99,9 +99,9 @@ def _padded_loss(peft: nn.Module, mlp: nn.Module, model: nn.Module, reader: obje
         sequence, _ = reader.sequence(index)
         ids = torch.from_numpy(sequence.input_ids)
         embeddings = peft.get_input_embeddings()(ids.clamp(min=0))
-        raw = reader.pixels(index)
-        if raw is not None:
-            features = mlp(model.encode_images(normalise(torch.from_numpy(raw)[None], table)))[0]
+        image = reader.image(index)
+        if image is not None:
+            features = mlp(model.encode_images(normalise(torch.from_numpy(image.pixels)[None], table)))[0]
             slots = ids < 0
             embeddings = embeddings.masked_scatter(slots[:, None], features[: int(slots.sum())])
         rows.append(embeddings)
@@ -141,7 +141,8 @@ def test_saved_adapters_are_what_peft_loads(golden: Path, tmp_path: Path) -> Non
     weights = initial_lora(model, 42)
     generator = torch.Generator().manual_seed(0)
     load_lora(model, {name: torch.randn(value.shape, generator=generator) for name, value in weights.items()})
-    save_lora(model, LORA, tmp_path / "lora")
+    adapters = {name: p for name, p in model.language_model.named_parameters() if "lora_" in name}
+    save_lora(model, adapters, LORA, tmp_path / "lora")
     base = AutoModelForCausalLM.from_pretrained(golden / "models" / "llm_tiny", dtype=torch.float32)
     stock = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
     ids = torch.tensor([[1, 15, 200, 31]])

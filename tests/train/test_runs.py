@@ -8,17 +8,20 @@ import pytest
 import torch
 import yaml
 
+from densekit.batching.run_order import RunOrder
+from densekit.datasets.index import SampleIndex
 from densekit.errors import DataError
 from densekit.run.hashing import file_sha256
 from densekit.run.layout import RunDir, read_json, write_json
 from densekit.run.roots import Roots
-from densekit.train.accelerators import make_accelerator
+from densekit.train.inputs import make_dataset, make_reader
 from densekit.train.loop import Summary, check_masked
-from densekit.train.task import make_reader, make_steps, train
+from densekit.train.task import train
 from tests.train.conftest import Workplace
 
 FIELDS = {
-    "step", "loss", "lr", "grad_norm", "samples", "tokens", "supervised_tokens", "masked_samples", "seconds",
+    "step", "loss", "lr", "grad_norm", "updated", "overflows", "samples", "tokens", "supervised_tokens",
+    "masked_samples", "seconds", "ids", "images", "chain",
 }  # fmt: skip
 
 
@@ -92,11 +95,15 @@ def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
 def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) -> None:
     recipe = RunDir(workplace.run_dir("tiny_stage2")).math["recipe"]
     roots = Roots(cache=workplace.root / ".cache/densekit")
-    for ledger in ({"L1": "faithful", "U8": "fixed"}, {"L1": "fixed", "U8": "faithful"}):
+    for fixed in ("L1", "U8", "U9"):
+        ledger = {entry: "fixed" if entry == fixed else "faithful" for entry in ("L1", "U8", "U9", "L2")}
         changed = {**recipe, "ledger": ledger}
         reader, annotations = make_reader(changed, roots)
-        steps = make_steps(changed, reader, annotations, make_accelerator("cpu"), 4)
-        assert (reader.encoder.semantics, steps.loss_semantics) == (ledger["L1"], ledger["U8"])
+        order = RunOrder(changed, SampleIndex.of(annotations).modality_lengths)
+        execution = {"micro_batch_size": 4}
+        dataset = make_dataset(changed, reader, order.steps(), execution, rank=0, world_size=1)
+        assert (reader.encoder.semantics, dataset.loss_semantics) == (ledger["L1"], ledger["U8"])
+        assert order.length["tail"] == ledger["U9"]
 
 
 def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:

@@ -1,5 +1,6 @@
 """Ranks and micro-batches sum: the same gradient for any split, and equal to the reference loss written out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,8 @@ from densekit.batching.steps import Step
 from densekit.errors import DataError
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.text.encode import IGNORE_INDEX
-from densekit.train.accelerators import make_accelerator
 from densekit.train.build import read_weights
-from densekit.train.loop import Trainer
-from densekit.train.samples import SampleReader, StepDataset
+from densekit.train.samples import SampleReader, StepBatch, StepDataset
 
 # Mixed modality: text-only samples, among them a group of nothing else.
 GROUPS = ([0, 2, 4], [5, 8, 11], [1, 3, 6], [14, 7, 9])
@@ -42,20 +41,18 @@ def _gradient(
 ) -> tuple[torch.Tensor, float, SampleReader]:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
-    steps = [Step(index=0, groups=[np.array(group) for group in groups])]
+    steps = [Step(index=0, groups=[np.array(group) for group in groups], num_groups=len(groups))]
     loss = 0.0
     for rank in range(world_size):
-        dataset = StepDataset(
+        trainer = make_trainer(model, reader, steps, recording.recipe)
+        trainer.dataset = StepDataset(
             reader,
             steps,
-            num_groups=len(groups),
             loss_semantics=semantics,
             rank=rank,
             world_size=world_size,
             micro_batch_size=micro_batch_size,
         )
-        table = reader.processor.lookup_table()
-        trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
         loss += trainer.accumulate(next(trainer.batches())).item()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss, reader
 
@@ -96,13 +93,12 @@ def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(recording: Re
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
     text_only = [i for i in range(len(reader.samples)) if reader.samples[i].image is None][:1]
-    steps = [Step(index=0, groups=[np.array(text_only)])]
+    steps = [Step(index=0, groups=[np.array(text_only)], num_groups=1)]
     for rank, expect_signal in ((0, True), (1, False)):
-        dataset = StepDataset(
-            reader, steps, num_groups=1, loss_semantics="faithful", rank=rank, world_size=2, micro_batch_size=1
+        trainer = make_trainer(model, reader, steps, recording.recipe)
+        trainer.dataset = StepDataset(
+            reader, steps, loss_semantics="faithful", rank=rank, world_size=2, micro_batch_size=1
         )
-        table = reader.processor.lookup_table()
-        trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
         model.zero_grad(set_to_none=True)
         trainer.accumulate(next(trainer.batches()))
         missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -114,17 +110,19 @@ def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(recording: Re
 def test_swapping_samples_in_the_loader_stops_the_run(recording: Recording, start: dict) -> None:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
-    steps = [Step(index=0, groups=[np.array([0, 1])])]
-    dataset = StepDataset(
-        reader, steps, num_groups=1, loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=2
+    trainer = make_trainer(model, reader, single_step(2), recording.recipe)
+    trainer.dataset = Swapped(
+        reader, trainer.dataset.steps, loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=2
     )
-    table = reader.processor.lookup_table()
-    trainer = Trainer(model, dataset, recording.recipe["optimizer"], make_accelerator("cpu"), lookup_table=table)
-    batch = next(trainer.batches())
-    swapped = dataset.steps[0].groups[0][::-1].copy()
-    dataset.steps[0].groups[0] = swapped
     with pytest.raises(RuntimeError, match="the order asks for"):
-        trainer.step(batch)
+        trainer.check_feed(next(trainer.batches()))
+
+
+class Swapped(StepDataset):
+    """Reads the step's samples in the wrong order: text, image and, with them, the id."""
+
+    def _read(self, step: Step) -> StepBatch:
+        return super()._read(replace(step, groups=[group[::-1] for group in step.groups]))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(recording: Recording, start: dict) -> None:
@@ -145,9 +143,10 @@ def test_cross_entropy_of_the_row_is_the_padded_one(recording: Recording, start:
     reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
     (row,) = next(make_trainer(model, reader, single_step(1), recording.recipe).batches()).rows
     inputs = row.model_inputs(torch.device("cpu"), reader.processor.lookup_table())
-    names = ("input_ids", "image_slots", "feature_index", "pixel_values")
+    names = ("input_ids", "image_slots", "feature_index")
     with torch.no_grad(), model.stock_attention("eager"):
-        embeddings = model.embed_row(**{name: inputs[name] for name in names})
+        features = model.encode_images(inputs["pixel_values"])
+        embeddings = model.connected().embed_row(**{name: inputs[name] for name in names}, dense_features=features)
         logits = model.language_model(inputs_embeds=embeddings[None]).logits[0]
     labels = torch.from_numpy(reader.sequence(0)[0].labels)
     expected = F.cross_entropy(logits[:-1], labels[1:], ignore_index=IGNORE_INDEX)

@@ -1,0 +1,81 @@
+"""Any hardware, the same training: certificates, gradients and curves on every world, micro-batch and engine."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from densekit.batching.certificate import step_digest
+from densekit.train.accelerators import Execution
+from tests.ranks import run_ranks
+from tests.train.worlds import GROUPS, curve, gradients
+
+MICRO_BATCHES = (1, 2, 4, 8)
+# Three samples, the middle one without an image: with more ranks some are idle, and some rows hold text only.
+FEW = ((1,), (5, 0))
+CONFIGURATIONS = [*((micro, GROUPS) for micro in MICRO_BATCHES), (1, FEW)]
+ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
+
+
+@pytest.fixture(scope="module")
+def reference(golden: Path) -> dict[tuple, tuple[float, Tensor, list[str]]]:
+    """One process, all samples of the step in one row."""
+    found = run_ranks(1, gradients, golden, [(12, GROUPS), (12, FEW)], Execution())[0].returned
+    return {
+        groups: (loss, flat(gradient), ids) for groups, (loss, gradient, ids) in zip((GROUPS, FEW), found, strict=True)
+    }
+
+
+def flat(gradient: dict[str, Tensor]) -> Tensor:
+    return torch.cat([gradient[name].flatten() for name in sorted(gradient)])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_any_split_gives_the_same_step(golden: Path, reference: dict, engine: str, world_size: int) -> None:
+    execution = Execution(zero_stage=ENGINES[engine])
+    found = run_ranks(world_size, gradients, golden, CONFIGURATIONS, execution)[0].returned
+    for (micro, groups), (loss, gradient, ids) in zip(CONFIGURATIONS, found, strict=True):
+        expected_loss, expected, expected_ids = reference[groups]
+        assert step_digest(ids) == step_digest(expected_ids)
+        difference = ((flat(gradient) - expected).norm() / expected.norm()).item()
+        assert difference <= 1e-6, (micro, difference)
+        assert loss == pytest.approx(expected_loss, abs=1e-5)
+
+
+COVERING = [(1, 0, 2), (1, 0, 1), (2, 0, 1), (2, 2, 1), (2, 3, 1), (1, 3, 1), (3, 2, 1), (4, 3, 1)]
+
+
+@pytest.mark.parametrize(("world_size", "zero_stage", "micro"), COVERING)
+def test_the_recorded_curve_on_every_engine(golden: Path, world_size: int, zero_stage: int, micro: int) -> None:
+    """20 steps of two samples: one rank with both, one rank with one after the other, two ranks, idle ranks."""
+    steps = json.loads((golden / "clip_dci" / "stage2.json").read_text())["steps"]
+    found = run_ranks(world_size, curve, golden, Execution(zero_stage=zero_stage), micro_batch_size=micro)[0].returned
+    assert len(found) == len(steps) == 20
+    for (loss, norm), step in zip(found, steps, strict=True):
+        assert loss == pytest.approx(step["loss"], abs=1e-5)
+        assert norm == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
+
+
+def test_activation_checkpointing_changes_nothing(golden: Path, reference: dict) -> None:
+    for stage in (1, 2):
+        plain, saved = (
+            run_ranks(
+                2, gradients, golden, [(2, FEW)], Execution(zero_stage=zero, checkpointing=checkpointing), stage=stage
+            )[0].returned[0]
+            for zero, checkpointing in ((0, False), (3, True))
+        )
+        difference = (flat(saved[1]) - flat(plain[1])).norm() / flat(plain[1]).norm()
+        assert difference <= 1e-6 and plain[1].keys() == saved[1].keys()
+
+
+def test_bf16_accumulates_in_fp32(golden: Path) -> None:
+    """Twelve micro-batches against one: only the forward pass rounds, so the gradient moves by less than 0.5 %."""
+    found = run_ranks(1, gradients, golden, [(12, GROUPS), (1, GROUPS)], Execution(dtype="bf16", zero_stage=2))[
+        0
+    ].returned
+    whole, pieces = (flat(gradient) for _, gradient, _ in found)
+    assert whole.dtype == pieces.dtype == torch.float32
+    assert (whole - pieces).norm() / whole.norm() < 5e-3

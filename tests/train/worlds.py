@@ -1,0 +1,104 @@
+"""What ranks do in the tests of engines: gradients and curves of recorded cases under any split."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from densekit.batching.steps import Step
+from densekit.datasets.annotations import Annotations
+from densekit.model.loading import read_weights
+from densekit.parity.case import Recording
+from densekit.run.roots import Roots
+from densekit.train.accelerators import Execution, make_accelerator
+from densekit.train.build import load_base, prepare
+from densekit.train.engine import Engine, make_engine
+from densekit.train.loop import Trainer
+from densekit.train.samples import StepDataset
+
+# Mixed modality: samples without an image among them, and a group of nothing else.
+GROUPS = ((0, 2, 4), (5, 8, 11), (1, 3, 6), (14, 7, 9))
+
+
+def make_trainer(
+    golden: Path,
+    steps: list[Step],
+    execution: Execution,
+    *,
+    micro_batch_size: int,
+    case: str = "clip_dci",
+    stage: int = 2,
+    recipe: dict[str, Any] | None = None,
+    init: dict[str, Tensor] | None = None,
+) -> Trainer:
+    """densekit's trainer over the recorded training data on the ranks at hand."""
+    AcceleratorState._reset_state()  # one process tries many engines; a trainer has one
+    recording = Recording.read(golden, golden / case / f"stage{stage}.json")
+    recipe = recipe or recording.recipe
+    if init is None:
+        start = "projector_init" if stage == 1 else "projector_after_stage1"
+        weights = read_weights(golden / case / f"{start}.safetensors")
+        init = {f"connector.{name}": value for name, value in weights.items()}
+    accelerator = make_accelerator(execution, max_grad_norm=recipe["optimizer"]["max_grad_norm"])
+    model = prepare(load_base(recipe, Roots(), execution, accelerator), recipe, init)
+    reader = recording.reader(golden / "data" / f"stage{stage}_train.json", model)
+    engine = make_engine(model, recipe["optimizer"], accelerator, execution)
+    dataset = StepDataset(
+        reader,
+        steps,
+        loss_semantics="faithful",
+        rank=engine.rank,
+        world_size=engine.world_size,
+        micro_batch_size=micro_batch_size,
+    )
+    table = reader.processor.lookup_table()
+    return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
+
+
+def step_of(groups: tuple[tuple[int, ...], ...], index: int = 0) -> Step:
+    """One optimiser step of these reference groups."""
+    return Step(index=index, groups=[np.array(group) for group in groups], num_groups=len(groups))
+
+
+def full_gradient(engine: Engine) -> dict[str, Tensor]:
+    """Every trainable parameter's gradient after a step's last row, whole, whatever engine shards it."""
+    if engine.execution.zero_stage == 0:
+        return {name: p.grad.clone() for name, p in engine.trainable.items()}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {name: safe_get_full_grad(p).reshape(engine.shapes[name]).clone() for name, p in engine.trainable.items()}
+
+
+def gradients(
+    golden: Path, configurations: list[tuple[int, tuple[tuple[int, ...], ...]]], execution: Execution, **options: Any
+) -> list[tuple[float, dict[str, Tensor], list[str]]]:
+    """Loss, gradient and fed ids of one step per configuration (micro-batch size, reference groups), from rank 0."""
+    found = []
+    for micro_batch_size, groups in configurations:
+        trainer = make_trainer(golden, [step_of(groups)], execution, micro_batch_size=micro_batch_size, **options)
+        batch = next(trainer.batches())
+        feed = trainer.check_feed(batch)
+        loss = trainer.accumulate(batch).item()
+        gradient = full_gradient(trainer.engine)
+        if trainer.engine.rank == 0:
+            found.append((loss, gradient, feed.samples))
+    return found
+
+
+def curve(
+    golden: Path, execution: Execution, *, micro_batch_size: int, case: str = "clip_dci", stage: int = 2
+) -> list[tuple[float, float]]:
+    """Loss and gradient norm (before clipping) of every recorded optimiser step."""
+    recording = Recording.read(golden, golden / case / f"stage{stage}.json")
+    samples = Annotations.load(golden / "data" / f"stage{stage}_train.json")
+    trainer = make_trainer(
+        golden, recording.steps(samples), execution, micro_batch_size=micro_batch_size, case=case, stage=stage
+    )
+    found = []
+    for batch in trainer.batches():
+        trainer.check_feed(batch)
+        record = trainer.step(batch)
+        found.append((record["loss"], record["grad_norm"]))
+    return found
