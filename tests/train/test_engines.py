@@ -10,11 +10,9 @@ from torch import Tensor
 from densekit.batching.certificate import step_digest
 from densekit.train.accelerators import Execution
 from tests.ranks import run_ranks
-from tests.train.worlds import GROUPS, curve, gradients
+from tests.train.worlds import FEW, GROUPS, curve, gradients
 
 MICRO_BATCHES = (1, 2, 4, 8)
-# Three samples, the middle one without an image: with more ranks some are idle, and some rows hold text only.
-FEW = ((1,), (5, 0))
 CONFIGURATIONS = [*((micro, GROUPS) for micro in MICRO_BATCHES), (1, FEW)]
 ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
 
@@ -45,7 +43,10 @@ def test_any_split_gives_the_same_step(golden: Path, reference: dict, engine: st
         assert loss == pytest.approx(expected_loss, abs=1e-5)
 
 
-COVERING = [(1, 0, 2), (1, 0, 1), (2, 0, 1), (2, 2, 1), (2, 3, 1), (1, 3, 1), (3, 2, 1), (4, 3, 1)]
+COVERING = [
+    *((1, 0, 2), (1, 0, 1), (2, 0, 1), (2, 2, 1), (2, 3, 1), (3, 2, 1)),
+    *(pytest.param(*more, marks=pytest.mark.slow) for more in ((1, 2, 1), (1, 3, 2), (4, 3, 1), (4, 0, 1))),
+]
 
 
 @pytest.mark.parametrize(("world_size", "zero_stage", "micro"), COVERING)
