@@ -63,6 +63,8 @@ def train(run_dir: Path) -> None:
             _train(run, execution, accelerator, requests)
         except Preempted as error:
             run.set_status("preempted", message=str(error), exit_code=error.exit_code)
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                raise SystemExit(0) from None  # torchrun would report another code as a crash; the status tells
             raise
         except DensekitError as error:
             run.set_status("failed", message=str(error), exit_code=error.exit_code)

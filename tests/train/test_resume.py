@@ -1,8 +1,10 @@
 """Stopping and going on: other world sizes and engines, dropout, damaged checkpoints, full disks, lost ranks."""
 
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from densekit.run.layout import RunDir, checkpoints_in, read_json
+from densekit.run.layout import RunDir, checkpoint_name, checkpoints_in, read_json
 from densekit.run.records import read_jsonl
+from densekit.train.checkpoints import prune
 from tests.train.conftest import Workplace
 from tests.train.running import Kill, Started, assert_equal, start_run
 
@@ -83,6 +86,19 @@ def test_lora_under_zero3_on_two_ranks_is_lora_on_one(workplace: Workplace, tmp_
     ours, theirs = two.weights(), one.weights()
     assert ours.keys() == theirs.keys() and any("lora_B" in name and value.any() for name, value in ours.items())
     assert all(torch.allclose(ours[name], value, atol=2e-4) for name, value in theirs.items())
+
+
+def test_checkpoints_are_kept_by_count_and_age(tmp_path: Path) -> None:
+    now = time.time()
+    for step, hours in ((1, 30), (2, 20), (3, 10), (4, 1), (5, 0)):
+        folder = tmp_path / checkpoint_name(step)
+        folder.mkdir()
+        (folder / "checkpoint.json").write_text("{}")
+        os.utime(folder, (now - hours * 3600, now - hours * 3600))
+    assert [path.name[-1] for path in prune(tmp_path, keep=2, keep_hours=15)] == ["1", "2"]
+    assert [path.name[-1] for path in prune(tmp_path, keep=2, keep_hours=0)] == ["3"]
+    assert [path.name[-1] for path in sorted(tmp_path.iterdir())] == ["4", "5"]
+    assert prune(tmp_path, keep=5, keep_hours=0) == []
 
 
 def test_what_was_cut_off_is_kept_in_its_attempt(workplace: Workplace, tmp_path: Path) -> None:
