@@ -110,6 +110,18 @@ class RunDir:
             {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
         )
 
+    def fail(self, message: str, exit_code: int) -> bool:
+        """Record why the attempt failed, unless another process of it did so first; returns whether this one did.
+
+        The first is the cause: what its neighbours meet afterwards is that it is gone.
+        """
+        try:
+            (self.attempt / "failure").open("x").close()
+        except FileExistsError:
+            return False
+        self.set_status("failed", message=message, exit_code=exit_code)
+        return True
+
     def new_attempt(self, execution: dict[str, Any]) -> Path:
         """Open the next attempt; a request to stop an earlier one no longer holds."""
         number = self.status["attempt"] + 1

@@ -206,6 +206,14 @@ def test_attempts_are_numbered(tmp_path: Path) -> None:
     assert run.metrics.read_text(encoding="utf-8") == "3\n" and run.math == math()
 
 
+def test_the_first_failure_of_an_attempt_is_its_cause(tmp_path: Path) -> None:
+    run = open_run(tmp_path, math())
+    for _ in range(2):
+        run.new_attempt({})
+        assert run.fail("no image", 3) and not run.fail("another rank ended", 1)
+        assert (run.status["state"], run.status["message"], run.status["exit_code"]) == ("failed", "no image", 3)
+
+
 def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
     assert checkpoints_in(tmp_path / "none") == []
     for step in (10, 9, 100):

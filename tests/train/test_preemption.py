@@ -45,7 +45,7 @@ def ranks_of(run: RunDir) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"train" in words and str(run.path).encode() in words and b"torch.distributed.run" not in words:
+        if b"train" in words and str(run.path).encode() in words and b"densekit.train.torchrun" not in words:
             found.append(int(place.parent.name))
     return found
 
