@@ -140,8 +140,9 @@ class ReplicatedEngine(Engine):
 
     def _prepare(self, connected: nn.Module) -> nn.Module:
         for parameter in connected.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(self.execution.torch_dtype)
+            # Adapters come in the type of the weight they sit on.
+            wanted = torch.float32 if parameter.requires_grad else self.execution.torch_dtype
+            parameter.data = parameter.data.to(wanted)
         connected.to(self.device)
         self.optimizer = make_optimizer(connected, self.settings)
         self.scaler = torch.amp.GradScaler(

@@ -12,7 +12,7 @@ from densekit.batching.certificate import step_digest
 from densekit.parity.case import Recording
 from densekit.train.accelerators import Execution
 from tests.ranks import run_ranks
-from tests.train.worlds import FEW, GROUPS, curve, gradients
+from tests.train.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
 
 MICRO_BATCHES = (1, 2, 4, 8)
 CONFIGURATIONS = [*((micro, GROUPS) for micro in MICRO_BATCHES), (1, FEW)]
@@ -82,6 +82,15 @@ def test_bf16_accumulates_in_fp32(golden: Path) -> None:
     whole, pieces = (flat(gradient) for _, gradient, _ in found)
     assert whole.dtype == pieces.dtype == torch.float32
     assert (whole - pieces).norm() / whole.norm() < 5e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_half_precision_starts_from_the_fp32_file(golden: Path, engine: str) -> None:
+    wanted, masters, losses = run_ranks(2, start_in_bf16, golden, ENGINES[engine])[0].returned
+    assert wanted.keys() == masters.keys() and any("lora_A" in name for name in masters)
+    assert all(torch.equal(masters[name], value) for name, value in wanted.items())
+    assert not all(torch.equal(value.bfloat16().float(), value) for value in wanted.values())
+    assert losses[0] == pytest.approx(10.9, abs=0.5) and len(set(losses)) == 4
 
 
 def test_phi_trains_like_any_other_language_model(golden: Path, tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from densekit.run.roots import Roots
 from densekit.text.encode import Semantics
 from densekit.train import accelerators
 from densekit.train.accelerators import Execution, make_accelerator
-from densekit.train.build import load_base, prepare
-from densekit.train.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from densekit.train.build import init_by_parameter, load_base, prepare
+from densekit.train.checkpoints import TrainingState, fill_masters, load_checkpoint, save_checkpoint
 from densekit.train.engine import Engine, make_engine
 from densekit.train.loop import Trainer
+from densekit.train.lora import initial_lora
 from densekit.train.samples import StepDataset
 
 # Mixed modality: samples without an image among them, and a group of nothing else.
@@ -149,3 +150,19 @@ def fp16_steps(
             trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
         records.append(trainer.step(next(trainer.batches(index))))
     return records, trainer.updates, trainer.engine.scaler_state()
+
+
+def start_in_bf16(golden: Path, zero_stage: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+    """A LoRA run in bf16: its initial weights, its masters at step 0 under the same names, and four losses."""
+    recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
+    recipe = {**recording.recipe, "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
+    connector = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
+    init = {f"connector.{name}": value + 1e-5 for name, value in connector.items()}  # not exact in bf16
+    init |= {f"lora.{name}": value for name, value in initial_lora(load_base(recipe, Roots()), 7).items()}
+    steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
+    execution = Execution(dtype="bf16", zero_stage=zero_stage, checkpointing=True)
+    trainer = make_trainer(golden, steps, execution, micro_batch_size=1, recipe=recipe, init=init)
+    wanted = init_by_parameter(init)
+    fill_masters(trainer.engine, wanted)
+    masters = {name: trainer.engine.full_weight(name).clone() for name in trainer.engine.trainable}
+    return wanted, masters, [trainer.step(batch)["loss"] for batch in trainer.batches()]
