@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,6 +193,21 @@ def parity(
     else:
         print_report(result)
     raise typer.Exit(0 if result["ok"] else 1)
+
+
+@app.command()
+def selftest(as_json: AsJson = False) -> None:
+    """Say what this machine or container can train; exit 1 if something in it is wrong."""
+    _need_training_packages()
+    from densekit.train.selftest import selftest as findings
+
+    lines = findings()
+    if as_json:
+        _print_json([asdict(line) for line in lines])
+    else:
+        for line in lines:
+            print(f"{line.mark:4} {line.name:9} {line.text}")
+    raise typer.Exit(1 if any(line.mark == "FAIL" for line in lines) else 0)
 
 
 @app.command()

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CPU_NOTE = """\
 # torch of the cpu image, as either build: the hash at the top is that of the CPU build for Python 3.11 (2.13.0+cpu,
 # 200 MB), the others are those of the default build, which brings CUDA libraries (cpu-cuda.txt, several GB).
-# pip prefers the CPU build wherever it finds it. To offer it, put its wheel into docker/wheels, or name an index
-# that has it: `docker build --build-arg PIP_EXTRA_INDEX_URL=...` (the "Get started" page of PyTorch lists it).
-# The image then says which of the two it holds.
+# To choose the CPU build, put its wheel into docker/wheels, or name an index that has it: `docker build --build-arg
+# PIP_EXTRA_INDEX_URL=...` (the "Get started" page of PyTorch lists it). Without either the default build is taken.
+# The build says which of the two it took.
 #
 """
 CPU_BUILD = "--hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
@@ -63,6 +63,7 @@ LOCKS = (
     ),
     Lock(path="docker/requirements/a100.txt", sources=(DRIVER, TRAIN, "docker/requirements/a100.in"), python="3.12"),
     Lock(path="docker/requirements/v100.txt", sources=(DRIVER, TRAIN, "docker/requirements/v100.in"), python="3.12"),
+    Lock(path="docker/requirements/tensorboard.txt", sources=("docker/requirements/tensorboard.in",)),
     Lock(path="docker/requirements/sbom.txt", sources=("docker/requirements/sbom.in",)),
 )
 
