@@ -10,6 +10,7 @@ RECIPE ?=
 GPUS ?=
 RUNS_DIR ?=
 ARGS ?=
+TARGET ?= cpu
 DIR ?= tests/golden
 
 export TOKENIZERS_PARALLELISM := false
@@ -31,7 +32,7 @@ DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity bench test test-all lint format lock lock-check clean
+.PHONY: help setup setup-driver reproduce demo parity bench test test-all lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -99,14 +100,17 @@ test: $(FULL) ## run the tests that are not slow
 test-all: $(FULL) ## run every test
 	@$(BIN)/python -m pytest -q -m '' $(ARGS)
 
-lint: $(FULL) ## check style, types, spelling, YAML and shell scripts
+lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/codespell
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
-	@echo 'lint: ruff, mypy, codespell, yamllint and shellcheck found nothing'
+	@$(BIN)/hadolint docker/Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	@$(BIN)/python tools/torch_api.py
+	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -117,6 +121,9 @@ lock: $(FULL) ## pin every requirements file, hashes included (requirements/, do
 
 lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata from the package index)
 	@$(BIN)/python tools/lock.py --check
+
+image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
+	@$(BIN)/densekit images build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info
