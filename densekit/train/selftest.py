@@ -1,10 +1,11 @@
 """What this machine or container can train, on one screen: torch, GPUs, number type, attention kernel, DeepSpeed."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -117,17 +118,19 @@ def _kernel_lines(capabilities: Sequence[Capability], target: str | None) -> lis
     if target not in KERNELS:
         return [Line(mark="ok", name="attention", text="SDPA of torch")]
     distribution, module = KERNELS[target]
-    problem = _import_problem(lambda: import_module(module))
+    if find_spec(module.split(".")[0]) is None:
+        return [Line(mark="FAIL", name="attention", text=f"{distribution} is not installed; build the image again")]
+    problem = _import_problem(module)
     if problem is None:
         return [Line(mark="ok", name="attention", text=f"{distribution} {version(distribution)}")]
-    # Both kernels' libraries ask for the driver's at import, so without a GPU this may be no more than its absence.
-    return [Line(mark="FAIL" if capabilities else "warn", name="attention", text=f"{distribution}: {problem}")]
+    # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no more than its absence.
+    return [Line(mark="FAIL" if capabilities else "warn", name="attention", text=f"{distribution} {problem}")]
 
 
 def _deepspeed_line() -> Line:
     # Else DeepSpeed looks for an accelerator and warns about what it found.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    problem = _import_problem(lambda: import_module("deepspeed"))
+    problem = _import_problem("deepspeed")
     if problem is not None:
         return Line(mark="FAIL", name="DeepSpeed", text=f"{problem}; ZeRO-2 and ZeRO-3 cannot be used")
     installed = import_module("deepspeed.git_version_info").installed_ops
@@ -138,13 +141,11 @@ def _deepspeed_line() -> Line:
     )
 
 
-def _import_problem(load: Callable[[], object]) -> str | None:
+def _import_problem(module: str) -> str | None:
     try:
-        load()
-    except PackageNotFoundError as error:
-        return f"{error.name} is not installed"
+        import_module(module)
     except Exception as error:  # whatever a broken library raises at import
-        return f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return f"cannot be imported: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None
 
 
