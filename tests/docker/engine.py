@@ -44,7 +44,8 @@ class Engine:
 @contextmanager
 def an_engine(folder: Path) -> Iterator[Engine]:
     """The engine that answers, else a private one in `folder`, stopped at the end; else the test is skipped."""
-    here = Engine(dict(os.environ), private=False)
+    surroundings = clean_environment()
+    here = Engine(surroundings, private=False)
     if _answers(here):
         socket = os.environ.get("DOCKER_HOST", "")
         hook = Path(socket.removeprefix("unix://")).parent / "hook" / "nvidia-container-runtime-hook"
@@ -60,9 +61,17 @@ def an_engine(folder: Path) -> Iterator[Engine]:
     if started.returncode:
         pytest.skip(f"engine.sh cannot start an engine here: {started.stderr.strip()[-300:]}")
     try:
-        yield Engine({**os.environ, **_variables(script, folder)}, private=True)
+        yield Engine({**surroundings, **_variables(script, folder)}, private=True)
     finally:
         subprocess.run(["bash", str(script), "down", str(folder)], capture_output=True, timeout=120, check=False)
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what compose.yaml reads: `make test ARGS=...` must not reach a service."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    read = {*re.findall(r"\$\{(\w+)", text), *re.findall(r"\w+", text.partition("args: [")[2].partition("]")[0])}
+    kept = {name: value for name, value in os.environ.items() if name not in read and name != "COMPOSE_PROFILES"}
+    return {**kept, "COMPOSE_ENV_FILES": os.devnull}
 
 
 def _answers(engine: Engine) -> bool:
