@@ -1,4 +1,4 @@
-"""The images, built without a network on a stand-in base, and what runs in them. Slow: about four minutes."""
+"""The images, built without a network on a stand-in base, and what runs in them. Slow: about five minutes."""
 
 import json
 import os
@@ -134,7 +134,8 @@ def test_a_failing_self_test_ends_the_container(engine: Engine, compose: Compose
 
 
 def test_tensorboard_shows_the_runs(engine: Engine, compose: Compose, manifests: dict[str, Any]) -> None:
-    compose("up", "--detach", "--no-deps", "tensorboard")
+    started = compose("up", "--detach", "--no-deps", "tensorboard")
+    assert started.returncode == 0, started.stderr
     ask = (
         "import urllib.request as u; print(u.urlopen('http://127.0.0.1:6006/data/plugin/scalars/tags').read().decode())"
     )
@@ -144,7 +145,7 @@ def test_tensorboard_shows_the_runs(engine: Engine, compose: Compose, manifests:
         done = compose("exec", "-T", "tensorboard", "/opt/venv/bin/python", "-c", ask)
         tags = json.loads(done.stdout) if done.returncode == 0 else {}
         time.sleep(1)
-    assert {name.rpartition("-")[0] for name in tags} == set(manifests)
+    assert {name.rpartition("-")[0] for name in tags} == set(manifests), compose("logs", "tensorboard").stdout
     assert all("loss" in found for found in tags.values())
 
 
