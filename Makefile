@@ -32,7 +32,7 @@ DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity bench test test-all lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity bench test test-all chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +99,9 @@ test: $(FULL) ## run the tests that are not slow
 
 test-all: $(FULL) ## run every test
 	@$(BIN)/python -m pytest -q -m '' $(ARGS)
+
+chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
+	@$(BIN)/python -m pytest -q tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
 lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
 	@$(BIN)/ruff check --quiet .

@@ -35,6 +35,8 @@ Checkpointing = Annotated[
     typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Trade a forward pass for memory."),
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")]
+RunPath = Annotated[Path, typer.Argument(help="A run directory that `run` made.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="The `models:` root.")]
@@ -137,9 +139,7 @@ def run(
     ] = 15.0,
     keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep, the newest ones.")] = 2,
     keep_hours: Annotated[float, typer.Option("--keep-hours", help="Keep older ones until they are so old.")] = 0.0,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")
-    ] = False,
+    deterministic: Deterministic = False,
     overrides: Overrides = None,
     data_dir: DataDir = DEFAULT_ROOTS.data,
     models_dir: ModelsDir = DEFAULT_ROOTS.models,
@@ -174,12 +174,64 @@ def run(
 
 
 @app.command()
-def train(run_dir: Annotated[Path, typer.Argument(help="A run directory that `run` made.")]) -> None:
+def train(run_dir: RunPath) -> None:
     """Train one run directory in this process (what launchers start)."""
     _need_training_packages()
     from densekit.train.task import train as train_run
 
     train_run(run_dir)
+
+
+@app.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_b: Annotated[Path, typer.Argument(help="The run directory to compare it with.")],
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Difference of losses that is no parting.")] = 1e-5,
+    as_json: AsJson = False,
+) -> None:
+    """Say where two runs part, and what can be the cause. Exit code 0: equal within the tolerance; 1: they part."""
+    from densekit.run.diff import compare_runs
+
+    found = compare_runs(run_a, run_b, tolerance=tolerance)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        print("\n".join(found.report()))
+    raise typer.Exit(0 if found.equal else 1)
+
+
+@app.command()
+def verify(run_dir: RunPath, as_json: AsJson = False) -> None:
+    """Recheck every hash of a run and of what it was trained from. Exit code 0: nothing fails; 1: something does."""
+    from densekit.run.verify import verify_run
+
+    checks = verify_run(run_dir)
+    ok = all(check.state != "fail" for check in checks)
+    if as_json:
+        _print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            print(f"{check.state:4}  {check.name}: {check.message}")
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def replay(
+    run_dir: RunPath,
+    runs_dir: Annotated[
+        Path | None, typer.Option("--runs-dir", help="Where the replay is made; by default beside the run.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="By default bits have to be equal where they can be, else within 1e-5."),
+    ] = None,
+    deterministic: Deterministic = False,
+) -> None:
+    """Train a complete run again as it was trained, and compare. Exit code 0: equal as expected; 1: the two part."""
+    from densekit.launch.replay import replay as replay_run
+
+    code = replay_run(run_dir, runs_dir=runs_dir, tolerance=tolerance, deterministic=deterministic)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -15,3 +15,13 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden() -> Path:
     """The compact set of recorded numbers, without the licensed tokenizers."""
     return GOLDEN
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=20, help="SIGKILLs of tests/train/test_chaos.py (make chaos: 200)")
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often the random test has to hit."""
+    return int(request.config.getoption("--kills"))

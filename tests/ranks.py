@@ -22,6 +22,7 @@ from typing import Any
 from densekit.run.processes import alive
 
 PRELOAD = ["tests.preload"]
+Watch = Callable[[int, list[int]], None]
 GRACE = 10.0
 """Seconds that ranks get to end after one of them did (torchrun gives 30)."""
 
@@ -43,11 +44,13 @@ def run_ranks(
     *args: Any,
     timeout: float = 180,
     may_fail: bool = False,
+    watch: Watch | None = None,
     **kwargs: Any,
 ) -> list[Outcome]:
     """Run `function(*args, **kwargs)` on every rank of a world; the process group is not started.
 
-    Raises AssertionError with the traceback when a rank fails, unless it may.
+    `watch` is called beside them with the process ids of the supervisor and of the ranks. Raises AssertionError with
+    the traceback when a rank fails, unless it may.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -55,8 +58,10 @@ def run_ranks(
         job = (world_size, function, args, kwargs, folder)
         supervisor = context.Process(target=_supervise, args=job)
         supervisor.start()
+        if watch is not None:
+            _watch(watch, supervisor.pid, Path(folder), world_size)
         supervisor.join(timeout)
-        if supervisor.isalive():
+        if supervisor.is_alive():
             supervisor.kill()
             raise AssertionError(f"{function.__name__} on {world_size} ranks took more than {timeout} s")
         _wait_until_gone([pid for rank in range(world_size) if (pid := _load(Path(folder), "pid", rank))])
@@ -65,6 +70,13 @@ def run_ranks(
         failed = [(rank, o) for rank, o in enumerate(outcomes) if o.exit_code != 0]
         assert not failed, "\n".join(f"rank {rank}: exit code {o.exit_code}\n{o.error}" for rank, o in failed)
     return outcomes
+
+
+def _watch(watch: Watch, supervisor: int | None, folder: Path, world_size: int) -> None:
+    assert supervisor is not None
+    while None in (pids := [_load(folder, "pid", rank) for rank in range(world_size)]):
+        time.sleep(0.01)
+    watch(supervisor, pids)
 
 
 def _read(folder: Path, rank: int) -> Outcome:
@@ -92,7 +104,9 @@ def _supervise(world_size: int, function: Callable[..., Any], args: Any, kwargs:
         if pid == 0:
             _be_rank(rank, world_size, port, function, args, kwargs, Path(folder))
         ranks[pid] = rank
-        (Path(folder) / f"pid-{rank}").write_bytes(pickle.dumps(pid))
+        written = Path(folder) / f".pid-{rank}"
+        written.write_bytes(pickle.dumps(pid))
+        written.rename(Path(folder) / f"pid-{rank}")
     deadline = None
     while ranks:
         pid, status = os.waitpid(-1, os.WNOHANG)

@@ -20,6 +20,8 @@ from densekit.recipe.load import recipe_names
 from densekit.recipe.schema import Recipe
 
 from .launch.helpers import entry, make_pair, names, trainer, write_json
+from .run.builders import make_world
+from .run.builders import train as made_run
 
 HEAVY = {"torch", "transformers", "accelerate", "peft", "deepspeed"}
 
@@ -55,7 +57,8 @@ def test_version_and_help(run_cli: Cli) -> None:
     assert run_cli("--version") == (0, f"{densekit.__version__}\n", "")
     told = run_cli("--help")
     assert told.code == 0
-    assert all(verb in told.out for verb in ("recipes", "show", "plan", "run", "train", "parity", "evaluate"))
+    verbs = ("recipes", "show", "plan", "run", "diff", "verify", "replay", "train", "parity", "evaluate")
+    assert all(verb in told.out for verb in verbs)
 
 
 def test_recipes(run_cli: Cli) -> None:
@@ -147,7 +150,15 @@ WRONG = {
     "a root too long": (["run", "vicuna7b_clip_stage1", "--models-dir", "m" * 300], 3, "File name too long"),
     "nothing to train": (["train", "nope"], 3, "nope/status.json is missing"),
     "a file to train": (["train", "file"], 3, "file/status.json cannot be read"),
-    "nothing to compare": (["parity", "nope"], 3, "nope"),
+    "nothing recorded": (["parity", "nope"], 3, "nope"),
+    "nothing to compare": (["diff", "nope", "folder.yaml"], 3, "nope is no run directory: it has no math.json; give a"),
+    "a file to compare": (["diff", "file", "nope"], 3, "file is no run directory"),
+    "a tolerance below 0": (["diff", "a", "b", "--tolerance=-1"], 2, "tolerance -1.0: give a number from 0 on"),
+    "a word for a tolerance": (["diff", "a", "b", "--tolerance", "small"], 2, "'--tolerance'"),
+    "one run to compare": (["diff", "a"], 2, "Missing argument"),
+    "nothing to verify": (["verify", "nope"], 3, "nope is no run directory"),
+    "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is no run directory"),
+    "no tolerance to replay with": (["replay", "nope", "--tolerance", "nan"], 2, "tolerance nan: give a number"),
     "evaluate": (["evaluate", "runs/x"], 2, "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-"),
     "no such verb": (["reproduce"], 2, "No such command 'reproduce'"),
     "no recipe at all": (["run"], 2, "Missing argument"),
@@ -195,6 +206,71 @@ def test_data_that_cannot_be_trained_on(run_cli: Cli, tmp_path: Path, name: str)
     assert names(tmp_path) == ["mine"]
 
 
+@pytest.fixture
+def two_runs(tmp_path: Path) -> tuple[Path, Path]:
+    """A run, and one with another learning rate; by names that need no quoting."""
+    world = make_world(tmp_path / "world")
+    how = {"zero_stage": 0, "threads": 1}
+    one, two = (
+        made_run(world, tmp_path / "runs", recipe={"optimizer": {"learning_rate": rate}}, execution=how)
+        for rate in (0.001, 0.002)
+    )
+    return one.relative_to(tmp_path), two.relative_to(tmp_path)
+
+
+def test_diff(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
+    one, two = two_runs
+    same = run_cli("diff", one, one)
+    assert (same.code, same.err) == (0, "")
+    assert same.out.splitlines()[2:] == ["equal to the last bit over 6 steps", "nothing to report"]
+    told = run_cli("diff", one, two)
+    assert (told.code, told.err) == (1, "")
+    lines = told.out.splitlines()
+    assert lines[0].startswith(f"a: {one} (run ") and lines[1].startswith(f"b: {two} (run ")
+    assert lines[2] == "the runs part at step 1 by the learning rate: 0.001 and 0.002"
+    assert lines[-1] == "1. the learning rate differs: 0.001 and 0.002 (math.json, recipe.optimizer.learning_rate)"
+    assert run_cli("diff", one, two, "--tolerance", "1e9").code == 1, "the tolerance is for losses and gradient norms"
+
+
+def test_diff_for_programs(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
+    told = run_cli("diff", *two_runs, "--json", "--tolerance", "0")
+    found = json.loads(told.out)
+    assert (told.code, told.err, found["equal"], found["tolerance"]) == (1, "", False, 0.0)
+    assert (found["partings"][0]["kind"], found["partings"][0]["step"]) == ("lr", 1)
+    assert [cause["topic"] for cause in found["causes"]] == ["schedule"]
+    assert json.loads(run_cli("diff", two_runs[0], two_runs[0], "--json").out)["equal"] is True
+
+
+def test_verify(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
+    run, _ = two_runs
+    told = run_cli("verify", run)
+    assert (told.code, told.err) == (0, "")
+    lines = told.out.splitlines()
+    assert len(lines) > 8 and all(re.match(r"ok    \w+: .", line) for line in lines)
+    shutil.move("world", "gone")
+    told = run_cli("verify", run)
+    assert told.code == 0 and re.search(r"^warn  annotations: not checked: \S+/train\.json is", told.out, re.MULTILINE)
+    (run / "connector.safetensors").write_bytes(b"")
+    told = run_cli("verify", run)
+    assert told.code == 1 and re.search(r"^fail  outputs: \S+ was changed", told.out, re.MULTILINE)
+    found = json.loads(run_cli("verify", run, "--json").out)
+    assert found["ok"] is False
+    assert [check["name"] for check in found["checks"] if check["state"] == "fail"] == ["outputs"]
+
+
+def test_replay(run_cli: Cli, two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = two_runs
+    copied = "import shutil; shutil.copytree({!r}, path, dirs_exist_ok=True)"
+    monkeypatch.setattr(local, "command", trainer(copied.format(str(run.resolve()))))
+    told = run_cli("replay", run, "--runs-dir", "again", "--tolerance", "1e-3", "--deterministic")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.endswith("the replay is equal to the last bit, trained weights included\n")
+    assert [name for name in names(Path("again")) if name[0] != "."] == [f"{run.name}.replay1"]
+    monkeypatch.setattr(local, "command", trainer("status('failed', 'why', 3); sys.exit(3)"))
+    assert run_cli("replay", run).code == 3
+    assert (run.parent / f"{run.name}.replay1").is_dir()
+
+
 def test_missing_packages_are_named(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in HEAVY else object())
     for verb in ("train", "parity"):
@@ -210,9 +286,11 @@ def _densekit(*arguments: str, options: tuple[str, ...] = (), **env: str) -> sub
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
 
 
-def test_thinking_loads_no_heavy_package() -> None:
-    result = _densekit("plan", "tiny_stage2", options=("-X", "importtime"))
-    assert result.returncode == 0 and "Traceback" not in result.stderr
+@pytest.mark.parametrize("verb", ["plan", "diff", "verify", "replay"])
+def test_thinking_loads_no_heavy_package(verb: str) -> None:
+    arguments = {"plan": ["tiny_stage2"], "diff": ["nope", "nope"]}.get(verb, ["nope"])
+    result = _densekit(verb, *arguments, options=("-X", "importtime"))
+    assert result.returncode == (0 if verb == "plan" else 3) and "Traceback" not in result.stderr
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert {"densekit", "pydantic"} <= loaded
     assert not loaded & HEAVY

@@ -13,8 +13,8 @@ def split_step(lengths: Sequence[int], *, world_size: int, micro_batch_size: int
     the other). How many samples go where depends on their number alone: ranks differ by at most one sample (the
     first ones have more); every rank has ceil(largest share / micro_batch_size) micro-batches, which differ by at
     most one sample (again the first ones have more). An empty micro-batch means that the rank feeds an idle dummy.
-    Which samples: the longest first, each to the rank, then the micro-batch, that has the fewest tokens so far and
-    room. Raises UsageError when a size is below 1.
+    Which samples: the longest first, each to the rank, then the micro-batch, that is behind and has room. Raises
+    UsageError when a size is below 1.
     """
     for name, value in (("world_size", world_size), ("micro_batch_size", micro_batch_size)):
         if value < 1:
@@ -34,14 +34,20 @@ def _even_shares(items: int, parts: int) -> list[int]:
 
 
 def _deal(positions: Sequence[int], lengths: Sequence[int], room: Sequence[int]) -> list[list[int]]:
-    """Deal the longest first to the part with the smallest total that has room; ties go to the lowest number."""
+    """Deal the longest first to the part with the smallest total that has room; ties go to the lowest number.
+
+    The total counts what lies above the shortest sample. How many samples a part gets is settled, so what all of them
+    have in common (an image's hundreds of tokens) decides nothing, and would only hide who is behind.
+    """
+    shortest = min((lengths[position] for position in positions), default=0)
     parts: list[list[int]] = [[] for _ in room]
-    totals = [(0, number) for number, places in enumerate(room) if places]  # a heap, as all totals are equal
+    # (total, samples, number): a heap, as all are equal; of equal totals the one with fewer samples comes first.
+    behind = [(0, 0, number) for number, places in enumerate(room) if places]
     for position in sorted(positions, key=lambda position: -lengths[position]):
-        total, number = totals[0]
+        total, samples, number = behind[0]
         parts[number].append(position)
-        if len(parts[number]) < room[number]:
-            heapq.heapreplace(totals, (total + lengths[position], number))
+        if samples + 1 < room[number]:
+            heapq.heapreplace(behind, (total + lengths[position] - shortest, samples + 1, number))
         else:
-            heapq.heappop(totals)
+            heapq.heappop(behind)
     return [sorted(part) for part in parts]

@@ -169,6 +169,8 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
         raise DataError("'image' is a list; one image per sample is supported: split the entry, one image each")
     if "image" in entry and (not isinstance(entry["image"], str) or not entry["image"]):
         raise DataError("'image' is not a file name; write a relative path, or leave the field out for text only")
+    if "video" in entry:
+        raise DataError("'video' is not supported (the official code cannot train on it either); remove the entry")
     turns = entry.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise DataError("no 'conversations'; give a list of turns, human first")

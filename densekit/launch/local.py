@@ -18,7 +18,7 @@ def command(run: RunDir, *, processes: int, distributed: bool) -> list[str]:
     trainer = ["-m", "densekit", "train", str(run.path)]
     if not distributed:
         return [sys.executable, *trainer]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", str(processes)]
     return [sys.executable, *torchrun, *trainer]
 
 
@@ -68,17 +68,20 @@ def _outcome(run: RunDir, code: int) -> int:
     if code == 0 and status["state"] != "complete":
         code = 1
     if code != 0 and status["state"] in ("created", "running"):
-        saved = checkpoints_in(run.checkpoints)
-        since = f"it goes on from {saved[-1].name}" if saved else "it begins anew"
         message = "interrupted" if code == 130 else f"the trainer ended with exit code {code}"
         run.set_status("failed", message=message, exit_code=code)
-        name = run.math["recipe"]["name"]
-        print(f"{name}: {message}; started again, {since}", file=sys.stderr, flush=True)
+        _tell(run, message)
     elif code != 0 and status["exit_code"]:
         code = status["exit_code"]
     if code == PREEMPTED_CODE:
-        print(f"{run.path}: {run.status['message']}", file=sys.stderr, flush=True)
+        _tell(run, run.status["message"])
+    elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
+        _tell(run, f"started again, it goes on from {saved[-1].name}")
     return code
+
+
+def _tell(run: RunDir, message: str) -> None:
+    print(f"{run.math['recipe']['name']}: {message}", file=sys.stderr, flush=True)
 
 
 def _end_with_driver() -> None:

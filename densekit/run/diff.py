@@ -76,6 +76,12 @@ class Comparison:
         return [cause for cause in self.causes if cause.bearing == bearing]
 
 
+def check_tolerance(tolerance: float) -> None:
+    """UsageError for a tolerance that is no number from 0 on."""
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UsageError(f"tolerance {tolerance}: give a number from 0 on, e.g. 1e-5")
+
+
 def compare_runs(a: Path, b: Path, *, tolerance: float = 1e-5) -> Comparison:
     """Compare two run directories step by step, whatever their recipes.
 
@@ -89,8 +95,7 @@ def compare_runs(a: Path, b: Path, *, tolerance: float = 1e-5) -> Comparison:
     Raises UsageError for a tolerance that is no number from 0 on, DataError when a folder is no run directory, a file
     in it is damaged, or neither run has a step yet.
     """
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise UsageError(f"tolerance {tolerance}: give a number from 0 on, e.g. 1e-5")
+    check_tolerance(tolerance)
     one, two = read_evidence(a), read_evidence(b)
     if not one.metrics and not two.metrics:
         raise DataError(f"neither {a} nor {b} has a step in its metrics.jsonl: train them, then compare")

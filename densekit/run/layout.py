@@ -110,6 +110,18 @@ class RunDir:
             {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
         )
 
+    def fail(self, message: str, exit_code: int) -> bool:
+        """Record why the attempt failed, unless another process of it did so first; returns whether this one did.
+
+        The first is the cause: what its neighbours meet afterwards is that it is gone.
+        """
+        try:
+            (self.attempt / "failure").open("x").close()
+        except FileExistsError:
+            return False
+        self.set_status("failed", message=message, exit_code=exit_code)
+        return True
+
     def new_attempt(self, execution: dict[str, Any]) -> Path:
         """Open the next attempt; a request to stop an earlier one no longer holds."""
         number = self.status["attempt"] + 1
@@ -144,16 +156,43 @@ def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
 
 
 def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
-    """The run with this math, made if it does not exist (it appears whole, by one rename).
+    """The run with this math, made if it does not exist.
 
     Raises UsageError when something else lies at its place or the folder cannot be written.
     """
     path = run_path(runs_dir, math)
-    run = RunDir(path)
-    if path.exists():
-        if not (path / "math.json").is_file() or run.sha256 != json_sha256(math):
-            raise UsageError(f"{path} exists but is not this run: move it away or choose another --runs-dir")
-        return run
+    there = path.exists() or not _appear(path, math)  # or another densekit made the same run first
+    if there and not _holds(path, math):
+        raise UsageError(f"{path} exists but is not this run: move it away or choose another --runs-dir")
+    return RunDir(path)
+
+
+def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
+    """A repetition of the run whose folder is called `name`, at `<name>.replayN`: the first one that is not complete,
+    else a new one at the first number that is free.
+
+    Raises UsageError when the folder cannot be written.
+    """
+    number = 1
+    while True:
+        path = runs_dir / f"{name}.replay{number}"
+        if not path.exists() and _appear(path, math):
+            return RunDir(path)
+        if _holds(path, math) and not RunDir(path).complete:
+            return RunDir(path)
+        number += 1
+
+
+def _holds(path: Path, math: dict[str, Any]) -> bool:
+    return (path / "math.json").is_file() and RunDir(path).sha256 == json_sha256(math)
+
+
+def _appear(path: Path, math: dict[str, Any]) -> bool:
+    """Make a run directory: it appears whole, by one rename. False when another process was first at `path`.
+
+    Raises UsageError when it cannot be written.
+    """
+    runs_dir = path.parent
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=runs_dir))
@@ -167,12 +206,12 @@ def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
         write_json(temporary / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 0})
         temporary.rename(path)
     except OSError as error:
-        if path.exists():  # another densekit made the same run first
-            return open_run(runs_dir, math)
+        if path.exists():
+            return False
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it where the rename succeeded
-    return run
+    return True
 
 
 def set_aside(run: RunDir) -> Path:

@@ -37,7 +37,7 @@ def verify_run(path: Path) -> list[Check]:
 def _check_math(subject: Subject) -> Iterator[Check]:
     path = subject.path / "math.json"
     digest = json_sha256(RunDir(subject.path).math)
-    named = re.search(r"-([0-9a-f]{10})(\.old\d+)?$", subject.path.resolve().name)
+    named = re.search(r"-([0-9a-f]{10})(\.(old|replay)\d+)*$", subject.path.resolve().name)
     if (recorded := subject.manifest.get("run")) not in (None, digest):
         problem = f"its hash is {digest[:10]}, the manifest says {str(recorded)[:10]}"
     elif named and named[1] != digest[:10]:

@@ -15,6 +15,10 @@ BUCKET_ELEMENTS = 50_000_000
 """Elements that ZeRO reduces or gathers in one collective: buffers of 200 MB in fp32."""
 PERSISTENT_ELEMENTS = 100_000
 """ZeRO-3 keeps smaller parameters (norms) whole on every rank, as by default."""
+INITIAL_SCALE_POWER = 16
+"""fp16: the loss is first multiplied by 2 ** 16, ..."""
+LOSS_SCALE_WINDOW = 1000
+"""... and by twice as much after so many updates without an overflow (as the official DeepSpeed configs say)."""
 ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 """Always set from the plan."""
 
@@ -108,8 +112,8 @@ def deepspeed_config(execution: Execution, *, world_size: int, max_grad_norm: fl
         "fp16": {
             "enabled": execution.dtype == "fp16",
             "loss_scale": 0,
-            "initial_scale_power": 16,
-            "loss_scale_window": 1000,
+            "initial_scale_power": INITIAL_SCALE_POWER,
+            "loss_scale_window": LOSS_SCALE_WINDOW,
             "hysteresis": 2,
             "min_loss_scale": 1,
         },

@@ -51,18 +51,20 @@ class TrainingState:
 def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_sha256: str) -> Path:
     """Write one checkpoint; every rank calls this. Returns its folder.
 
+    A checkpoint of that step which is there already (the one this attempt went on from) is left as it is.
+
     Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written stays, earlier
     checkpoints are untouched.
     """
     final = folder / checkpoint_name(state.step)
+    if gather_objects(final.exists())[0]:
+        return final
     temporary = folder / f".{final.name}.saving"
     mine = temporary / f"rank-{engine.rank:04d}.safetensors"
 
     def prepare() -> None:
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover)
-        if final.exists():  # of an attempt that went on from an earlier step
-            shutil.rmtree(final)
         temporary.mkdir(parents=True)
 
     def write() -> tuple[str, dict[str, Any]]:

@@ -14,12 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.train import accelerators
 from densekit.train.accelerators import Execution
 from densekit.train.fragments import MOMENTS, Fragment
 from densekit.train.optim import gradient_norm, make_optimizer, set_learning_rate
-
-INITIAL_LOSS_SCALE = 2.0**16
-LOSS_SCALE_WINDOW = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +146,8 @@ class ReplicatedEngine(Engine):
         self.optimizer = make_optimizer(connected, self.settings)
         self.scaler = torch.amp.GradScaler(
             self.device.type,
-            init_scale=INITIAL_LOSS_SCALE,
-            growth_interval=LOSS_SCALE_WINDOW,
+            init_scale=2.0**accelerators.INITIAL_SCALE_POWER,
+            growth_interval=accelerators.LOSS_SCALE_WINDOW,
             enabled=self.execution.dtype == "fp16",
         )
         prepared: nn.Module = self.accelerator.prepare_model(connected)

@@ -55,7 +55,4 @@ class RunSaver:
 
     def stop(self, step: int) -> None:
         (by, *_) = [found for found in gather_objects(self.requests.by) if found]
-        raise Preempted(
-            f"stopped by {by} after step {step}, at a checkpoint; "
-            f"`densekit run {self.run.math['recipe']['name']}` goes on from there"
-        )
+        raise Preempted(f"stopped by {by} after step {step}, at a checkpoint; started again, it goes on from there")

@@ -21,7 +21,7 @@ class Preempted(DensekitError):
 
 
 class RankLost(DensekitError):
-    """Another rank of the run ended, so this one cannot go on (exit code 1)."""
+    """Another rank of the run ended without saying why, so this one cannot go on (exit code 1)."""
 
 
 class StopRequests:

@@ -54,25 +54,21 @@ def train(run_dir: Path) -> None:
     recipe = run.math["recipe"]
     accelerator = make_accelerator(Execution.of(execution), max_grad_norm=recipe["optimizer"]["max_grad_norm"])
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            _lock(run, stack)
-            _check_fresh(run)
-            run.set_status("running")
+        _claim(run, accelerator.is_main_process, stack)
         requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
         try:
             _train(run, execution, accelerator, requests)
         except Preempted as error:
             run.set_status("preempted", message=str(error), exit_code=error.exit_code)
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                raise SystemExit(0) from None  # torchrun would report another code as a crash; the status tells
             raise
         except DensekitError as error:
-            run.set_status("failed", message=str(error), exit_code=error.exit_code)
-            raise
+            raise _failed(run, error) from None
         except BaseException as error:
             if requests.lost_peer():  # then this error is what a broken collective says, not what happened
-                lost = RankLost("another rank of this run ended; started again, it goes on from its newest checkpoint")
-                run.set_status("failed", message=str(lost), exit_code=lost.exit_code)
-                raise lost from None
-            run.set_status("failed", message=f"{type(error).__name__}: {error}", exit_code=1)
+                raise _failed(run, RankLost("another rank of this run ended")) from None
+            run.fail(f"{type(error).__name__}: {error}", 1)
             raise
         if accelerator.is_main_process:
             run.set_status("complete")
@@ -80,12 +76,29 @@ def train(run_dir: Path) -> None:
             shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _lock(run: RunDir, stack: ExitStack) -> None:
-    """One trainer per run, also where the driver that started it is gone."""
-    try:
-        stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=0))
-    except Timeout:
-        raise UsageError(f"{run.path} is being trained by another process; wait for it or stop it") from None
+def _failed(run: RunDir, error: DensekitError) -> BaseException:
+    """The error to raise: of several ranks that fail, the first one tells, and the others end without a word."""
+    return error if run.fail(str(error), error.exit_code) else SystemExit(error.exit_code)
+
+
+def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
+    """Rank 0 takes the run, for all ranks: one trainer per run, also where the driver that started it is gone.
+
+    Raises UsageError on rank 0 when the run is taken or its attempt ran before; the other ranks end without a word.
+    """
+    problem = None
+    if main:
+        try:
+            stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=0))
+            _check_fresh(run)
+            run.set_status("running")
+        except Timeout:
+            problem = f"{run.path} is being trained by another process; wait for it or stop it"
+        except UsageError as error:
+            problem = str(error)
+    (problem, *_) = gather_objects(problem)
+    if problem is not None:
+        raise UsageError(problem) if main else SystemExit(UsageError.exit_code)
 
 
 def _check_fresh(run: RunDir) -> None:

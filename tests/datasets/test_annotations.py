@@ -79,6 +79,7 @@ REFUSED = {
     "only a gpt turn": (_entry(GPT), "single gpt turn"),
     "tag without image": (_entry(HUMAN, GPT), "tag without an image"),
     "tags in two turns": (_entry(HUMAN, GPT, HUMAN, GPT, image="a.png"), "in 2 turns"),
+    "a video": (_entry(HUMAN, GPT, video="a.mp4"), "'video' is not supported"),
     "list of images": (_entry(HUMAN, GPT, image=["a.png"]), "'image' is a list"),
     "null image": (_entry(HUMAN, GPT, image=None), "not a file name"),
 }

@@ -38,7 +38,7 @@ def test_the_command_of_one_process(run: RunDir) -> None:
 def test_the_command_of_several_processes(run: RunDir) -> None:
     trainer_command = ["-m", "densekit", "train", str(run.path)]
     for processes in (1, 3):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", str(processes)]
         found = local.command(run, processes=processes, distributed=True)
         assert found == [sys.executable, *torchrun, *trainer_command]
 

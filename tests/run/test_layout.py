@@ -16,6 +16,7 @@ from densekit.run.layout import (
     RunDir,
     checkpoint_name,
     checkpoints_in,
+    open_replay,
     open_run,
     read_json,
     run_math,
@@ -140,6 +141,48 @@ def test_another_process_may_make_the_same_run_first(tmp_path: Path, monkeypatch
     assert names(tmp_path) == [run.path.name]
 
 
+def test_replays_are_numbered_and_an_unfinished_one_goes_on(tmp_path: Path) -> None:
+    name = open_run(tmp_path, math()).path.name
+    first = open_replay(tmp_path / "deep", name, math())
+    assert first.path == tmp_path / "deep" / f"{name}.replay1"
+    assert (first.math, first.status) == (math(), open_run(tmp_path, math()).status)
+    first.set_status("failed")
+    assert open_replay(tmp_path / "deep", name, math()) == first
+    first.set_status("complete")
+    before = files(first.path)
+    assert open_replay(tmp_path / "deep", name, math()).path.name == f"{name}.replay2"
+    assert files(first.path) == before
+    assert names(tmp_path / "deep") == [f"{name}.replay1", f"{name}.replay2"]
+
+
+@pytest.mark.parametrize("content", [{}, {"math.json": json.dumps(math(seed=2))}, None])
+def test_a_replay_leaves_what_is_no_replay_alone(tmp_path: Path, content: dict[str, str] | None) -> None:
+    path = tmp_path / "mine.replay1"
+    if content is None:
+        path.write_text("a file", encoding="utf-8")
+    else:
+        path.mkdir()
+        for name, text in content.items():
+            (path / name).write_text(text, encoding="utf-8")
+    before = files(tmp_path)
+    assert open_replay(tmp_path, "mine", math()).path.name == "mine.replay2"
+    assert files(tmp_path).items() >= before.items()
+
+
+def test_two_processes_make_replays_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def late(temporary: Path, path: Path) -> None:
+        monkeypatch.setattr(Path, "rename", rename)
+        rename(Path(shutil.copytree(temporary, tmp_path / "copy")), path)
+        RunDir(path).set_status("complete")
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert open_replay(tmp_path, "mine", math()).path.name == "mine.replay2"
+    assert names(tmp_path) == ["mine.replay1", "mine.replay2"]
+
+
 def test_status_roundtrip(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
     run.new_attempt({})
@@ -161,6 +204,14 @@ def test_attempts_are_numbered(tmp_path: Path) -> None:
         run.metrics.write_text(f"{number}\n", encoding="utf-8")
     assert [read_json(run.attempt_folder(n) / "execution.json")["gpus"] for n in (1, 2, 3)] == [1, 2, 3]
     assert run.metrics.read_text(encoding="utf-8") == "3\n" and run.math == math()
+
+
+def test_the_first_failure_of_an_attempt_is_its_cause(tmp_path: Path) -> None:
+    run = open_run(tmp_path, math())
+    for _ in range(2):
+        run.new_attempt({})
+        assert run.fail("no image", 3) and not run.fail("another rank ended", 1)
+        assert (run.status["state"], run.status["message"], run.status["exit_code"]) == ("failed", "no image", 3)
 
 
 def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:

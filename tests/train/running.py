@@ -1,5 +1,6 @@
 """Run directories trained by forked ranks, and ways to end them in the middle."""
 
+import errno
 import os
 import signal
 import time
@@ -16,12 +17,14 @@ from densekit.model.loading import read_weights
 from densekit.recipe.load import load_recipe
 from densekit.run import durable
 from densekit.run.layout import RunDir, open_run
+from densekit.run.records import FEED_FILE, METRICS_FILE, read_jsonl
 from densekit.run.roots import Roots
 from densekit.train.task import train
-from tests.ranks import Outcome, run_ranks
+from tests.ranks import Outcome, Watch, run_ranks
 from tests.train.conftest import SMALL, Workplace
 
-Victim = Literal["rank", "ranks", "parent"]
+Victim = Literal["rank", "ranks", "parent", "disk"]
+"""Who is killed: the rank itself, all ranks, or what started them; `disk`: nobody, the operation fails."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Started:
     run: RunDir
     execution: dict[str, Any]
 
-    def attempt(self, kill: Kill | None = None, *, gpus: int | None = None, **changes: Any) -> list[Outcome]:
+    def attempt(
+        self, kill: Kill | None = None, *, gpus: int | None = None, watch: Watch | None = None, **changes: Any
+    ) -> list[Outcome]:
         """Open the next attempt and train it on forked ranks; `changes` go into execution.json."""
         world_size = gpus or self.execution["gpus"]
         self.run.new_attempt({**self.execution, "gpus": world_size, **changes})
-        return run_ranks(world_size, train_rank, self.run.path, kill, may_fail=True)
+        return run_ranks(world_size, train_rank, self.run.path, kill, may_fail=True, watch=watch)
 
     def finish(self, **changes: Any) -> None:
         """An attempt that has to end well."""
@@ -95,6 +100,8 @@ class _Counter:
 
 def end(victim: Victim) -> None:
     """SIGKILL this rank, all ranks of its supervisor, or the supervisor."""
+    if victim == "disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if victim == "parent":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(30)  # the kernel ends this rank as well
@@ -107,3 +114,15 @@ def end(victim: Victim) -> None:
 def siblings(parent: int) -> Sequence[int]:
     """Processes that `parent` started."""
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def assert_equal(one: Started, other: Started) -> None:
+    """The same weights to the last bit, and the same records but for the seconds."""
+    ours, theirs = one.weights(), other.weights()
+    assert ours.keys() == theirs.keys() and len(ours) > 4
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    for name in (METRICS_FILE, FEED_FILE):
+        lines = [read_jsonl(started.run.path / name) for started in (one, other)]
+        for line in [*lines[0], *lines[1]]:
+            line.pop("seconds", None)
+        assert lines[0] == lines[1]

@@ -4,21 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.state import AcceleratorState
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
 from densekit.batching.steps import Step
 from densekit.datasets.annotations import Annotations
 from densekit.model.loading import read_weights
 from densekit.parity.case import Recording
+from densekit.run.records import Position
 from densekit.run.roots import Roots
+from densekit.text.encode import Semantics
+from densekit.train import accelerators
 from densekit.train.accelerators import Execution, make_accelerator
 from densekit.train.build import load_base, prepare
+from densekit.train.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from densekit.train.engine import Engine, make_engine
 from densekit.train.loop import Trainer
 from densekit.train.samples import StepDataset
 
 # Mixed modality: samples without an image among them, and a group of nothing else.
+FEW = ((1,), (5, 0))
+"""Three samples, the middle one without an image: with more ranks some are idle, and some rows hold text only."""
 GROUPS = ((0, 2, 4), (5, 8, 11), (1, 3, 6), (14, 7, 9))
 
 
@@ -102,3 +110,42 @@ def curve(
         record = trainer.step(batch)
         found.append((record["loss"], record["grad_norm"]))
     return found
+
+
+def fp16_steps(
+    golden: Path, zero_stage: int, folder: Path, *, overflow: Semantics, scale_power: int, split_at: int | None = None
+) -> tuple[list[dict[str, Any]], int, dict[str, Any] | None]:
+    """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, updates and the scaler's state.
+
+    `split_at`: save into `folder` before that step, and go on in a fresh trainer from the checkpoint.
+    """
+    # DeepSpeed on a CPU says no to fp16, but gloo and the CPU can do it.
+    accelerator = get_accelerator()
+    accelerator.is_fp16_supported = lambda: True
+    accelerator.supported_dtypes = lambda: [torch.float32, torch.bfloat16, torch.float16]
+    accelerators.INITIAL_SCALE_POWER = scale_power
+    recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
+    steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
+    execution = Execution(dtype="fp16", zero_stage=zero_stage)
+
+    def fresh() -> Trainer:
+        trainer = make_trainer(golden, steps, execution, micro_batch_size=1)
+        trainer.overflow = overflow
+        return trainer
+
+    trainer, records = fresh(), []
+    for index in range(len(steps)):
+        if index == split_at:
+            state = TrainingState(
+                step=index,
+                updates=trainer.updates,
+                overflows_in_a_row=trainer.overflows_in_a_row,
+                summary={},
+                records=Position(),
+            )
+            saved = save_checkpoint(trainer.engine, folder, state, run_sha256="fp16")
+            trainer = fresh()
+            state = load_checkpoint(trainer.engine, saved, run_sha256="fp16")
+            trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
+        records.append(trainer.step(next(trainer.batches(index))))
+    return records, trainer.updates, trainer.engine.scaler_state()

@@ -1,0 +1,332 @@
+"""`densekit replay`: a run is carried out again in its own way, and what comes out is held against what was promised.
+
+The trainer is a stand-in that copies a run trained beforehand into the replay's directory.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from densekit.errors import DataError, UsageError
+from densekit.launch import local
+from densekit.launch.replay import expect, replay
+from densekit.run.layout import RunDir, read_json, write_json
+from densekit.run.manifest import sealed
+from densekit.run.records import chain_next
+from tests.run.builders import change_entry, make_world, train
+
+from .helpers import names, trainer
+
+HOW = {
+    "dtype": "fp32", "attention": "sdpa", "gpus": 1, "zero_stage": 0, "micro_batch_size": 2, "threads": 1,
+    "checkpointing": False, "deterministic": False, "checkpoints": {"keep": 2}, "workers": 1,
+}  # fmt: skip
+COPY = """
+import shutil
+for name in ("metrics.jsonl", "feed.jsonl", "certificate.json", "init.safetensors", "connector.safetensors",
+             "manifest.json"):
+    shutil.copy(pathlib.Path({source!r}) / name, path)
+status("complete")
+"""
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a world with one run in it, to copy."""
+    folder = tmp_path_factory.mktemp("replayed")
+    train(make_world(folder / "world"), folder / "runs", execution=HOW)
+    return folder
+
+
+@pytest.fixture
+def run(first: Path) -> Path:
+    """The run; nothing may change it."""
+    (found,) = (first / "runs").iterdir()
+    return found
+
+
+@pytest.fixture
+def own(first: Path, tmp_path: Path) -> Path:
+    """A run over a world that both belong to the test."""
+    return train(Path(shutil.copytree(first / "world", tmp_path / "world")), tmp_path / "runs", execution=HOW)
+
+
+@pytest.fixture
+def gives(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let the trainer's outcome be that of another run directory."""
+    return lambda source: monkeypatch.setattr(local, "command", trainer(COPY.format(source=str(source))))
+
+
+@pytest.fixture(autouse=True)
+def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> list[str]:
+        raise AssertionError("the trainer was started")
+
+    monkeypatch.setattr(local, "command", refuse)
+
+
+def other(folder: Path, world: Path, *, step: int, by: float, name: str = "loss") -> Path:
+    """A run like `first` whose loss (or another number) is another one from a step on."""
+    made = train(world, folder, execution=HOW)
+    lines = [json.loads(line) for line in (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    chain = RunDir(made).sha256
+    for line in lines:
+        line[name] += by if line["step"] >= step else 0
+        chain = line["chain"] = chain_next(chain, line)
+    (made / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return made
+
+
+def edit_manifest(run: Path, **values: Any) -> None:
+    write_json(run / "manifest.json", sealed({**read_json(run / "manifest.json"), **values}))
+
+
+Told = Callable[[], list[str]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    return lambda: capsys.readouterr().out.splitlines()
+
+
+# What is trained
+
+
+def test_a_replay_repeats_the_math_and_the_way(run: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+    gives(run)
+    assert replay(run, runs_dir=tmp_path) == 0
+    made = RunDir(tmp_path / f"{run.name}.replay1")
+    assert made.math == RunDir(run).math and made.complete and made.status["attempt"] == 1
+    execution = read_json(run / "attempts" / "0001" / "execution.json")
+    assert read_json(made.attempt / "execution.json") == execution and execution["workers"] == 1
+    assert told()[1:] == [
+        f"a: {run} (run {made.sha256[:10]})",
+        f"b: {made.path} (run {made.sha256[:10]})",
+        "equal to the last bit over 6 steps",
+        "nothing to report",
+        "the replay is equal to the last bit, trained weights included",
+    ]
+
+
+def test_replays_are_numbered_and_lie_beside_their_run(own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gives(own)
+    monkeypatch.chdir(own)
+    assert replay(Path()) == replay(own / "attempts" / "..") == 0
+    (own.parent / f"{own.name}.replay3").mkdir()  # something else is not touched
+    assert replay(own) == 0
+    assert replay(own.parent / f"{own.name}.replay1") == 0
+    ends = ["", ".replay1", ".replay1.replay1", ".replay2", ".replay3", ".replay4"]
+    assert [name for name in names(own.parent) if name[0] != "."] == [own.name + end for end in ends]
+    assert names(own.parent / f"{own.name}.replay3") == []
+
+
+def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: Told) -> None:
+    run = RunDir(own)
+    execution = {**read_json(run.attempt / "execution.json"), "gpus": 2}
+    shutil.copy(run.attempt / "environment.json", run.new_attempt(execution))
+    run.set_status("complete")
+    edit_manifest(own, attempts=2, execution=execution)
+    gives(own)
+    assert replay(own, runs_dir=tmp_path / "replays") == 0
+    (made,) = (tmp_path / "replays").glob(f"{own.name}.*")
+    assert read_json(RunDir(made).attempt / "execution.json") == execution
+    gives(other(tmp_path / "other", tmp_path / "world", step=2, by=1e-7))
+    told()
+    assert replay(own, runs_dir=tmp_path / "replays") == 0
+    assert told()[-1] == ("the replay is equal within 1e-05: `gpus` was 1 and 2 in their attempts, so roundings differ")
+
+
+def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
+    gives(run)
+    assert replay(run, runs_dir=tmp_path, deterministic=True) == 0
+    assert read_json(tmp_path / f"{run.name}.replay1" / "attempts" / "0001" / "execution.json")["deterministic"] is True
+
+
+def test_a_replay_that_stopped_goes_on(
+    run: Path, tmp_path: Path, gives: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local, "command", trainer("status('preempted', 'step 3', 75); sys.exit(75)"))
+    assert replay(run, runs_dir=tmp_path) == 75
+    printed = capsys.readouterr()
+    assert "equal" not in printed.out and "part" not in printed.out
+    assert printed.err.endswith(f"{run.name}.replay1: `densekit replay {run}` goes on with it\n")
+    gives(run)
+    assert replay(run, runs_dir=tmp_path) == 0
+    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 2
+    assert not (tmp_path / f"{run.name}.replay2").exists()
+
+
+@pytest.mark.parametrize("code", [1, 3, 130])
+def test_a_training_that_fails(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(local, "command", trainer(f"status('failed', 'why', {code}); sys.exit({code})"))
+    assert replay(run, runs_dir=tmp_path) == code
+
+
+# What is expected
+
+
+def test_a_last_bit_that_differs_where_none_may(run: Path, first: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+    gives(other(tmp_path / "other", first / "world", step=4, by=1e-9))
+    assert replay(run, runs_dir=tmp_path) == 1
+    lines = told()
+    assert lines[3].startswith("the runs part at step 4 by the loss: ")
+    assert lines[4] == "before that: equal to the last bit over 3 steps"
+    assert lines[-2:] == [
+        "the replay parts from the run; it should be equal to the last bit: all attempts were carried out in the same "
+        "way",
+        "within 1e-05 the two are equal",
+    ]
+    assert replay(run, runs_dir=tmp_path, tolerance=1e-5) == 0
+    assert told()[-1] == "the replay is equal within 1e-05: that was asked for"
+
+
+def test_a_bit_that_no_tolerance_minds(run: Path, first: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+    gives(other(tmp_path / "other", first / "world", step=4, by=1e-16, name="lr"))
+    assert replay(run, runs_dir=tmp_path) == 1
+    assert "first bit difference at step 4" in told()[3]
+
+
+def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+    newer = train(
+        tmp_path / "world", tmp_path / "other", execution=HOW, environment={"packages": {"transformers": "5.23.0"}}
+    )
+    gives(newer)
+    assert replay(own) == 1
+    lines = told()
+    assert lines[3].startswith("the runs part at step 1 by the loss: ")
+    assert lines[lines.index("what explains it, most telling first:") + 1].startswith("1. package transformers: 5.22.0")
+    assert lines[-1] == "within 1e-05 the two are not equal either"
+    gives(newer)
+    assert replay(own, tolerance=1e-5) == 1
+    assert told()[-1] == "the replay parts from the run; it should be equal within 1e-05: that was asked for"
+
+
+def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+    copy = Path(shutil.copytree(own, tmp_path / "copy"))
+    edit_manifest(copy, outputs={"connector.safetensors": "0" * 64})
+    gives(copy)
+    assert replay(own) == 1
+    assert "the runs part at step 6 by the trained weights: " in told()[3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance", "reason"),
+    [
+        ([{}, {}], 0.0, "in the same way"),
+        ([{}, {"workers": 4, "checkpoints": {}, "micro_batches": []}], 0.0, "in the same way"),
+        *[
+            ([{}, {name: value}, {name: value}], 1e-5, f"`{name}` was {HOW[name]} and {value} in their attempts")
+            for name, value in {
+                "dtype": "bf16", "attention": "flash", "gpus": 2, "zero_stage": 3, "micro_batch_size": 4, "threads": 8,
+                "checkpointing": True, "deterministic": True,
+            }.items()
+        ],
+        ([{}, {"device": "cuda"}], 1e-5, "`device` was cpu and cuda"),
+        ([{"device": "cuda"}] * 2, 1e-5, "without --deterministic"),
+        ([{"device": "cuda", "deterministic": True}] * 2, 0.0, "in the same way"),
+        ([{"device": "cuda"}, {"device": "cuda", "deterministic": True}], 1e-5, "`deterministic` was False and True"),
+    ],
+)  # fmt: skip
+def test_what_attempts_promise(changes: list[dict[str, Any]], tolerance: float, reason: str) -> None:
+    executions = [{**HOW, "device": "cpu", **change} for change in changes]
+    expected = expect(executions, None)
+    assert expected.tolerance == tolerance and reason in expected.reason
+    assert expect(executions, 0.5).tolerance == 0.5
+
+
+# What is refused, and leaves nothing behind
+
+
+def refused(run: Path, error: type[Exception], message: str, **options: Any) -> None:
+    before = names(run.parent)
+    with pytest.raises(error, match=message):
+        replay(run, **options)
+    assert names(run.parent) == before
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "file"])
+def test_no_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    refused(tmp_path / name, DataError, rf"{name} is no run directory: it has no math\.json")
+
+
+@pytest.mark.parametrize("state", ["created", "running", "failed", "preempted"])
+def test_a_run_that_is_not_complete(own: Path, state: str) -> None:
+    RunDir(own).set_status(state)
+    refused(own, UsageError, rf"is {state}, not complete: finish it with `densekit run made`, then replay")
+
+
+@pytest.mark.parametrize("damage", ["gone", "unfinished", "another"])
+def test_the_run_it_starts_from(own: Path, tmp_path: Path, damage: str) -> None:
+    start = train(tmp_path / "world", tmp_path / "start", recipe={"name": "stage1"})
+    execution = {**read_json(own / "manifest.json")["execution"], "starts_from": str(start)}
+    write_json(own / "attempts" / "0001" / "execution.json", execution)
+    edit_manifest(own, execution=execution)
+    if damage == "gone":
+        shutil.rmtree(start)
+    elif damage == "unfinished":
+        RunDir(start).set_status("failed")
+    else:
+        write_json(own / "math.json", {**read_json(own / "math.json"), "starts_from": "0" * 64})
+    message = "cannot be replayed: " if damage == "another" else "gone or not complete: put that run back, then replay"
+    refused(own, DataError, message)
+
+
+def test_a_damaged_run(own: Path) -> None:
+    (own / "connector.safetensors").unlink()
+    (own / "init.safetensors").unlink()
+    refused(own, DataError, r"cannot be replayed: init: .*init.safetensors is missing.*and 1 more: `densekit verify")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_inputs_that_changed_or_are_gone(own: Path, tmp_path: Path, gone: bool) -> None:
+    if gone:
+        shutil.rmtree(tmp_path / "world" / "models" / "tower")
+        refused(own, DataError, "cannot be replayed: vision_tower: not checked: its folder .*tower is not there")
+    else:
+        change_entry(tmp_path / "world", 3)
+        refused(own, DataError, r"cannot be replayed: annotations: .*train.json was changed.* put the original back")
+
+
+def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: Any) -> None:
+    """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it was."""
+    made = tmp_path / "world" / "cache" / "tiny" / "train.json"
+    made.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "world" / "data" / "train.json", made)
+    recipe = {"assets": {"seed": 0}, "data": {"annotations": "cache:tiny/train.json"}}
+    tiny = train(tmp_path / "world", tmp_path / "tiny", recipe=recipe, execution=HOW)
+    made.write_text("another recipe's", encoding="utf-8")
+    gives(tiny)
+    assert replay(tiny) == 0
+    (tmp_path / "world" / "models" / "lm" / "tokenizer.model").unlink()
+    refused(tiny, DataError, "cannot be replayed: language_model: .*tokenizer.model is missing")
+
+
+def test_an_attempt_without_its_execution(own: Path) -> None:
+    (own / "attempts" / "0001" / "execution.json").unlink()
+    refused(own, DataError, "0001/execution.json is missing or empty, so how .* was trained is not known")
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none(run: Path, tolerance: float) -> None:
+    refused(run, UsageError, "tolerance .*: give a number from 0 on", tolerance=tolerance)
+
+
+def test_a_runs_dir_that_is_a_file(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    refused(run, UsageError, r"--runs-dir .*file: is not a folder", runs_dir=tmp_path / "file")
+
+
+def test_a_second_driver(run: Path, tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / f".{run.name}.replay1.lock"),
+        pytest.raises(UsageError, match="replay1 is being trained by another densekit; wait for it or stop it"),
+    ):
+        replay(run, runs_dir=tmp_path)
+    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 0
