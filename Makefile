@@ -10,6 +10,7 @@ RECIPE ?=
 GPUS ?=
 RUNS_DIR ?=
 ARGS ?=
+TARGET ?= cpu
 DIR ?= tests/golden
 
 export TOKENIZERS_PARALLELISM := false
@@ -31,7 +32,7 @@ DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity bench test test-all chaos lint format lock clean
+.PHONY: help setup setup-driver reproduce demo parity bench test test-all chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -102,29 +103,30 @@ test-all: $(FULL) ## run every test
 chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
 	@$(BIN)/python -m pytest -q tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
-lint: $(FULL) ## check style, types, spelling, YAML and shell scripts
+lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/codespell
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
-	@echo 'lint: ruff, mypy, codespell, yamllint and shellcheck found nothing'
+	@$(BIN)/hadolint docker/Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	@$(BIN)/python tools/torch_api.py
+	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-# Existing pins stay unless a .in file asks otherwise; delete a .txt file to take newer versions. Python 3.11 is the
-# oldest supported, so its pins suit every newer one. driver.txt and dev.txt follow the versions of train.txt.
-LOCK = UV_PYTHON_DOWNLOADS=never UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet \
-	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url
-lock: $(FULL) ## pin requirements/*.in, hashes included, in requirements/*.txt
-	@$(LOCK) requirements/driver.in requirements/train.in requirements/torch.txt --no-emit-package torch -o requirements/train.txt
-	@$(LOCK) requirements/driver.in -c requirements/train.txt -o requirements/driver.txt
-	@$(LOCK) requirements/dev.in -c requirements/train.txt -o requirements/dev.txt
-	@$(LOCK) requirements/demo.in -c requirements/train.txt --no-deps -o requirements/demo.txt
-	@echo 'lock: requirements/*.txt are up to date; `make setup` installs them'
+lock: $(FULL) ## pin every requirements file, hashes included (requirements/, docker/requirements/)
+	@$(BIN)/python tools/lock.py
+
+lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata from the package index)
+	@$(BIN)/python tools/lock.py --check
+
+image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
+	@$(BIN)/densekit images build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info

@@ -1,6 +1,7 @@
 """The command line: one thin command per verb."""
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -18,6 +19,8 @@ from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+images_app = typer.Typer(no_args_is_help=True, help="Build the images that docker/Dockerfile describes.")
+app.add_typer(images_app, name="images")
 
 RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -39,6 +42,7 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="The `models:` root.")]
 CacheDir = Annotated[Path, typer.Option("--cache-dir", help="The `cache:` root.")]
 DEFAULT_ROOTS = Roots()
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @app.callback(invoke_without_command=True)
@@ -248,12 +252,53 @@ def parity(
 
 
 @app.command()
+def selftest(as_json: AsJson = False) -> None:
+    """Say what this machine or container can train; exit 1 if something in it is wrong."""
+    _need_training_packages()
+    from densekit.train.selftest import selftest as findings
+
+    lines = findings()
+    if as_json:
+        _print_json([asdict(line) for line in lines])
+    else:
+        for line in lines:
+            print(f"{line.mark:4} {line.name:9} {line.text}")
+    raise typer.Exit(1 if any(line.mark == "FAIL" for line in lines) else 0)
+
+
+@app.command()
 def evaluate(run_dir: Annotated[Path, typer.Argument(help="A complete run directory.")]) -> None:
     """Score a trained run on the paper's benchmarks (not built yet)."""
     raise UsageError(
         f"evaluate {run_dir}: the paper's benchmarks are not connected yet (the lmms-eval adapter is missing); "
         "tiny recipes ask their held-out questions at the end of `densekit run`"
     )
+
+
+@images_app.command("lock")
+def lock_images() -> None:
+    """Record the digests of the base images (asks their registry); builds use them from then on."""
+    from densekit.images.bases import LOCK, lock
+
+    for tag, (before, now) in lock(CHECKOUT).items():
+        print(f"{tag}  {now}{'' if before == now else f'  (before: {before})' if before else '  (new)'}")
+    print(f"written to {LOCK}")
+
+
+@images_app.command("build", context_settings={"ignore_unknown_options": True})
+def build_image(
+    target: Annotated[str, typer.Argument(help="a100, v100, cpu or tensorboard.")],
+    extra: Annotated[list[str] | None, typer.Argument(help="More options of `docker build`.")] = None,
+    show_only: Annotated[bool, typer.Option("--print", help="Print the command; build nothing.")] = False,
+) -> None:
+    """Build one image from pinned bases, labelled with the commit it is made from."""
+    from densekit.images.build import build, build_command
+
+    command = build_command(CHECKOUT, target, extra or ())
+    if show_only:
+        print(shlex.join(command))
+        return
+    raise typer.Exit(build(command))
 
 
 def _count_samples(recipe: Recipe, roots: Roots) -> int | None:

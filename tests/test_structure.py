@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("launch", "evaluate", "parity"),
+    ("launch", "evaluate", "parity", "images"),
     ("train", "plan"),
     ("model", "run"),
     ("datasets", "batching"),
@@ -31,6 +31,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_FREE = (
     "__main__",
     "cli",
+    "images",
     "launch",
     "plan",
     "run",

@@ -14,6 +14,7 @@ from densekit.run.hashing import file_sha256
 
 PACKAGE = Path(densekit.__file__).resolve().parent
 IMAGE_VARIABLE = "DENSEKIT_IMAGE_ID"  # set by whatever starts a container: its image cannot be seen from inside
+REVISION_VARIABLE = "DENSEKIT_REVISION"  # an image has no .git: its build says which commit it was made from
 
 
 def environment(devices: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -59,4 +60,7 @@ def _git_state(directory: Path) -> dict[str, Any] | None:
             "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (OSError, subprocess.SubprocessError):
-        return None
+        built_from = os.environ.get(REVISION_VARIABLE)
+        if not built_from:
+            return None
+        return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}

@@ -1,0 +1,143 @@
+"""compose.yaml: its schema, its profiles, what a service asks the engine for, and the GPUs a container is given."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from densekit.images.build import targets
+from densekit.recipe.load import recipe_names
+from tests.docker.engine import ROOT, Engine, tool
+
+COMPOSE = ROOT / "compose.yaml"
+GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
+SERVICES = {
+    "a100": {*GPU_SERVICES, "tensorboard"},
+    "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "tensorboard"},
+    "cpu": {"smoke", "tensorboard"},
+}
+PROJECT = "densekit-test-compose"
+AWAITED = {"yi34b_stage2_lora"}
+"""Recipes that services name and that are not written yet."""
+
+
+def config(engine: Engine, profile: str, **variables: str) -> dict[str, Any]:
+    """Every service of a profile as Compose understands it."""
+    printed = engine.ok("docker", "compose", "--profile", profile, "config", "--format", "json", **variables)
+    services: dict[str, Any] = json.loads(printed)["services"]
+    return services
+
+
+def schema_errors(path: Path) -> int:
+    command = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def test_schema(tmp_path: Path) -> None:
+    assert schema_errors(COMPOSE) == 0
+    bad = tmp_path / "compose.yaml"
+    bad.write_text(COMPOSE.read_text(encoding="utf-8").replace("shm_size", "shm_sise"), encoding="utf-8")
+    assert schema_errors(bad) != 0
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_profiles(engine: Engine, profile: str) -> None:
+    services = config(engine, profile)
+    assert set(services) == SERVICES[profile]
+    for name, service in services.items():
+        assert service["image"] == f"densekit:{service['build']['target']}"
+        assert service["build"]["target"] in targets(ROOT)
+        assert service["user"] == "1000:1000"
+        devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        wanted = [{"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}]
+        assert devices == ([] if name in ("smoke", "tensorboard") else wanted)
+
+
+@pytest.mark.parametrize("profile", ["a100", "v100"])
+def test_number_type_follows_the_gpu(engine: Engine, profile: str) -> None:
+    """V100 has no bf16."""
+    for name, service in config(engine, profile).items():
+        if service["command"] and service["command"][:2] == ["densekit", "run"]:
+            assert service["command"][-2:] == ["--dtype", {"a100": "bf16", "v100": "fp16"}[profile]], name
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_default_recipes_exist(engine: Engine, profile: str) -> None:
+    named = {
+        service["command"][2]
+        for service in config(engine, profile).values()
+        if service["command"] and service["command"][:2] == ["densekit", "run"]
+    }
+    assert named
+    assert named <= set(recipe_names()) | AWAITED
+    assert not AWAITED & set(recipe_names()), "take what exists by now out of AWAITED"
+
+
+def test_variables(engine: Engine) -> None:
+    service = config(
+        engine, "a100", GPUS="2", RECIPE="mine", ARGS="--keep 3 --force", DATA_DIR="/data", DENSEKIT_USER="7:8",
+        SHM_SIZE="1gb", MEMLOCK="1024",
+    )["pretrain"]  # fmt: skip
+    expected = "densekit run mine --device cuda --gpus 2 --dtype bf16 --keep 3 --force"
+    assert service["command"] == expected.split()
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
+    assert service["volumes"][0] | {"bind": None} == {
+        "type": "bind", "source": "/data", "target": "/workspace/data", "read_only": True, "bind": None,
+    }  # fmt: skip
+    assert (service["user"], service["shm_size"]) == ("7:8", str(1024**3))
+    assert service["ulimits"]["memlock"] == {"soft": 1024, "hard": 1024}
+
+
+def test_secrets_of_a_build_stay_out_of_images(engine: Engine) -> None:
+    printed = engine.ok(
+        "docker", "compose", "--profile", "cpu", "config", "--format", "json", CA_BUNDLE="/etc/mine.pem"
+    )
+    value = json.loads(printed)
+    assert value["secrets"]["ca_bundle"]["file"] == "/etc/mine.pem"
+    smoke = value["services"]["smoke"]
+    assert {secret["source"] for secret in smoke["build"]["secrets"]} == {"ca_bundle", "pip_conf"}
+    assert "secrets" not in smoke
+
+
+@pytest.fixture(scope="module")
+def pretend_gpus(engine: Engine, standin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An override by which the GPU services print what they were given instead of training."""
+    if not engine.private:
+        pytest.skip("device ids are asserted with a pretend hook, which only a private engine has")
+    path = tmp_path_factory.mktemp("compose") / "override.yaml"
+    shows = "echo devices=$$NVIDIA_VISIBLE_DEVICES; ulimit -l; ulimit -s; df -k /dev/shm | tail -1; id -u"
+    service = {"image": standin, "entrypoint": ["sh", "-c", shows], "command": []}
+    path.write_text(yaml.safe_dump({"services": dict.fromkeys(GPU_SERVICES, service)}), encoding="utf-8")
+    yield path
+    engine.run("docker", "compose", "--project-name", PROJECT, "--profile", "*", "down", "--volumes", timeout=60)
+
+
+def shown(engine: Engine, service: str, *files: Path, **variables: str) -> list[str]:
+    """What a service's container prints."""
+    parts = [part for file in (COMPOSE, *files) for part in ("--file", str(file))]
+    command = ["docker", "compose", "--project-name", PROJECT, *parts, "run", "--rm", "-T", service]
+    return engine.ok(*command, **variables).splitlines()
+
+
+@pytest.mark.parametrize(("gpus", "ids"), [("2", "0,1"), ("all", "all")])
+def test_a_container_is_given_the_gpus_asked_for(engine: Engine, pretend_gpus: Path, gpus: str, ids: str) -> None:
+    lines = shown(engine, "pretrain", pretend_gpus, GPUS=gpus, SHM_SIZE="128mb", STACK="1048576", MEMLOCK="65536")
+    assert lines[0] == f"devices={ids}"
+    assert lines[1:3] == ["64", "1024"]  # KiB
+    assert lines[3].split()[1] == str(128 * 1024)
+    assert lines[4] == "1000"
+
+
+def test_a_container_is_given_the_gpus_named(engine: Engine, pretend_gpus: Path, tmp_path: Path) -> None:
+    """docs/images.md: two of the host's GPUs by id, with a second compose file."""
+    named = tmp_path / "gpus.yaml"
+    named.write_text(
+        "services:\n  finetune:\n    deploy:\n      resources:\n        reservations:\n          devices: !override\n"
+        "            - {driver: nvidia, device_ids: ['2', '5'], capabilities: [gpu]}\n",
+        encoding="utf-8",
+    )
+    assert shown(engine, "finetune", pretend_gpus, named)[0] == "devices=2,5"

@@ -1,0 +1,125 @@
+"""What the start-up self-test says about GPUs of every age, in every image."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from densekit.train import selftest
+from densekit.train.selftest import dtype_of, has_code_for, wrong_device
+
+TORCH_2_7 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]  # as the wheels of the images have them
+TORCH_2_8 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_dtype_follows_the_capability(capability: tuple[int, int], dtype: str) -> None:
+    assert dtype_of(capability) == dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "archs", "runs"),
+    [
+        ((7, 0), TORCH_2_7, True),
+        ((7, 0), ["sm_75", "sm_80"], False),  # torch's newer builds: no code for V100
+        ((8, 9), ["sm_80", "sm_86"], True),  # code for a lower minor version runs
+        ((8, 0), ["sm_86"], False),
+        ((10, 0), TORCH_2_8, True),
+        ((10, 0), ["sm_90", "compute_90"], False),  # only through the driver's compiler
+        ((9, 0), [], False),
+    ],
+)
+def test_code_for_a_gpu(capability: tuple[int, int], archs: Sequence[str], runs: bool) -> None:
+    assert has_code_for(capability, archs) is runs
+
+
+@pytest.mark.parametrize(
+    ("target", "capability", "archs", "says"),
+    [
+        ("a100", (8, 0), TORCH_2_8, None),
+        ("a100", (9, 0), TORCH_2_8, None),
+        ("a100", (7, 0), TORCH_2_8, "use the v100 image"),  # torch has code for it, flash-attn has not
+        ("v100", (7, 0), TORCH_2_7, None),
+        ("v100", (10, 0), TORCH_2_7, "use the a100 image"),
+        ("v100", (6, 1), TORCH_2_7, "older than V100"),
+        (None, (8, 0), ["sm_90"], "code for sm_90 only"),
+    ],
+)
+def test_the_image_fits_the_gpu(
+    target: str | None, capability: tuple[int, int], archs: Sequence[str], says: str | None
+) -> None:
+    problem = wrong_device(capability, archs, target)
+    assert problem is None if says is None else problem is not None and says in problem
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], archs: str, count: int = 2) -> None:
+    """A torch built for `archs` that sees GPUs of one capability, on which nothing is computed."""
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: archs, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: "Pretend GPU")
+    monkeypatch.setattr(selftest, "_computes", lambda index: None)
+
+
+def kernel_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(selftest, "_import_problem", lambda name: None)
+    monkeypatch.setattr(selftest, "version", lambda name: "1")
+
+
+def test_a_v100_in_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEKIT_TARGET", "v100")
+    pretend(monkeypatch, (7, 0), " ".join(TORCH_2_7))
+    kernel_found(monkeypatch)
+    lines = selftest.selftest()
+    assert [line.mark for line in lines] == ["ok"] * len(lines)
+    assert lines[-1].text.endswith("--device cuda --gpus 2 --dtype fp16")
+
+
+def test_a_v100_in_the_a100_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEKIT_TARGET", "a100")
+    pretend(monkeypatch, (7, 0), " ".join(TORCH_2_8), count=1)
+    kernel_found(monkeypatch)
+    lines = selftest.selftest()
+    assert {line.name: line.mark for line in lines}["GPU 0"] == "FAIL"
+    assert lines[-1].mark == "FAIL"
+
+
+def test_a_kernel_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU it is a failure; without one it may be the driver that is missing."""
+    monkeypatch.setattr(selftest, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
+    (without,) = selftest._kernel_lines([], "a100")
+    (on_gpu,) = selftest._kernel_lines([(8, 0)], "a100")
+    assert (without.mark, on_gpu.mark) == ("warn", "FAIL")
+
+
+def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "DENSEKIT_TARGET"}
+    environment |= {"CUDA_VISIBLE_DEVICES": ""} | ({"DENSEKIT_TARGET": target} if target else {})
+    command = [sys.executable, "-m", "densekit", "selftest", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_on_a_processor() -> None:
+    done = run("cpu")
+    assert done.returncode == 0, done.stderr
+    assert "it can train on the processor" in done.stdout
+    assert len(done.stdout.splitlines()) <= 20
+
+
+def test_a_gpu_image_without_its_kernel_is_refused() -> None:
+    done = run("v100", "--json")
+    lines = {line["name"]: line for line in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert lines["attention"]["mark"] == "FAIL"
+    assert "not installed" in lines["attention"]["text"]
+    assert lines["GPU"]["mark"] == "warn"
