@@ -22,7 +22,7 @@ FLOORS = (
     ("train", "plan"),
     ("model", "run"),
     ("datasets", "batching"),
-    ("text", "recipe"),
+    ("text", "recipe", "capability"),
     ("errors",),
     ("__init__",),
 )
@@ -38,6 +38,7 @@ TORCH_FREE = (
     "batching",
     "text",
     "recipe",
+    "capability",
     "errors",
     "__init__",
 )
