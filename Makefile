@@ -32,7 +32,7 @@ DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity bench test test-all chaos lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity bench kernels test test-all chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +93,11 @@ parity: $(FULL) ## compare densekit with the numbers recorded from the official 
 
 bench: $(FULL) ## time the training step
 	@$(BIN)/python benchmarks/train_step.py $(ARGS)
+
+# On a GPU machine: in an environment that has its CUDA build of torch and the kernels' packages.
+kernels: $(FULL) ## test and time every attention kernel that can run here (on a GPU: all that are installed)
+	@$(BIN)/python -m pytest -q tests/model/test_attention_numbers.py tests/model/test_kernels.py
+	@$(BIN)/python benchmarks/attention.py $(ARGS)
 
 test: $(FULL) ## run the tests that are not slow
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -12,8 +12,9 @@ import typer
 import yaml
 
 from densekit import __version__
+from densekit.capability import Attention, Device, Dtype
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.plan.precision import Device, Dtype, ZeroStage
+from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
@@ -29,6 +30,9 @@ Gpus = Annotated[int, typer.Option("--gpus", help="Processes to use (on CPU: one
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="What computes: cpu or cuda.")]
 DtypeName = Annotated[Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")]
+AttentionName = Annotated[
+    Attention | None, typer.Option("--attention", help="Kernel of packed rows; by default what suits device and type.")
+]
 Zero = Annotated[ZeroStage | None, typer.Option("--zero-stage", help="DeepSpeed ZeRO stage; 0 is without DeepSpeed.")]
 Checkpointing = Annotated[
     bool | None,
@@ -83,6 +87,7 @@ def plan(
     micro_batch: MicroBatch = None,
     device: DeviceName = "cpu",
     dtype: DtypeName = None,
+    attention: AttentionName = None,
     zero_stage: Zero = None,
     checkpointing: Checkpointing = None,
     overrides: Overrides = None,
@@ -106,6 +111,7 @@ def plan(
         micro_batch_size=micro_batch,
         device=device,
         dtype=dtype,
+        attention=attention,
         zero_stage=zero_stage,
         activation_checkpointing=checkpointing,
         num_samples=None if certificate else _count_samples(loaded, roots),
@@ -130,6 +136,7 @@ def run(
     micro_batch: MicroBatch = None,
     device: DeviceName = "cpu",
     dtype: DtypeName = None,
+    attention: AttentionName = None,
     zero_stage: Zero = None,
     checkpointing: Checkpointing = None,
     workers: Workers = 0,
@@ -158,6 +165,7 @@ def run(
             gpus=gpus,
             device=device,
             dtype=dtype,
+            attention=attention,
             zero_stage=zero_stage,
             activation_checkpointing=checkpointing,
             micro_batch_size=micro_batch,

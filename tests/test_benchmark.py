@@ -1,4 +1,4 @@
-"""The benchmark at its smallest: both sides train the same model, and every figure is there."""
+"""The benchmarks at their smallest: every side computes the same, and every figure is there."""
 
 import json
 import subprocess
@@ -21,3 +21,16 @@ def test_both_sides_train_the_same_model() -> None:
         for figure in ("seconds", "peak_bytes"):
             assert stage[figure]["densekit"] > 0 < stage[figure]["stock"]
         assert stage["time_ratio"] > 0 < stage["memory_ratio"]
+
+
+def test_attention_kernels_are_compared_and_timed() -> None:
+    shape = ["--samples", "3", "--longest", "40", "--heads", "4", "--kv-heads", "2", "--head-dim", "16"]
+    command = [sys.executable, "benchmarks/attention.py", "--device", "cpu", "--steps", "1", "--json", *shape]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert len(result["lengths"]) == 3 and max(result["lengths"]) == 40
+    assert set(result["seconds"]) == set(result["ratio"]) == {"sdpa", "padded"}
+    assert result["ratio"]["sdpa"] == 1.0 and result["ratio"]["padded"] > 0
+    assert set(result["not_here"]) == {"flash", "xformers"}
+    assert all("runs on CUDA only" in reason for reason in result["not_here"].values())

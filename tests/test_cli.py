@@ -210,7 +210,7 @@ def test_data_that_cannot_be_trained_on(run_cli: Cli, tmp_path: Path, name: str)
 def two_runs(tmp_path: Path) -> tuple[Path, Path]:
     """A run, and one with another learning rate; by names that need no quoting."""
     world = make_world(tmp_path / "world")
-    how = {"zero_stage": 0, "threads": 1}
+    how = {"attention": "sdpa", "zero_stage": 0, "threads": 1}
     one, two = (
         made_run(world, tmp_path / "runs", recipe={"optimizer": {"learning_rate": rate}}, execution=how)
         for rate in (0.001, 0.002)

@@ -22,7 +22,7 @@ FLOORS = (
     ("train", "plan"),
     ("model", "run"),
     ("datasets", "batching"),
-    ("text", "recipe"),
+    ("text", "recipe", "capability"),
     ("errors",),
     ("__init__",),
 )
@@ -39,6 +39,7 @@ TORCH_FREE = (
     "batching",
     "text",
     "recipe",
+    "capability",
     "errors",
     "__init__",
 )

@@ -8,12 +8,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from densekit.capability import Attention, Device, Dtype
 from densekit.errors import UsageError
 from densekit.launch.local import launch
 from densekit.launch.preflight import preflight
 from densekit.plan.certificates import cached_certificate
 from densekit.plan.execution import Plan, make_plan
-from densekit.plan.precision import Device, Dtype, ZeroStage
+from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.run.hashing import json_sha256
@@ -72,6 +73,7 @@ class Carrying:
     gpus: int = 1
     device: Device = "cpu"
     dtype: Dtype | None = None
+    attention: Attention | None = None
     zero_stage: ZeroStage | None = None
     activation_checkpointing: bool | None = None
     micro_batch_size: int | None = None
@@ -98,6 +100,7 @@ class Carrying:
             gpus=self.gpus,
             device=self.device,
             dtype=self.dtype,
+            attention=self.attention,
             zero_stage=self.zero_stage,
             activation_checkpointing=self.activation_checkpointing,
             micro_batch_size=self.micro_batch_size,
@@ -175,7 +178,8 @@ def start(run: RunDir, execution: dict[str, Any]) -> int:
     name, stage = run.math["recipe"]["name"], execution["zero_stage"]
     engine = f"ZeRO-{stage}" if stage else "DDP" if execution["gpus"] > 1 else "no sharding"
     kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
-    print(f"{name}: training in {run.path} on {execution['gpus']} {kind} ({engine}, {execution['dtype']})", flush=True)
+    how = f"{engine}, {execution['dtype']}, {execution['attention']} attention"
+    print(f"{name}: training in {run.path} on {execution['gpus']} {kind} ({how})", flush=True)
     run.new_attempt(execution)
     distributed = execution["gpus"] > 1 or stage > 0
     return launch(run, processes=execution["gpus"], threads=execution["threads"], distributed=distributed)

@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 
-from densekit.model.attention import PACKED_SDPA
+from densekit.capability import Attention
+from densekit.model.attention import IMPLEMENTATIONS
 from densekit.model.configuration import DenseConnectorConfig
 from densekit.model.connector import Projector, dense_features
+from densekit.model.segments import Segments
 from densekit.model.tower import VisionTower, vision_config_of
 
 
@@ -71,23 +73,20 @@ class ConnectedLanguageModel(nn.Module):
     ) -> PackedOutput:
         """One packed row: T tokens in S segments, K supervised positions.
 
-        input_ids, position_ids [T]; cu_seq_lens [S + 1] int32 (CPU); supervised [K] positions whose next
+        input_ids, position_ids [T]; cu_seq_lens [S + 1] int32 with the
+        segment boundaries, 0 first and T last (best on the CPU: it is read there); supervised [K] positions whose next
         token is a target; targets [K] ids; weights [K] per-token loss weights (docs/architecture.md, "Why sums").
         lm_head runs on the K positions only.
         """
         if cu_seq_lens is None:
             raise RuntimeError("a packed row needs cu_seq_lens: without it samples would leak into each other")
-        longest = int((cu_seq_lens[1:] - cu_seq_lens[:-1]).max())
         embeddings = self.embed_row(input_ids, image_slots, feature_index, dense_features)
         output = self.language_model(
             inputs_embeds=embeddings[None],
             position_ids=position_ids[None],
             attention_mask=None,
             use_cache=False,
-            cu_seq_lens_q=cu_seq_lens,
-            cu_seq_lens_k=cu_seq_lens,
-            max_length_q=longest,
-            max_length_k=longest,
+            segments=Segments(cu_seq_lens, embeddings.device),
             logits_to_keep=supervised,
         )
         logits = output.logits[0]
@@ -113,7 +112,12 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.projector = Projector(width, config.text_config.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
-        self.language_model.set_attn_implementation(PACKED_SDPA)
+        self.use_kernel("sdpa")
+
+    def use_kernel(self, attention: Attention) -> None:
+        """Compute packed rows with this kernel from now on; model.attention.require_kernel says whether it is here."""
+        self._packed_attention = IMPLEMENTATIONS[attention]
+        self.language_model.set_attn_implementation(self._packed_attention)
 
     def train(self, mode: bool = True) -> "DenseConnectorForConditionalGeneration":
         """Training mode for everything but the tower: it is frozen, dropout included."""
@@ -144,7 +148,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         try:
             yield
         finally:
-            self.language_model.set_attn_implementation(PACKED_SDPA)
+            self.language_model.set_attn_implementation(self._packed_attention)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

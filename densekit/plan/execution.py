@@ -10,8 +10,9 @@ from densekit.batching.counts import official_step_counts
 from densekit.batching.micro import split_step
 from densekit.batching.order import ReferenceTopology
 from densekit.batching.run_order import count_run
+from densekit.capability import Attention, Capability, Device, Dtype
 from densekit.errors import UsageError
-from densekit.plan.precision import Device, Dtype, ZeroStage, choose_precision
+from densekit.plan.precision import ZeroStage, choose_precision
 from densekit.recipe.schema import Recipe
 
 DEFAULT_MICRO_BATCH = 16
@@ -39,7 +40,8 @@ class Plan:
     samples_repeated: int | None
     certificate_sha256: str | None
     """Null until one is computed (`densekit plan --certify`)."""
-    attention: str
+    attention: Attention
+    """Kernel of packed rows: SDPA segment by segment, flash-attn varlen or xformers block-diagonal."""
     dtype: Dtype
     zero_stage: ZeroStage
     """0: one process, or DistributedDataParallel; 2, 3: DeepSpeed."""
@@ -62,6 +64,8 @@ def make_plan(
     workers: int = 0,
     device: Device = "cpu",
     dtype: Dtype | None = None,
+    attention: Attention | None = None,
+    capability: Capability | None = None,
     zero_stage: ZeroStage | None = None,
     activation_checkpointing: bool | None = None,
     num_samples: int | None = None,
@@ -69,7 +73,8 @@ def make_plan(
 ) -> Plan:
     """Plan a recipe on `gpus` processes, each with `workers` processes that read its data (0: it reads itself).
 
-    What is None gets a default, with its reason in the notes. `num_samples` overrides the count the recipe states;
+    What is None gets a default, with its reason in the notes. `capability` is the compute capability of the GPUs, where
+    they are known: it decides number type and kernel. `num_samples` overrides the count the recipe states;
     `certificate` is that of the recipe's batches, where one was computed, and its count comes first.
 
     Raises UsageError for what cannot work; it names the nearest that can.
@@ -89,6 +94,8 @@ def make_plan(
         recipe.stage,
         device=device,
         dtype=dtype,
+        attention=attention,
+        capability=capability,
         zero_stage=zero_stage,
         activation_checkpointing=activation_checkpointing,
     )
@@ -98,7 +105,7 @@ def make_plan(
     split = split_step([1] * total, world_size=gpus, micro_batch_size=micro)
     notes = [
         f"order and loss weights follow the reference topology {_reference(recipe)}, whatever runs it",
-        f"device {device}: SDPA attention, one process per --gpus",
+        f"device {device}: one process per --gpus",
         *precision.notes,
     ]
     if micro_batch_size is not None and micro_batch_size > share:
@@ -127,7 +134,7 @@ def make_plan(
         samples_dropped=counts.samples_dropped if counts else None,
         samples_repeated=counts.samples_repeated if counts else None,
         certificate_sha256=certificate.sha256 if certificate else None,
-        attention="sdpa",
+        attention=precision.attention,
         dtype=precision.dtype,
         zero_stage=precision.zero_stage,
         checkpointing=precision.checkpointing,

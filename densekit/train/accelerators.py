@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, PartialState
 
+from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu
 from densekit.errors import UsageError
+from densekit.model.attention import require_kernel
 
 BUCKET_ELEMENTS = 50_000_000
 """Elements that ZeRO reduces or gathers in one collective: buffers of 200 MB in fp32."""
@@ -27,8 +29,10 @@ ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 class Execution:
     """The part of execution.json that decides how tensors are computed."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Device = "cpu"
+    dtype: Dtype = "fp32"
+    attention: Attention = "sdpa"
+    """Kernel of packed rows."""
     zero_stage: Literal[0, 2, 3] = 0
     checkpointing: bool = False
     """Activation checkpointing of the language model."""
@@ -63,12 +67,15 @@ def clear_inherited() -> None:
 def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None) -> Accelerator:
     """The Accelerator of this process, its process group started (gloo on CPU, NCCL on CUDA).
 
-    `max_grad_norm` goes into the DeepSpeed configuration: ZeRO clips inside its own update.
+    `max_grad_norm` goes into the DeepSpeed configuration: ZeRO clips inside its own update. Raises UsageError for a
+    device, a number type or an attention kernel that is not here; nothing else is taken instead.
     """
     clear_inherited()
     os.environ[ACCELERATOR_VARIABLE] = execution.device  # else DeepSpeed looks for one, and warns that it found none
+    check_combination(execution.device, execution.dtype, execution.attention)
     if execution.device == "cuda":
         _check_cuda(execution)
+    require_kernel(execution.attention)
     if execution.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -135,12 +142,9 @@ def deepspeed_config(execution: Execution, *, world_size: int, max_grad_norm: fl
 def _check_cuda(execution: Execution) -> None:
     if not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; check the driver, or use --device cpu")
-    # Never torch.cuda.is_bf16_supported(): it says yes on a V100, by emulation.
-    major, minor = torch.cuda.get_device_capability()
-    if execution.dtype == "bf16" and major < 8:
-        raise UsageError(
-            f"--dtype bf16: this GPU has compute capability {major}.{minor}, bf16 needs 8.0; use --dtype fp16"
-        )
+    line = check_gpu(torch.cuda.get_device_capability(), execution.dtype, execution.attention)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{torch.cuda.get_device_name()}: {line}", flush=True)
 
 
 def devices(accelerator: Accelerator) -> list[dict[str, str | None]]:

@@ -53,6 +53,7 @@ class Engine(ABC):
         self.device = accelerator.device
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
         model.vision_tower.to(self.device, execution.torch_dtype)
+        model.use_kernel(execution.attention)
         connected = model.connected().train(model.training)
         if execution.checkpointing:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -63,7 +63,7 @@ def an_engine(folder: Path) -> Iterator[Engine]:
     try:
         yield Engine({**surroundings, **_variables(script, folder)}, private=True)
     finally:
-        subprocess.run(["bash", str(script), "down", str(folder)], capture_output=True, timeout=120, check=False)
+        subprocess.run(["bash", str(script), "down", str(folder)], capture_output=True, timeout=400, check=False)
 
 
 def clean_environment() -> dict[str, str]:

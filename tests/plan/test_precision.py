@@ -1,4 +1,4 @@
-"""Number type, ZeRO stage and checkpointing: defaults with their reasons, and what cannot work."""
+"""Number type, kernel, ZeRO stage and checkpointing: defaults with their reasons, and what cannot work."""
 
 from typing import Any
 
@@ -14,21 +14,40 @@ def _plan(stage: int, **wanted: Any) -> Plan:
 
 
 def _reasons(plan: Plan) -> list[str]:
-    return [note for note in plan.notes if note.startswith(("dtype", "ZeRO", "activation"))]
+    return [note for note in plan.notes if note.startswith(("dtype", "attention", "ZeRO", "activation"))]
 
 
 @pytest.mark.parametrize(
     ("stage", "device", "dtype", "zero_stage", "checkpointing", "reasons"),
     [
-        (1, "cpu", "fp32", 0, False, ["slower on most CPUs", "holds the whole model", "second forward pass"]),
-        (2, "cpu", "fp32", 0, False, ["slower on most CPUs", "holds the whole model", "second forward pass"]),
+        (
+            1,
+            "cpu",
+            "fp32",
+            0,
+            False,
+            ["slower on most CPUs", "CUDA only", "holds the whole model", "second forward pass"],
+        ),
+        (
+            2,
+            "cpu",
+            "fp32",
+            0,
+            False,
+            ["slower on most CPUs", "CUDA only", "holds the whole model", "second forward pass"],
+        ),
         (
             1,
             "cuda",
             "bf16",
             2,
             True,
-            ["needs --dtype fp16", "pretrain script (zero2.json)", "--gradient_checkpointing"],
+            [
+                "needs --dtype fp16",
+                "flash-attn need 8.0",
+                "pretrain script (zero2.json)",
+                "--gradient_checkpointing",
+            ],
         ),
         (
             2,
@@ -36,7 +55,7 @@ def _reasons(plan: Plan) -> list[str]:
             "bf16",
             3,
             True,
-            ["needs --dtype fp16", "finetune script (zero3.json)", "--gradient_checkpointing"],
+            ["needs --dtype fp16", "flash-attn need 8.0", "finetune script (zero3.json)", "--gradient_checkpointing"],
         ),
     ],
 )
@@ -49,6 +68,7 @@ def test_defaults_say_why(
     told = _reasons(plan)
     assert [note.split(":")[0] for note in told] == [
         f"dtype {dtype}",
+        f"attention {plan.attention}",
         f"ZeRO stage {zero_stage}",
         f"activation checkpointing {'on' if checkpointing else 'off'}",
     ]
@@ -58,10 +78,10 @@ def test_defaults_say_why(
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"device": "cuda", "dtype": "fp16", "zero_stage": 2, "activation_checkpointing": False},
-        {"device": "cuda", "dtype": "fp32", "zero_stage": 0, "activation_checkpointing": True},
-        {"device": "cpu", "dtype": "bf16", "zero_stage": 3, "activation_checkpointing": True},
-        {"device": "cpu", "dtype": "fp16", "zero_stage": 0, "activation_checkpointing": False},
+        {"device": "cuda", "dtype": "fp16", "attention": "flash", "zero_stage": 2, "activation_checkpointing": False},
+        {"device": "cuda", "dtype": "fp32", "attention": "xformers", "zero_stage": 0, "activation_checkpointing": True},
+        {"device": "cpu", "dtype": "bf16", "attention": "sdpa", "zero_stage": 3, "activation_checkpointing": True},
+        {"device": "cpu", "dtype": "fp16", "attention": "sdpa", "zero_stage": 0, "activation_checkpointing": False},
     ],
 )
 def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> None:
@@ -69,10 +89,59 @@ def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> 
     assert wanted == {
         "device": plan.device,
         "dtype": plan.dtype,
+        "attention": plan.attention,
         "zero_stage": plan.zero_stage,
         "activation_checkpointing": plan.checkpointing,
     }
     assert _reasons(plan) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "attention", "reason"),
+    [
+        ("cpu", None, "sdpa", "CUDA only"),
+        ("cpu", "bf16", "sdpa", "CUDA only"),
+        ("cuda", None, "flash", "A100"),
+        ("cuda", "bf16", "flash", "A100"),
+        ("cuda", "fp16", "xformers", "V100"),
+        ("cuda", "fp32", "sdpa", "no fp32"),
+    ],
+)
+def test_the_kernel_follows_device_and_number_type(device: Any, dtype: Any, attention: str, reason: str) -> None:
+    plan = _plan(1, device=device, dtype=dtype)
+    assert plan.attention == attention
+    (told,) = [note for note in plan.notes if note.startswith(f"attention {attention}: ")]
+    assert reason in told
+
+
+@pytest.mark.parametrize(
+    ("capability", "wanted", "expected"),
+    [
+        ((7, 0), {}, ("fp16", "xformers")),
+        ((7, 0), {"dtype": "fp32"}, ("fp32", "sdpa")),
+        ((9, 0), {}, ("bf16", "flash")),
+        ((9, 0), {"dtype": "fp16"}, ("fp16", "flash")),
+        ((9, 0), {"attention": "xformers"}, ("bf16", "xformers")),
+    ],
+)
+def test_a_known_gpu_decides(capability: Any, wanted: dict[str, Any], expected: tuple[str, str]) -> None:
+    plan = _plan(1, device="cuda", capability=capability, **wanted)
+    assert (plan.dtype, plan.attention) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"attention": "flash"}, "--attention flash --device cpu: .*; nearest: --attention sdpa"),
+        ({"device": "cuda", "dtype": "fp32", "attention": "flash"}, "no fp32; nearest: --attention sdpa"),
+        ({"device": "cuda", "dtype": "bf16", "capability": (7, 0)}, "bf16 needs 8.0; use --dtype fp16"),
+        ({"device": "cuda", "attention": "flash", "capability": (7, 0)}, "flash-attn needs 8.0"),
+        ({"device": "cuda", "capability": (6, 0)}, "or newer is needed"),
+    ],
+)
+def test_kernels_that_cannot_run_are_refused(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _plan(1, **wanted)
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])

@@ -1,0 +1,192 @@
+"""The adapters of flash-attn and xformers against SDPA: shapes, masks, types and what is made once per row."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from densekit.errors import UsageError
+from densekit.model.attention import IMPLEMENTATIONS, KERNELS, require_kernel
+from densekit.model.segments import Segments
+from tests.model.builders import VOCABULARY, small_model
+from tests.model.kernel_doubles import Seen, allowed, bias_of, install
+
+LENGTHS = [7, 1, 12]
+PACKAGES = ("flash", "xformers")
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Stand-ins for both packages."""
+    modules: dict[str, Any] = {}
+    found = install(modules)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return found
+
+
+def cu_seq_lens() -> Tensor:
+    return torch.tensor([0, *LENGTHS], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+
+
+def qkv(kv_heads: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """As transformers hands them over: views of [1, T, heads, D]."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        torch.randn(1, sum(LENGTHS), heads, 16, generator=generator, dtype=dtype).transpose(1, 2).requires_grad_()
+        for heads in (4, kv_heads, kv_heads)
+    ]
+
+
+def outcome(kernel: str, inputs: list[Tensor], **options: Any) -> list[Tensor]:
+    """Output and gradients."""
+    segments = Segments(cu_seq_lens(), torch.device("cpu"))
+    output, _ = KERNELS[kernel](nn.Module().train(), *inputs, None, segments=segments, **options)
+    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+    return [output, *torch.autograd.grad((output * weight).sum(), inputs)]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+@pytest.mark.parametrize("kernel", PACKAGES)
+def test_every_kernel_computes_what_sdpa_does(seen: Seen, kernel: str, scaling: float | None, kv_heads: int) -> None:
+    expected = outcome("sdpa", qkv(kv_heads), scaling=scaling)
+    found = outcome(kernel, qkv(kv_heads), scaling=scaling)
+    assert len(getattr(seen, kernel)) == 1
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_a_row_without_segments_or_with_others_is_an_error(seen: Seen, kernel: str) -> None:
+    segments = Segments(cu_seq_lens(), torch.device("cpu"))
+    query, key, value = qkv()
+    run = KERNELS[kernel]
+    with pytest.raises(RuntimeError, match="needs a row's cu_seq_lens and no attention mask"):
+        run(nn.Module(), query, key, value, None)
+    with pytest.raises(RuntimeError, match="needs a row's cu_seq_lens and no attention mask"):
+        run(nn.Module(), query, key, value, torch.ones(1, 20, dtype=torch.bool), segments=segments)
+    with pytest.raises(RuntimeError, match="got 1 x 19 tokens, cu_seq_lens says 1 x 20"):
+        run(nn.Module(), *(tensor[:, :, 1:] for tensor in (query, key, value)), None, segments=segments)
+    with pytest.raises(RuntimeError, match="got 2 x 20 tokens"):
+        run(nn.Module(), *(tensor.expand(2, -1, -1, -1) for tensor in (query, key, value)), None, segments=segments)
+    assert not seen.flash and not seen.xformers
+
+
+def row() -> dict[str, Tensor]:
+    return {
+        "input_ids": torch.randint(0, VOCABULARY, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1)),
+        "position_ids": torch.cat([torch.arange(n) for n in LENGTHS]),
+        "cu_seq_lens": cu_seq_lens(),
+        "pixel_values": torch.zeros(1, 3, 28, 28),
+        "image_slots": torch.tensor([0, 1, 2, 3]),
+        "feature_index": torch.arange(4),
+        "supervised": torch.tensor([4, 5, 9, 17]),
+        "targets": torch.tensor([1, 2, 3, 4]),
+        "weights": torch.full((4,), 0.25),
+    }
+
+
+@pytest.mark.parametrize("kernel", PACKAGES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_model_computes_with_the_kernel_it_was_told(seen: Seen, kernel: str, checkpointing: bool) -> None:
+    models = [small_model().train() for _ in range(2)]
+    models[1].use_kernel(kernel)  # type: ignore[arg-type]
+    for model in models:
+        if checkpointing:
+            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model(**row()).loss.backward()
+    called = {name: len(getattr(seen, name)) for name in PACKAGES}
+    layers = models[1].config.text_config.num_hidden_layers
+    assert called == dict.fromkeys(PACKAGES, 0) | {kernel: layers * (1 + checkpointing)}
+    for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=2e-6, rtol=1e-4)
+    # Made once for the row, not in every layer.
+    assert seen.masks == (kernel == "xformers")
+    assert len({id(call["cu"]) for call in seen.flash}) == (kernel == "flash")
+
+
+def test_segments_are_read_once_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading lengths waits for the GPU where DistributedDataParallel has put cu_seq_lens there."""
+    reads = []
+    real = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: reads.append(tensor.shape) or real(tensor))
+    small_model().train()(**row()).loss.backward()
+    assert reads == [(len(LENGTHS) + 1,)]
+
+
+@pytest.mark.parametrize("kernel", PACKAGES)
+def test_under_autocast_a_kernel_gets_half_precision_only(seen: Seen, kernel: str) -> None:
+    """Rotary embedding gives fp32 queries and keys beside bf16 values there; only torch's own attention is cast."""
+    model = small_model().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(**row()).loss
+        model.use_kernel(kernel)  # type: ignore[arg-type]
+        found = model(**row()).loss
+    found.backward()
+    assert {call["dtype"] for call in getattr(seen, kernel)} == {torch.bfloat16}
+    assert found.item() == pytest.approx(expected.item(), rel=2e-2)
+
+
+@pytest.mark.parametrize("kernel", PACKAGES)
+def test_dropout_only_in_training(seen: Seen, kernel: str) -> None:
+    segments = Segments(cu_seq_lens(), torch.device("cpu"))
+    for module in (nn.Module().train(), nn.Module().eval()):
+        KERNELS[kernel](module, *qkv(), None, dropout=0.1, segments=segments)
+    assert [call["dropout"] for call in getattr(seen, kernel)] == [0.1, 0.0]
+
+
+def test_deterministic_runs_ask_flash_attn_for_a_deterministic_backward(seen: Seen) -> None:
+    outcome("flash", qkv())
+    torch.use_deterministic_algorithms(True)
+    try:
+        outcome("flash", qkv())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [call["deterministic"] for call in seen.flash] == [False, True]
+
+
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_generation_goes_back_to_the_kernel(seen: Seen, kernel: Any) -> None:
+    model = small_model().eval()
+    model.use_kernel(kernel)
+    before = model(**row()).loss
+    calls = len(seen.flash) + len(seen.xformers)
+    model.generate([torch.tensor([3, 4, 5])], max_new_tokens=2)
+    assert len(seen.flash) + len(seen.xformers) == calls
+    assert model.language_model.config._attn_implementation == IMPLEMENTATIONS[kernel]
+    assert model(**row()).loss == before
+
+
+def test_transformers_takes_no_name_for_its_own() -> None:
+    assert not [name for name in IMPLEMENTATIONS.values() if "flash" in name]
+
+
+@pytest.mark.parametrize(("kernel", "module"), [("flash", "flash_attn"), ("xformers", "xformers.ops")])
+def test_a_kernel_that_is_not_here_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, kernel: Any, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module.split(".")[0], None)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=f"{kernel}: {module} cannot be imported.*; install .* image.*sdpa"):
+        require_kernel(kernel)
+    require_kernel("sdpa")
+
+
+def test_the_real_xformers_mask_and_shape_rules() -> None:
+    """Without a GPU: the mask means the same, and the V100's kernel refuses the device and nothing else."""
+    pytest.importorskip("xformers.ops", reason="xformers is not here (it can be: pip install --no-deps xformers)")
+    from xformers.ops.fmha import Inputs, cutlass
+
+    mask = Segments(cu_seq_lens(), torch.device("cpu")).block_diagonal_causal
+    assert mask.q_seqinfo.seqstart.device.type == "cpu"
+    total = sum(LENGTHS)
+    torch.testing.assert_close(mask.materialize((total, total)), bias_of(allowed(LENGTHS), torch.float32))
+    query, key, value = (tensor.half().transpose(1, 2) for tensor in qkv(4))
+    inputs = Inputs(query=query, key=key, value=value, attn_bias=mask)
+    inputs.validate_inputs()
+    for operator in (cutlass.FwOp, cutlass.BwOp):
+        (reason,) = operator.not_supported_reasons(inputs)
+        assert reason.startswith("device=cpu")
