@@ -10,16 +10,13 @@ from typing import Literal
 
 import torch
 
+from densekit.capability import TABLE, Capability, suited
+
 TARGET_VARIABLE = "DENSEKIT_TARGET"
 """Set by an image: which of docker/Dockerfile's targets it is."""
 KERNELS = {"a100": ("flash-attn", "flash_attn"), "v100": ("xformers", "xformers.ops")}
 """The attention kernel each GPU image holds: distribution and module."""
-OLDEST = (7, 0)
-"""Compute capability of V100."""
-BF16_FROM = (8, 0)
-
 Mark = Literal["ok", "warn", "FAIL"]
-Capability = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +26,6 @@ class Line:
     mark: Mark
     name: str
     text: str
-
-
-def dtype_of(capability: Capability) -> str:
-    """The number type for a GPU; never by torch.cuda.is_bf16_supported(), which says yes on a V100, by emulation."""
-    return "bf16" if capability >= BF16_FROM else "fp16"
 
 
 def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
@@ -75,7 +67,7 @@ def _device_lines(capabilities: Sequence[Capability], archs: Sequence[str], targ
         if problem := wrong_device(capability, archs, target) or _computes(index):
             lines.append(Line(mark="FAIL", name=name, text=f"{what}: {problem}"))
         else:
-            lines.append(Line(mark="ok", name=name, text=f"{what}: {dtype_of(capability)}"))
+            lines.append(Line(mark="ok", name=name, text=f"{what}: {suited(capability).dtype}"))
     if len(set(capabilities)) > 1:
         lines.append(Line(mark="FAIL", name="GPUs", text="of several kinds; let the container see one kind only"))
     return lines
@@ -96,9 +88,9 @@ def _no_device(target: str | None) -> Line:
 
 def wrong_device(capability: Capability, archs: Sequence[str], target: str | None) -> str | None:
     """Why a GPU of this capability cannot be used in this image; None if it can."""
-    if capability < OLDEST:
+    if capability < TABLE[-1].since:
         return "older than V100 (7.0), which nothing here is built for"
-    if target == "a100" and capability < BF16_FROM:
+    if target == "a100" and suited(capability).attention != "flash":
         return "flash-attn needs 8.0 or newer; use the v100 image"
     if not has_code_for(capability, archs):
         other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}.get(target or "", "")
@@ -155,5 +147,6 @@ def _verdict(lines: Sequence[Line], capabilities: Sequence[Capability]) -> Line:
         return Line(mark="FAIL", name="so", text=f"it cannot train as it is; see {', '.join(failed)}")
     if not capabilities:
         return Line(mark="ok", name="so", text="it can train on the processor: --device cpu")
-    count, dtype = len(capabilities), dtype_of(capabilities[0])
-    return Line(mark="ok", name="so", text=f"it can train on a GPU: --device cuda --gpus {count} --dtype {dtype}")
+    row = suited(capabilities[0])
+    options = f"--device cuda --gpus {len(capabilities)} --dtype {row.dtype} --attention {row.attention}"
+    return Line(mark="ok", name="so", text=f"it can train on a GPU: {options}")
