@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,16 @@ with (path / "trained").open("a") as file:
 def trainer(script: str) -> Callable[..., list[str]]:
     """What stands in for `local.command`: a process that runs `script`, with `path` and `status()` at hand."""
 
-    def command(run: RunDir, *, processes: int, distributed: bool) -> list[str]:
+    def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         return [sys.executable, "-S", "-E", "-c", STUB + script, str(run.path)]
 
     return command
+
+
+def execution(**changes: Any) -> dict[str, Any]:
+    """An execution.json of one process on CPU, as far as launchers read it."""
+    values = {"device": "cpu", "gpus": 1, "nodes": 1, "zero_stage": 0, "threads": 1, "starts_from": None}
+    return {**values, **changes}
 
 
 def write_json(path: Path, value: Any) -> Path:
