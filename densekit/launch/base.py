@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -33,9 +34,9 @@ class Launcher(Protocol):
         """
 
 
-def trainer_arguments(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
-    """What follows the interpreter to train a run on the processes of one host."""
-    trainer = ["-m", "densekit", "train", str(run.path)]
+def trainer_arguments(path: Path, execution: Mapping[str, Any]) -> list[str]:
+    """What follows the interpreter to train the run at `path` on the processes of one host."""
+    trainer = ["-m", "densekit", "train", str(path)]
     if not is_distributed(execution):
         return trainer
     processes = str(execution["gpus"])

@@ -59,8 +59,8 @@ def script(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch) -
         options="\n".join(_options(runs, execution, batch)),
         cases=cases,
         exports=exports,
-        alone=f"srun --nodes=1 --ntasks=1 {_inside(runs, execution, batch, variables)}",
-        everywhere=f"srun --kill-on-bad-exit=1 {_inside(runs, execution, batch, variables)}",
+        alone=f"srun --nodes=1 --ntasks=1{_inside(runs, execution, batch, variables)}",
+        everywhere=f"srun --kill-on-bad-exit=1{_inside(runs, execution, batch, variables)}",
         python=shlex.quote(python(batch)),
         trainer=_trainer(execution),
     )
@@ -103,26 +103,26 @@ def _quoted(value: str) -> str:
 
 
 def _inside(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]) -> str:
-    """What stands between srun and the interpreter: nothing, or the container with everything at its own path."""
+    """What stands between `srun` and the interpreter: nothing, or the container with everything at its own path."""
     if batch.runtime == "none":
         return ""
     assert batch.image is not None
     binds: dict[Path, bool] = {}
     for run in runs:
-        for mount in mounts(RunDir(run.path.resolve()), execution):
+        for mount in mounts(run, execution):
             binds[mount.path] = binds.get(mount.path, True) and mount.read_only
     if batch.runtime == "pyxis":
         listed = ",".join(f"{path}:{path}{':ro' if only else ''}" for path, only in binds.items())
         workdir = runs[0].path.resolve()
         words = [f"--container-image={batch.image}", f"--container-mounts={listed}", f"--container-workdir={workdir}"]
-        return shlex.join([*words, f"--container-env={','.join(variables)}"])
+        return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
     words = ["apptainer", "exec", "--cleanenv", "--pwd", str(runs[0].path.resolve())]
     words += ["--nv"] * (execution["device"] == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
     # Rendezvous and CUDA need what Slurm sets; the rest of the environment stays outside.
     passed = " ".join(f'--env {name}="${{{name}:-}}"' for name in variables)
-    return f"{shlex.join(words)} {passed} {shlex.quote(batch.image)}"
+    return f" {shlex.join(words)} {passed} {shlex.quote(batch.image)}"
 
 
 def _trainer(execution: Mapping[str, Any]) -> str:

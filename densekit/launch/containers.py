@@ -76,11 +76,10 @@ def describe(
     run: RunDir, execution: Mapping[str, Any], *, image: str, image_id: str, devices: list[str], user: str
 ) -> Container:
     """The container of the run's latest attempt."""
-    run = RunDir(run.path.resolve())
     return Container(
         name=container_name(run),
         image=image,
-        command=["python", *trainer_arguments(run, execution)],
+        command=["python", *trainer_arguments(run.path.resolve(), execution)],
         environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
         mounts=mounts(run, execution),
         user=user,

@@ -76,12 +76,9 @@ class Docker:
             write_launched(run, launched)
             follower = _Follower(started)
             code = wait_stoppable(run, wait=follower.wait, end=lambda: _kill(started))
-            with sentences():
-                started.reload()
-                reason = OUT_OF_MEMORY if started.attrs["State"].get("OOMKilled") else None
+            reason = engine.why_it_ended(started)
         finally:
-            with sentences():
-                started.remove(force=True)
+            engine.remove(started)
         return settle(run, code, reason)
 
     def _gpus(self, execution: Mapping[str, Any]) -> list[Gpu]:
@@ -96,11 +93,6 @@ class Docker:
             return f"densekit:{target_for(gpus[0]).name if gpus else 'cpu'}"
         check_target(self.image.removeprefix("densekit:"), gpus)
         return self.image
-
-
-OUT_OF_MEMORY = (
-    "the container was killed because memory ran out: fewer --workers, or a smaller --micro-batch, or a host with more"
-)
 
 
 class _Follower:

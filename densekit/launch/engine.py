@@ -32,6 +32,12 @@ MEANINGS = (
     ("executable file not found", "the image holds no densekit: name one that `densekit images build` made"),
 )
 
+GONE = (404, 409)
+"""What an engine answers about a container that is not there, and about one that somebody else is removing."""
+OUT_OF_MEMORY = (
+    "the container was killed because memory ran out: fewer --workers, or a smaller --micro-batch, or a host with more"
+)
+
 
 class Engine:
     """A connected container engine."""
@@ -94,6 +100,28 @@ class Engine:
                 made.remove(force=True)
                 raise
         return made
+
+    def why_it_ended(self, container: Any) -> str | None:
+        """What the engine knows about a container's end and its exit code does not say; None when it is nothing."""
+        from docker.errors import NotFound
+
+        with sentences():
+            try:
+                container.reload()
+            except NotFound:
+                return "the container was removed while it trained"
+        return OUT_OF_MEMORY if container.attrs["State"].get("OOMKilled") else None
+
+    def remove(self, container: Any) -> None:
+        """Remove a container, which may be running or gone."""
+        from docker.errors import APIError
+
+        with sentences():
+            try:
+                container.remove(force=True)
+            except APIError as error:
+                if error.status_code not in GONE:
+                    raise
 
     def find(self, name: str) -> Any | None:
         """A running container by name or id; None when there is none."""

@@ -16,7 +16,7 @@ from densekit.run.processes import die_with_parent
 
 def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
     """The command line that trains a run on this host, in this interpreter's environment."""
-    return [sys.executable, *trainer_arguments(run, execution)]
+    return [sys.executable, *trainer_arguments(run.path, execution)]
 
 
 class Local:

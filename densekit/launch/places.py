@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.launch.base import this_host
-from densekit.launch.engine import connect, sentences
+from densekit.launch.engine import connect
 from densekit.launch.slurm import ENDED, cancel, job_state
 from densekit.run.launched import Launched, read_launched
 from densekit.run.layout import PREEMPTED_CODE, RunDir
@@ -69,10 +69,9 @@ def _end(launched: Launched) -> None:
     if launched.job:
         cancel(launched.job)
     elif launched.container:
-        found = connect().find(launched.container)
-        if found is not None:
-            with sentences():
-                found.remove(force=True)
+        engine = connect()
+        if (found := engine.find(launched.container)) is not None:
+            engine.remove(found)
     elif launched.pid is not None:
         try:
             os.killpg(launched.pid, signal.SIGKILL)

@@ -149,18 +149,18 @@ def reproduce(
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is made. The launcher is
-    the local one if none is given; `announce` is printed once it is known that something starts.
+    the local one if none is given; `announce` is printed once nothing was refused.
     """
     launcher = launcher or Local()
     chain = load_chain(name, overrides)
     plans = [carrying.plan(recipe, roots) for recipe in chain]
     maths = chain_math(chain, roots)
     launcher.check(carrying.execution(plans[-1], roots, None))
-    if announce:
-        print(announce, flush=True)
     previous: RunDir | None = None
     for recipe, plan, math in zip(chain, plans, maths, strict=True):
         run = open_run(runs_dir, math)
+        if announce and recipe is chain[0]:
+            print(announce, flush=True)
         with locked(run):
             if force and recipe is chain[-1] and run.status["attempt"]:
                 print(f"{recipe.name}: the earlier run is now {set_aside(run)}")

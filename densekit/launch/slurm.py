@@ -29,6 +29,10 @@ ENDED = {
 }
 LOST_AFTER_SECONDS = 120.0
 """How long Slurm may not answer before the job is given up."""
+HOPELESS = {
+    "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
+}  # fmt: skip
+"""Why a job is queued that will never start."""
 REASONS = {
     "OUT_OF_MEMORY": "Slurm killed the job because memory ran out: ask for more with --sbatch mem=..., or a smaller "
     "--micro-batch",
@@ -117,7 +121,7 @@ def _refused(told: str) -> str:
         return f"Slurm has no such nodes ({line}): fewer --nodes or --gpus, or another --sbatch partition=..."
     if "partition" in line:
         return f"Slurm does not take the job ({line}): `sinfo` lists the partitions, --sbatch partition=... names one"
-    return f"Slurm does not take the job: {line}"
+    return f"Slurm does not take the job: {line.splitlines()[0]}"
 
 
 class _Follower:
@@ -174,6 +178,13 @@ class _Follower:
             cancel(self.job)
             self.run.set_status("preempted", message="stopped while its job was queued", exit_code=PREEMPTED_CODE)
             return PREEMPTED_CODE
+        if reason in HOPELESS:
+            cancel(self.job)
+            self.reason = (
+                f"Slurm would never start the job ({reason}), so it was cancelled: `sinfo` shows what there is; fewer "
+                "--nodes or --gpus, or another --sbatch partition=... or time=..."
+            )
+            return 1
         if self.patience is not None and now - self.queued_since > self.patience:
             cancel(self.job)
             minutes = f"{self.patience / 60:g}"
