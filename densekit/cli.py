@@ -3,10 +3,11 @@
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -18,6 +19,12 @@ from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
+
+if TYPE_CHECKING:
+    from densekit.run.checks import Check
+
+LauncherName = Literal["local", "docker", "slurm"]
+Runtime = Literal["none", "pyxis", "apptainer"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 images_app = typer.Typer(no_args_is_help=True, help="Build the images that docker/Dockerfile describes.")
@@ -131,10 +138,29 @@ def plan(
 @app.command()
 def run(
     recipe: RecipeName,
+    launcher: Annotated[
+        LauncherName | None, typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host.")
+    ] = None,
+    show_only: Annotated[bool, typer.Option("--print", help="Print the commands; make and start nothing.")] = False,
+    image: Annotated[
+        str | None, typer.Option("--image", help="Container image; by default the one for the GPUs found.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")] = 1,
+    container: Annotated[Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")] = "none",
+    sbatch: Annotated[
+        list[str] | None, typer.Option("--sbatch", help="slurm: an option of sbatch, as partition=gpu. Repeatable.")
+    ] = None,
+    queue_minutes: Annotated[
+        float | None, typer.Option("--queue-minutes", help="slurm: give up a job that waits longer for its nodes.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
-    gpus: Gpus = 1,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Processes to use; by default the GPUs found, or one on CPU.")
+    ] = None,
     micro_batch: MicroBatch = None,
-    device: DeviceName = "cpu",
+    device: Annotated[
+        Device | None, typer.Option("--device", help="cpu or cuda; by default cuda where there are GPUs.")
+    ] = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
     zero_stage: Zero = None,
@@ -154,31 +180,48 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")] = False,
 ) -> None:
     """Train a recipe, after the stage it needs. A run that was stopped goes on from its newest checkpoint."""
+    from densekit.launch.batch import Batch, parse_options
+    from densekit.launch.choose import Asked, choose
     from densekit.launch.reproduce import Carrying, reproduce
+    from densekit.launch.show import show as show_commands
 
-    code = reproduce(
-        recipe,
-        overrides=overrides or (),
-        runs_dir=runs_dir,
-        roots=Roots(data=data_dir, models=models_dir, cache=cache_dir),
-        carrying=Carrying(
-            gpus=gpus,
+    choice = choose(
+        load_recipe(recipe, overrides or ()),
+        Asked(
+            launcher=launcher,
             device=device,
+            gpus=gpus,
             dtype=dtype,
-            attention=attention,
-            zero_stage=zero_stage,
-            activation_checkpointing=checkpointing,
-            micro_batch_size=micro_batch,
-            workers=workers,
-            save_steps=save_steps,
-            save_minutes=save_minutes,
-            keep=keep,
-            keep_hours=keep_hours,
-            deterministic=deterministic,
+            image=image,
+            batch=Batch(runtime=container, image=image, options=parse_options(sbatch or ())),
+            queue_minutes=queue_minutes,
         ),
-        force=force,
     )
-    raise typer.Exit(code)
+    roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
+    carrying = Carrying(
+        gpus=choice.gpus,
+        nodes=nodes,
+        device=choice.device,
+        dtype=choice.dtype,
+        attention=attention,
+        zero_stage=zero_stage,
+        activation_checkpointing=checkpointing,
+        micro_batch_size=micro_batch,
+        workers=workers,
+        save_steps=save_steps,
+        save_minutes=save_minutes,
+        keep=keep,
+        keep_hours=keep_hours,
+        deterministic=deterministic,
+    )
+    common: dict[str, Any] = {
+        "overrides": overrides or (), "runs_dir": runs_dir, "roots": roots, "carrying": carrying,
+        "launcher": choice.launcher,
+    }  # fmt: skip
+    if show_only:
+        print("\n".join([f"# {choice.reason}", *show_commands(recipe, **common)]))
+        return
+    raise typer.Exit(reproduce(recipe, force=force, announce=choice.reason, **common))
 
 
 @app.command()
@@ -188,6 +231,76 @@ def train(run_dir: RunPath) -> None:
     from densekit.train.task import train as train_run
 
     train_run(run_dir)
+
+
+@app.command(hidden=True)
+def attempt(run_dir: RunPath) -> None:
+    """Open the next attempt of a run like its last one (what a job does that Slurm started again)."""
+    from densekit.launch.reproduce import open_next_attempt
+
+    open_next_attempt(run_dir)
+
+
+@app.command("ls")
+def list_runs(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None:
+    """List the runs: what each is doing, where, and how far it is."""
+    from densekit.launch.listing import list_runs as rows_of
+
+    rows = [asdict(row) for row in rows_of(runs_dir)]
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        print(f"no run in {runs_dir}")
+        return
+    names = list(rows[0])
+    widths = {name: max(len(str(row[name])) for row in [*rows, {name: name}]) for name in names}
+    for row in [{name: name for name in names}, *rows]:
+        print("  ".join(f"{row[name]!s:{widths[name]}}" for name in names).rstrip())
+
+
+@app.command()
+def tail(run_dir: RunPath) -> None:
+    """Show the log of a run as it is written, until the run is over. Ctrl-C ends only the showing."""
+    from densekit.launch.listing import follow
+    from densekit.run.layout import RunDir
+
+    run = RunDir(run_dir)
+    try:
+        for text in follow(run):
+            print(text, end="", flush=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    status = run.status
+    print(f"{run_dir} is {status['state']}" + (f": {status['message']}" if status["message"] else ""), file=sys.stderr)
+
+
+@app.command()
+def stop(
+    run_dir: RunPath,
+    now: Annotated[bool, typer.Option("--now", help="End it at once; steps since its checkpoint are lost.")] = False,
+) -> None:
+    """Stop a run at a checkpoint, whichever launcher started it; `densekit run` goes on with it."""
+    from densekit.launch.places import stop as stop_run
+    from densekit.run.layout import RunDir
+
+    print(stop_run(RunDir(run_dir), now=now))
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe whose data and models are checked too.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = DEFAULT_ROOTS.data,
+    models_dir: ModelsDir = DEFAULT_ROOTS.models,
+    cache_dir: CacheDir = DEFAULT_ROOTS.cache,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this host can train, and what is missing. Exit code 0: nothing fails; 1: something does."""
+    from densekit.launch.doctor import doctor as examine
+
+    checks = examine(recipe, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir)
+    _print_checks(checks, as_json)
 
 
 @app.command()
@@ -213,14 +326,7 @@ def verify(run_dir: RunPath, as_json: AsJson = False) -> None:
     """Recheck every hash of a run and of what it was trained from. Exit code 0: nothing fails; 1: something does."""
     from densekit.run.verify import verify_run
 
-    checks = verify_run(run_dir)
-    ok = all(check.state != "fail" for check in checks)
-    if as_json:
-        _print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
-    else:
-        for check in checks:
-            print(f"{check.state:4}  {check.name}: {check.message}")
-    raise typer.Exit(0 if ok else 1)
+    _print_checks(verify_run(run_dir), as_json)
 
 
 @app.command()
@@ -327,6 +433,16 @@ def _need_training_packages() -> None:
     missing = [name for name in ("torch", "transformers", "accelerate", "peft", "deepspeed") if find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)")
+
+
+def _print_checks(checks: "Sequence[Check]", as_json: bool) -> None:
+    ok = all(check.state != "fail" for check in checks)
+    if as_json:
+        _print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            print(f"{check.state:4}  {check.name}: {check.message}")
+    raise typer.Exit(0 if ok else 1)
 
 
 def _print_json(value: Any) -> None:

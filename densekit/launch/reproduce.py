@@ -1,6 +1,6 @@
 """`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from densekit.capability import Attention, Device, Dtype
-from densekit.errors import UsageError
-from densekit.launch.local import launch
+from densekit.errors import DensekitError, UsageError
+from densekit.launch.base import Launcher, is_distributed
+from densekit.launch.local import Local
+from densekit.launch.places import still_running
 from densekit.launch.preflight import preflight
 from densekit.plan.certificates import cached_certificate
 from densekit.plan.execution import Plan, make_plan
@@ -18,7 +20,8 @@ from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.run.hashing import json_sha256
-from densekit.run.layout import RunDir, open_run, run_math, set_aside
+from densekit.run.launched import read_launched, write_launched
+from densekit.run.layout import RunDir, open_run, read_json, run_math, set_aside
 from densekit.run.roots import Roots
 
 SHARED_FIELDS = ("models.language_model", "models.vision_tower", "models.tokenizer", "connector", "assets")
@@ -71,6 +74,8 @@ class Carrying:
     """How a run is carried out, as asked for on the command line; None takes the plan's default."""
 
     gpus: int = 1
+    """Processes of all nodes together."""
+    nodes: int = 1
     device: Device = "cpu"
     dtype: Dtype | None = None
     attention: Attention | None = None
@@ -95,6 +100,8 @@ class Carrying:
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} {value}: at least {least}")
+        if self.nodes < 1 or self.gpus % self.nodes:
+            raise UsageError(f"--nodes {self.nodes}: every node runs the same share of --gpus {self.gpus} processes")
         return make_plan(
             recipe,
             gpus=self.gpus,
@@ -112,6 +119,7 @@ class Carrying:
         """What execution.json holds."""
         planned = plan.as_json()
         return {name: planned[name] for name in PLANNED} | {
+            "nodes": self.nodes,
             "deterministic": self.deterministic,
             "checkpoints": {
                 "every_steps": self.save_steps,
@@ -138,16 +146,24 @@ def reproduce(
     roots: Roots,
     carrying: Carrying,
     force: bool = False,
+    launcher: Launcher | None = None,
+    announce: str | None = None,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns an exit code.
 
-    Everything that can be checked is checked for every stage before the first run directory is made.
+    Everything that can be checked is checked for every stage before the first run directory is made. The launcher is
+    the local one if none is given; `announce` is printed once nothing was refused.
     """
+    launcher = launcher or Local()
     chain = load_chain(name, overrides)
     plans = [carrying.plan(recipe, roots) for recipe in chain]
+    maths = chain_math(chain, roots)
+    launcher.check(carrying.execution(plans[-1], roots, None))
     previous: RunDir | None = None
-    for recipe, plan, math in zip(chain, plans, chain_math(chain, roots), strict=True):
+    for recipe, plan, math in zip(chain, plans, maths, strict=True):
         run = open_run(runs_dir, math)
+        if announce and recipe is chain[0]:
+            print(announce, flush=True)
         with locked(run):
             if force and recipe is chain[-1] and run.status["attempt"]:
                 print(f"{recipe.name}: the earlier run is now {set_aside(run)}")
@@ -156,7 +172,7 @@ def reproduce(
                 print(f"{recipe.name}: already complete in {run.path} (--force trains it anew)")
                 code = 0
             else:
-                code = start(run, carrying.execution(plan, roots, previous))
+                code = start(run, carrying.execution(plan, roots, previous), launcher)
         if code != 0:
             return code
         previous = run
@@ -173,13 +189,43 @@ def locked(run: RunDir) -> Iterator[None]:
         raise UsageError(f"{run.path} is being trained by another densekit; wait for it or stop it") from None
 
 
-def start(run: RunDir, execution: dict[str, Any]) -> int:
-    """Open the next attempt of a run and train it; returns an exit code."""
-    name, stage = run.math["recipe"]["name"], execution["zero_stage"]
-    engine = f"ZeRO-{stage}" if stage else "DDP" if execution["gpus"] > 1 else "no sharding"
-    kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
-    how = f"{engine}, {execution['dtype']}, {execution['attention']} attention"
-    print(f"{name}: training in {run.path} on {execution['gpus']} {kind} ({how})", flush=True)
+def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = None) -> int:
+    """Open the next attempt of a run and train it; returns an exit code.
+
+    Raises UsageError when an earlier attempt, whose driver is gone, is still training.
+    """
+    launcher = launcher or Local()
+    if (place := still_running(run)) is not None:
+        raise UsageError(f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it")
     run.new_attempt(execution)
-    distributed = execution["gpus"] > 1 or stage > 0
-    return launch(run, processes=execution["gpus"], threads=execution["threads"], distributed=distributed)
+    print(f"{run.math['recipe']['name']}: training in {run.path} {carried_out(execution, launcher)}", flush=True)
+    try:
+        return launcher.launch(run, execution)
+    except DensekitError as error:
+        run.set_status("failed", message=str(error), exit_code=error.exit_code)
+        raise
+
+
+def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
+    """How a run is carried out, in words."""
+    stage = execution["zero_stage"]
+    engine = f"ZeRO-{stage}" if stage else "DDP" if is_distributed(execution) else "no sharding"
+    kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
+    where = "" if launcher.name == "local" else f" by {launcher.name}"
+    nodes = f" of {execution['nodes']} nodes" if execution.get("nodes", 1) > 1 else ""
+    return f"on {execution['gpus']} {kind}{nodes}{where} ({engine}, {execution['dtype']})"
+
+
+def open_next_attempt(path: Path) -> None:
+    """Open the next attempt of the run at `path` in the way of its last one, unless that one did not begin.
+
+    Raises DataError when `path` is no run, UsageError when it is complete.
+    """
+    run = RunDir(path)
+    state, launched = run.status["state"], read_launched(run)
+    if state == "complete":
+        raise UsageError(f"{path} is complete")
+    if state != "created":
+        run.new_attempt(read_json(run.attempt / "execution.json"))
+        if launched:
+            write_launched(run, launched)

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from densekit.run.layout import RunDir
+from densekit.run.layout import RunDir, open_run, run_math
 
 STUB = """
 import json, os, pathlib, signal, sys, time
@@ -21,14 +21,64 @@ with (path / "trained").open("a") as file:
     file.write("x")
 """
 
+RUN_STUB = """
+import os, sys
+sys.argv.insert(1, sys.argv[-1])
+place = os.path.join(sys.argv[-1], "stub.py")
+with open(place) as file:
+    code = compile(file.read(), place, "exec")
+exec(code)
+"""
+"""What stands in for the whole package in containers and jobs: it runs stub.py of the run directory."""
+
+FAKE_SMI = """#!/bin/sh
+cat {place}
+"""
+
+
+def stub_run(folder: Path, script: str, **changes: Any) -> tuple[RunDir, dict[str, Any]]:
+    """A run whose stub trainer runs `script`, with its first attempt open."""
+    recipe = {"name": "mine", "models": {}, "data": {"annotations": None, "images": None}, "probe": None}
+    run = open_run(folder / "runs", run_math(recipe, None))
+    roots = {name: str(folder / name) for name in ("data", "models", "cache")}
+    values = execution(roots=roots, **changes)
+    run.new_attempt(values)
+    write_json(run.path / "stub.py", STUB + script)
+    return run, values
+
+
+def fake_gpus(folder: Path, *lines: str) -> Path:
+    """A folder for PATH whose nvidia-smi tells these lines."""
+    place = write_json(folder / "smi" / "told.txt", "\n".join(lines) + "\n")
+    program = write_json(folder / "smi" / "nvidia-smi", FAKE_SMI.format(place=place))
+    program.chmod(0o755)
+    return program.parent
+
+
+A100 = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 550.54.15"
+V100 = "{index}, Tesla V100-SXM2-32GB, 7.0, 32768, {used}, 535.129.03"
+T4 = "{index}, Tesla T4, 7.5, 15360, {used}, 550.54.15"
+OLD = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 470.82.01"
+
+
+def cards(kind: str, count: int, *, used: Mapping[int, int] | None = None) -> list[str]:
+    """What nvidia-smi tells about `count` GPUs, `used` MiB of some in use."""
+    return [kind.format(index=index, used=(used or {}).get(index, 0)) for index in range(count)]
+
 
 def trainer(script: str) -> Callable[..., list[str]]:
     """What stands in for `local.command`: a process that runs `script`, with `path` and `status()` at hand."""
 
-    def command(run: RunDir, *, processes: int, distributed: bool) -> list[str]:
+    def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         return [sys.executable, "-S", "-E", "-c", STUB + script, str(run.path)]
 
     return command
+
+
+def execution(**changes: Any) -> dict[str, Any]:
+    """An execution.json of one process on CPU, as far as launchers read it."""
+    values = {"device": "cpu", "gpus": 1, "nodes": 1, "zero_stage": 0, "threads": 1, "starts_from": None}
+    return {**values, **changes}
 
 
 def write_json(path: Path, value: Any) -> Path:

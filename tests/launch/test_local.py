@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from densekit.launch import local
+from densekit.launch import base, local
 from densekit.run.layout import RunDir, open_run, run_math
 from densekit.run.processes import alive
 
-from .helpers import trainer
+from .helpers import execution, trainer
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_the_command_of_one_process(run: RunDir) -> None:
-    assert local.command(run, processes=1, distributed=False) == [
+    assert local.command(run, execution()) == [
         sys.executable,
         "-m",
         "densekit",
@@ -39,7 +39,7 @@ def test_the_command_of_several_processes(run: RunDir) -> None:
     trainer_command = ["-m", "densekit", "train", str(run.path)]
     for processes in (1, 3):
         torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", str(processes)]
-        found = local.command(run, processes=processes, distributed=True)
+        found = local.command(run, execution(gpus=processes, zero_stage=2))
         assert found == [sys.executable, *torchrun, *trainer_command]
 
 
@@ -65,7 +65,7 @@ def test_how_a_trainer_ends(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, code: int, status: dict[str, object]
 ) -> None:
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.launch(run, processes=1, threads=1, distributed=False) == code
+    assert local.Local().launch(run, execution()) == code
     assert run.status.items() >= status.items()
 
 
@@ -73,7 +73,7 @@ def test_the_plan_decides_the_threads(run: RunDir, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     script = "(path / 'env').write_text(os.environ.get('OMP_NUM_THREADS', '-')); status('complete')"
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.launch(run, processes=1, threads=3, distributed=False) == 0
+    assert local.Local().launch(run, execution(threads=3)) == 0
     assert (run.path / "env").read_text(encoding="utf-8") == "3"
 
 
@@ -82,7 +82,7 @@ def launch_and_signal(run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str,
     monkeypatch.setattr(local, "command", trainer(script))
     for place, number in enumerate(numbers, start=1):
         threading.Timer(0.5 * place, os.kill, (os.getpid(), number)).start()
-    return local.launch(run, processes=1, threads=1, distributed=False)
+    return local.Local().launch(run, execution())
 
 
 WAITS = """
@@ -100,7 +100,7 @@ def test_a_stopped_driver_asks_its_trainer_to_stop(
     assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
     assert run.status["state"] == "preempted" and not run.stop_file.exists()
     assert "stopped by the driver after step 3" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is not local._interrupt
+    assert signal.getsignal(signal.SIGTERM) is not base._interrupt
 
 
 def test_the_second_signal_ends_the_trainer_at_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +116,9 @@ sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from densekit.launch import local
 from densekit.run.layout import RunDir
-from tests.launch.helpers import trainer
+from tests.launch.helpers import execution, trainer
 local.command = trainer({script!r})
-local.launch(RunDir(Path({str(run.path)!r})), processes=1, threads=1, distributed=False)
+local.Local().launch(RunDir(Path({str(run.path)!r})), execution())
 """
     process = subprocess.Popen([sys.executable, "-c", driver])
     place = run.path / "pid"

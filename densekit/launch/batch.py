@@ -1,0 +1,181 @@
+"""The batch script of a Slurm job: one task per node, each starting its share of the trainer through torchrun.
+
+Slurm starts the script again when a node failed, or when the script asked for it because the job was preempted. It
+then opens the next attempt of the run, which goes on from the newest checkpoint.
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from densekit.errors import UsageError
+from densekit.launch.base import is_distributed, passed_on, trainer_environment
+from densekit.launch.containers import container_name, mounts
+from densekit.run.environment import IMAGE_VARIABLE
+from densekit.run.layout import RunDir
+
+Runtime = Literal["none", "pyxis", "apptainer"]
+"""What containers the cluster has: none (this Python on every node), pyxis with enroot, or apptainer."""
+WARNING_SECONDS = 300
+"""Slurm tells a job so long before its time is over; a step and a checkpoint have to fit in."""
+JOIN_SECONDS = 600
+"""A node that has not joined the others by then ends the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a cluster needs to be told beyond the plan."""
+
+    runtime: Runtime = "none"
+    image: str | None = None
+    """pyxis: `registry#name:tag` or a .sqsh file; apptainer: a .sif file or docker:// address."""
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    """Options of sbatch by long name, without dashes; they replace those of the script. None: a bare switch."""
+
+
+def parse_options(words: Sequence[str]) -> dict[str, str | None]:
+    """`partition=gpu`, `exclusive` -> options; UsageError for what sbatch could not take."""
+    options: dict[str, str | None] = {}
+    for word in words:
+        name, separator, value = word.removeprefix("--").partition("=")
+        if not name or any(sign in word for sign in "\n\r") or " " in name:
+            raise UsageError(f"--sbatch {word!r}: write a long option of sbatch, as in --sbatch partition=gpu")
+        options[name] = value if separator else None
+    return options
+
+
+def script(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch) -> str:
+    """The batch script for one run, or for an array of runs that differ in their math only."""
+    paths = [run.path.resolve() for run in runs]
+    cases = "\n".join(f"    {number}) run={shlex.quote(str(path))} ;;" for number, path in enumerate(paths))
+    variables = {**passed_on(), **trainer_environment(execution)}
+    if batch.image:
+        variables[IMAGE_VARIABLE] = batch.image
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    return TEMPLATE.format(
+        options="\n".join(_options(runs, execution, batch)),
+        cases=cases,
+        exports=exports,
+        alone=f"srun --nodes=1 --ntasks=1{_inside(runs, execution, batch, variables)}",
+        everywhere=f"srun --kill-on-bad-exit=1{_inside(runs, execution, batch, variables)}",
+        python=shlex.quote(python(batch)),
+        trainer=_trainer(execution),
+    )
+
+
+def python(batch: Batch) -> str:
+    """The interpreter of the trainer: the image's, or without one that of this driver, which all nodes must see."""
+    return sys.executable if batch.runtime == "none" else "python"
+
+
+def _options(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch) -> list[str]:
+    each = execution["gpus"] // execution["nodes"]
+    options: dict[str, str | None] = {
+        "job-name": container_name(runs[0]),
+        "nodes": str(execution["nodes"]),
+        "ntasks-per-node": "1",
+        "output": f"{_escaped(runs[0].attempt.resolve())}/slurm-%A_%a.out" if len(runs) > 1 else
+        f"{_escaped(runs[0].attempt.resolve())}/slurm-%j.out",
+        "open-mode": "append",
+        "requeue": None,
+        "signal": f"B:USR1@{WARNING_SECONDS}",
+    }  # fmt: skip
+    if len(runs) > 1:
+        options["array"] = f"0-{len(runs) - 1}"
+    if execution["device"] == "cuda":
+        options["gpus-per-node"] = str(each)
+    else:
+        options["cpus-per-task"] = str(each * execution["threads"])
+    options.update(batch.options)
+    return [f"#SBATCH --{name}" + ("" if value is None else f"={_quoted(value)}") for name, value in options.items()]
+
+
+def _escaped(path: Path) -> str:
+    """Slurm fills in what follows a %."""
+    return str(path).replace("%", "%%")
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if any(sign in value for sign in " \t#;") else value
+
+
+def _inside(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]) -> str:
+    """What stands between `srun` and the interpreter: nothing, or the container with everything at its own path."""
+    if batch.runtime == "none":
+        return ""
+    assert batch.image is not None
+    binds: dict[Path, bool] = {}
+    for run in runs:
+        for mount in mounts(run, execution):
+            binds[mount.path] = binds.get(mount.path, True) and mount.read_only
+    if batch.runtime == "pyxis":
+        listed = ",".join(f"{path}:{path}{':ro' if only else ''}" for path, only in binds.items())
+        workdir = runs[0].path.resolve()
+        words = [f"--container-image={batch.image}", f"--container-mounts={listed}", f"--container-workdir={workdir}"]
+        return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
+    words = ["apptainer", "exec", "--cleanenv", "--pwd", str(runs[0].path.resolve())]
+    words += ["--nv"] * (execution["device"] == "cuda")
+    for path, only in binds.items():
+        words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
+    # Rendezvous and CUDA need what Slurm sets; the rest of the environment stays outside.
+    passed = " ".join(f'--env {name}="${{{name}:-}}"' for name in variables)
+    return f" {shlex.join(words)} {passed} {shlex.quote(batch.image)}"
+
+
+def _trainer(execution: Mapping[str, Any]) -> str:
+    if not is_distributed(execution):
+        return '-m densekit train "$run"'
+    nodes = execution["nodes"]
+    each = execution["gpus"] // nodes
+    if nodes == 1:
+        return f'-m densekit.train.torchrun --standalone --nproc-per-node {each} -m densekit train "$run"'
+    return (
+        f"-m densekit.train.torchrun --nnodes {nodes} --nproc-per-node {each} "
+        '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-endpoint "$head:$port" '
+        f'--rdzv-conf join_timeout={JOIN_SECONDS} -m densekit train "$run"'
+    )
+
+
+TEMPLATE = """\
+#!/bin/bash
+{options}
+set -u
+case "${{SLURM_ARRAY_TASK_ID:-0}}" in
+{cases}
+esac
+{exports}
+
+# Slurm will take the nodes away (time is over, preemption): stop at a checkpoint, then queue again.
+taken=
+trap 'taken=1; touch "$run/stop"' USR1 TERM
+
+# Where the processes of all nodes meet: Slurm's own address of the first node.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')
+port=$((20000 + SLURM_JOB_ID % 20000))
+
+# Queued again: the attempt before this one is over.
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
+    {alone} {python} -m densekit attempt "$run" || exit
+fi
+
+{everywhere} {python} {trainer} &
+step=$!
+wait "$step"
+code=$?
+while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait` before the step ends
+    wait "$step"
+    code=$?
+done
+
+# Without `taken`, a stop file means that the user asked: the job ends. Else Slurm told the steps alone.
+if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ ! -e "$run/stop" ]; }}; then
+    echo "preempted: queued again"
+    scontrol requeue "$SLURM_JOB_ID"
+    sleep 60
+fi
+exit "$code"
+"""

@@ -1,0 +1,96 @@
+"""What a command that names no launcher gets: chosen from this host, always with its reason."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Literal
+
+from densekit.capability import Device, Dtype, suited
+from densekit.launch.base import Launcher
+from densekit.launch.batch import Batch
+from densekit.launch.docker import Docker
+from densekit.launch.gpus import Gpu, find_gpus, pick
+from densekit.launch.local import Local
+from densekit.launch.slurm import Slurm
+from densekit.recipe.schema import Recipe
+
+LauncherName = Literal["local", "docker", "slurm"]
+INSIDE_VARIABLE = "DENSEKIT_TARGET"
+"""Set in every image: a launcher inside a container starts processes, no further containers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line says; None where it says nothing."""
+
+    launcher: LauncherName | None = None
+    device: Device | None = None
+    gpus: int | None = None
+    dtype: Dtype | None = None
+    image: str | None = None
+    batch: Batch | None = None
+    queue_minutes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A launcher and what it depends on, filled in."""
+
+    launcher: Launcher
+    device: Device
+    gpus: int
+    dtype: Dtype | None
+    reason: str
+    """One line for the user."""
+
+
+def choose(recipe: Recipe, asked: Asked) -> Choice:
+    """Fill in launcher, device, number of GPUs and number type.
+
+    Tiny recipes stay on the processor. Others take the GPUs that are here, at most as many as the paper used; on a
+    GPU host in a container. Raises UsageError when there are fewer GPUs than asked for.
+    """
+    looks = asked.launcher != "slurm" and asked.device != "cpu" and (asked.device == "cuda" or recipe.assets is None)
+    found = find_gpus() if looks else []
+    device = asked.device or _device(recipe, asked.launcher, found)
+    gpus = _gpus(recipe, device, asked.launcher, found) if asked.gpus is None else asked.gpus
+    dtype = asked.dtype
+    here = "the processor"
+    if device == "cuda" and asked.launcher != "slurm":
+        picked = pick(found, max(1, gpus))  # the plan refuses less
+        here = f"{gpus} of {len(found)} GPUs here ({picked[0]})"
+        dtype = dtype or suited(picked[0].capability).dtype
+    name = asked.launcher or ("docker" if device == "cuda" and INSIDE_VARIABLE not in os.environ else "local")
+    launcher: Launcher
+    if name == "slurm":
+        launcher, here = Slurm(batch=asked.batch or Batch(), queue_minutes=asked.queue_minutes), "the cluster's nodes"
+    elif name == "docker":
+        launcher = Docker(image=asked.image)
+    else:
+        launcher = Local()
+    why = "as asked" if asked.launcher else _why(recipe, device, found)
+    return Choice(launcher=launcher, device=device, gpus=gpus, dtype=dtype, reason=f"launcher {name} ({why}): {here}")
+
+
+def _device(recipe: Recipe, launcher: LauncherName | None, found: list[Gpu]) -> Device:
+    if recipe.assets is not None:
+        return "cpu"
+    return "cuda" if launcher == "slurm" or found else "cpu"
+
+
+def _gpus(recipe: Recipe, device: Device, launcher: LauncherName | None, found: list[Gpu]) -> int:
+    if device == "cpu":
+        return 1
+    return recipe.reference.gpus if launcher == "slurm" else max(1, min(recipe.reference.gpus, len(found)))
+
+
+def _why(recipe: Recipe, device: Device, found: list[Gpu]) -> str:
+    if INSIDE_VARIABLE in os.environ:
+        return "this is a container already"
+    if device == "cuda":
+        return "this host has GPUs"
+    if recipe.assets is not None:
+        return "a tiny recipe"
+    if not found and shutil.which("sbatch"):
+        return "no GPU here; --launcher slurm sends it to the cluster"
+    return "no GPU here" if not found else "--device cpu"

@@ -1,0 +1,225 @@
+"""The slurm launcher: the batch script, and jobs of a real Slurm that end, stop, wait in vain and start again."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densekit.errors import UsageError
+from densekit.launch.batch import Batch, parse_options, script
+from densekit.launch.listing import follow, list_runs
+from densekit.launch.places import still_running, stop
+from densekit.launch.slurm import Slurm, job_state
+from densekit.run.launched import read_launched
+from densekit.run.layout import RunDir
+
+from .helpers import RUN_STUB, stub_run, write_json
+
+
+@pytest.fixture
+def stub_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs find a package densekit that runs stub.py of the run directory."""
+    write_json(tmp_path / "stub" / "densekit" / "__init__.py", "")
+    write_json(tmp_path / "stub" / "densekit" / "__main__.py", RUN_STUB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    monkeypatch.chdir(tmp_path)
+
+
+real = pytest.mark.usefixtures("with_slurm", "stub_trainer")
+
+
+def jobs(run: RunDir) -> list[str]:
+    """Jobs that are queued or running under a run's name."""
+    listed = subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split() if run.path.name in name]
+
+
+def launch(folder: Path, text: str, *options: str, minutes: float | None = None, **changes: Any) -> tuple[int, RunDir]:
+    run, execution = stub_run(folder, text, **changes)
+    slurm = Slurm(batch=Batch(options=parse_options(options)), queue_minutes=minutes)
+    return slurm.launch(run, execution), run
+
+
+def test_the_script_of_two_nodes(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2)
+    batch = Batch(options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"]))
+    lines = script([run], execution, batch).splitlines()
+    options = {line.split()[1] for line in lines if line.startswith("#SBATCH")}
+    assert options >= {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--partition=gpu", "--exclusive"}
+    assert "--signal=B:USR1@60" in options and "--signal=B:USR1@300" not in options
+    (step,) = [line for line in lines if line.startswith("srun --kill")]
+    assert step.startswith(f"srun --kill-on-bad-exit=1 {sys.executable} -m densekit.train.torchrun --nnodes 2 ")
+    assert "--nproc-per-node 4" in step and '--rdzv-endpoint "$head:$port"' in step
+    assert step.endswith('-m densekit train "$run" &')
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_the_script_of_one_node_meets_nobody(tmp_path: Path, gpus: int) -> None:
+    run, execution = stub_run(tmp_path, "", gpus=gpus)
+    text = script([run], execution, Batch())
+    assert "--rdzv-endpoint" not in text and ("--standalone" in text) == (gpus > 1)
+
+
+def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path) -> None:
+    for name in ("data", "stage 1"):
+        (tmp_path / name).mkdir()
+    first = str(tmp_path / "stage 1")
+    run, execution = stub_run(tmp_path, "", device="cuda", gpus=2, nodes=2, starts_from=first)
+    text = script([run], execution, Batch(runtime="apptainer", image="a b.sif"))
+    (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
+    assert "apptainer exec --cleanenv" in step and "--nv" in step and "'a b.sif' python -m densekit.train.torchrun" in step
+    for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro")):
+        assert f"--bind {path}:{path}{only}" in step
+    assert f"--bind '{first}:{first}:ro'" in step
+    text = script([run], execution, Batch(runtime="pyxis", image="densekit:a100"))
+    (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
+    assert "--container-image=densekit:a100" in step and f"{run.path}:{run.path}," in step + ","
+    assert "DENSEKIT_IMAGE_ID" in step and "python -m densekit attempt" in text
+
+
+def test_an_array_is_one_job_with_a_run_each(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "")
+    text = script([run, RunDir(tmp_path / "it's")], execution, Batch())
+    assert "#SBATCH --array=0-1" in text
+    chosen = text[text.index("case") : text.index("esac") + 4] + '; printf %s "$run"'
+    for number, path in ((0, run.path), (1, tmp_path / "it's")):
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(number)}
+        told = subprocess.run(["bash", "-c", chosen], env=environment, capture_output=True, text=True, check=True)
+        assert told.stdout == str(path)
+
+
+@pytest.mark.parametrize("word", ["", "=gpu", "a b", "x=1\n#SBATCH --y"])
+def test_options_that_sbatch_cannot_take(word: str) -> None:
+    with pytest.raises(UsageError, match="write a long option of sbatch"):
+        parse_options([word])
+
+
+def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, execution = stub_run(tmp_path, "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="sbatch, scontrol, scancel not found: run this on a login node"):
+        Slurm().check(execution)
+
+
+@real
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("print('hello from the node'); status('complete')", 0, ""),
+        ("status('failed', 'no image', 3); sys.exit(3)", 3, "no image"),
+        ("raise RuntimeError('injected')", 1, "the trainer ended with exit code 1"),
+        ("status('running'); os.kill(os.getpid(), signal.SIGKILL)", 137, "the trainer ended with exit code 137"),
+    ],
+)
+def test_how_a_job_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str) -> None:
+    found, run = launch(tmp_path, text)
+    assert found == code and message in run.status["message"]
+    assert run.status["state"] == ("failed" if code else "complete")
+    assert ("hello from the node" in capfd.readouterr().out) == (code == 0)
+    launched = read_launched(run)
+    assert launched and launched.job and not jobs(run) and still_running(run) is None
+
+
+BEGIN = "status('running'); (path / 'began').touch()\n"
+STOPS = (
+    BEGIN
+    + """
+while not (path / 'stop').exists(): time.sleep(0.02)
+status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)"""
+)
+
+
+def when(condition: Callable[[], bool], *actions: Callable[[], object]) -> None:
+    def work() -> None:
+        while not condition():
+            time.sleep(0.05)
+        for action in actions:
+            action()
+            time.sleep(1.5)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@real
+def test_the_first_signal_stops_at_a_checkpoint_and_queues_nothing(tmp_path: Path) -> None:
+    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt)
+    code, run = launch(tmp_path, STOPS)
+    assert code == 75 and run.status["state"] == "preempted" and not jobs(run)
+
+
+@real
+def test_the_second_signal_cancels_the_job(tmp_path: Path) -> None:
+    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt, interrupt)
+    code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
+    assert code == 130 and run.status["message"] == "interrupted" and not jobs(run)
+
+
+@real
+def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
+    code, run = launch(tmp_path, "", "hold", minutes=0.02)
+    assert code == 1 and not jobs(run)
+    assert "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows" in run.status["message"]
+
+
+@real
+def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
+    code, run = launch(tmp_path, "", "nodes=50")
+    assert code == 1 and not jobs(run)
+    assert "would never start the job (PartitionConfig), so it was cancelled: `sinfo`" in run.status["message"]
+
+
+@real
+def test_ctrl_c_while_queued_takes_the_job_back(tmp_path: Path) -> None:
+    threading.Timer(2.0, interrupt).start()
+    code, run = launch(tmp_path, "", "hold")
+    assert code == 75 and run.status["message"] == "stopped while its job was queued" and not jobs(run)
+
+
+@real
+def test_a_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> None:
+    text = BEGIN + "(path / 'attempts/0001/log.txt').write_text('step 1\\n')\n" + STOPS
+    run, execution = stub_run(tmp_path, text)
+    job = Slurm().submit(run, execution)
+    while not (run.path / "attempts/0001/log.txt").is_file():
+        time.sleep(0.05)
+    (row,) = list_runs(tmp_path / "runs")
+    assert (row.state, row.place) == ("running", f"Slurm job {job}")
+    assert still_running(run) == f"Slurm job {job}"
+    assert stop(run, now=False) == f"asked Slurm job {job} to stop at a checkpoint"
+    assert "".join(follow(run)) == "step 1\n"
+    assert run.status["state"] == "preempted"
+
+
+@real
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["gpus-per-node=50"], r"Slurm has no such nodes \(.*\): fewer --nodes or --gpus"),
+        (["partition=nope"], r"Slurm does not take the job \(.*partition.*`sinfo` lists the partitions"),
+        (["nonsense=1"], r"Slurm does not take the job: .*nonsense"),
+    ],
+)
+def test_what_slurm_refuses(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        launch(tmp_path, "", *options)
+    assert "\n" not in str(caught.value)
+
+
+@real
+def test_a_cancelled_job_is_named(tmp_path: Path) -> None:
+    begun = tmp_path / "runs" / "mine-fe79689042" / "began"
+    when(begun.exists, lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True))
+    code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
+    assert code != 0 and run.status["message"] == "the job was cancelled" and not jobs(run)
+    assert job_state("999999") == {}
