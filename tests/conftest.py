@@ -1,9 +1,12 @@
 """What every test shares: one thread (the models are tiny) and the numbers recorded from the official code."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.docker.engine import Engine, an_engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -15,6 +18,13 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden() -> Path:
     """The compact set of recorded numbers, without the licensed tokenizers."""
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def container_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one container engine of a test run: that of this machine, or a private one."""
+    with an_engine(tmp_path_factory.mktemp("engine")) as started:
+        yield started
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

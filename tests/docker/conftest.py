@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import ROOT, STANDIN, Engine, an_engine, make_standin, run
+from tests.docker.engine import ROOT, STANDIN, Engine, make_standin, run
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with an_engine(tmp_path_factory.mktemp("engine")) as started:
-        yield started
+def engine(container_engine: Engine) -> Engine:
+    return container_engine
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,8 @@ def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path)
     run, execution = stub_run(tmp_path, "", device="cuda", gpus=2, nodes=2, starts_from=first)
     text = script([run], execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
-    assert "apptainer exec --cleanenv" in step and "--nv" in step and "'a b.sif' python -m densekit.train.torchrun" in step
+    assert "apptainer exec --cleanenv" in step and "--nv" in step
+    assert "'a b.sif' python -m densekit.train.torchrun" in step
     for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro")):
         assert f"--bind {path}:{path}{only}" in step
     assert f"--bind '{first}:{first}:ro'" in step
