@@ -68,7 +68,7 @@ def choose(recipe: Recipe, asked: Asked) -> Choice:
         launcher = Docker(image=asked.image)
     else:
         launcher = Local()
-    why = "as asked" if asked.launcher else _why(recipe, device, found)
+    why = "as asked" if asked.launcher else _why(recipe, device, asked)
     return Choice(launcher=launcher, device=device, gpus=gpus, dtype=dtype, reason=f"launcher {name} ({why}): {here}")
 
 
@@ -84,13 +84,13 @@ def _gpus(recipe: Recipe, device: Device, launcher: LauncherName | None, found: 
     return recipe.reference.gpus if launcher == "slurm" else max(1, min(recipe.reference.gpus, len(found)))
 
 
-def _why(recipe: Recipe, device: Device, found: list[Gpu]) -> str:
+def _why(recipe: Recipe, device: Device, asked: Asked) -> str:
     if INSIDE_VARIABLE in os.environ:
         return "this is a container already"
     if device == "cuda":
         return "this host has GPUs"
     if recipe.assets is not None:
         return "a tiny recipe"
-    if not found and shutil.which("sbatch"):
-        return "no GPU here; --launcher slurm sends it to the cluster"
-    return "no GPU here" if not found else "--device cpu"
+    if asked.device == "cpu":
+        return "--device cpu"
+    return "no GPU here" + ("; --launcher slurm sends it to the cluster" if shutil.which("sbatch") else "")
