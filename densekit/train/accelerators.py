@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DeepSpeedPlugin, PartialState
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
 from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu
 from densekit.errors import UsageError
@@ -82,7 +82,10 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
         torch.backends.cudnn.benchmark = False
     on_cpu = execution.device == "cpu"
     if execution.zero_stage == 0:
-        return Accelerator(cpu=on_cpu)
+        # DDP sorts its buckets anew after a process's first step, unless it has to look for unused parameters. With
+        # three ranks or more another place in a bucket is another order of summation: a resumed run would show it.
+        fixed_buckets = DistributedDataParallelKwargs(find_unused_parameters=True)
+        return Accelerator(cpu=on_cpu, kwargs_handlers=[fixed_buckets])
     import deepspeed
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

@@ -45,7 +45,7 @@ PAPER = "vicuna7b_clip_stage2"
 def test_a_gpu_host_gets_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(A100, 10))
     choice = choose(load_recipe(PAPER), Asked())
-    assert (choice.launcher.name, choice.device, choice.gpus, choice.dtype) == ("docker", "cuda", 8, None)
+    assert (choice.launcher.name, choice.device, choice.gpus, choice.dtype) == ("docker", "cuda", 8, "bf16")
     assert choice.reason.startswith("launcher docker (this host has GPUs): 8 of 10 GPUs here (NVIDIA A100-SXM4-80GB, ")
 
 
@@ -94,7 +94,7 @@ def test_print_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (
         len(
             re.findall(
-                r"torch.distributed.run --standalone --nproc-per-node 2 -m densekit train \S+-[0-9a-f]{10}", text
+                r"densekit.train.torchrun --standalone --nproc-per-node 2 -m densekit train \S+-[0-9a-f]{10}", text
             )
         )
         == 2

@@ -106,8 +106,7 @@ def test_slurm_trains_the_same_run_on_two_nodes(tmp_path: Path, local: Path, slu
 def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
     tmp_path: Path, local: Path, slurm: dict[str, str], told: str
 ) -> None:
-    # Two ranks: a sum over more is rounded in an order that DDP's buckets decide, and those begin anew with an attempt.
-    nodes = ("--launcher", "slurm", "--gpus", "2", "--nodes", "2")
+    nodes = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
     process = densekit(tmp_path, "run", "tiny_stage1", *SETS, *nodes, **slurm)
     deadline = time.monotonic() + 120
     while not (found := [path for path in tmp_path.glob("runs/*/metrics.jsonl") if path.read_text().count("\n") > 3]):
@@ -127,7 +126,7 @@ def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
     assert "preempted: queued again" in output and "going on from the checkpoint of step" in output
     assert run.status["attempt"] == 2 and read_json(run.attempt / "launch.json")["job"] == job
     assert [line["step"] for line in read_jsonl(run.metrics)] == list(range(1, STEPS + 1))
-    assert evidence(run) == evidence(run_of(local / "2", "tiny_stage1"))
+    assert evidence(run) == evidence(run_of(local / "4", "tiny_stage1"))
     listed = finish(densekit(tmp_path, "ls", "--json", **slurm))
     assert [row["state"] for row in json.loads(listed)] == ["complete"]
 
