@@ -213,7 +213,8 @@ def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
     kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
     where = "" if launcher.name == "local" else f" by {launcher.name}"
     nodes = f" of {execution['nodes']} nodes" if execution.get("nodes", 1) > 1 else ""
-    return f"on {execution['gpus']} {kind}{nodes}{where} ({engine}, {execution['dtype']})"
+    how = f"{engine}, {execution['dtype']}, {execution['attention']} attention"
+    return f"on {execution['gpus']} {kind}{nodes}{where} ({how})"
 
 
 def open_next_attempt(path: Path) -> None:
