@@ -174,6 +174,7 @@ done
 # Without `taken`, a stop file means that the user asked: the job ends. Else Slurm told the steps alone.
 if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ ! -e "$run/stop" ]; }}; then
     echo "preempted: queued again"
+    trap '' USR1 TERM  # Slurm ends this script, which asks for nothing any more
     rm -f "$run/stop"  # it was this script's; from here on it is the user's word
     scontrol requeue "$SLURM_JOB_ID"
     sleep 60

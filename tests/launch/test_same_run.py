@@ -98,7 +98,7 @@ def test_slurm_trains_the_same_run_on_two_nodes(tmp_path: Path, local: Path, slu
     nodes = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
     output = finish(densekit(tmp_path, "run", "tiny_stage1", *SETS, *nodes, **slurm))
     run = run_of(tmp_path, "tiny_stage1")
-    assert "on 4 CPU processes on 2 nodes by slurm" in output
+    assert "on 4 CPU processes of 2 nodes by slurm" in output
     assert evidence(run) == evidence(run_of(local / "4", "tiny_stage1"))
 
 
