@@ -75,7 +75,9 @@ $(DEMO): $(FULL)
 	@$(HASHED) -r requirements/demo.txt
 	@touch $@
 
-reproduce: $(if $(RECIPE),$(FULL)) ## train RECIPE=<name>, after the stage it needs (also GPUS=, RUNS_DIR=, ARGS=)
+# On a GPU host a paper's recipe trains in a container, so the command line alone is enough.
+CONTAINED = $(and $(filter-out tiny_%,$(RECIPE)),$(shell command -v nvidia-smi 2>/dev/null))
+reproduce: $(if $(RECIPE),$(if $(CONTAINED),setup-driver,$(FULL))) ## train RECIPE=<name>, after the stage it needs (also GPUS=, RUNS_DIR=, ARGS=)
 ifeq ($(RECIPE),)
 	@printf 'make reproduce needs the name of a recipe:\n\n' >&2
 	@printf '  make reproduce RECIPE=%s\n' $(RECIPES) >&2

@@ -47,20 +47,18 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
     return options
 
 
-def script(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch) -> str:
-    """The batch script for one run, or for an array of runs that differ in their math only."""
-    paths = [run.path.resolve() for run in runs]
-    cases = "\n".join(f"    {number}) run={shlex.quote(str(path))} ;;" for number, path in enumerate(paths))
+def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
+    """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
     if batch.image:
         variables[IMAGE_VARIABLE] = batch.image
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
     return TEMPLATE.format(
-        options="\n".join(_options(runs, execution, batch)),
-        cases=cases,
+        options="\n".join(_options(run, execution, batch)),
+        run=shlex.quote(str(run.path.resolve())),
         exports=exports,
-        alone=f"srun --nodes=1 --ntasks=1{_inside(runs, execution, batch, variables)}",
-        everywhere=f"srun --kill-on-bad-exit=1{_inside(runs, execution, batch, variables)}",
+        alone=f"srun --nodes=1 --ntasks=1{_inside(run, execution, batch, variables)}",
+        everywhere=f"srun --kill-on-bad-exit=1{_inside(run, execution, batch, variables)}",
         python=shlex.quote(python(batch)),
         trainer=_trainer(execution),
     )
@@ -71,20 +69,17 @@ def python(batch: Batch) -> str:
     return sys.executable if batch.runtime == "none" else "python"
 
 
-def _options(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch) -> list[str]:
+def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> list[str]:
     each = execution["gpus"] // execution["nodes"]
     options: dict[str, str | None] = {
-        "job-name": container_name(runs[0]),
+        "job-name": container_name(run),
         "nodes": str(execution["nodes"]),
         "ntasks-per-node": "1",
-        "output": f"{_escaped(runs[0].attempt.resolve())}/slurm-%A_%a.out" if len(runs) > 1 else
-        f"{_escaped(runs[0].attempt.resolve())}/slurm-%j.out",
+        "output": f"{_escaped(run.attempt.resolve())}/slurm-%j.out",
         "open-mode": "append",
         "requeue": None,
         "signal": f"B:USR1@{WARNING_SECONDS}",
-    }  # fmt: skip
-    if len(runs) > 1:
-        options["array"] = f"0-{len(runs) - 1}"
+    }
     if execution["device"] == "cuda":
         options["gpus-per-node"] = str(each)
     else:
@@ -102,21 +97,18 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if any(sign in value for sign in " \t#;") else value
 
 
-def _inside(runs: Sequence[RunDir], execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]) -> str:
+def _inside(run: RunDir, execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]) -> str:
     """What stands between `srun` and the interpreter: nothing, or the container with everything at its own path."""
     if batch.runtime == "none":
         return ""
     assert batch.image is not None
-    binds: dict[Path, bool] = {}
-    for run in runs:
-        for mount in mounts(run, execution):
-            binds[mount.path] = binds.get(mount.path, True) and mount.read_only
+    binds = {mount.path: mount.read_only for mount in mounts(run, execution)}
     if batch.runtime == "pyxis":
         listed = ",".join(f"{path}:{path}{':ro' if only else ''}" for path, only in binds.items())
-        workdir = runs[0].path.resolve()
+        workdir = run.path.resolve()
         words = [f"--container-image={batch.image}", f"--container-mounts={listed}", f"--container-workdir={workdir}"]
         return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
-    words = ["apptainer", "exec", "--cleanenv", "--pwd", str(runs[0].path.resolve())]
+    words = ["apptainer", "exec", "--cleanenv", "--pwd", str(run.path.resolve())]
     words += ["--nv"] * (execution["device"] == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
@@ -143,9 +135,7 @@ TEMPLATE = """\
 #!/bin/bash
 {options}
 set -u
-case "${{SLURM_ARRAY_TASK_ID:-0}}" in
-{cases}
-esac
+run={run}
 {exports}
 
 # Slurm will take the nodes away (time is over, preemption): stop at a checkpoint, then queue again.

@@ -24,6 +24,8 @@ SHM_BYTES = {"cuda": 16 * GIB, "cpu": GIB}
 """NCCL and data workers hand tensors over in shared memory; an engine's default is 64 MB."""
 
 
+HOSTNAME = "localhost"
+"""Without a network, no other name resolves: torchrun would wait minutes for its own."""
 STACK_BYTES = 64 * 1024**2
 
 
@@ -53,7 +55,19 @@ class Container:
 
     def shell(self) -> str:
         """The `docker run` that does the same."""
-        words = ["docker", "run", "--rm", "--name", self.name, "--user", self.user, "--network", "none"]
+        words = [
+            "docker",
+            "run",
+            "--rm",
+            "--name",
+            self.name,
+            "--user",
+            self.user,
+            "--network",
+            "none",
+            "--hostname",
+            HOSTNAME,
+        ]
         words += ["--security-opt", "no-new-privileges:true", "--shm-size", str(self.shm_bytes)]
         words += ["--tty"] * self.terminal
         if self.devices:

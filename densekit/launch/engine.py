@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from densekit.errors import DataError, UsageError
-from densekit.launch.containers import STACK_BYTES, Container
+from densekit.launch.containers import HOSTNAME, STACK_BYTES, Container
 
 # What an engine says, in lower case, and what it means for the user.
 MEANINGS = (
@@ -89,6 +89,7 @@ class Engine:
                     for mount in container.mounts
                 ],
                 network_mode="none",
+                hostname=HOSTNAME,
                 security_opt=["no-new-privileges:true"],
                 shm_size=container.shm_bytes,
                 tty=container.terminal,

@@ -65,7 +65,7 @@ class Slurm:
 
     def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         """The batch script, given to sbatch."""
-        return [f"sbatch <<'END'\n{script([run], execution, self.batch)}END"]
+        return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
 
     def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take the job."""
@@ -78,7 +78,7 @@ class Slurm:
     def submit(self, run: RunDir, execution: Mapping[str, Any]) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
         path = run.attempt.resolve() / "job.sbatch"
-        path.write_text(script([run], execution, self.batch), encoding="utf-8")
+        path.write_text(script(run, execution, self.batch), encoding="utf-8")
         done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise UsageError(_refused(done.stderr))

@@ -24,6 +24,8 @@ from .helpers import A100, OLD, T4, V100, cards, fake_gpus, stub_run, write_json
 pytestmark = pytest.mark.usefixtures("with_engine")
 
 LOOK = """
+import socket
+socket.gethostbyname(socket.gethostname())  # torchrun asks for it
 seen = {"uid": os.getuid(), "env": dict(os.environ), "argv": sys.argv, "network": os.listdir("/sys/class/net")}
 seen["cache"] = open(CACHE + "/made", "w").write("x")
 try:

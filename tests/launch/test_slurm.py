@@ -50,7 +50,7 @@ def launch(folder: Path, text: str, *options: str, minutes: float | None = None,
 def test_the_script_of_two_nodes(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2)
     batch = Batch(options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"]))
-    lines = script([run], execution, batch).splitlines()
+    lines = script(run, execution, batch).splitlines()
     options = {line.split()[1] for line in lines if line.startswith("#SBATCH")}
     assert options >= {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--partition=gpu", "--exclusive"}
     assert "--signal=B:USR1@60" in options and "--signal=B:USR1@300" not in options
@@ -63,7 +63,7 @@ def test_the_script_of_two_nodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gpus", [1, 4])
 def test_the_script_of_one_node_meets_nobody(tmp_path: Path, gpus: int) -> None:
     run, execution = stub_run(tmp_path, "", gpus=gpus)
-    text = script([run], execution, Batch())
+    text = script(run, execution, Batch())
     assert "--rdzv-endpoint" not in text and ("--standalone" in text) == (gpus > 1)
 
 
@@ -72,28 +72,17 @@ def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path)
         (tmp_path / name).mkdir()
     first = str(tmp_path / "stage 1")
     run, execution = stub_run(tmp_path, "", device="cuda", gpus=2, nodes=2, starts_from=first)
-    text = script([run], execution, Batch(runtime="apptainer", image="a b.sif"))
+    text = script(run, execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "apptainer exec --cleanenv" in step and "--nv" in step
     assert "'a b.sif' python -m densekit.train.torchrun" in step
     for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro")):
         assert f"--bind {path}:{path}{only}" in step
     assert f"--bind '{first}:{first}:ro'" in step
-    text = script([run], execution, Batch(runtime="pyxis", image="densekit:a100"))
+    text = script(run, execution, Batch(runtime="pyxis", image="densekit:a100"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "--container-image=densekit:a100" in step and f"{run.path}:{run.path}," in step + ","
     assert "DENSEKIT_IMAGE_ID" in step and "python -m densekit attempt" in text
-
-
-def test_an_array_is_one_job_with_a_run_each(tmp_path: Path) -> None:
-    run, execution = stub_run(tmp_path, "")
-    text = script([run, RunDir(tmp_path / "it's")], execution, Batch())
-    assert "#SBATCH --array=0-1" in text
-    chosen = text[text.index("case") : text.index("esac") + 4] + '; printf %s "$run"'
-    for number, path in ((0, run.path), (1, tmp_path / "it's")):
-        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(number)}
-        told = subprocess.run(["bash", "-c", chosen], env=environment, capture_output=True, text=True, check=True)
-        assert told.stdout == str(path)
 
 
 @pytest.mark.parametrize("word", ["", "=gpu", "a b", "x=1\n#SBATCH --y"])
