@@ -1,4 +1,4 @@
-"""What a device should compute with: number type and attention kernel by compute capability, in one table."""
+"""What a device should compute with: number type, attention kernel and image by compute capability, in two tables."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +28,31 @@ TABLE = (
     Suited(since=(8, 0), dtype="bf16", attention="flash", reason="bf16 and flash-attn need 8.0 (A100, H100, H200)"),
     Suited(since=(7, 0), dtype="fp16", attention="xformers", reason="no bf16 and no flash-attn below 8.0 (V100)"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A GPU image of docker/Dockerfile: the compute capabilities it has kernels for, lowest and highest."""
+
+    name: str
+    lowest: Capability
+    highest: Capability
+    cards: str
+
+    def has_code_for(self, capability: Capability) -> bool:
+        """Whether its kernels run on such a GPU; code for 8.0 runs on 8.6 and 8.9 too."""
+        return self.lowest <= capability <= self.highest
+
+
+TARGETS = (
+    Target(name="a100", lowest=(8, 0), highest=(9, 0), cards="A100, H100, H200"),
+    Target(name="v100", lowest=(7, 0), highest=(7, 0), cards="V100"),
+)
+
+
+def image_for(capability: Capability) -> Target | None:
+    """The image that has code for a GPU, if any has."""
+    return next((target for target in TARGETS if target.has_code_for(capability)), None)
 
 
 def suited(capability: Capability) -> Suited:
