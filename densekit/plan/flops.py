@@ -28,9 +28,10 @@ def flops_of(
 ) -> Flops:
     """Operations of `samples` average samples, forward and backward.
 
-    A weight costs 2 operations per token forward, 2 for the gradient of its input, 2 for its own where it is trained, and 2
-    more where the forward pass is computed again. The connector stands before the language model, so gradients of
-    activations go through all of it in every stage. lm_head runs on supervised positions only; the tower has no backward pass.
+    A weight costs 2 operations per token forward, 2 for the gradient of its input, 2 for its own where it is trained,
+    and 2 more where the forward pass is computed again. The connector stands before the language model, so gradients
+    of activations go through all of it in every stage. lm_head runs on supervised positions only; the tower has no
+    backward pass.
     """
     language, tower, last = shape.language, shape.tower, shape.connector.last_layer
     tokens, images = samples * sample.tokens, samples * sample.images
@@ -46,7 +47,12 @@ def flops_of(
         "projector": images * shape.image_tokens * hidden * (4 * width + 6 * hidden),
         "layers": tokens * 2 * in_layers * (2 + full + again),
         "adapters": tokens * 2 * adapters * (3 + again),
-        "attention": samples * sample.squares * 2 * language.layers * language.query_width * (1 + FLASH_BACKWARD + again),
+        "attention": samples
+        * sample.squares
+        * 2
+        * language.layers
+        * language.query_width
+        * (1 + FLASH_BACKWARD + again),
         "lm_head": samples * sample.supervised * 2 * language.vocab * hidden * (2 + full),
     }
     passes = f"forward 1, activations' gradients 1{', weights 1' * full}{', forward again 1' * again}"

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from densekit.capability import Capability, Dtype
 from densekit.errors import UsageError
@@ -39,8 +39,6 @@ class Hardware:
     efficiency: tuple[float, float]
     """Share of the peak that training reaches, low and high (docs/planner.md, "Hours")."""
     source: str
-    measured: bool = field(default=False)
-    """Whether memory and main memory are those of this host."""
 
     @property
     def memory(self) -> int:
@@ -128,13 +126,20 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
         (major, minor), (ours, our_minor) = row.capability, capability
         return abs(major + minor / 10 - ours - our_minor / 10), abs(row.memory_mib - memory_mib)
 
-    here = {"memory_mib": memory_mib, "host_gib": host_memory() // GIB, "measured": True}
-    named = [row for row in HARDWARE if re.search(row.names, name, re.IGNORECASE) or row.name == name]
-    if named and abs(named[0].memory_mib - memory_mib) <= 0.1 * memory_mib:
-        return replace(named[0], **here)  # type: ignore[arg-type]
+    host_gib = host_memory() // GIB
+    named = named_hardware(name)
+    if named is not None and abs(named.memory_mib - memory_mib) <= 0.1 * memory_mib:
+        return replace(named, memory_mib=memory_mib, host_gib=host_gib)
     nearest = min(HARDWARE, key=distance)
     source = f"memory: nvidia-smi; speed assumed to be that of {nearest.name}"
-    return replace(nearest, name=name, capability=capability, source=source, **here)  # type: ignore[arg-type]
+    return replace(
+        nearest, name=name, capability=capability, memory_mib=memory_mib, host_gib=host_gib, source=source
+    )  # fmt: skip
+
+
+def named_hardware(name: str) -> Hardware | None:
+    """The row of a name that nvidia-smi or torch tells."""
+    return next((row for row in HARDWARE if re.search(row.names, name, re.IGNORECASE)), None)
 
 
 def host_memory() -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from densekit.plan.flops import Flops
-from densekit.plan.hardware import GIB, Hardware
+from densekit.plan.hardware import Hardware
 from densekit.plan.memory import Layout
 from densekit.plan.shapes import ModelShape
 
@@ -48,7 +48,9 @@ class StepTime:
 
     def lines(self) -> list[str]:
         """The arithmetic of one step, one line per part."""
-        parts = [f"{name:10} {value:9.3e} FLOP  {self.flops.formulas[name]}" for name, value in self.flops.parts.items()]
+        parts = [
+            f"{name:10} {value:9.3e} FLOP  {self.flops.formulas[name]}" for name, value in self.flops.parts.items()
+        ]
         return [
             *(line for line, value in zip(parts, self.flops.parts.values(), strict=True) if value),
             f"{'all':10} {self.flops.total:9.3e} FLOP  {self.peak:.2f} s at the GPUs' peak",
@@ -60,9 +62,16 @@ class StepTime:
 
 
 def step_time(
-    shape: ModelShape, layout: Layout, hardware: Hardware, flops: Flops, *, trained: int, micro_batches: int, nodes: int,
+    shape: ModelShape,
+    layout: Layout,
+    hardware: Hardware,
+    flops: Flops,
+    *,
+    trained: int,
+    micro_batches: int,
+    nodes: int,
     measured: tuple[float, float] | None = None,
-) -> StepTime:  # fmt: skip
+) -> StepTime:
     """Time of a step of `flops` on `layout.world` GPUs, in `micro_batches` rows on each; `trained`: weights.
 
     `measured` is the efficiency of earlier runs, which has the talking in it. docs/planner.md, "Hours".
@@ -105,8 +114,3 @@ def talk_seconds(
         moved = 2 * 4 * trained
     speed = hardware.link if nodes == 1 else min(hardware.link, hardware.network * world / nodes)
     return moved * (world - 1) / world / (speed * LINK_SHARE)
-
-
-def gib(size: float) -> float:
-    """Bytes in GiB, rounded for people and programs."""
-    return round(size / GIB, 2)
