@@ -1,14 +1,17 @@
 """What a plan says beyond the execution: hours, cost, disk, and whether the official batch would have fitted."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from densekit.batching.run_order import count_run
+from densekit.capability import Device
 from densekit.plan.certificates import kept_lengths
+from densekit.plan.disk import Disk, disk_of
 from densekit.plan.hardware import GIB
 from densekit.plan.lengths import average_sample, lengths_of
 from densekit.plan.memory import Layout, Memory
-from densekit.plan.search import Fixed, Job, Place, fits
+from densekit.plan.search import Candidate, Fixed, Job, Place, fits
 from densekit.plan.shapes import shape_of
 from densekit.plan.time import Interval
 from densekit.recipe.schema import Recipe
@@ -17,15 +20,53 @@ from densekit.run.roots import Roots
 
 def job_of(
     recipe: Recipe, roots: Roots | None, fixed: Fixed, measured: Mapping[str, tuple[float, float]] | None
-) -> tuple[Job, str]:
-    """A recipe with the shapes of its models and its average sample, and where that length comes from.
+) -> Job:
+    """A recipe with the shapes of its models and its average sample.
 
     Raises UsageError for models whose shape is not known, DataError for a config.json that cannot be read.
     """
     shape = shape_of(recipe, roots)
     lengths = lengths_of(recipe, kept_lengths(recipe, roots) if roots else None)
     sample = average_sample(recipe, lengths, shape.image_tokens)
-    return Job(recipe, shape, sample, fixed, measured or {}), lengths.source
+    return Job(recipe, shape, sample, lengths.source, fixed, measured or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a plan says beyond the execution."""
+
+    hours: Interval | None = None
+    disk: Disk | None = None
+    official: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    why: dict[str, list[str]] = field(default_factory=dict)
+
+
+def estimated(
+    recipe: Recipe,
+    job: Job | None,
+    candidate: Candidate | None,
+    layout: Layout,
+    *,
+    steps: int | None,
+    keep: int,
+    device: Device,
+) -> Estimate:
+    """Disk where the models' shapes are known; hours and the official batch where the GPU is known too."""
+    if job is None:
+        return Estimate()
+    disk = disk_of(recipe, job.shape, trained=job.trained, dtype=layout.dtype, keep=keep, image=device == "cuda")
+    notes, why = list(disk.notes), {"disk": disk.lines()}
+    if candidate is None:
+        return Estimate(disk=disk, notes=notes, why=why)
+    counted, told = steps_for_hours(recipe, steps)
+    return Estimate(
+        hours=candidate.time.seconds.times(counted / 3600) if counted else None,
+        disk=disk,
+        official=official_batch(job, candidate.place, layout),
+        notes=[f"hours: {job.lengths}", *told, *notes],
+        why={"time": candidate.time.lines(), **why},
+    )
 
 
 def in_gib(memory: Memory) -> dict[str, float]:
@@ -53,6 +94,15 @@ def official_batch(job: Job, place: Place, layout: Layout) -> dict[str, Any]:
         "average_peak_gib": round(typical.peak / GIB, 2),
         "average_fits": fits(typical, place),
     }
+
+
+def steps_for_hours(recipe: Recipe, steps: int | None) -> tuple[int | None, list[str]]:
+    """Steps that hours are counted with, and a note where they are estimated; None where nothing is published."""
+    estimate = recipe.data.samples_estimate
+    if steps is not None or estimate is None:
+        return steps, []
+    counts = count_run(recipe.math(), estimate)
+    return counts.steps, [f"hours: about {estimate} samples are assumed, {counts.steps} steps"]
 
 
 def interval(value: Interval | None, digits: int = 2) -> dict[str, float] | None:

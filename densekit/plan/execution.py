@@ -10,12 +10,11 @@ from densekit.batching.micro import split_step
 from densekit.batching.run_order import count_run
 from densekit.capability import Attention, Device, Dtype, image_for
 from densekit.errors import UsageError
-from densekit.plan.disk import disk_of
-from densekit.plan.estimate import in_gib, interval, job_of, official_batch
+from densekit.plan.estimate import estimated, in_gib, interval
 from densekit.plan.hardware import Hardware
 from densekit.plan.precision import ZeroStage
 from densekit.plan.said import reference_notes, tail_notes
-from densekit.plan.search import Fixed, Place
+from densekit.plan.search import NOTHING, Fixed, Place
 from densekit.plan.sizing import job_if_known, ruled, searched
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
@@ -80,18 +79,13 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
+    fixed: Fixed = NOTHING,
     *,
     gpus: int = 1,
     nodes: int = 1,
-    micro_batch_size: int | None = None,
     workers: int = 0,
     device: Device = "cpu",
-    dtype: Dtype | None = None,
-    attention: Attention | None = None,
     hardware: Hardware | None = None,
-    zero_stage: ZeroStage | None = None,
-    activation_checkpointing: bool | None = None,
-    offload: bool | None = None,
     num_samples: int | None = None,
     certificate: BatchCertificate | None = None,
     roots: Roots | None = None,
@@ -101,35 +95,32 @@ def make_plan(
 ) -> Plan:
     """Plan a recipe on `gpus` processes of `nodes` nodes, each with `workers` processes that read its data (0: itself).
 
-    What is None is chosen, with its reason in the notes: on `hardware`, the kind of the GPUs, by what fits and is
-    fastest; on a CPU or on a GPU that is not known by fixed rules. `num_samples` overrides the count the recipe
-    states; `certificate` is that of the recipe's batches, where one was computed, and its count comes first. `roots`
-    are searched for the models' shapes, `measured` is the efficiency of earlier runs by kind of GPU, `keep` the number
-    of checkpoints kept, `price` that of one GPU for an hour.
+    What `fixed` leaves open is chosen, with its reason in the notes: on `hardware`, the kind of the GPUs, by what
+    fits and is fastest; on a CPU or on a GPU that is not known by fixed rules. `num_samples` overrides the count the
+    recipe states; `certificate` is that of the recipe's batches, where one was computed, and its count comes first.
+    `roots` are searched for the models' shapes, `measured` is the efficiency of earlier runs by kind of GPU, `keep`
+    the number of checkpoints kept, `price` that of one GPU for an hour.
 
     Raises UsageError for what cannot work; it names the nearest that can.
     """
-    fixed = Fixed(
-        micro_batch_size=micro_batch_size, zero_stage=zero_stage, checkpointing=activation_checkpointing,
-        offload=offload, dtype=dtype, attention=attention,
-    )  # fmt: skip
     _check(recipe, fixed, gpus=gpus, nodes=nodes, workers=workers, price=price)
     notes = reference_notes(recipe, device)
-    if device == "cuda" and hardware is not None:
-        job, lengths = job_of(recipe, roots, fixed, measured)
+    job, unknown = job_if_known(recipe, roots, fixed, measured)
+    if job is not None and hardware is not None and device == "cuda":
         sized = searched(job, Place(hardware=hardware, gpus=gpus, nodes=nodes))
     else:
-        job, lengths, missing = job_if_known(recipe, roots, fixed, measured)
-        sized = ruled(recipe, job, fixed, device, gpus)
-        notes += missing
+        capability = hardware.capability if hardware else None
+        sized = ruled(recipe, job, fixed, device=device, gpus=gpus, capability=capability)
     layout = sized.layout
-    notes += sized.notes
+    notes += [*sized.notes, *unknown]
     # The number of samples in a micro-batch does not depend on their lengths.
     total = recipe.global_batch_size
     split = split_step([1] * total, world_size=gpus, micro_batch_size=sized.micro_batch_size)
     share = -(-total // gpus)
-    if micro_batch_size is not None and micro_batch_size > share:
-        notes.append(f"--micro-batch {micro_batch_size}: a process has at most {share} samples per step, so {share}")
+    if fixed.micro_batch_size is not None and fixed.micro_batch_size > share:
+        notes.append(
+            f"--micro-batch {fixed.micro_batch_size}: a process has at most {share} samples per step, so {share}"
+        )
 
     samples = certificate.num_samples if certificate else num_samples or recipe.data.samples
     counts = None
@@ -141,21 +132,16 @@ def make_plan(
     if certificate:
         notes.append(f"certificate: {certificate.source}")
 
-    why = {"layouts": [one.line() for one in sized.candidates]}
-    hours = disk = None
-    if sized.memory is not None:
-        why["memory"] = sized.memory.lines()
-    if job is not None:
-        found = disk_of(
-            recipe, job.shape, trained=job.trained, dtype=layout.dtype, keep=keep, image=device == "cuda"
-        )  # fmt: skip
-        disk, why["disk"] = found.as_json(), found.lines()
-        notes += found.notes
-    if job is not None and sized.candidate is not None:
-        steps, told = _steps_for_hours(recipe, counts.steps if counts else None)
-        notes += [f"hours: {lengths}", *told]
-        hours = sized.candidate.time.seconds.times(steps / 3600) if steps else None
-        why["time"] = sized.candidate.time.lines()
+    beyond = estimated(
+        recipe, job, sized.candidate, layout, steps=counts.steps if counts else None, keep=keep, device=device
+    )  # fmt: skip
+    notes += beyond.notes
+    hours = beyond.hours
+    why = {
+        "layouts": [one.line() for one in sized.candidates],
+        "memory": sized.memory.lines() if sized.memory else [],
+        **beyond.why,
+    }
     return Plan(
         recipe=recipe.name,
         device=device,
@@ -182,8 +168,8 @@ def make_plan(
         hours=interval(hours),
         gpu_hours=interval(hours.times(gpus) if hours else None, 1),
         cost=interval(hours.times(gpus * price) if hours and price is not None else None),
-        disk_gib=disk,
-        official_batch=official_batch(job, sized.candidate.place, layout) if job and sized.candidate else None,
+        disk_gib=beyond.disk.as_json() if beyond.disk else None,
+        official_batch=beyond.official,
         threads=_threads(recipe, -(-gpus // nodes)),
         workers=workers,
         notes=notes,
@@ -209,14 +195,6 @@ def _check(recipe: Recipe, fixed: Fixed, *, gpus: int, nodes: int, workers: int,
     if price is not None and not 0 <= price < float("inf"):
         raise UsageError(f"--price {price}: what one GPU costs for an hour, 0 or more")
     fixed.check()
-
-
-def _steps_for_hours(recipe: Recipe, steps: int | None) -> tuple[int | None, list[str]]:
-    estimate = recipe.data.samples_estimate
-    if steps is not None or estimate is None:
-        return steps, []
-    counts = count_run(recipe.math(), estimate)
-    return counts.steps, [f"hours: about {estimate} samples are assumed, {counts.steps} steps"]
 
 
 def _image(device: Device, hardware: Hardware | None) -> str | None:

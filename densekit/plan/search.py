@@ -33,7 +33,7 @@ class Fixed:
     dtype: Dtype | None = None
     attention: Attention | None = None
 
-    def check(self, gpus: int) -> None:
+    def check(self) -> None:
         """Raises UsageError for what no engine does."""
         if self.offload and self.zero_stage == 0:
             raise UsageError(
@@ -41,6 +41,9 @@ class Fixed:
             )
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UsageError(f"--micro-batch {self.micro_batch_size}: at least one sample; nearest: --micro-batch 1")
+
+
+NOTHING = Fixed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,9 @@ class Job:
     recipe: Recipe
     shape: ModelShape
     sample: Sample
-    fixed: Fixed = Fixed()
+    lengths: str
+    """Where the sample's length comes from."""
+    fixed: Fixed = NOTHING
     measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Efficiency of earlier runs, by kind of GPU."""
 
@@ -174,9 +179,16 @@ class Job:
         samples = -(-share // rows)  # as many rows, and none larger than it has to be
         memory = self.worst_memory(layout, samples)
         time = step_time(
-            self.shape, layout, place.hardware, self.flops(layout.checkpointing), trained=self.trained,
-            micro_batches=rows, nodes=place.nodes, measured=self.measured.get(place.hardware.name),
-        )  # fmt: skip
+            self.shape,
+            layout,
+            place.hardware,
+            self.flops(layout.checkpointing),
+            trained=self.trained,
+            micro_batches=rows,
+            row_tokens=samples * self.sample.tokens,
+            nodes=place.nodes,
+            measured=self.measured.get(place.hardware.name),
+        )
         return Candidate(
             place=place, layout=layout, micro_batch_size=samples, memory=memory, time=time, fits=fits(memory, place)
         )
@@ -214,7 +226,7 @@ def trained_parameters(shape: ModelShape, trains: Trains, lora_r: int) -> int:
 
 def usual_nodes(hardware: Hardware, gpus: int) -> int:
     """The fewest nodes of this kind that hold `gpus` evenly."""
-    nodes = -(-gpus // hardware.per_node)
+    nodes = max(1, -(-gpus // hardware.per_node))
     while gpus % nodes:
         nodes += 1
     return nodes

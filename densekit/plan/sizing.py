@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from densekit.capability import Device
+from densekit.capability import Capability, Device
 from densekit.errors import DensekitError, UsageError
 from densekit.plan.alternatives import refusal
 from densekit.plan.estimate import job_of
@@ -48,9 +48,11 @@ def searched(job: Job, place: Place) -> Sized:
     )
 
 
-def ruled(recipe: Recipe, job: Job | None, fixed: Fixed, device: Device, gpus: int) -> Sized:
-    """The fixed rules for a CPU and for a GPU that is not known."""
-    kernel = choose_kernel(device, fixed.dtype, fixed.attention, None)
+def ruled(
+    recipe: Recipe, job: Job | None, fixed: Fixed, *, device: Device, gpus: int, capability: Capability | None
+) -> Sized:
+    """The fixed rules for a CPU, for a GPU that nobody named, and for models of unknown shape."""
+    kernel = choose_kernel(device, fixed.dtype, fixed.attention, capability)
     sharding = default_sharding(recipe.stage, device, fixed.zero_stage, fixed.checkpointing)
     if device == "cpu" and kernel.dtype == "fp16" and sharding.zero_stage:
         raise UsageError(
@@ -73,16 +75,16 @@ def ruled(recipe: Recipe, job: Job | None, fixed: Fixed, device: Device, gpus: i
         if not fits:
             need, have = memory.peak * gpus / GIB, host_memory() / GIB
             notes.append(f"a worst-case row takes {need:.0f} GiB of main memory; this host has {have:.0f}")
-    elif device == "cuda":
+    elif job is not None:
         notes.append("the GPU is not known (--gpu), so it cannot be said whether this fits")
     return Sized(layout=layout, micro_batch_size=micro, memory=memory, fits=fits, notes=notes)
 
 
 def job_if_known(
     recipe: Recipe, roots: Roots | None, fixed: Fixed, measured: Mapping[str, tuple[float, float]] | None
-) -> tuple[Job | None, str, list[str]]:
-    """`job_of`, or None and a note where the models' shapes are not known."""
+) -> tuple[Job | None, list[str]]:
+    """`job_of`, or None and a note that says why the models' shapes are not known."""
     try:
-        return *job_of(recipe, roots, fixed, measured), []
-    except DensekitError:
-        return None, "", ["memory and disk unknown: the models are not here, and no published shape is known for them"]
+        return job_of(recipe, roots, fixed, measured), []
+    except DensekitError as error:
+        return None, [f"memory, hours and disk are not known: {error}"]

@@ -1,5 +1,6 @@
 """Seconds of one optimiser step: computing, talking between GPUs, and an optimiser in main memory."""
 
+import math
 from dataclasses import dataclass
 
 from densekit.plan.flops import Flops
@@ -13,6 +14,8 @@ HOST_BANDWIDTH = 1e11
 """Assumed bytes/s at which a node's processors read and write main memory."""
 HOST_BYTES = (28, 120)
 """Bytes that AdamW moves per weight: weight, gradient and moments once; or once for each of torch's operations."""
+ROW_TOKENS = 300
+"""Assumed tokens of a row at which a GPU reaches half of what it does on long ones."""
 PCIE = 16e9
 """Assumed bytes/s between a GPU and main memory."""
 
@@ -27,7 +30,7 @@ class Interval:
     @property
     def middle(self) -> float:
         """Geometric mean: what candidates are compared by."""
-        return (self.low * self.high) ** 0.5
+        return math.sqrt(self.low * self.high)
 
     def times(self, factor: float) -> "Interval":
         """Both ends multiplied."""
@@ -69,15 +72,18 @@ def step_time(
     *,
     trained: int,
     micro_batches: int,
+    row_tokens: float,
     nodes: int,
     measured: tuple[float, float] | None = None,
 ) -> StepTime:
-    """Time of a step of `flops` on `layout.world` GPUs, in `micro_batches` rows on each; `trained`: weights.
+    """Time of a step of `flops` on `layout.world` GPUs, in `micro_batches` rows of `row_tokens` on each; `trained`:
+    weights with gradients.
 
     `measured` is the efficiency of earlier runs, which has the talking in it. docs/planner.md, "Hours".
     """
     peak = flops.total / (layout.world * hardware.flops[layout.dtype])
-    low, high = measured or hardware.efficiency
+    filled = row_tokens / (row_tokens + ROW_TOKENS)
+    low, high = measured or (hardware.efficiency[0] * filled, hardware.efficiency[1] * filled)
     talking = 0.0 if measured else talk_seconds(
         shape, layout, hardware, trained=trained, micro_batches=micro_batches, nodes=nodes
     )  # fmt: skip
