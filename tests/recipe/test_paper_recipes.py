@@ -16,16 +16,15 @@ from densekit.run.hashing import json_sha256
 PAPER = [name for name in recipe_names() if not name.startswith("tiny")]
 SOURCED = ("models", "connector", "data", "optimizer", "lora", "global_batch_size", "reference", "hardware", "seed",
            "semantics", "ledger")  # fmt: skip
-CONFIGURATIONS = """
-vicuna7b_clip_stage2 vicuna7b_clip_none_stage2 vicuna13b_clip_none_stage2
-vicuna7b_clip_none_stage2_lora vicuna13b_clip_none_stage2_lora
-vicuna7b_clip_sti_stage2 vicuna7b_clip_sti_8_16_20_24_stage2 vicuna7b_clip_dci3_stage2
-vicuna7b_clip_sci_stage2 vicuna7b_clip_sci_16_24_stage2 vicuna7b_clip_sci_8_16_20_24_stage2
-vicuna7b_clip_sci_4_8_16_24_stage2 vicuna7b_clip_sci_8_12_16_24_stage2
-phi2_stage2 vicuna7b_stage2 vicuna13b_stage2 llama3_8b_stage2 yi34b_stage2_lora llama3_70b_stage2_lora
-vicuna7b_mgm_stage2 vicuna13b_mgm_stage2 llama3_70b_mgm_stage2_lora
-vicuna7b_clip_stage2_v100 vicuna13b_clip_stage2_v100
-""".split()
+CONFIGURATIONS = [
+    "vicuna7b_clip_stage2", "vicuna7b_clip_none_stage2", "vicuna13b_clip_none_stage2",
+    "vicuna7b_clip_none_stage2_lora", "vicuna13b_clip_none_stage2_lora", "vicuna7b_clip_sti_stage2",
+    "vicuna7b_clip_sti_8_16_20_24_stage2", "vicuna7b_clip_dci3_stage2", "vicuna7b_clip_sci_stage2",
+    "vicuna7b_clip_sci_16_24_stage2", "vicuna7b_clip_sci_8_16_20_24_stage2", "vicuna7b_clip_sci_4_8_16_24_stage2",
+    "vicuna7b_clip_sci_8_12_16_24_stage2", "phi2_stage2", "vicuna7b_stage2", "vicuna13b_stage2", "llama3_8b_stage2",
+    "yi34b_stage2_lora", "llama3_70b_stage2_lora", "vicuna7b_mgm_stage2", "vicuna13b_mgm_stage2",
+    "llama3_70b_mgm_stage2_lora", "vicuna7b_clip_stage2_v100", "vicuna13b_clip_stage2_v100",
+]  # fmt: skip
 WAITING = {
     "conv_connector": ["vicuna7b_clip_sci_conv_stage2", "vicuna7b_clip_sti_conv_stage2"],
     "linear_connector": ["vicuna7b_clip_dci_linear_stage2"],
@@ -127,8 +126,10 @@ LLM = {"models.language_model"}
     [
         *((f"vicuna7b_clip_{kind}_stage{stage}", f"vicuna7b_clip_stage{stage}", CONNECTOR)
           for stage in (1, 2) for kind in ("none", "sti", "sci", "dci3", "sci_8_16_20_24", "sti_8_16_20_24")),
-        *((f"{llm}_stage{stage}", f"vicuna7b_stage{stage}", LLM | ({"data.template", "ledger.L1"} if stage == 2 else set()))
-          for stage in (1, 2) for llm in ("vicuna13b", "phi2", "llama3_8b")),
+        *((f"{llm}_stage1", "vicuna7b_stage1", LLM) for llm in ("vicuna13b", "phi2", "llama3_8b")),
+        ("vicuna13b_stage2", "vicuna7b_stage2", LLM),
+        ("phi2_stage2", "vicuna7b_stage2", LLM | {"data.template"}),
+        ("llama3_8b_stage2", "vicuna7b_stage2", LLM | {"data.template", "ledger.L1"}),
         *((f"{llm}_stage2_lora", "vicuna7b_stage2", LLM | LORA | LARGE | {"data.template", "ledger.L1"})
           for llm in ("yi34b", "llama3_70b")),
         *((f"{llm}_stage1", "vicuna7b_stage1", LLM | LARGE) for llm in ("yi34b", "llama3_70b")),
