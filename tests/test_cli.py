@@ -130,7 +130,7 @@ def test_run_ends_as_its_trainer_did(run_cli: Cli, monkeypatch: pytest.MonkeyPat
 
 WRONG = {
     "no such recipe": (["run", "tiny_stage3"], 2, "no recipe named 'tiny_stage3'; did you mean tiny_stage"),
-    "a name far from any": (["show", "zzz"], 2, "known: tiny_stage1"),
+    "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
     "a folder for a recipe": (["run", "folder.yaml"], 2, "folder.yaml is a folder, not a YAML file"),
     "a name too long": (["show", "a" * 300], 3, "File name too long"),

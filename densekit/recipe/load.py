@@ -1,6 +1,8 @@
 """Find a recipe, follow `extends`, apply --set, and say file, line and field when something is wrong."""
 
+import copy
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,11 @@ from densekit.errors import UsageError
 from densekit.recipe.schema import Recipe
 
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
+NOT_RECIPES = ("paper", "revisions")
+"""Files beside the recipes that hold something else: reported scores, and commits of models and data."""
 ROOTS = ("data", "models", "cache")
+WHOLE = ("connector",)
+"""A child that writes this section replaces it: kind, layers and groups belong together."""
 _PATH_FIELDS = (
     ("models", "language_model"),
     ("models", "vision_tower"),
@@ -32,8 +38,15 @@ class Document:
 
     values: dict[str, Any]
     places: dict[tuple[str, ...], str]
+    files: tuple[Path, ...] = ()
+    """The files it was read from, the farthest parent first."""
     needs_from: Path | None = None
     """Folder of the file that wrote `needs`."""
+
+    def place(self, field: Sequence[str]) -> str | None:
+        """Where a field, or the nearest section around it, was written: file:line or `--set ...`."""
+        found = (self.places.get(tuple(field[:depth])) for depth in range(len(field), 0, -1))
+        return next((place for place in found if place), None)
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the kit."""
-    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml") if path.stem not in NOT_RECIPES)
 
 
 def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
@@ -64,10 +77,12 @@ def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
             raise UsageError(f"recipe file {path} {problem}{hint}")
         return path
     for directory in (*([relative_to] if relative_to else []), RECIPES_DIR):
+        if directory == RECIPES_DIR and name in NOT_RECIPES:
+            continue
         if (directory / f"{name}.yaml").is_file():
             return directory / f"{name}.yaml"
     close = difflib.get_close_matches(name, recipe_names(), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(recipe_names())}"
+    hint = f"did you mean {' or '.join(close)}?" if close else "`densekit recipes` lists them"
     raise UsageError(f"no recipe named {name!r}; {hint} (a file of your own: give its path, ending in .yaml)")
 
 
@@ -76,13 +91,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UsageError that names file, line and field for anything that is wrong with it.
     """
+    return load_with_places(name, overrides)[0]
+
+
+def load_with_places(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Document]:
+    """As load_recipe, and the document that says where every value was written."""
     path = find_recipe(name)
     document = _read_with_parents(path, seen=())
     document.values.setdefault("name", path.stem)
     for override in overrides:
         _apply_override(document, override)
     try:
-        return Recipe.model_validate(document.values)
+        return Recipe.model_validate(document.values), document
     except ValidationError as error:
         raise UsageError(_explain(error, document, path)) from None
 
@@ -110,9 +130,11 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:
         raise UsageError(f"{document.places[('extends',)]}: `extends`: {error}") from None
     base = _read_with_parents(parent_path, (*seen, path))
     base.values.pop("name", None)
+    kept = {field: place for field, place in base.places.items() if not _replaced(field, document.values)}
     return Document(
         _merge(base.values, document.values),
-        {**base.places, **document.places},
+        {**kept, **document.places},
+        (*base.files, path),
         document.needs_from or base.needs_from,
     )
 
@@ -126,25 +148,32 @@ def _find_parent(parent: str, path: Path) -> Path:
 
 
 def _read(path: Path) -> Document:
+    try:
+        document = _parse(path, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    return copy.deepcopy(document)
+
+
+@functools.lru_cache(maxsize=256)  # parents are shared; the text is part of the key, so an edited file is read anew
+def _parse(path: Path, text: str) -> Document:
     places: dict[tuple[str, ...], str] = {}
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}: a recipe is a mapping of keys to values")
         _note_places(node, (), path, places)
-        values = yaml.load(text, Loader=_Loader)
+        values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
         raise UsageError(f"{place}: not valid YAML: {problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply, or an alias stands inside its own anchor") from None
     _anchor_paths(values, path.parent)
-    return Document(values, places, path.parent if "needs" in values else None)
+    return Document(values, places, (path,), path.parent if "needs" in values else None)
 
 
 def _note_places(
@@ -178,11 +207,21 @@ def _absolute(path: str, directory: Path) -> str:
         return str(directory / path)
 
 
+def _replaced(field: tuple[str, ...], child: Mapping[str, Any]) -> bool:
+    """Whether a field below a section of the parent is gone, because the child wrote the section as a whole."""
+    for depth, key in enumerate(field[:-1], start=1):
+        if key not in child:
+            return False
+        if not isinstance(child[key], dict) or field[:depth] == WHOLE:
+            return True
+        child = child[key]
+    return False
+
+
 def _merge(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in child.items():
-        whole = key == "connector"  # kind, layers and groups belong together
-        if isinstance(value, dict) and isinstance(merged.get(key), dict) and not whole:
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and (key,) != WHOLE:
             merged[key] = _merge(merged[key], value)
         else:
             merged[key] = value
@@ -216,10 +255,7 @@ def _explain(error: ValidationError, document: Document, path: Path) -> str:
     lines = []
     for item in error.errors():
         field = tuple(str(part) for part in item["loc"] if part != "[key]")
-        place = next(
-            (document.places[field[:n]] for n in range(len(field), 0, -1) if field[:n] in document.places),
-            str(path),
-        )
+        place = document.place(field) or str(path)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_suggest(field)}"

@@ -108,8 +108,8 @@ def test_a_stage_2_without_a_start(tmp_path: Path) -> None:
 
 def test_unknown_names() -> None:
     assert "no recipe named 'tiny_stage3'; did you mean tiny_stage" in refusal("tiny_stage3")
-    assert "known: tiny_stage1, tiny_stage2" in refusal("zzz")
-    for name in ("", ".", "..", "\u00e9t\u00e9", "a\0b"):
+    assert "`densekit recipes` lists them" in refusal("zzz")
+    for name in ("paper", "revisions", "", ".", "..", "\u00e9t\u00e9", "a\0b"):
         assert "no recipe named" in refusal(name)
 
 
