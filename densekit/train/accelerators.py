@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
-from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu
+from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu, check_offload
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
 
@@ -21,9 +21,6 @@ INITIAL_SCALE_POWER = 16
 """fp16: the loss is first multiplied by 2 ** 16, ..."""
 LOSS_SCALE_WINDOW = 1000
 """... and by twice as much after so many updates without an overflow (as the official DeepSpeed configs say)."""
-OFFLOAD_NEEDS_ZERO3 = "only ZeRO-3 keeps the optimiser in host memory here"
-"""DeepSpeed's ZeRO-2 adds up offloaded gradients in half precision and does not recover from an fp16 overflow
-(0.19.8, docs/log.md)."""
 ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 """Always set from the plan."""
 
@@ -80,10 +77,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     check_combination(execution.device, execution.dtype, execution.attention)
     if execution.device == "cuda":
         _check_cuda(execution)
-    if execution.offload and execution.zero_stage == 0:
-        raise UsageError(
-            "--offload --zero-stage 0: only ZeRO moves the optimiser to host memory; use --zero-stage 2 or 3"
-        )
+    check_offload(execution.offload, execution.zero_stage)
     require_kernel(execution.attention)
     if execution.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
