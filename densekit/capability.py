@@ -61,7 +61,8 @@ def check_offload(offload: bool, zero_stage: int) -> None:
     """
     if offload and zero_stage != 3:
         raise UsageError(
-            f"--offload --zero-stage {zero_stage}: only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
+            f"--offload --zero-stage {zero_stage}: only ZeRO-3 keeps the optimiser in host memory; nearest: "
+            "--zero-stage 3"
         )
 
 
