@@ -78,6 +78,19 @@ def check_combination(device: Device, dtype: Dtype, attention: Attention) -> Non
         raise UsageError("--attention flash --dtype fp32: flash-attn has no fp32; nearest: --attention sdpa")
 
 
+def check_offload(offload: bool, zero_stage: int) -> None:
+    """Raises UsageError for an optimiser in host memory without ZeRO-3.
+
+    DeepSpeed's ZeRO-2 adds up offloaded gradients in half precision and does not recover from an fp16 overflow (0.19.8,
+    docs/log.md); without ZeRO nothing offloads.
+    """
+    if offload and zero_stage != 3:
+        raise UsageError(
+            f"--offload --zero-stage {zero_stage}: only ZeRO-3 keeps the optimiser in host memory; nearest: "
+            "--zero-stage 3"
+        )
+
+
 def check_gpu(capability: Capability, dtype: Dtype, attention: Attention) -> str:
     """One line that says what suits this GPU and what the run computes with.
 
