@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from densekit.capability import Attention, Dtype
+from densekit.capability import Attention, Dtype, check_offload
 from densekit.errors import UsageError
 from densekit.plan.flops import Flops, flops_of
 from densekit.plan.hardware import GIB, Hardware
@@ -35,10 +35,8 @@ class Fixed:
 
     def check(self) -> None:
         """Raises UsageError for what no engine does."""
-        if self.offload and self.zero_stage == 0:
-            raise UsageError(
-                "--offload --zero-stage 0: only ZeRO moves the optimiser to main memory; nearest: --zero-stage 2"
-            )
+        if self.zero_stage is not None:
+            check_offload(bool(self.offload), self.zero_stage)
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UsageError(f"--micro-batch {self.micro_batch_size}: at least one sample; nearest: --micro-batch 1")
 
@@ -136,17 +134,17 @@ class Job:
     def layouts(self, place: Place) -> Iterator[Layout]:
         """Every layout in question, those without offload first.
 
-        One GPU has nothing to shard; several take ZeRO-2 or ZeRO-3. An offloaded optimiser needs one of the two, and
-        is no use to a stage that trains the connector alone.
+        One GPU has nothing to shard; several take ZeRO-2 or ZeRO-3. An offloaded optimiser needs ZeRO-3, and is no use
+        to a stage that trains the connector alone.
         """
         kernel = choose_kernel("cuda", self.fixed.dtype, self.fixed.attention, place.hardware.capability)
         for offload in (False, True):
             if self.fixed.offload not in (None, offload) or (offload and self.fixed.offload is None and not self.heavy):
                 continue
-            stages: tuple[ZeroStage, ...] = (0,) if place.gpus == 1 and not offload else (2, 3)
-            for stage in stages if self.fixed.zero_stage is None else (self.fixed.zero_stage,):
-                if offload and stage == 0:
-                    continue
+            stages: tuple[ZeroStage, ...] = (3,) if offload else (0,) if place.gpus == 1 else (2, 3)
+            if self.fixed.zero_stage is not None:
+                stages = (self.fixed.zero_stage,) if not offload or self.fixed.zero_stage == 3 else ()
+            for stage in stages:
                 for checkpointing in (False, True) if self.fixed.checkpointing is None else (self.fixed.checkpointing,):
                     yield Layout(
                         world=place.gpus, zero_stage=stage, checkpointing=checkpointing, offload=offload,

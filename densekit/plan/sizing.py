@@ -53,14 +53,13 @@ def ruled(
 ) -> Sized:
     """The fixed rules for a CPU, for a GPU that nobody named, and for models of unknown shape."""
     kernel = choose_kernel(device, fixed.dtype, fixed.attention, capability)
-    sharding = default_sharding(recipe.stage, device, fixed.zero_stage, fixed.checkpointing)
+    stage = 3 if fixed.offload and fixed.zero_stage is None else fixed.zero_stage
+    sharding = default_sharding(recipe.stage, device, stage, fixed.checkpointing)
     if device == "cpu" and kernel.dtype == "fp16" and sharding.zero_stage:
         raise UsageError(
             f"--dtype fp16 --zero-stage {sharding.zero_stage} --device cpu: DeepSpeed has no fp16 on CPU; nearest: "
             f"--zero-stage 0, or --dtype bf16"
         )
-    if fixed.offload and sharding.zero_stage == 0:
-        raise UsageError("--offload: only ZeRO moves the optimiser to main memory; add --zero-stage 2")
     layout = Layout(
         world=gpus, zero_stage=sharding.zero_stage, checkpointing=sharding.checkpointing, offload=bool(fixed.offload),
         dtype=kernel.dtype, attention=kernel.attention, trains=job.trains if job else "connector",
