@@ -335,7 +335,7 @@ def _densekit(*arguments: str, options: tuple[str, ...] = (), **env: str) -> sub
 
 @pytest.mark.parametrize("verb", ["plan", "diff", "verify", "replay"])
 def test_thinking_loads_no_heavy_package(verb: str) -> None:
-    arguments = {"plan": ["tiny_stage2"], "diff": ["nope", "nope"]}.get(verb, ["nope"])
+    arguments = {"plan": ["vicuna7b_clip_stage2", "--why"], "diff": ["nope", "nope"]}.get(verb, ["nope"])
     result = _densekit(verb, *arguments, options=("-X", "importtime"))
     assert result.returncode == (0 if verb == "plan" else 3) and "Traceback" not in result.stderr
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}

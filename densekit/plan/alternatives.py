@@ -89,7 +89,7 @@ def offers(job: Job, place: Place) -> Iterator[str]:
     for kinds, counts in (([own], more), (others, [place.gpus]), (others, more)):
         found = next(places_that_fit(free, kinds, counts), None)
         if found is not None:
-            yield str(found.place)
+            yield f"{found.place}{' (with offload)' if found.layout.offload else ''}"
             if kinds is others:
                 break
     if job.trains == "full":
