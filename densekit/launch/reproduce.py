@@ -1,5 +1,6 @@
 """`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,6 +160,10 @@ def reproduce(
     launcher = launcher or Local()
     chain = load_chain(name, overrides)
     plans = [carrying.plan(recipe, roots) for recipe in chain]
+    for plan in plans:
+        if plan.fits is False:
+            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
+            print(f"{plan.recipe}: {told}", file=sys.stderr)
     maths = chain_math(chain, roots)
     launcher.check(carrying.execution(plans[-1], roots, None))
     previous: RunDir | None = None
@@ -212,6 +217,7 @@ def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
     """How a run is carried out, in words."""
     stage = execution["zero_stage"]
     engine = f"ZeRO-{stage}" if stage else "DDP" if is_distributed(execution) else "no sharding"
+    engine += ", offload" if execution.get("offload") else ""
     kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
     where = "" if launcher.name == "local" else f" by {launcher.name}"
     nodes = f" of {execution['nodes']} nodes" if execution.get("nodes", 1) > 1 else ""

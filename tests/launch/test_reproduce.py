@@ -80,6 +80,25 @@ def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
     assert trained(found["tiny_stage1"]) == 1
 
 
+def test_what_does_not_fit_is_said_and_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densekit.plan.sizing.host_memory", lambda: 1)
+    assert go(tmp_path, "tiny_stage1") == 0
+    told = capsys.readouterr().err
+    assert told.startswith("tiny_stage1: does not fit by the memory model") and told.count("\n") == 1
+
+
+def test_the_optimiser_in_main_memory_is_in_the_execution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert go(tmp_path, "tiny_stage1", offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
+    assert "(ZeRO-3, offload, fp32, sdpa attention)" in capsys.readouterr().out
+    found = [read_json(runs(folder)["tiny_stage1"].attempt / "execution.json") for folder in (tmp_path, tmp_path / "b")]
+    assert [(one["offload"], one["zero_stage"], one["nodes"]) for one in found] == [(True, 3, 1), (False, 0, 1)]
+    with pytest.raises(UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"):
+        go(tmp_path / "c", "tiny_stage1", offload=True, zero_stage=2)
+    assert "c" not in names(tmp_path)
+
+
 def test_force_sets_the_last_stage_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     go(tmp_path, force=True)
     assert sorted(runs(tmp_path)) == ["tiny_stage1", "tiny_stage2"]
