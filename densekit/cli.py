@@ -98,6 +98,17 @@ def show(
 
 
 @app.command()
+def pin(
+    repos: Annotated[list[str] | None, typer.Argument(help="Repositories; by default those without a commit.")] = None,
+) -> None:
+    """Ask the hub for the commits of models and data, and write them into recipes/revisions.yaml."""
+    from densekit.recipe.revisions import pin as resolve
+
+    found = resolve(repos or ())
+    print("\n".join(f"{repo} {commit}" for repo, commit in found.items()) or "every repository has a commit")
+
+
+@app.command()
 def plan(
     recipe: RecipeName,
     gpus: Gpus = 1,

@@ -89,6 +89,24 @@ def test_show_sources(run_cli: Cli) -> None:
     }
 
 
+def test_pin_without_a_network(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densekit.recipe import revisions
+
+    before = revisions.REVISIONS_FILE.read_bytes()
+    monkeypatch.setattr(revisions, "HuggingFaceHub", lambda: NoHub())
+    told = run_cli("pin")
+    assert (told.code, told.out) == (3, "") and "densekit: lmsys/vicuna-7b-v1.5: nobody there" in told.err
+    assert run_cli("pin", "microsoft/phi-3").code == 2
+    assert revisions.REVISIONS_FILE.read_bytes() == before
+
+
+class NoHub:
+    """A hub that is out of reach."""
+
+    def commit(self, repo: str, kind: str) -> str:
+        raise DataError(f"{repo}: nobody there")
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_show_is_a_recipe_again(run_cli: Cli, name: str) -> None:
     values = json.loads(run_cli("show", name, "--json").out)
