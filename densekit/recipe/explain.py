@@ -1,11 +1,14 @@
 """Where every value of a recipe comes from: the line that wrote it, and the source that was given for it."""
 
-from collections.abc import Iterator, Mapping
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.recipe.load import RECIPES_DIR, Document, load_with_places
+from densekit.recipe.document import Document
+from densekit.recipe.load import RECIPES_DIR, load_with_places
 
 SCHEMA_DEFAULT = "schema default"
 FILE_NAME = "name of the file"
@@ -24,7 +27,7 @@ class Explained:
     """What `sources` says about it; None also where the text was written about a value that is overridden since."""
 
 
-def explain(name: str, overrides: list[str] | tuple[str, ...] = ()) -> list[Explained]:
+def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
     """Every value of a recipe in the order of its schema, without `sources` and `notes`. Raises UsageError."""
     recipe, document = load_with_places(name, overrides)
     values = recipe.model_dump(mode="json", exclude={"sources", "notes"})
@@ -37,6 +40,15 @@ def explain(name: str, overrides: list[str] | tuple[str, ...] = ()) -> list[Expl
         )
         for field, value in leaves(values)
     ]
+
+
+def report(values: list[Explained]) -> list[str]:
+    """Lines for people: each value, the place that wrote it, and its source below."""
+    lines = []
+    for told in values:
+        lines.append(f"{told.field} = {json.dumps(told.value, ensure_ascii=False)}  [{told.place}]")
+        lines += [f"    {line}" for line in textwrap.wrap(told.source or "", 112)]
+    return lines
 
 
 def leaves(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
