@@ -147,32 +147,22 @@ def plan(
 
     Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is listed.
     """
-    from densekit.plan import ask, screen
-    from densekit.plan.calibrate import measured_efficiency
-    from densekit.plan.certificates import cached_certificate, make_certificate
-    from densekit.plan.execution import make_plan
+    from densekit.plan import screen
+    from densekit.plan.ask import answer
     from densekit.plan.search import Fixed
 
-    loaded = load_recipe(recipe, overrides or ())
-    roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
-    target = ask.target_of(loaded, device=device, gpu=gpu, gpus=gpus, nodes=nodes)
-    certificate = make_certificate(loaded, roots) if certify else cached_certificate(loaded, roots)
-    measured = measured_efficiency(runs_dir)
     fixed = Fixed(
         micro_batch_size=micro_batch, zero_stage=zero_stage, checkpointing=checkpointing, offload=offload, dtype=dtype,
         attention=attention,
     )  # fmt: skip
-    planned = make_plan(
-        loaded, fixed, gpus=target.gpus, nodes=target.nodes, device=target.device, hardware=target.hardware,
-        num_samples=None if certificate else ask.count_samples(loaded, roots), certificate=certificate, roots=roots,
-        measured=measured, keep=keep, price=price,
+    planned, others = answer(
+        load_recipe(recipe, overrides or ()), fixed, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir,
+        device=device, gpu=gpu, gpus=gpus, nodes=nodes, keep=keep, price=price, certify=certify,
     )  # fmt: skip
-    others = ask.other_places(loaded, planned, fixed, roots, measured) if target.papers else []
     if as_json:
-        values = planned.as_json() | ({"alternatives": screen.alternatives_json(others)} if target.papers else {})
-        _print_json(values | ({"why": planned.why} if why else {}))
-        return
-    print("\n".join([*screen.screen(planned, why=why), *screen.table(others, planned)]))
+        _print_json(screen.as_json(planned, others, why=why))
+    else:
+        print("\n".join(screen.screen(planned, others, why=why)))
 
 
 @app.command()

@@ -1,13 +1,15 @@
 """What `densekit plan` is asked about: the GPUs of the command line, else the paper's, else this processor."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from densekit.capability import Device
 from densekit.errors import UsageError
 from densekit.plan.alternatives import Alternative, alternatives
+from densekit.plan.calibrate import measured_efficiency
+from densekit.plan.certificates import cached_certificate, make_certificate
 from densekit.plan.estimate import job_of, steps_for_hours
-from densekit.plan.execution import Plan
+from densekit.plan.execution import Plan, make_plan
 from densekit.plan.hardware import Hardware, hardware
 from densekit.plan.search import Fixed, usual_nodes
 from densekit.recipe.schema import Recipe
@@ -56,14 +58,36 @@ def target_of(
     return Target(device="cuda", hardware=row, gpus=count, nodes=nodes, papers=gpu is None and paper is not None)
 
 
-def other_places(
-    recipe: Recipe, plan: Plan, fixed: Fixed, roots: Roots, measured: Mapping[str, tuple[float, float]]
-) -> list[Alternative]:
-    """Where else the recipe of a plan fits, what `fixed` says left as it is; empty where hours are not known."""
+def answer(
+    recipe: Recipe,
+    fixed: Fixed,
+    roots: Roots,
+    runs_dir: Path,
+    *,
+    device: Device | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    keep: int = 2,
+    price: float | None = None,
+    certify: bool = False,
+) -> tuple[Plan, list[Alternative] | None]:
+    """The plan that was asked for and, where no GPU was named for a recipe of the paper, where else it fits.
+
+    Raises UsageError for what cannot work, DataError for data that is wrong.
+    """
+    target = target_of(recipe, device=device, gpu=gpu, gpus=gpus, nodes=nodes)
+    certificate = make_certificate(recipe, roots) if certify else cached_certificate(recipe, roots)
+    measured = measured_efficiency(runs_dir)
+    plan = make_plan(
+        recipe, fixed, gpus=target.gpus, nodes=target.nodes, device=target.device, hardware=target.hardware,
+        num_samples=None if certificate else count_samples(recipe, roots), certificate=certificate, roots=roots,
+        measured=measured, keep=keep, price=price,
+    )  # fmt: skip
     steps, _ = steps_for_hours(recipe, plan.steps)
-    if steps is None or plan.hours is None:
-        return []
-    return alternatives(job_of(recipe, roots, fixed, measured), steps, plan.gpus)
+    if not target.papers or plan.hours is None or steps is None:
+        return plan, None
+    return plan, alternatives(job_of(recipe, roots, fixed, measured), steps, plan.gpus)
 
 
 def count_samples(recipe: Recipe, roots: Roots) -> int | None:

@@ -38,10 +38,15 @@ class Disk:
     parts: dict[str, float]
     notes: tuple[str, ...]
 
-    def as_json(self) -> dict[str, float]:
-        """GiB by part, and `total`."""
-        parts = {name: round(size / GIB, 2) for name, size in self.parts.items()}
-        return {**parts, "total": round(sum(self.parts.values()) / GIB, 2)}
+    @property
+    def gib(self) -> float:
+        """All of it."""
+        return round(sum(self.parts.values()) / GIB, 2)
+
+    @property
+    def parts_gib(self) -> dict[str, float]:
+        """By part."""
+        return {name: round(size / GIB, 2) for name, size in self.parts.items()}
 
     def lines(self) -> list[str]:
         """One line per part."""

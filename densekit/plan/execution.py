@@ -61,7 +61,8 @@ class Plan:
     hours: dict[str, float] | None
     gpu_hours: dict[str, float] | None
     cost: dict[str, float] | None
-    disk_gib: dict[str, float] | None
+    disk_gib: float | None
+    disk_parts_gib: dict[str, float] | None
     official_batch: dict[str, Any] | None
     """Whether the official scripts' batch per device would fit on this GPU."""
     threads: int
@@ -168,7 +169,8 @@ def make_plan(
         hours=interval(hours),
         gpu_hours=interval(hours.times(gpus) if hours else None, 1),
         cost=interval(hours.times(gpus * price) if hours and price is not None else None),
-        disk_gib=beyond.disk.as_json() if beyond.disk else None,
+        disk_gib=beyond.disk.gib if beyond.disk else None,
+        disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
         official_batch=beyond.official,
         threads=_threads(recipe, -(-gpus // nodes)),
         workers=workers,

@@ -94,6 +94,8 @@ HARDWARE = (
         source="NVIDIA Ada whitepaper (2022), with fp32 accumulation; node: assumed, 4 cards and 128 GiB",
     ),
 )  # fmt: skip
+PCIE_LINKS = {7: 16e9, 8: 32e9, 9: 64e9}
+"""Bytes/s of a card without NVLink by the major number of its compute capability: PCIe 3.0, 4.0, 5.0, 16 lanes."""
 BY_NAME = {row.name: row for row in HARDWARE}
 
 
@@ -128,6 +130,8 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
 
     host_gib = host_memory() // GIB
     named = named_hardware(name)
+    if named is not None and "PCI" in name.upper():
+        named = replace(named, link=PCIE_LINKS[capability[0]], link_name="PCIe")
     if named is not None and abs(named.memory_mib - memory_mib) <= 0.1 * memory_mib:
         return replace(named, memory_mib=memory_mib, host_gib=host_gib)
     nearest = min(HARDWARE, key=distance)

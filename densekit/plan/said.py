@@ -45,10 +45,16 @@ def chosen_notes(job: Job, chosen: Candidate, candidates: list[Candidate]) -> li
     measured = job.measured.get(hardware.name)
     low, high = measured or hardware.efficiency
     source = "as earlier runs measured" if measured else "as published"
+    talk = f"; GPUs of a node are linked by {hardware.link_name}" if chosen.place.gpus > 1 else ""
+    hosted = []
+    if layout.offload:
+        each = chosen.memory.host * chosen.place.gpus / chosen.place.nodes / GIB
+        hosted = [f"offload: {each:.0f} GiB of main memory in each node; {hardware.host_gib} GiB are there, or assumed"]
     return [
         f"{how}: {reason}" + (" (--why lists them all)" if len(candidates) > 1 else ""),
         f"memory: {row}",
-        f"hours: {low:.0%} to {high:.0%} of the peak of {hardware.name} is reached, {source}; {hardware.source}",
+        f"hours: {low:.0%} to {high:.0%} of the peak of {hardware.name} is reached, {source}; {hardware.source}{talk}",
+        *hosted,
     ]
 
 

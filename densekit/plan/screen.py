@@ -4,13 +4,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from densekit.plan.alternatives import Alternative
+from densekit.plan.estimate import interval
 from densekit.plan.execution import Plan
 from densekit.plan.hardware import GIB
 from densekit.plan.time import Interval
 
 
-def screen(plan: Plan, *, why: bool) -> Iterator[str]:
-    """Lines of a plan; `why` adds the arithmetic."""
+def as_json(plan: Plan, others: Sequence[Alternative] | None, *, why: bool) -> dict[str, Any]:
+    """A plan for programs, with `alternatives` where they were looked for, and with `why` the arithmetic."""
+    values = plan.as_json()
+    if others is not None:
+        values["alternatives"] = [_alternative(one) for one in others]
+    return values | ({"why": plan.why} if why else {})
+
+
+def screen(plan: Plan, others: Sequence[Alternative] | None, *, why: bool) -> Iterator[str]:
+    """Lines of a plan; `why` adds the arithmetic, `others` where else it fits."""
     where = f"{plan.gpus} x {plan.gpu}" + (f" on {plan.nodes} nodes" if plan.nodes > 1 else "")
     fits = {True: "fits", False: "does NOT fit", None: "whether it fits is not known"}[plan.fits]
     yield f"{plan.recipe} on {where}: {fits}"
@@ -23,6 +32,8 @@ def screen(plan: Plan, *, why: bool) -> Iterator[str]:
             if lines:
                 yield f"why, {subject}:"
                 yield from (f"  {line}" for line in lines)
+    if others and plan.gpu_hours:
+        yield from _table(others, Interval(**plan.gpu_hours).middle)
 
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -52,9 +63,9 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "hours", f"{_range(plan.hours)} ({_range(plan.gpu_hours)} GPU-hours)"
     if plan.cost:
         yield "cost", _range(plan.cost)
-    if plan.disk_gib:
-        parts = [f"{name} {size:.1f}" for name, size in plan.disk_gib.items() if name != "total" and size]
-        yield "disk", f"{plan.disk_gib['total']:.1f} GiB: {', '.join(parts)}"
+    if plan.disk_gib is not None and plan.disk_parts_gib:
+        parts = [f"{name} {size:.1f}" for name, size in plan.disk_parts_gib.items() if size >= 0.05]
+        yield "disk", f"{plan.disk_gib:.1f} GiB" + (f": {', '.join(parts)}" if parts else "")
     if plan.official_batch:
         yield "official", _official(plan.official_batch)
     if plan.certificate_sha256:
@@ -75,11 +86,8 @@ def _range(value: dict[str, float]) -> str:
     return f"{value['low']:.1f} to {value['high']:.1f}"
 
 
-def table(found: Sequence[Alternative], plan: Plan) -> Iterator[str]:
-    """What else fits, beside the hours of all GPUs together of the plan; nothing where nothing was looked for."""
-    if not found or plan.gpu_hours is None:
-        return
-    own = Interval(**plan.gpu_hours).middle
+def _table(found: Sequence[Alternative], own: float) -> Iterator[str]:
+    """What else fits, beside `own`, the hours of all GPUs of the plan together."""
     yield "what fits, fewest GPU-hours first:"
     yield f"  {'GPU':12} {'GPUs':>4} {'nodes':>5}  {'GiB':>6}  {'hours':>14}  {'GPU-hours':>17}  against this plan"
     for one in found:
@@ -92,20 +100,17 @@ def table(found: Sequence[Alternative], plan: Plan) -> Iterator[str]:
         yield f"  {place.hardware.name:12} {numbers}"
 
 
-def alternatives_json(found: Sequence[Alternative]) -> list[dict[str, Any]]:
-    """The same for programs."""
-    return [
-        {
-            "gpu": one.candidate.place.hardware.name,
-            "gpus": one.candidate.place.gpus,
-            "nodes": one.candidate.place.nodes,
-            "zero_stage": one.candidate.layout.zero_stage,
-            "checkpointing": one.candidate.layout.checkpointing,
-            "offload": one.candidate.layout.offload,
-            "micro_batch_size": one.candidate.micro_batch_size,
-            "peak_gib": round(one.candidate.memory.peak / GIB, 2),
-            "hours": {"low": round(one.hours.low, 2), "high": round(one.hours.high, 2)},
-            "gpu_hours": {"low": round(one.gpu_hours.low, 1), "high": round(one.gpu_hours.high, 1)},
-        }
-        for one in found
-    ]
+def _alternative(one: Alternative) -> dict[str, Any]:
+    candidate, place = one.candidate, one.candidate.place
+    return {
+        "gpu": place.hardware.name,
+        "gpus": place.gpus,
+        "nodes": place.nodes,
+        "zero_stage": candidate.layout.zero_stage,
+        "checkpointing": candidate.layout.checkpointing,
+        "offload": candidate.layout.offload,
+        "micro_batch_size": candidate.micro_batch_size,
+        "peak_gib": round(candidate.memory.peak / GIB, 2),
+        "hours": interval(one.hours),
+        "gpu_hours": interval(one.gpu_hours, 1),
+    }

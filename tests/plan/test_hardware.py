@@ -79,6 +79,8 @@ def test_a_card_of_no_row_is_planned_by_its_own_memory() -> None:
     nvl = found_hardware("NVIDIA H100 NVL", (9, 0), 95830)
     assert nvl.name == "NVIDIA H100 NVL" and nvl.memory_mib == 95830, "more memory than its namesake in the table"
     assert named_hardware("Tesla T4") is None
+    card = found_hardware("NVIDIA A100-PCIE-40GB", (8, 0), 40960)
+    assert (card.name, card.link_name) == ("a100-40g", "PCIe") and card.link < BY_NAME["a100-40g"].link / 5
 
 
 @pytest.mark.parametrize(("gpus", "nodes"), [(0, 1), (1, 1), (8, 1), (9, 3), (11, 11), (12, 2), (16, 2), (32, 4)])

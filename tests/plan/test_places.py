@@ -69,7 +69,7 @@ def test_the_papers_recipes_name_their_hardware() -> None:
 def test_every_recipe_fits_the_papers_hardware(name: str) -> None:
     plan = on_papers(name)
     check(plan)
-    assert plan.disk_gib is not None and plan.disk_gib["total"] > 25
+    assert plan.disk_gib is not None and plan.disk_gib > 15
     if plan.steps is not None:
         assert plan.hours is not None and 0 < plan.hours["low"] < plan.hours["high"]
     official = plan.official_batch
@@ -239,6 +239,7 @@ def test_the_fastest_that_fits_is_taken_and_offload_only_where_nothing_else_fits
     near = plan_on(recipe("vicuna7b_stage2"), "a100-80g", 8)
     assert not near.offload and not any("offload" in line for line in near.why["layouts"])
     alone = plan_on(recipe("vicuna7b_stage2"), "a100-80g", 1)
+    assert any(re.match(r"offload: \d+ GiB of main memory in each node; 2048 GiB", note) for note in alone.notes)
     assert alone.offload and any("does not fit" in line for line in alone.why["layouts"])
     assert not plan_on(recipe("vicuna7b_stage1"), "a100-80g", 1).offload
 
