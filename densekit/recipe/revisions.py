@@ -154,11 +154,13 @@ def _write(path: Path, commits: Mapping[str, str]) -> None:
         if entry and entry[2] in commits:
             lines[number] = f"{entry[1]}{entry[2]}{entry[3]}{commits[entry[2]]}{entry[5]}"
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
     try:
+        temporary.write_text("".join(lines), encoding="utf-8")
         if any(load_revisions(temporary).commits[repo] != commit for repo, commit in commits.items()):
             raise UsageError(f"{path}: a repository has no line of its own; write one `owner/name: commit` a line")
         temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}; run `densekit pin` in a checkout of your own") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -112,6 +112,19 @@ def test_entries_that_share_a_line_are_not_half_written(file: Path) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
+def test_a_file_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose recipes belong to somebody else."""
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(DataError, match=r"cannot be written: .*Permission denied; run `densekit pin` in a checkout"):
+        pin([VICUNA], hub=PretendHub(), path=file)
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
 def test_the_real_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own errors become one message: an offline client, and an address where nobody listens."""
     from huggingface_hub import HfApi
