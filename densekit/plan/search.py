@@ -160,7 +160,7 @@ class Job:
         """Every layout with its largest micro-batch; offload only where nothing fits without it."""
         found: list[Candidate] = []
         for layout in self.layouts(place):
-            if layout.offload and any(candidate.fits for candidate in found):
+            if layout.offload and any(one.fits and not one.layout.offload for one in found):
                 break
             found.append(self.candidate(place, layout))
         return found

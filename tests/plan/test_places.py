@@ -242,6 +242,10 @@ def test_the_fastest_that_fits_is_taken_and_offload_only_where_nothing_else_fits
     assert any(re.match(r"offload: \d+ GiB of main memory in each node; 2048 GiB", note) for note in alone.notes)
     assert alone.offload and any("does not fit" in line for line in alone.why["layouts"])
     assert not plan_on(recipe("vicuna7b_stage1"), "a100-80g", 1).offload
+    offloaded = [one for one in job.candidates(Place(hardware=hardware("a100-80g"), gpus=1, nodes=1)) if one.fits]
+    assert {one.layout.checkpointing for one in offloaded} == {True, False} and all(
+        one.layout.offload for one in offloaded
+    )
 
 
 def test_alternatives_fit_and_are_the_fewest() -> None:
