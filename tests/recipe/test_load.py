@@ -96,6 +96,11 @@ def test_a_mistake_of_the_parent_is_named_in_the_parent(tmp_path: Path) -> None:
     assert refusal(child).startswith(f"{parent}:2: `optimizer.epochs`")
 
 
+def test_a_list_that_the_child_shortens_is_named_in_the_child(tmp_path: Path) -> None:
+    child = write(tmp_path, "child.yaml", "extends: vicuna7b_stage1\noptimizer:\n  betas: [0.9]\n")
+    assert refusal(child).startswith(f"{child}:3: `optimizer.betas.1`: is missing")
+
+
 def test_a_product_that_is_not_the_global_batch(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", HEAD + b"global_batch_size: 24\n")
     assert refusal(path).startswith(f"{path}: `recipe`: reference 1 x 16 x 1 = 16 is not global_batch_size 24")
