@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from densekit.capability import Attention, Dtype, check_offload
 from densekit.errors import UsageError
@@ -115,7 +115,7 @@ class Job:
         if self.recipe.data.template != "plain":
             # A row without images feeds one zero image.
             rows.append(Row(samples=samples, tokens=tokens, images=1, supervised=tokens))
-        return max((memory_of(self.shape, layout, row) for row in rows), key=lambda memory: memory.peak)
+        return max((_memory_of(self.shape, layout, row) for row in rows), key=lambda memory: memory.peak)
 
     def typical_memory(self, layout: Layout, samples: int) -> Memory:
         """A row of average samples, each with an image."""
@@ -172,7 +172,7 @@ class Job:
             samples = min(self.fixed.micro_batch_size, share)
         else:
             limit = min(share, max(DEFAULT_MICRO_BATCH, self.recipe.reference.per_device_batch_size))
-            samples = largest(limit, lambda size: fits(self.worst_memory(layout, size), place)) or 1
+            samples = largest(limit, lambda size: excess(self.worst_memory(layout, size), place)) or 1
         rows = -(-share // samples)
         samples = -(-share // rows)  # as many rows, and none larger than it has to be
         memory = self.worst_memory(layout, samples)
@@ -203,17 +203,41 @@ def fastest(candidates: list[Candidate]) -> Candidate | None:
 
 def fits(memory: Memory, place: Place) -> bool:
     """Whether a row's memory is there, on the GPU and in the node."""
+    return excess(memory, place) <= 0
+
+
+def excess(memory: Memory, place: Place) -> float:
+    """Bytes that a row needs beyond what may be filled, on the GPU or in the node; negative where it fits."""
     on_node = memory.host * -(-place.gpus // place.nodes)
-    return memory.peak <= USABLE * place.hardware.memory and on_node <= HOST_USABLE * place.hardware.host_gib * GIB
+    return max(
+        memory.peak - USABLE * place.hardware.memory, on_node - HOST_USABLE * place.hardware.host_gib * GIB
+    )  # fmt: skip
 
 
-def largest(limit: int, good: Callable[[int], bool]) -> int:
-    """The largest number of 1 to `limit` that is good, where a good number's smaller ones are good too; else 0."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if good(middle) else (low, middle - 1)
+def largest(limit: int, value: Callable[[int], float]) -> int:
+    """The largest number of 1 to `limit` whose value is not above 0, where values rise; else 0.
+
+    They are nearly straight lines, so a guess between two known ones is nearly always right.
+    """
+    low, high = 1, limit
+    if limit < 1 or (below := value(low)) > 0:
+        return 0
+    if limit == 1 or (above := value(high)) <= 0:
+        return limit
+    while high - low > 1:
+        guess = low + int((high - low) * -below / (above - below))
+        guess = min(max(guess, low + 1), high - 1)
+        if (found := value(guess)) <= 0:
+            low, below = guess, found
+        else:
+            high, above = guess, found
     return low
+
+
+@lru_cache(maxsize=8192)
+def _memory_of(shape: ModelShape, layout: Layout, row: Row) -> Memory:
+    """`memory_of`, once for all kinds of GPU that compute alike."""
+    return memory_of(shape, layout, row)
 
 
 def trained_parameters(shape: ModelShape, trains: Trains, lora_r: int) -> int:

@@ -277,6 +277,26 @@ def test_a_gpu_nobody_named_and_models_nobody_knows() -> None:
     assert any("nowhere/mine" in note for note in unknown.notes)
 
 
-@pytest.mark.parametrize(("limit", "good"), [(0, 0), (1, 0), (1, 1), (16, 0), (16, 7), (16, 16)])
-def test_the_largest_that_is_good(limit: int, good: int) -> None:
-    assert largest(limit, lambda number: number <= good) == min(limit, good)
+@given(values=st.lists(st.floats(0, 1e12), min_size=1, max_size=64), middle=st.floats(-1e12, 1e12))
+def test_the_largest_whose_value_is_not_above_0(values: list[float], middle: float) -> None:
+    rising = [value + middle for value in sorted(values)]
+    asked: list[int] = []
+
+    def value(number: int) -> float:
+        asked.append(number)
+        return rising[number - 1]
+
+    assert largest(len(rising), value) == sum(one <= 0 for one in rising)
+    assert len(asked) == len(set(asked)), "no number is asked for twice"
+    assert largest(0, value) == 0
+
+
+def test_on_a_straight_line_four_values_are_enough() -> None:
+    for good in range(1, 64):
+        asked: list[int] = []
+
+        def value(number: int, good: int = good, asked: list[int] = asked) -> float:
+            asked.append(number)
+            return (number - good - 0.5) * 1e9
+
+        assert largest(64, value) == good and len(asked) <= 4
