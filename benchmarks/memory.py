@@ -1,11 +1,12 @@
 """Compares the planner's memory model with traced steps of densekit's own training, model by model.
 
-Traced (memory_trace.py): every tensor of one step on one GPU, at full depth: densekit's modules, ReplicatedEngine and AdamW, or
-half weights with fp32 masters and gradients as ZeRO keeps them. Not traced, and left out of the comparison: sharding
-(division by the number of ranks), DeepSpeed's buffers, CUDA's and NCCL's own memory, fragmentation, the workspace of
-GPU attention kernels. Exits with 1 when a part, a moment or the peak differs by more than 5 %.
+Traced (memory_trace.py): every tensor of one step on one GPU, at full depth. `replicated` is ReplicatedEngine with
+AdamW; `half` keeps what ZeRO keeps: half weights, fp32 masters and gradients. Not traced, and left out of the
+comparison: sharding (division by the number of ranks), DeepSpeed's buffers, CUDA's and NCCL's own memory,
+fragmentation, the workspace of GPU attention kernels, offloading. Exits with 1 when a part, a moment or the peak
+differs by more than 5 %; a part below 0.2 % of the peak may.
 
-With `--device cuda` one GPU trains a model of random weights and the allocator's peak is compared instead.
+With `--device cuda` one GPU trains a model of random weights and the allocator's peak is compared (memory_cuda.py).
 """
 
 import argparse
