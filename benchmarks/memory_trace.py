@@ -1,0 +1,304 @@
+"""Traces the memory of densekit's own training step on fake tensors: its modules, its engine, its optimiser.
+
+FakeTensorMode runs every operation without data, so that a model of any size can be traced on a small machine;
+MemTracker counts what is allocated. Nothing is computed by formula here, with two stand-ins for what a GPU does
+otherwise (`like_cuda`), and one for DeepSpeed, which does not run on fake tensors: `HalfEngine` keeps what ZeRO keeps
+on one rank without its buffers.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
+
+from densekit.model.configuration import DenseConnectorConfig
+from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.plan.memory import Layout, Row
+from densekit.plan.shapes import LanguageShape, ModelShape, TowerShape
+from densekit.train.accelerators import Execution, make_accelerator
+from densekit.train.engine import Engine, ReplicatedEngine, Update
+from densekit.train.lora import add_lora
+
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 2e-5,
+    "connector_learning_rate": None,
+    "weight_decay": 0.0,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "max_grad_norm": None,
+}
+LORA_DROPOUT = 0.05
+
+
+class MomentTracker(MemTracker):
+    """MemTracker that keeps the highest total of every moment of a step.
+
+    Its own peaks of every module cost minutes in a deep model, and it cannot hook frozen parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moment = "start"
+        self.begun: dict[str, dict[str, int]] = {}
+        self.peaks: dict[str, int] = {}
+        self.hooked = WeakIdKeyDictionary()
+
+    def begin(self, moment: str) -> None:
+        """Later peaks belong to `moment`."""
+        self.moment = moment
+        self.begun.setdefault(moment, self.alive())
+        self._update_peak_stats(None)
+
+    def alive(self) -> dict[str, int]:
+        """Bytes allocated now, by MemTracker's kinds."""
+        kinds: dict[str, int] = {}
+        for snapshot in self.get_tracker_snapshot().values():
+            for kind, size in snapshot.items():
+                kinds[str(getattr(kind, "value", kind))] = size
+        return kinds
+
+    def _update_peak_stats(self, peak_state: Any) -> None:
+        total = sum(snapshot["Total"] for snapshot in self._curr_mem_snap.values())
+        self.peaks[self.moment] = max(total, self.peaks.get(self.moment, 0))
+
+    def _track_module_params_and_buffers(self, module: nn.Module, install_grad_hooks: bool = True) -> tuple[int, int]:
+        sizes = super()._track_module_params_and_buffers(module, install_grad_hooks=False)
+        for parameter in module.parameters():
+            if install_grad_hooks and parameter.requires_grad and parameter not in self.hooked:
+                self.hooked[parameter] = parameter.register_post_accumulate_grad_hook(self._found_gradient)
+        return sizes
+
+    def _found_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self._update_and_maybe_create_winfos(parameter.grad, _MemRefType.GRAD)
+
+
+class HalfEngine(ReplicatedEngine):
+    """What ZeRO keeps on one rank: weights in half, fp32 masters, gradients taken away at once and added up in fp32."""
+
+    def _prepare(self, connected: nn.Module) -> nn.Module:
+        self.masters = [nn.Parameter(parameter.detach().float()) for parameter in self.trainable.values()]
+        for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
+            master.grad = torch.zeros_like(master)
+            parameter.register_post_accumulate_grad_hook(self._added(master))
+        self.optimizer = AdamW(self.masters, lr=SETTINGS["learning_rate"])
+        for master in self.masters:
+            self.optimizer.state[master] = {
+                "step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master),
+            }  # fmt: skip
+        return connected
+
+    @staticmethod
+    def _added(master: nn.Parameter) -> Any:
+        def add(parameter: Tensor) -> None:
+            assert master.grad is not None and parameter.grad is not None
+            master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+        return add
+
+    def _forward(self, **row: Any) -> Tensor:
+        return Engine._forward(self, **row)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    @torch.no_grad()
+    def update(self, factor: float) -> Update:
+        self.optimizer.step()
+        for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
+            parameter.copy_(master)
+        return Update(grad_norm=None, overflow=False)
+
+
+def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
+    """transformers' configuration of a shape."""
+    common = {
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": shape.tied,
+    }
+    if shape.parallel:
+        # Phi-2's published config.json.
+        return PhiConfig(**common, resid_pdrop=0.1, hidden_act="gelu_new", partial_rotary_factor=0.4)
+    return LlamaConfig(**common, head_dim=shape.head_dim)
+
+
+def tower_config(shape: TowerShape) -> CLIPVisionConfig | SiglipVisionConfig:
+    """transformers' configuration of a tower; its defaults have each kind's activation function."""
+    kind = CLIPVisionConfig if shape.has_cls else SiglipVisionConfig
+    return kind(
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+    )
+
+
+def build(shape: ModelShape, connector: dict[str, Any], layout: Layout) -> DenseConnectorForConditionalGeneration:
+    """The model of a shape on the meta device, with what `layout` trains."""
+    config = DenseConnectorConfig(
+        text_config=language_config(shape.language), vision_config=tower_config(shape.tower), connector=connector
+    )
+    with torch.device("meta"):
+        model = DenseConnectorForConditionalGeneration(config)
+        if layout.trains == "lora":
+            add_lora(model, {"r": layout.lora_r, "alpha": 2 * layout.lora_r, "dropout": LORA_DROPOUT})
+    model.vision_tower.requires_grad_(False)
+    if layout.trains == "connector":
+        model.language_model.requires_grad_(False)
+    return model.train()
+
+
+def fake_weights(module: nn.Module, layout: Layout) -> None:
+    """Replace every weight by a fake one, in the type that the engine gives it; call it under FakeTensorMode."""
+    half = torch.float32 if layout.width == 4 else torch.bfloat16
+    seen: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in seen:
+                whole = parameter.requires_grad and not layout.zero_stage
+                data = torch.empty(parameter.shape, dtype=torch.float32 if whole else half)
+                seen[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
+            owner._parameters[name] = seen[id(parameter)]
+        for name, buffer in owner._buffers.items():
+            if buffer is not None:
+                owner._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+class Boundaries:
+    """cu_seq_lens of a row: the one tensor whose values are read, which a fake one does not have."""
+
+    def __init__(self, row: Row) -> None:
+        self.values = [round(row.tokens * number / row.samples) for number in range(row.samples + 1)]
+
+    def tolist(self) -> list[int]:
+        """As Tensor.tolist."""
+        return self.values
+
+
+def row_inputs(shape: ModelShape, row: Row) -> dict[str, Any]:
+    """A packed row of these sizes, as densekit.train.collate makes it."""
+    slots = min(row.images * shape.image_tokens, row.tokens)
+    size = shape.tower.image_size
+    return {
+        "input_ids": torch.zeros(row.tokens, dtype=torch.long),
+        "position_ids": torch.zeros(row.tokens, dtype=torch.long),
+        "image_slots": torch.zeros(slots, dtype=torch.long),
+        "feature_index": torch.zeros(slots, dtype=torch.long),
+        "supervised": torch.zeros(row.supervised, dtype=torch.long),
+        "targets": torch.zeros(row.supervised, dtype=torch.long),
+        "weights": torch.zeros(row.supervised),
+        "pixel_values": torch.zeros(row.images, 3, size, size),
+        "cu_seq_lens": Boundaries(row),
+    }
+
+
+@contextmanager
+def like_cuda() -> Iterator[None]:
+    """On the CPU, keep what a GPU keeps: autocast's fp32 operations, and one byte per element of a dropout mask.
+
+    Of the operations that autocast runs in fp32 on CUDA and not on the CPU, these models call pow and layer_norm.
+    """
+    power, layer_norm = torch.pow, F.layer_norm
+
+    def raised(value: Any) -> Any:
+        half = isinstance(value, Tensor) and value.is_floating_point() and torch.is_autocast_enabled("cpu")
+        return value.float() if half else value
+
+    def dropout(tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        return torch.native_dropout(tensor, p, True)[0] if training and p else tensor
+
+    with (
+        mock.patch.object(torch, "pow", lambda value, exponent: power(raised(value), exponent)),
+        mock.patch.object(
+            F, "layer_norm", lambda x, shape, w, b, eps: layer_norm(raised(x), shape, raised(w), raised(b), eps)
+        ),
+        mock.patch.object(F, "dropout", dropout),
+    ):
+        yield
+
+
+def watch(engine: Engine, tracker: MomentTracker) -> None:
+    """Tell the tracker where the moments of a step begin."""
+    model = engine.model
+    encode, backward = model.encode_images, engine._backward
+    decoder = model.language_model.model
+    norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm
+
+    def encoded(pixels: Tensor) -> Tensor:
+        tracker.begin("tower")
+        features = encode(pixels)
+        tracker.begin("forward pass")
+        return features
+
+    def went_back(loss: Tensor) -> None:
+        tracker.begin("backward pass of the loss")
+        backward(loss)
+
+    def marked(moment: str) -> Any:
+        return lambda _: tracker.begin(moment)
+
+    model.encode_images, engine._backward = encoded, went_back  # type: ignore[method-assign]
+    decoder.layers[0].register_forward_pre_hook(
+        lambda _, args: args[0].register_hook(marked("backward pass of the connector")) and None
+    )
+    norm.register_forward_pre_hook(
+        lambda _, args: args[0].register_hook(marked("backward pass of the layers")) and None
+    )
+    model.language_model.lm_head.register_forward_pre_hook(lambda *_: tracker.begin("loss"))
+
+
+def trace(shape: ModelShape, connector: dict[str, Any], layout: Layout, row: Row) -> MomentTracker:
+    """One step of one row: forward, backward, update. Moments are there already, as from the second step on."""
+    model = build(shape, connector, layout)
+    execution = Execution(device="cpu", dtype=layout.dtype, checkpointing=layout.checkpointing)
+    accelerator = make_accelerator(execution)
+    engine_class = HalfEngine if layout.zero_stage else ReplicatedEngine
+    # Weights are made in the engine's type, and fake ones cannot be moved.
+    still = mock.patch.object(nn.Module, "to", lambda self, *_, **__: self)
+    tracker = MomentTracker()
+    with FakeTensorMode(allow_non_fake_inputs=True), still, like_cuda():
+        fake_weights(model, layout)
+        engine = engine_class(model, SETTINGS, accelerator, execution)
+        for group in engine.optimizer.param_groups:
+            group["foreach"] = True  # as torch chooses on CUDA
+        masters = getattr(engine, "masters", [])
+        if not masters:
+            list(engine.fragments())
+        inputs = row_inputs(shape, row)
+        tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
+        tracker.track_external(model, engine.optimizer, *masters, *(master.grad for master in masters), *tensors)
+        watch(engine, tracker)
+        with tracker:
+            tracker.begin("start")
+            engine.forward_backward(inputs, last=True)
+            del inputs, tensors
+            gc.collect()
+            tracker.begin("update")
+            try:
+                engine.update(1.0)
+            except DataDependentOutputException:
+                # A fake norm has no value to report. It is asked for last: everything else is done.
+                if any(parameter.grad is not None for parameter in engine.trainable.values()):
+                    raise
+            tracker.begin("end")
+    return tracker
