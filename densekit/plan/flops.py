@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from densekit.plan.forward import Trains
 from densekit.plan.lengths import Sample
-from densekit.plan.memory import Trains
 from densekit.plan.shapes import ModelShape
 
 FLASH_BACKWARD = 2.5

@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 from densekit.capability import Attention, Dtype, check_offload
 from densekit.errors import UsageError
 from densekit.plan.flops import Flops, flops_of
+from densekit.plan.forward import Trains
 from densekit.plan.hardware import GIB, Hardware
 from densekit.plan.lengths import Sample
-from densekit.plan.memory import Layout, Memory, Row, Trains, memory_of
+from densekit.plan.memory import Layout, Memory, Row, memory_of
 from densekit.plan.precision import ZeroStage, choose_kernel
 from densekit.plan.shapes import ModelShape
 from densekit.plan.time import StepTime, step_time
@@ -101,6 +102,11 @@ class Job:
         """Rank of the adapters; 0 without LoRA."""
         return self.recipe.lora.r if self.recipe.lora else 0
 
+    @property
+    def lora_dropout(self) -> bool:
+        """Whether adapters keep a mask for the backward pass."""
+        return bool(self.recipe.lora and self.recipe.lora.dropout)
+
     @cached_property
     def trained(self) -> int:
         """Weights that have gradients."""
@@ -149,6 +155,7 @@ class Job:
                     yield Layout(
                         world=place.gpus, zero_stage=stage, checkpointing=checkpointing, offload=offload,
                         dtype=kernel.dtype, attention=kernel.attention, trains=self.trains, lora_r=self.lora_r,
+                        lora_dropout=self.lora_dropout,
                     )  # fmt: skip
 
     @property

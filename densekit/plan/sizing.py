@@ -63,7 +63,7 @@ def ruled(
     layout = Layout(
         world=gpus, zero_stage=sharding.zero_stage, checkpointing=sharding.checkpointing, offload=bool(fixed.offload),
         dtype=kernel.dtype, attention=kernel.attention, trains=job.trains if job else "connector",
-        lora_r=job.lora_r if job else 0, device=device,
+        lora_r=job.lora_r if job else 0, lora_dropout=bool(job and job.lora_dropout), device=device,
     )  # fmt: skip
     micro = min(fixed.micro_batch_size or DEFAULT_MICRO_BATCH, -(-recipe.global_batch_size // gpus))
     memory = job.worst_memory(layout, micro) if job else None
