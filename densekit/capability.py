@@ -1,4 +1,4 @@
-"""What a device should compute with: number type and attention kernel by compute capability, in one table."""
+"""What a device should compute with: number type, attention kernel and image by compute capability, in two tables."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +30,31 @@ TABLE = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A GPU image of docker/Dockerfile: the compute capabilities it has kernels for, lowest and highest."""
+
+    name: str
+    lowest: Capability
+    highest: Capability
+    cards: str
+
+    def has_code_for(self, capability: Capability) -> bool:
+        """Whether its kernels run on such a GPU; code for 8.0 runs on 8.6 and 8.9 too."""
+        return self.lowest <= capability <= self.highest
+
+
+TARGETS = (
+    Target(name="a100", lowest=(8, 0), highest=(9, 0), cards="A100, H100, H200"),
+    Target(name="v100", lowest=(7, 0), highest=(7, 0), cards="V100"),
+)
+
+
+def image_for(capability: Capability) -> Target | None:
+    """The image that has code for a GPU, if any has."""
+    return next((target for target in TARGETS if target.has_code_for(capability)), None)
+
+
 def suited(capability: Capability) -> Suited:
     """The row of a GPU. Raises UsageError for one that is too old."""
     for row in TABLE:
@@ -51,6 +76,19 @@ def check_combination(device: Device, dtype: Dtype, attention: Attention) -> Non
         )
     if dtype == "fp32" and attention == "flash":
         raise UsageError("--attention flash --dtype fp32: flash-attn has no fp32; nearest: --attention sdpa")
+
+
+def check_offload(offload: bool, zero_stage: int) -> None:
+    """Raises UsageError for an optimiser in host memory without ZeRO-3.
+
+    DeepSpeed's ZeRO-2 adds up offloaded gradients in half precision and does not recover from an fp16 overflow (0.19.8,
+    docs/log.md); without ZeRO nothing offloads.
+    """
+    if offload and zero_stage != 3:
+        raise UsageError(
+            f"--offload --zero-stage {zero_stage}: only ZeRO-3 keeps the optimiser in host memory; nearest: "
+            "--zero-stage 3"
+        )
 
 
 def check_gpu(capability: Capability, dtype: Dtype, attention: Attention) -> str:

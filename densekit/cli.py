@@ -17,7 +17,6 @@ from densekit.capability import Attention, Device, Dtype
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_recipe
-from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
 
 if TYPE_CHECKING:
@@ -33,9 +32,16 @@ app.add_typer(images_app, name="images")
 RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")]
-Gpus = Annotated[int, typer.Option("--gpus", help="Processes to use (on CPU: one process each).")]
+GpuName = Annotated[
+    str | None, typer.Option("--gpu", help="Kind of GPU, as a100-80g or h200; a wrong name lists them all.")
+]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", help="Processes of all nodes together, one per GPU; by default the paper's.")
+]
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
-DeviceName = Annotated[Device, typer.Option("--device", help="What computes: cpu or cuda.")]
+DeviceName = Annotated[
+    Device | None, typer.Option("--device", help="What computes: cpu or cuda; by default cuda where there are GPUs.")
+]
 DtypeName = Annotated[Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")]
 AttentionName = Annotated[
     Attention | None, typer.Option("--attention", help="Kernel of packed rows; by default what suits device and type.")
@@ -44,6 +50,9 @@ Zero = Annotated[ZeroStage | None, typer.Option("--zero-stage", help="DeepSpeed 
 Checkpointing = Annotated[
     bool | None,
     typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Trade a forward pass for memory."),
+]
+Offload = Annotated[
+    bool | None, typer.Option("--offload/--no-offload", help="AdamW and its moments in main memory (ZeRO only).")
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")]
@@ -111,49 +120,49 @@ def pin(
 @app.command()
 def plan(
     recipe: RecipeName,
-    gpus: Gpus = 1,
+    gpu: GpuName = None,
+    gpus: Gpus = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Nodes that share --gpus evenly.")] = None,
     micro_batch: MicroBatch = None,
-    device: DeviceName = "cpu",
+    device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
     zero_stage: Zero = None,
     checkpointing: Checkpointing = None,
+    offload: Offload = None,
+    keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep (for the disk).")] = 2,
+    price: Annotated[float | None, typer.Option("--price", help="What one GPU costs for an hour.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Print the arithmetic.")] = False,
     overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = DEFAULT_ROOTS.data,
+    models_dir: ModelsDir = DEFAULT_ROOTS.models,
     cache_dir: CacheDir = DEFAULT_ROOTS.cache,
     certify: Annotated[
         bool, typer.Option("--certify", help="Hash what every step feeds (reads the annotations).")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run would do, without doing it."""
-    from densekit.plan.certificates import cached_certificate, make_certificate
-    from densekit.plan.execution import make_plan
+    """Say what a run would do, whether it fits, how long it takes and what it costs, without doing it.
 
-    loaded = load_recipe(recipe, overrides or ())
-    roots = Roots(data=data_dir, cache=cache_dir)
-    certificate = make_certificate(loaded, roots) if certify else cached_certificate(loaded, roots)
-    planned = make_plan(
-        loaded,
-        gpus=gpus,
-        micro_batch_size=micro_batch,
-        device=device,
-        dtype=dtype,
+    Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is listed.
+    """
+    from densekit.plan import screen
+    from densekit.plan.ask import answer
+    from densekit.plan.search import Fixed
+
+    fixed = Fixed(
+        micro_batch_size=micro_batch, zero_stage=zero_stage, checkpointing=checkpointing, offload=offload, dtype=dtype,
         attention=attention,
-        zero_stage=zero_stage,
-        activation_checkpointing=checkpointing,
-        num_samples=None if certificate else _count_samples(loaded, roots),
-        certificate=certificate,
-    )
+    )  # fmt: skip
+    planned, others = answer(
+        load_recipe(recipe, overrides or ()), fixed, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir,
+        device=device, gpu=gpu, gpus=gpus, nodes=nodes, keep=keep, price=price, certify=certify,
+    )  # fmt: skip
     if as_json:
-        _print_json(planned.as_json())
-        return
-    values = planned.as_json()
-    notes = values.pop("notes")
-    for name, value in values.items():
-        print(f"{name:20} {'-' if value is None else value}")
-    for note in notes:
-        print(f"note: {note}")
+        _print_json(screen.as_json(planned, others, why=why))
+    else:
+        print("\n".join(screen.screen(planned, others, why=why)))
 
 
 @app.command()
@@ -166,7 +175,7 @@ def run(
     image: Annotated[
         str | None, typer.Option("--image", help="Container image; by default the one for the GPUs found.")
     ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")] = 1,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")] = None,
     container: Annotated[Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")] = "none",
     sbatch: Annotated[
         list[str] | None, typer.Option("--sbatch", help="slurm: an option of sbatch, as partition=gpu. Repeatable.")
@@ -175,17 +184,19 @@ def run(
         float | None, typer.Option("--queue-minutes", help="slurm: give up a job that waits longer for its nodes.")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="slurm: kind of the cluster's GPUs; by default the paper's.")
+    ] = None,
     gpus: Annotated[
         int | None, typer.Option("--gpus", help="Processes to use; by default the GPUs found, or one on CPU.")
     ] = None,
     micro_batch: MicroBatch = None,
-    device: Annotated[
-        Device | None, typer.Option("--device", help="cpu or cuda; by default cuda where there are GPUs.")
-    ] = None,
+    device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
     zero_stage: Zero = None,
     checkpointing: Checkpointing = None,
+    offload: Offload = None,
     workers: Workers = 0,
     save_steps: Annotated[int | None, typer.Option("--save-steps", help="Checkpoint every so many steps.")] = None,
     save_minutes: Annotated[
@@ -212,7 +223,8 @@ def run(
             launcher=launcher,
             device=device,
             gpus=gpus,
-            dtype=dtype,
+            nodes=nodes,
+            gpu=gpu,
             image=image,
             batch=Batch(runtime=container, image=image, options=parse_options(sbatch or ())),
             queue_minutes=queue_minutes,
@@ -221,12 +233,14 @@ def run(
     roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
     carrying = Carrying(
         gpus=choice.gpus,
-        nodes=nodes,
+        nodes=choice.nodes,
         device=choice.device,
-        dtype=choice.dtype,
+        hardware=choice.hardware,
+        dtype=dtype,
         attention=attention,
         zero_stage=zero_stage,
         activation_checkpointing=checkpointing,
+        offload=offload,
         micro_batch_size=micro_batch,
         workers=workers,
         save_steps=save_steps,
@@ -434,18 +448,6 @@ def build_image(
         print(shlex.join(command))
         return
     raise typer.Exit(build(command))
-
-
-def _count_samples(recipe: Recipe, roots: Roots) -> int | None:
-    """Entries of the recipe's own annotation file, when it is here and the recipe does not state the number."""
-    if recipe.data.samples is not None:
-        return recipe.data.samples
-    path = roots.resolve(recipe.data.annotations)
-    if not path.is_file():
-        return None
-    from densekit.datasets.annotations import Annotations
-
-    return len(Annotations.load(path))
 
 
 def _need_training_packages() -> None:

@@ -42,7 +42,7 @@ def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments: str | Path) -> Result:
+    def call(*arguments: str | Path | int) -> Result:
         monkeypatch.setattr(sys, "argv", ["densekit", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -125,9 +125,49 @@ def test_plan(run_cli: Cli) -> None:
     assert planned["micro_batches"] == [[4, 4, 4, 4]] * 8
     told = run_cli("plan", "vicuna7b_clip_stage1")
     assert (told.code, told.err) == (0, "")
-    assert re.search(r"^steps +2181$", told.out, re.MULTILINE)
-    assert re.search(r"^certificate_sha256 +-$", told.out, re.MULTILINE)
-    assert "note: " in told.out
+    assert told.out.startswith("vicuna7b_clip_stage1 on 8 x a100-40g: fits\n")
+    assert re.search(r"^  steps +2181 over 558128 samples; 208 samples repeated, 0 dropped$", told.out, re.MULTILINE)
+    assert "note: " in told.out and "what fits, fewest GPU-hours first:" in told.out
+
+
+PLAN_KEYS = {
+    "recipe", "gpu", "gpus", "nodes", "micro_batch_size", "grad_accum_steps", "micro_batches", "global_batch_size",
+    "steps", "samples_dropped", "samples_repeated", "certificate_sha256", "image", "attention", "dtype", "zero_stage",
+    "checkpointing", "memory_gib", "fits", "hours", "disk_gib", "notes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["tiny_stage2", "vicuna7b_clip_stage2"])
+def test_plan_for_programs(run_cli: Cli, recipe: str) -> None:
+    planned = json.loads(run_cli("plan", recipe, "--json").out)
+    assert planned.keys() >= PLAN_KEYS
+    assert planned["fits"] is True and planned["memory_gib"]["peak"] > 0 and planned["disk_gib"] > 0
+    parts = {name: size for name, size in planned["memory_gib"].items() if name not in ("peak", "host")}
+    assert sum(parts.values()) == pytest.approx(planned["memory_gib"]["peak"], abs=0.005 * (len(parts) + 1))
+
+
+def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
+    wanted = ("plan", "vicuna7b_clip_stage2", "--gpu", "h200", "--gpus", "4", "--price", "2.5")
+    planned = json.loads(run_cli(*wanted, "--json").out)
+    assert (planned["gpu"], planned["gpus"], planned["nodes"]) == ("h200-141g", 4, 1)
+    for end in ("low", "high"):
+        assert planned["cost"][end] == pytest.approx(planned["hours"][end] * 4 * 2.5, rel=0.01)
+    assert "alternatives" not in planned and "why" not in planned
+    told = run_cli(*wanted, "--why").out
+    for subject in ("layouts", "memory", "time", "disk"):
+        assert f"why, {subject}:\n" in told
+    assert re.search(r"^  cost +\d+\.\d to \d+\.\d$", told, re.MULTILINE) and "what fits" not in told
+
+
+def test_plan_lists_what_else_fits(run_cli: Cli) -> None:
+    planned = json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--json").out)
+    found = planned["alternatives"]
+    spent = [(one["gpu_hours"]["low"] * one["gpu_hours"]["high"]) ** 0.5 for one in found]
+    assert spent == sorted(spent) and len({one["gpu"] for one in found}) >= 5
+    assert any((one["gpu"], one["gpus"]) == ("a100-40g", 8) for one in found)
+    one = found[0]
+    again = run_cli("plan", "vicuna7b_clip_stage2", "--gpu", one["gpu"], "--gpus", one["gpus"], "--json")
+    assert json.loads(again.out)["hours"] == one["hours"]
 
 
 def test_plan_counts_a_file_that_is_there(run_cli: Cli, tmp_path: Path) -> None:
@@ -183,6 +223,13 @@ WRONG = {
     "no process": (["run", "tiny_stage1", "--gpus", "0"], 2, "--gpus 0: tiny_stage1 feeds 16 samples per step"),
     "too many processes": (["plan", "tiny_stage1", "--gpus", "1000"], 2, "so 1 to 16 processes can work"),
     "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
+    "a GPU that is none": (["plan", "vicuna7b_clip_stage1", "--gpu", "a100-81g"], 2, "did you mean a100-80g"),
+    "a GPU of two sizes": (["plan", "vicuna7b_clip_stage1", "--gpu", "v100"], 2, "which of v100-16g and v100-32g?"),
+    "a GPU and no GPU": (["plan", "tiny_stage1", "--gpu", "h200", "--device", "cpu"], 2, "one of the two"),
+    "bf16 on a V100": (["plan", "vicuna7b_clip_stage1", "--gpu", "v100-32g", "--dtype", "bf16"], 2, "bf16 needs 8.0"),
+    "uneven nodes": (["plan", "vicuna7b_clip_stage1", "--nodes", "3"], 2, "--nodes 3: every node runs the same share"),
+    "no price": (["plan", "tiny_stage1", "--price", "-1"], 2, "--price -1.0: what one GPU costs for an hour"),
+    "offload by ZeRO-2": (["plan", "tiny_stage1", "--offload", "--zero-stage", "2"], 2, "nearest: --zero-stage 3"),
     "no sample": (["run", "tiny_stage1", "--micro-batch", "0"], 2, "--micro-batch 0: at least one sample"),
     "a file for the runs": (["run", "tiny_stage1", "--runs-dir", "file"], 2, "--runs-dir file: is not a folder"),
     "no models": (["run", "vicuna7b_clip_stage2"], 3, "models.language_model: no model in models/lmsys/vicuna-7b-v1.5"),
@@ -327,7 +374,7 @@ def _densekit(*arguments: str, options: tuple[str, ...] = (), **env: str) -> sub
 
 @pytest.mark.parametrize("verb", ["plan", "diff", "verify", "replay"])
 def test_thinking_loads_no_heavy_package(verb: str) -> None:
-    arguments = {"plan": ["tiny_stage2"], "diff": ["nope", "nope"]}.get(verb, ["nope"])
+    arguments = {"plan": ["vicuna7b_clip_stage2", "--why"], "diff": ["nope", "nope"]}.get(verb, ["nope"])
     result = _densekit(verb, *arguments, options=("-X", "importtime"))
     assert result.returncode == (0 if verb == "plan" else 3) and "Traceback" not in result.stderr
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}

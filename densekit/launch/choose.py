@@ -5,13 +5,16 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
-from densekit.capability import Device, Dtype, suited
+from densekit.capability import Device
+from densekit.errors import UsageError
 from densekit.launch.base import Launcher
 from densekit.launch.batch import Batch
 from densekit.launch.docker import Docker
 from densekit.launch.gpus import Gpu, find_gpus, pick
 from densekit.launch.local import Local
 from densekit.launch.slurm import Slurm
+from densekit.plan.hardware import Hardware, found_hardware, hardware
+from densekit.plan.search import usual_nodes
 from densekit.recipe.schema import Recipe
 
 LauncherName = Literal["local", "docker", "slurm"]
@@ -26,7 +29,9 @@ class Asked:
     launcher: LauncherName | None = None
     device: Device | None = None
     gpus: int | None = None
-    dtype: Dtype | None = None
+    nodes: int | None = None
+    gpu: str | None = None
+    """Kind of the cluster's GPUs."""
     image: str | None = None
     batch: Batch | None = None
     queue_minutes: float | None = None
@@ -39,27 +44,35 @@ class Choice:
     launcher: Launcher
     device: Device
     gpus: int
-    dtype: Dtype | None
+    nodes: int
+    hardware: Hardware | None
+    """The GPUs that are here, or that the cluster is said to have; None on CPU and where nobody said."""
     reason: str
     """One line for the user."""
 
 
 def choose(recipe: Recipe, asked: Asked) -> Choice:
-    """Fill in launcher, device, number of GPUs and number type.
+    """Fill in launcher, device, number and kind of GPUs, and nodes.
 
     Tiny recipes stay on the processor. Others take the GPUs that are here, at most as many as the paper used; on a
-    GPU host in a container. Raises UsageError when there are fewer GPUs than asked for.
+    GPU host in a container. Raises UsageError when there are fewer GPUs than asked for, or of another kind.
     """
     looks = asked.launcher != "slurm" and asked.device != "cpu" and (asked.device == "cuda" or recipe.assets is None)
     found = find_gpus() if looks else []
     device = asked.device or _device(recipe, asked.launcher, found)
     gpus = _gpus(recipe, device, asked.launcher, found) if asked.gpus is None else asked.gpus
-    dtype = asked.dtype
+    kind: Hardware | None = None
     here = "the processor"
     if device == "cuda" and asked.launcher != "slurm":
         picked = pick(found, max(1, gpus))  # the plan refuses less
         here = f"{gpus} of {len(found)} GPUs here ({picked[0]})"
-        dtype = dtype or suited(picked[0].capability).dtype
+        kind = kind_of(picked)
+        if asked.gpu is not None and hardware(asked.gpu).name != kind.name:
+            raise UsageError(f"--gpu {asked.gpu}: this host has {kind.name}; leave --gpu away, or use --launcher slurm")
+    elif device == "cuda":
+        kind = _clusters(recipe, asked.gpu)
+    elif asked.gpu not in (None, "cpu"):
+        raise UsageError(f"--gpu {asked.gpu}: this run is on the processor ({_why(recipe, device, asked)})")
     name = asked.launcher or ("docker" if device == "cuda" and INSIDE_VARIABLE not in os.environ else "local")
     launcher: Launcher
     if name == "slurm":
@@ -68,8 +81,21 @@ def choose(recipe: Recipe, asked: Asked) -> Choice:
         launcher = Docker(image=asked.image)
     else:
         launcher = Local()
+    nodes = asked.nodes if asked.nodes is not None else (usual_nodes(kind, gpus) if name == "slurm" and kind else 1)
     why = "as asked" if asked.launcher else _why(recipe, device, asked)
-    return Choice(launcher=launcher, device=device, gpus=gpus, dtype=dtype, reason=f"launcher {name} ({why}): {here}")
+    reason = f"launcher {name} ({why}): {here}"
+    return Choice(launcher=launcher, device=device, gpus=gpus, nodes=nodes, hardware=kind, reason=reason)
+
+
+def kind_of(picked: list[Gpu]) -> Hardware:
+    """The kind of GPUs that are here, with the memory of the smallest."""
+    return found_hardware(picked[0].name, picked[0].capability, min(gpu.memory_mib for gpu in picked))
+
+
+def _clusters(recipe: Recipe, gpu: str | None) -> Hardware | None:
+    """The kind of a cluster's GPUs: as the command line says, else the paper's."""
+    name = gpu or (recipe.hardware.gpu if recipe.hardware else None)
+    return hardware(name) if name and name != "cpu" else None
 
 
 def _device(recipe: Recipe, launcher: LauncherName | None, found: list[Gpu]) -> Device:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from densekit import __version__
 from densekit.errors import DensekitError
+from densekit.launch.choose import kind_of
 from densekit.launch.containers import GIB, SHM_BYTES
 from densekit.launch.engine import Engine, connect
-from densekit.launch.gpus import Gpu, check_driver, find_gpus, target_for
+from densekit.launch.gpus import Gpu, check_driver, find_gpus, pick, target_for
 from densekit.launch.preflight import preflight
 from densekit.launch.reproduce import load_chain
 from densekit.launch.revisions import check_revisions
+from densekit.plan.execution import make_plan
 from densekit.recipe.schema import Recipe
 from densekit.run.checks import Check, State
 from densekit.run.roots import Roots
@@ -21,8 +23,6 @@ from densekit.run.roots import Roots
 TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
 DISK_GIB = {"tiny": (1, 5), "paper": (100, 300)}
 """Free GiB of the runs' disk below which a check fails, and below which it warns."""
-PAPER_GPU_MIB = 30_000
-"""The paper's recipes are planned for cards of 32 GB (V100) and more."""
 VERSION_LABEL = "org.opencontainers.image.version"
 
 
@@ -36,6 +36,8 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
         checks.append(_gpus(gpus, recipe))
         if gpus:
             checks.append(_try("driver", lambda: _driver(gpus)))
+            if recipe is not None and recipe.assets is None:
+                checks.append(_try("memory", lambda: _memory(gpus, load_chain(recipe.name, ()))))
     except DensekitError as error:
         checks.append(_check("GPUs", "fail", str(error)))
     checks += _engine(gpus, recipe)
@@ -77,8 +79,6 @@ def _gpus(gpus: list[Gpu], recipe: Recipe | None) -> Check:
     told = f"{len(gpus)} x {gpus[0]}, {smallest.memory_mib / 1024:.0f} GiB"
     if len({gpu.capability for gpu in gpus}) > 1:
         return _check("GPUs", "warn", f"{told}: of several kinds; name those of one kind in CUDA_VISIBLE_DEVICES")
-    if smallest.memory_mib < PAPER_GPU_MIB:
-        return _check("GPUs", "warn", f"{told}: the paper's recipes need 32 GB and more on each")
     busy = [str(gpu.index) for gpu in gpus if gpu.used_mib > gpu.memory_mib // 10]
     if busy:
         return _check("GPUs", "warn", f"{told}; in use: {', '.join(busy)} (`nvidia-smi` says by whom)")
@@ -88,6 +88,18 @@ def _gpus(gpus: list[Gpu], recipe: Recipe | None) -> Check:
 def _driver(gpus: list[Gpu]) -> str:
     check_driver(gpus)
     return f"{gpus[0].driver}, new enough for the CUDA 12 of the images"
+
+
+def _memory(gpus: list[Gpu], chain: list[Recipe]) -> str:
+    """What the chain's plans take of the GPUs that a run would use; UsageError where one does not fit."""
+    told = []
+    for recipe in chain:
+        picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
+        plan = make_plan(recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked))
+        if plan.memory_gib is None:
+            return "not known: the shapes of the models are not"
+        told.append(f"{recipe.name} {plan.memory_gib['peak']:.1f} GiB")
+    return f"fits on {len(picked)} x {gpus[0].name}, {gpus[0].memory_mib / 1024:.0f} GiB: {', '.join(told)}"
 
 
 def _engine(gpus: list[Gpu], recipe: Recipe | None) -> Iterator[Check]:

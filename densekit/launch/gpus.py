@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densekit.capability import TARGETS, Target, image_for
 from densekit.errors import UsageError
 
 QUERY = ("index", "name", "compute_cap", "memory.total", "memory.used", "driver_version")
@@ -28,26 +29,6 @@ class Gpu:
 
     def __str__(self) -> str:
         return f"{self.name}, compute capability {self.capability[0]}.{self.capability[1]}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A GPU image of docker/Dockerfile: the compute capabilities it has kernels for, lowest and highest."""
-
-    name: str
-    lowest: tuple[int, int]
-    highest: tuple[int, int]
-    cards: str
-
-    def has_code_for(self, capability: tuple[int, int]) -> bool:
-        """Whether its kernels run on such a GPU."""
-        return self.lowest <= capability <= self.highest
-
-
-TARGETS = (
-    Target(name="a100", lowest=(8, 0), highest=(9, 0), cards="A100, H100, H200"),
-    Target(name="v100", lowest=(7, 0), highest=(7, 0), cards="V100"),
-)
 
 
 def find_gpus() -> list[Gpu]:
@@ -115,9 +96,8 @@ def pick(found: Sequence[Gpu], count: int) -> list[Gpu]:
 
 def target_for(gpu: Gpu) -> Target:
     """The image for a GPU; UsageError when none has code for it."""
-    for target in TARGETS:
-        if target.has_code_for(gpu.capability):
-            return target
+    if (target := image_for(gpu.capability)) is not None:
+        return target
     known = "; ".join(f"{target.name} for {target.cards}" for target in TARGETS)
     raise UsageError(f"no image has kernels for {gpu} (there are {known}): use --launcher local with your own torch")
 

@@ -1,5 +1,6 @@
 """`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from densekit.launch.places import still_running
 from densekit.launch.preflight import preflight
 from densekit.plan.certificates import cached_certificate
 from densekit.plan.execution import Plan, make_plan
+from densekit.plan.hardware import Hardware
 from densekit.plan.precision import ZeroStage
+from densekit.plan.search import Fixed
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.recipe.waiting import refuse_waiting
@@ -84,7 +87,10 @@ class Carrying:
     attention: Attention | None = None
     zero_stage: ZeroStage | None = None
     activation_checkpointing: bool | None = None
+    offload: bool | None = None
     micro_batch_size: int | None = None
+    hardware: Hardware | None = None
+    """The kind of the GPUs, where it is known: the search then plans for their memory."""
     workers: int = 0
     save_steps: int | None = None
     save_minutes: float = 15.0
@@ -103,26 +109,20 @@ class Carrying:
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} {value}: at least {least}")
-        if self.nodes < 1 or self.gpus % self.nodes:
-            raise UsageError(f"--nodes {self.nodes}: every node runs the same share of --gpus {self.gpus} processes")
-        return make_plan(
-            recipe,
-            gpus=self.gpus,
-            device=self.device,
-            dtype=self.dtype,
+        fixed = Fixed(
+            micro_batch_size=self.micro_batch_size, zero_stage=self.zero_stage,
+            checkpointing=self.activation_checkpointing, offload=self.offload, dtype=self.dtype,
             attention=self.attention,
-            zero_stage=self.zero_stage,
-            activation_checkpointing=self.activation_checkpointing,
-            micro_batch_size=self.micro_batch_size,
-            workers=self.workers,
-            certificate=cached_certificate(recipe, roots),
-        )
+        )  # fmt: skip
+        return make_plan(
+            recipe, fixed, gpus=self.gpus, nodes=self.nodes, device=self.device, hardware=self.hardware,
+            workers=self.workers, certificate=cached_certificate(recipe, roots), roots=roots, keep=self.keep,
+        )  # fmt: skip
 
     def execution(self, plan: Plan, roots: Roots, previous: RunDir | None) -> dict[str, Any]:
         """What execution.json holds."""
         planned = plan.as_json()
         return {name: planned[name] for name in PLANNED} | {
-            "nodes": self.nodes,
             "deterministic": self.deterministic,
             "checkpoints": {
                 "every_steps": self.save_steps,
@@ -136,8 +136,8 @@ class Carrying:
 
 
 PLANNED = (
-    "device", "gpus", "micro_batch_size", "micro_batches", "attention", "dtype", "zero_stage", "checkpointing",
-    "certificate_sha256", "workers", "threads",
+    "device", "gpus", "nodes", "micro_batch_size", "micro_batches", "attention", "dtype", "zero_stage", "checkpointing",
+    "offload", "certificate_sha256", "workers", "threads",
 )  # fmt: skip
 
 
@@ -160,6 +160,10 @@ def reproduce(
     launcher = launcher or Local()
     chain = load_chain(name, overrides)
     plans = [carrying.plan(recipe, roots) for recipe in chain]
+    for plan in plans:
+        if plan.fits is False:
+            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
+            print(f"{plan.recipe}: {told}", file=sys.stderr)
     maths = chain_math(chain, roots)
     launcher.check(carrying.execution(plans[-1], roots, None))
     previous: RunDir | None = None
@@ -213,6 +217,7 @@ def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
     """How a run is carried out, in words."""
     stage = execution["zero_stage"]
     engine = f"ZeRO-{stage}" if stage else "DDP" if is_distributed(execution) else "no sharding"
+    engine += ", offload" if execution.get("offload") else ""
     kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
     where = "" if launcher.name == "local" else f" by {launcher.name}"
     nodes = f" of {execution['nodes']} nodes" if execution.get("nodes", 1) > 1 else ""

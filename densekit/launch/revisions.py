@@ -14,22 +14,21 @@ def check_revisions(recipe: Recipe, roots: Roots) -> Check:
         found = repositories(recipe)
     except DensekitError as error:
         return Check(name=name, state="fail", message=str(error))
-    troubles, silent = [], []
+    troubles, silent, open_ones = [], [], []
     for repo in found:
         folder = roots.resolve(repo.reference)
-        here = sorted(downloaded_commits(folder))
+        here = ", ".join(sorted(downloaded_commits(folder)))
         if repo.commit is None:
+            open_ones.append(repo.name + (f" (here: {here})" if here else ""))
+        elif here and here != repo.commit:
             troubles.append(
-                f"no commit is pinned for {repo.name}" + (f" (here: {', '.join(here)})" if here else "")
-                + "; `densekit pin` resolves it"
-            )  # fmt: skip
-        elif here and here != [repo.commit]:
-            troubles.append(
-                f"{folder} is of commit {', '.join(here)}, recipes/revisions.yaml pins {repo.commit} for {repo.name}: "
+                f"{folder} is of commit {here}, recipes/revisions.yaml pins {repo.commit} for {repo.name}: "
                 "download that one, or pin the other"
             )
         elif not here:
             silent.append(repo.name)
+    if open_ones:
+        troubles.append(f"no commit is pinned for {', '.join(open_ones)}: `densekit pin` resolves them")
     if troubles:
         return Check(name=name, state="warn", message="; ".join(troubles))
     told = f"; not downloaded by huggingface_hub, so nothing says: {', '.join(silent)}" if silent else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from densekit.batching.certificate import BatchCertificate
 from densekit.batching.run_order import RunOrder, run_length
 from densekit.errors import DataError
+from densekit.plan.lengths import LENGTHS_FOLDER, counted
 from densekit.recipe.schema import Recipe
 from densekit.run.hashing import json_sha256
 from densekit.run.layout import read_json, write_json
@@ -53,9 +54,19 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
         )
     index = load_index(annotations, roots.cache)
     certificate = RunOrder(recipe.math(), index.modality_lengths).certificate(index.sample_ids())
-    kept_at.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept_at, certificate.as_json())
+    for place, value in (
+        (kept_at, certificate.as_json()),
+        (roots.cache / LENGTHS_FOLDER / kept_at.name, counted(index.modality_lengths, recipe.data.template)),
+    ):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, value)
     return certificate
+
+
+def kept_lengths(recipe: Recipe, roots: Roots) -> Path | None:
+    """Where the lengths of the recipe's samples are, once a certificate was made from its annotation file."""
+    path = _kept_at(recipe, roots)
+    return None if path is None else roots.cache / LENGTHS_FOLDER / path.name
 
 
 def _kept_at(recipe: Recipe, roots: Roots) -> Path | None:

@@ -1,21 +1,23 @@
-"""A recipe and a number of processes become an execution: micro-batches per rank, steps, and what it costs the data."""
+"""A recipe and hardware become an execution: micro-batches per rank, steps, memory, hours, and what is dropped."""
 
 import os
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.batching.counts import official_step_counts
 from densekit.batching.micro import split_step
-from densekit.batching.order import ReferenceTopology
 from densekit.batching.run_order import count_run
-from densekit.capability import Attention, Capability, Device, Dtype
+from densekit.capability import Attention, Device, Dtype, image_for
 from densekit.errors import UsageError
-from densekit.plan.precision import ZeroStage, choose_precision
+from densekit.plan.estimate import estimated, in_gib, interval
+from densekit.plan.hardware import Hardware
+from densekit.plan.precision import ZeroStage
+from densekit.plan.said import reference_notes, tail_notes
+from densekit.plan.search import NOTHING, Fixed, Place
+from densekit.plan.sizing import job_if_known, ruled, searched
 from densekit.recipe.schema import Recipe
-
-DEFAULT_MICRO_BATCH = 16
+from densekit.run.roots import Roots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Plan:
     recipe: str
     device: Device
     gpu: str
+    """Name in the hardware table; `cpu`, or `cuda` for a GPU that nobody named."""
     gpus: int
     nodes: int
     micro_batch_size: int
@@ -40,6 +43,8 @@ class Plan:
     samples_repeated: int | None
     certificate_sha256: str | None
     """Null until one is computed (`densekit plan --certify`)."""
+    image: str | None
+    """Name of the container image; null where no image has kernels for the GPU, or the GPU is not known."""
     attention: Attention
     """Kernel of packed rows: SDPA segment by segment, flash-attn varlen or xformers block-diagonal."""
     dtype: Dtype
@@ -47,85 +52,104 @@ class Plan:
     """0: one process, or DistributedDataParallel; 2, 3: DeepSpeed."""
     checkpointing: bool
     """Activation checkpointing of the language model."""
+    offload: bool
+    """AdamW and its moments in main memory."""
+    memory_gib: dict[str, float] | None
+    """Of one GPU (or process) in a worst-case row, by part, and `peak`; null where the models' shapes are not known."""
+    fits: bool | None
+    """Null where it cannot be said."""
+    hours: dict[str, float] | None
+    gpu_hours: dict[str, float] | None
+    cost: dict[str, float] | None
+    disk_gib: float | None
+    disk_parts_gib: dict[str, float] | None
+    official_batch: dict[str, Any] | None
+    """Whether the official scripts' batch per device would fit on this GPU."""
     threads: int
     workers: int
     notes: list[str]
+    why: dict[str, list[str]] = field(repr=False)
+    """The arithmetic, by subject (`densekit plan --why`)."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values under the names of `densekit plan --json`."""
-        return asdict(self)
+        values = asdict(self)
+        del values["why"]
+        return values
 
 
 def make_plan(
     recipe: Recipe,
+    fixed: Fixed = NOTHING,
     *,
     gpus: int = 1,
-    micro_batch_size: int | None = None,
+    nodes: int = 1,
     workers: int = 0,
     device: Device = "cpu",
-    dtype: Dtype | None = None,
-    attention: Attention | None = None,
-    capability: Capability | None = None,
-    zero_stage: ZeroStage | None = None,
-    activation_checkpointing: bool | None = None,
+    hardware: Hardware | None = None,
     num_samples: int | None = None,
     certificate: BatchCertificate | None = None,
+    roots: Roots | None = None,
+    measured: Mapping[str, tuple[float, float]] | None = None,
+    keep: int = 2,
+    price: float | None = None,
 ) -> Plan:
-    """Plan a recipe on `gpus` processes, each with `workers` processes that read its data (0: it reads itself).
+    """Plan a recipe on `gpus` processes of `nodes` nodes, each with `workers` processes that read its data (0: itself).
 
-    What is None gets a default, with its reason in the notes. `capability` is the compute capability of the GPUs, where
-    they are known: it decides number type and kernel. `num_samples` overrides the count the recipe states;
-    `certificate` is that of the recipe's batches, where one was computed, and its count comes first.
+    What `fixed` leaves open is chosen, with its reason in the notes: on `hardware`, the kind of the GPUs, by what
+    fits and is fastest; on a CPU or on a GPU that is not known by fixed rules. `num_samples` overrides the count the
+    recipe states; `certificate` is that of the recipe's batches, where one was computed, and its count comes first.
+    `roots` are searched for the models' shapes, `measured` is the efficiency of earlier runs by kind of GPU, `keep`
+    the number of checkpoints kept, `price` that of one GPU for an hour.
 
     Raises UsageError for what cannot work; it names the nearest that can.
     """
-    total = recipe.global_batch_size
-    if not 1 <= gpus <= total:
-        nearest, samples_each = (1, total) if gpus < 1 else (total, 1)
-        raise UsageError(
-            f"--gpus {gpus}: {recipe.name} feeds {total} samples per step, so 1 to {total} processes can work; "
-            f"nearest: --gpus {nearest} ({samples_each} sample{'s' * (samples_each > 1)} each)"
-        )
-    if micro_batch_size is not None and micro_batch_size < 1:
-        raise UsageError(f"--micro-batch {micro_batch_size}: at least one sample; nearest: --micro-batch 1")
-    if workers < 0:
-        raise UsageError(f"--workers {workers}: 0 (the trainer reads its data itself) or more")
-    precision = choose_precision(
-        recipe.stage,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        capability=capability,
-        zero_stage=zero_stage,
-        activation_checkpointing=activation_checkpointing,
-    )
-    share = -(-total // gpus)
-    micro = min(micro_batch_size or DEFAULT_MICRO_BATCH, share)
+    _check(recipe, fixed, gpus=gpus, nodes=nodes, workers=workers, price=price)
+    notes = reference_notes(recipe, device)
+    job, unknown = job_if_known(recipe, roots, fixed, measured)
+    if job is not None and hardware is not None and device == "cuda":
+        sized = searched(job, Place(hardware=hardware, gpus=gpus, nodes=nodes))
+    else:
+        capability = hardware.capability if hardware else None
+        sized = ruled(recipe, job, fixed, device=device, gpus=gpus, capability=capability)
+    layout = sized.layout
+    notes += [*sized.notes, *unknown]
     # The number of samples in a micro-batch does not depend on their lengths.
-    split = split_step([1] * total, world_size=gpus, micro_batch_size=micro)
-    notes = [
-        f"order and loss weights follow the reference topology {_reference(recipe)}, whatever runs it",
-        f"device {device}: one process per --gpus",
-        *precision.notes,
-    ]
-    if micro_batch_size is not None and micro_batch_size > share:
-        notes.append(f"--micro-batch {micro_batch_size}: a process has at most {share} samples per step, so {share}")
+    total = recipe.global_batch_size
+    split = split_step([1] * total, world_size=gpus, micro_batch_size=sized.micro_batch_size)
+    share = -(-total // gpus)
+    if fixed.micro_batch_size is not None and fixed.micro_batch_size > share:
+        notes.append(
+            f"--micro-batch {fixed.micro_batch_size}: a process has at most {share} samples per step, so {share}"
+        )
+
     samples = certificate.num_samples if certificate else num_samples or recipe.data.samples
     counts = None
     if samples is None:
         notes.append("steps unknown: the annotation file is not here and the recipe states no `data.samples`")
     else:
         counts = count_run(recipe.math(), samples)
-        notes.extend(_tail_notes(recipe, samples))
+        notes.extend(tail_notes(recipe, samples))
     if certificate:
         notes.append(f"certificate: {certificate.source}")
+
+    beyond = estimated(
+        recipe, job, sized.candidate, layout, steps=counts.steps if counts else None, keep=keep, device=device
+    )  # fmt: skip
+    notes += beyond.notes
+    hours = beyond.hours
+    why = {
+        "layouts": [one.line() for one in sized.candidates],
+        "memory": sized.memory.lines() if sized.memory else [],
+        **beyond.why,
+    }
     return Plan(
         recipe=recipe.name,
         device=device,
-        gpu=device,
+        gpu=hardware.name if hardware and device == "cuda" else device,
         gpus=gpus,
-        nodes=1,
-        micro_batch_size=micro,
+        nodes=nodes,
+        micro_batch_size=sized.micro_batch_size,
         grad_accum_steps=len(split[0]),
         micro_batches=[[len(batch) for batch in rank] for rank in split],
         global_batch_size=total,
@@ -134,37 +158,52 @@ def make_plan(
         samples_dropped=counts.samples_dropped if counts else None,
         samples_repeated=counts.samples_repeated if counts else None,
         certificate_sha256=certificate.sha256 if certificate else None,
-        attention=precision.attention,
-        dtype=precision.dtype,
-        zero_stage=precision.zero_stage,
-        checkpointing=precision.checkpointing,
-        threads=_threads(recipe, gpus),
+        image=_image(device, hardware),
+        attention=layout.attention,
+        dtype=layout.dtype,
+        zero_stage=layout.zero_stage,
+        checkpointing=layout.checkpointing,
+        offload=layout.offload,
+        memory_gib=in_gib(sized.memory) if sized.memory else None,
+        fits=sized.fits,
+        hours=interval(hours),
+        gpu_hours=interval(hours.times(gpus) if hours else None, 1),
+        cost=interval(hours.times(gpus * price) if hours and price is not None else None),
+        disk_gib=beyond.disk.gib if beyond.disk else None,
+        disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
+        official_batch=beyond.official,
+        threads=_threads(recipe, -(-gpus // nodes)),
         workers=workers,
         notes=notes,
+        why=why,
     )
 
 
-def _reference(recipe: Recipe) -> str:
-    reference = recipe.reference
-    return f"{reference.gpus} x {reference.per_device_batch_size} x {reference.grad_accum_steps}"
+def _check(recipe: Recipe, fixed: Fixed, *, gpus: int, nodes: int, workers: int, price: float | None) -> None:
+    total = recipe.global_batch_size
+    if not 1 <= gpus <= total:
+        nearest, samples_each = (1, total) if gpus < 1 else (total, 1)
+        raise UsageError(
+            f"--gpus {gpus}: {recipe.name} feeds {total} samples per step, so 1 to {total} processes can work; "
+            f"nearest: --gpus {nearest} ({samples_each} sample{'s' * (samples_each > 1)} each)"
+        )
+    if nodes < 1 or gpus % nodes:
+        nearest = max(one for one in range(1, max(2, min(nodes, gpus) + 1)) if gpus % one == 0)
+        raise UsageError(
+            f"--nodes {nodes}: every node runs the same share of --gpus {gpus} processes; nearest: --nodes {nearest}"
+        )
+    if workers < 0:
+        raise UsageError(f"--workers {workers}: 0 (the trainer reads its data itself) or more")
+    if price is not None and not 0 <= price < float("inf"):
+        raise UsageError(f"--price {price}: what one GPU costs for an hour, 0 or more")
+    fixed.check()
 
 
-def _tail_notes(recipe: Recipe, samples: int) -> list[str]:
-    """What the end of an epoch does to the number of steps, where that is not obvious (docs/upstream.md, U9)."""
-    if recipe.semantics_of("U9") == "fixed":
-        short = samples % recipe.global_batch_size
-        return [f"ledger U9 fixed: the last step of every epoch has {short} samples"] if short else []
-    official = official_step_counts(samples, ReferenceTopology.of(recipe.reference.model_dump()))
-    if recipe.optimizer.max_steps or len(set(official.values())) == 1:
-        return []
-    told = [
-        f"{steps} with accumulation {', '.join(str(accumulation) for accumulation, _ in same)}"
-        for steps, same in groupby(official.items(), key=lambda item: item[1])
-    ]
-    return [
-        f"the official trainer's steps per epoch depend on its accumulation: {'; '.join(told)}; "
-        f"counted here with {recipe.reference.grad_accum_steps}"
-    ]
+def _image(device: Device, hardware: Hardware | None) -> str | None:
+    if device == "cpu":
+        return "cpu"
+    target = image_for(hardware.capability) if hardware else None
+    return target.name if target else None
 
 
 def _threads(recipe: Recipe, processes: int) -> int:

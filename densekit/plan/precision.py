@@ -1,44 +1,32 @@
-"""Number type, attention kernel, ZeRO stage and activation checkpointing of an execution: what was asked for, or a
-default with its reason."""
+"""Number type and attention kernel of an execution, and its sharding where memory is not known: what was asked for, or
+a default with its reason."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from densekit.capability import TABLE, Attention, Capability, Device, Dtype, check_combination, check_gpu, suited
-from densekit.errors import UsageError
 
 ZeroStage = Literal[0, 2, 3]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision:
-    """What tensors are computed in and where they are kept."""
+class Kernel:
+    """What tensors are computed in, and by which attention."""
 
     dtype: Dtype
     attention: Attention
     """Kernel of packed rows."""
-    zero_stage: ZeroStage
-    """0: one process, or DistributedDataParallel with the whole model in each; 2, 3: DeepSpeed."""
-    checkpointing: bool
-    """Activations of the language model are computed again in the backward pass instead of being kept."""
     notes: tuple[str, ...]
     """The reason for every value that nobody asked for."""
 
 
-def choose_precision(
-    stage: Literal[1, 2],
-    *,
-    device: Device,
-    dtype: Dtype | None,
-    attention: Attention | None,
-    capability: Capability | None,
-    zero_stage: ZeroStage | None,
-    activation_checkpointing: bool | None,
-) -> Precision:
-    """Fill in what is None for a training stage on a device; `capability` is that of its GPU, where it is known.
+def choose_kernel(
+    device: Device, dtype: Dtype | None, attention: Attention | None, capability: Capability | None
+) -> Kernel:
+    """Fill in what is None on a device; `capability` is that of its GPU, where it is known.
 
-    Raises UsageError for fp16 under DeepSpeed on a CPU, for a kernel that does not run on the device or in the number
-    type, and for a type or a kernel that the GPU does not have.
+    Raises UsageError for a kernel that does not run on the device or in the number type, and for a type or a kernel
+    that the GPU does not have.
     """
     notes: list[str] = []
     if dtype is None:
@@ -50,24 +38,33 @@ def choose_precision(
     check_combination(device, dtype, attention)
     if device == "cuda" and capability is not None:
         check_gpu(capability, dtype, attention)
+    return Kernel(dtype=dtype, attention=attention, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """Where weights, gradients and moments are kept, and whether activations are."""
+
+    zero_stage: ZeroStage
+    """0: one process, or DistributedDataParallel with the whole model in each; 2, 3: DeepSpeed."""
+    checkpointing: bool
+    """Activations of the language model are computed again in the backward pass instead of being kept."""
+    notes: tuple[str, ...]
+    """The reason for every value that nobody asked for."""
+
+
+def default_sharding(
+    stage: Literal[1, 2], device: Device, zero_stage: ZeroStage | None, checkpointing: bool | None
+) -> Sharding:
+    """Fill in what is None where the memory of the device is not known: on CPU, and on a GPU that nobody named."""
+    notes: list[str] = []
     if zero_stage is None:
         zero_stage, reason = _default_zero_stage(stage, device)
         notes.append(f"ZeRO stage {zero_stage}: {reason}")
-    if activation_checkpointing is None:
-        activation_checkpointing, reason = _default_checkpointing(device)
-        notes.append(f"activation checkpointing {'on' if activation_checkpointing else 'off'}: {reason}")
-    if device == "cpu" and dtype == "fp16" and zero_stage:
-        raise UsageError(
-            f"--dtype fp16 --zero-stage {zero_stage} --device cpu: DeepSpeed has no fp16 on CPU; nearest: "
-            f"--zero-stage 0, or --dtype bf16"
-        )
-    return Precision(
-        dtype=dtype,
-        attention=attention,
-        zero_stage=zero_stage,
-        checkpointing=activation_checkpointing,
-        notes=tuple(notes),
-    )
+    if checkpointing is None:
+        checkpointing, reason = _default_checkpointing(device)
+        notes.append(f"activation checkpointing {'on' if checkpointing else 'off'}: {reason}")
+    return Sharding(zero_stage=zero_stage, checkpointing=checkpointing, notes=tuple(notes))
 
 
 def _default_dtype(device: Device, capability: Capability | None) -> tuple[Dtype, str]:

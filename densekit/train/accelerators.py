@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
-from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu
+from densekit.capability import Attention, Device, Dtype, check_combination, check_gpu, check_offload
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
 
@@ -36,13 +36,15 @@ class Execution:
     zero_stage: Literal[0, 2, 3] = 0
     checkpointing: bool = False
     """Activation checkpointing of the language model."""
+    offload: bool = False
+    """ZeRO-3 keeps fp32 weights, moments and gradients in host memory, and AdamW runs there."""
     deterministic: bool = False
     """Ask torch for deterministic kernels; an operation that has none raises."""
 
     @classmethod
     def of(cls, execution: dict[str, Any]) -> "Execution":
         """From execution.json."""
-        return cls(**{name: execution[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: execution[name] for name in cls.__dataclass_fields__ if name in execution})
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -75,6 +77,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     check_combination(execution.device, execution.dtype, execution.attention)
     if execution.device == "cuda":
         _check_cuda(execution)
+    check_offload(execution.offload, execution.zero_stage)
     require_kernel(execution.attention)
     if execution.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -111,6 +114,7 @@ def deepspeed_config(execution: Execution, *, world_size: int, max_grad_norm: fl
     The batch sizes only satisfy its arithmetic (one packed row per micro-batch): how many rows make a step is said
     by set_gradient_accumulation_boundary. Gradients accumulate and are reduced in fp32 whatever the weights are.
     """
+    on_gpu = execution.device == "cuda"
     return {
         "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
@@ -130,14 +134,16 @@ def deepspeed_config(execution: Execution, *, world_size: int, max_grad_norm: fl
         "zero_optimization": {
             "stage": execution.zero_stage,
             "contiguous_gradients": True,
-            "overlap_comm": execution.device == "cuda",
+            "overlap_comm": on_gpu,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
             "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
             "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
             "stage3_gather_16bit_weights_on_model_save": False,
+            **({"offload_optimizer": {"device": "cpu", "pin_memory": on_gpu}} if execution.offload else {}),
         },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "wall_clock_breakdown": False,
     }
 

@@ -34,6 +34,9 @@ class ZeroEngine(Engine):
             found = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
             raise RuntimeError(f"the plan asks for DeepSpeed ZeRO-{stage}, accelerate prepared {found}")
         self.zero: Any = engine.optimizer
+        offloads = stage == 3 and bool(self.zero.offload_optimizer)
+        if offloads != self.execution.offload:
+            raise RuntimeError(f"the plan says offload {self.execution.offload}, DeepSpeed came up with {offloads}")
         return engine
 
     def _row(self, last: bool) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from densekit.errors import DataError, UsageError
 from densekit.launch import engine as engine_module
-from densekit.launch.choose import Asked, choose
+from densekit.launch.choose import Asked, Choice, choose
 from densekit.launch.docker import Docker
 from densekit.launch.doctor import doctor
 from densekit.launch.engine import Engine, connect, sentences
@@ -18,6 +18,8 @@ from densekit.launch.local import Local
 from densekit.launch.places import still_running, stop
 from densekit.launch.reproduce import Carrying, open_next_attempt
 from densekit.launch.show import show
+from densekit.plan.execution import Plan, make_plan
+from densekit.plan.search import Fixed
 from densekit.recipe.load import load_recipe
 from densekit.run.launched import Launched, read_launched, write_launched
 from densekit.run.roots import Roots
@@ -42,18 +44,50 @@ def put_in(monkeypatch: pytest.MonkeyPatch, folder: Path, *told: str) -> None:
 PAPER = "vicuna7b_clip_stage2"
 
 
+def planned(choice: Choice, recipe: str = PAPER, **wanted: Any) -> Plan:
+    """What `run` would plan from a choice."""
+    fixed = Fixed(**wanted)
+    return make_plan(
+        load_recipe(recipe), fixed, gpus=choice.gpus, nodes=choice.nodes, device=choice.device, hardware=choice.hardware
+    )
+
+
 def test_a_gpu_host_gets_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(A100, 10))
     choice = choose(load_recipe(PAPER), Asked())
-    assert (choice.launcher.name, choice.device, choice.gpus, choice.dtype) == ("docker", "cuda", 8, "bf16")
+    assert (choice.launcher.name, choice.device, choice.gpus, choice.nodes) == ("docker", "cuda", 8, 1)
+    assert choice.hardware is not None and (choice.hardware.name, choice.hardware.memory_mib) == ("a100-80g", 81920)
     assert choice.reason.startswith("launcher docker (this host has GPUs): 8 of 10 GPUs here (NVIDIA A100-SXM4-80GB, ")
+    plan = planned(choice)
+    assert (plan.dtype, plan.attention, plan.fits) == ("bf16", "flash", True)
+    half = planned(choice, dtype="fp16")
+    assert (half.dtype, half.attention, half.image) == ("fp16", "flash", "a100"), "the image a100 has no xformers"
 
 
 def test_a_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(V100, 2))
-    choice = choose(load_recipe(PAPER), Asked())
-    assert (choice.gpus, choice.dtype) == (2, "fp16")
-    assert choose(load_recipe(PAPER), Asked(dtype="fp32")).dtype == "fp32"
+    choice = choose(load_recipe("vicuna7b_clip_stage1"), Asked())
+    plan = planned(choice, "vicuna7b_clip_stage1")
+    assert (plan.gpu, plan.gpus, plan.dtype, plan.attention, plan.image) == ("v100-32g", 2, "fp16", "xformers", "v100")
+    assert planned(choice, "vicuna7b_clip_stage1", dtype="fp32", micro_batch_size=1).attention == "sdpa"
+    with pytest.raises(UsageError, match=r"bf16 needs 8\.0; use --dtype fp16 --attention xformers"):
+        planned(choice, dtype="bf16")
+
+
+def test_the_kind_of_a_clusters_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    papers = choose(load_recipe("llama3_70b_stage2_lora"), Asked(launcher="slurm"))
+    assert papers.hardware is not None
+    assert (papers.hardware.name, papers.gpus, papers.nodes) == ("a100-80g", 32, 4)
+    said = choose(load_recipe(PAPER), Asked(launcher="slurm", gpu="h200", gpus=16))
+    assert said.hardware is not None and (said.hardware.name, said.gpus, said.nodes) == ("h200-141g", 16, 2)
+    assert choose(load_recipe(PAPER), Asked(launcher="slurm", nodes=4)).nodes == 4
+    put_in(monkeypatch, tmp_path, *cards(A100, 2))
+    with pytest.raises(UsageError, match="--gpu h200: this host has a100-80g; leave --gpu away"):
+        choose(load_recipe(PAPER), Asked(gpu="h200"))
+    with pytest.raises(UsageError, match=r"--gpu h200: this run is on the processor \(a tiny recipe\)"):
+        choose(load_recipe("tiny_stage1"), Asked(gpu="h200"))
+    with pytest.raises(UsageError, match="--gpu a100: which of a100-40g and a100-80g"):
+        choose(load_recipe(PAPER), Asked(gpu="a100"))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +221,19 @@ def test_doctor_on_a_gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "start one (`sudo systemctl start docker`)" in checks["engine"].message
     put_in(monkeypatch, tmp_path / "b", cards(A100, 1)[0].replace("550.54.15", "470.1"))
     assert states(doctor(None, Roots(), tmp_path))["driver"] == "fail"
+
+
+def test_doctor_says_whether_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(recipe: str, *told: str) -> Any:
+        put_in(monkeypatch, tmp_path / recipe, *told)
+        return next(check for check in doctor(recipe, Roots(), tmp_path) if check.name == "memory")
+
+    fits = memory(PAPER, *cards(A100, 8))
+    assert fits.state == "ok"
+    assert re.match(r"fits on 8 x NVIDIA A100-SXM4-80GB, 80 GiB: vicuna7b_clip_stage1 [\d.]+ GiB, ", fits.message)
+    small = memory("llama3_70b_stage2_lora", *cards(T4.replace("7.5", "8.0"), 1))
+    assert small.state == "fail" and "does not fit: its smallest worst-case row needs" in small.message
+    assert "memory" not in states(doctor("tiny_stage2", Roots(), tmp_path))
 
 
 class StubClient:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from densekit.errors import DataError, UsageError
 from densekit.launch import local
 from densekit.launch.reproduce import Carrying, load_chain, reproduce
-from densekit.recipe.load import recipe_names
+from densekit.recipe.load import load_recipe, recipe_names
 from densekit.run.layout import RunDir, open_run, read_json, run_math
 from densekit.run.roots import Roots
 
@@ -44,7 +44,7 @@ def trained(run: RunDir) -> int:
     return len((run.path / "trained").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not load_recipe(name).waits_for])
 def test_chains(name: str) -> None:
     chain = load_chain(name, [])
     assert [recipe.stage for recipe in chain] == [1, 2][: chain[-1].stage]
@@ -78,6 +78,25 @@ def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
     found = runs(tmp_path)
     assert sorted(found) == ["tiny_stage1", "tiny_stage2", "tiny_stage2_lora"]
     assert trained(found["tiny_stage1"]) == 1
+
+
+def test_what_does_not_fit_is_said_and_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densekit.plan.sizing.host_memory", lambda: 1)
+    assert go(tmp_path, "tiny_stage1") == 0
+    told = capsys.readouterr().err
+    assert told.startswith("tiny_stage1: does not fit by the memory model") and told.count("\n") == 1
+
+
+def test_the_optimiser_in_main_memory_is_in_the_execution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert go(tmp_path, "tiny_stage1", offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
+    assert "(ZeRO-3, offload, fp32, sdpa attention)" in capsys.readouterr().out
+    found = [read_json(runs(folder)["tiny_stage1"].attempt / "execution.json") for folder in (tmp_path, tmp_path / "b")]
+    assert [(one["offload"], one["zero_stage"], one["nodes"]) for one in found] == [(True, 3, 1), (False, 0, 1)]
+    with pytest.raises(UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"):
+        go(tmp_path / "c", "tiny_stage1", offload=True, zero_stage=2)
+    assert "c" not in names(tmp_path)
 
 
 def test_force_sets_the_last_stage_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,9 +33,10 @@ def test_nothing_is_pinned(tmp_path: Path) -> None:
     recipe, roots = load_recipe("vicuna7b_stage1"), Roots(models=tmp_path / "models", data=tmp_path / "data")
     told = check_revisions(recipe, roots)
     assert (told.name, told.state) == ("vicuna7b_stage1: revisions", "warn")
-    assert "no commit is pinned for lmsys/vicuna-7b-v1.5; `densekit pin`" in told.message
+    names = "lmsys/vicuna-7b-v1.5, google/siglip-so400m-patch14-384, liuhaotian/LLaVA-Pretrain"
+    assert told.message == f"no commit is pinned for {names}: `densekit pin` resolves them"
     downloaded(tmp_path / "models/lmsys/vicuna-7b-v1.5", B)
-    assert f"for lmsys/vicuna-7b-v1.5 (here: {B})" in check_revisions(recipe, roots).message
+    assert f"for lmsys/vicuna-7b-v1.5 (here: {B}), google" in check_revisions(recipe, roots).message
 
 
 def test_the_folder_is_of_the_pinned_commit_or_not(tmp_path: Path, pinned: list[Repository]) -> None:

@@ -14,6 +14,8 @@ from densekit.datasets.annotations import Annotations
 from densekit.datasets.index import SampleIndex
 from densekit.errors import DataError
 from densekit.plan.certificates import cached_certificate, make_certificate
+from densekit.plan.execution import make_plan
+from densekit.plan.hardware import hardware
 from densekit.recipe.load import load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
@@ -176,6 +178,16 @@ def test_plan_shows_a_certificate_once_it_was_made(
     assert _plan(place, capsys=capsys, monkeypatch=monkeypatch) == certified
     elsewhere = _plan(place, "--gpus", "4", "--device", "cuda", capsys=capsys, monkeypatch=monkeypatch)
     assert elsewhere["certificate_sha256"] == certified["certificate_sha256"]
+
+
+def test_a_certificate_keeps_the_lengths_that_hours_are_counted_with(place: Place) -> None:
+    def lengths() -> list[str]:
+        plan = make_plan(place.load(), roots=place.roots, device="cuda", hardware=hardware("a100-80g"))
+        return [note for note in plan.notes if "tokens" in note and note.startswith("hours: ")]
+
+    assert lengths() == ["hours: assumed: 200 text tokens with an image, 900 without one (6.1 % of the samples)"]
+    make_certificate(place.load(), place.roots)
+    assert lengths() == ["hours: words counted in the annotation file, 1.4 tokens each"]
 
 
 def test_plan_takes_what_the_execution_is_to_be(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from densekit.batching.certificate import BatchCertificate
 from densekit.batching.order import ReferenceTopology
 from densekit.errors import UsageError
-from densekit.plan.execution import DEFAULT_MICRO_BATCH, Plan, make_plan
+from densekit.plan.execution import Plan, make_plan
+from densekit.plan.search import DEFAULT_MICRO_BATCH, Fixed
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 
@@ -46,7 +47,7 @@ def test_micro_batches_sum_to_the_global_batch(
     recipe = with_reference(*reference)
     total = math.prod(reference)
     gpus = 1 + round(share * (total - 1))
-    plan = make_plan(recipe, gpus=gpus, micro_batch_size=micro_batch_size, num_samples=samples)
+    plan = make_plan(recipe, Fixed(micro_batch_size=micro_batch_size), gpus=gpus, num_samples=samples)
     assert plan.global_batch_size == total == sum(map(sum, plan.micro_batches))
     assert len(plan.micro_batches) == gpus
     assert {len(rank) for rank in plan.micro_batches} == {plan.grad_accum_steps}
@@ -62,19 +63,19 @@ def test_micro_batches_sum_to_the_global_batch(
 
 
 def test_a_split_by_hand() -> None:
-    plan = make_plan(with_reference(2, 5, 1), gpus=3, micro_batch_size=2)
+    plan = make_plan(with_reference(2, 5, 1), Fixed(micro_batch_size=2), gpus=3)
     assert plan.micro_batches == [[2, 2], [2, 1], [2, 1]]
     assert (plan.grad_accum_steps, plan.micro_batch_size) == (2, 2)
     assert make_plan(with_reference(2, 5, 1), gpus=3).micro_batches == [[4], [3], [3]]
 
 
 def test_a_micro_batch_is_never_larger_than_a_ranks_share() -> None:
-    plan = make_plan(TINY, gpus=4, micro_batch_size=100)
+    plan = make_plan(TINY, Fixed(micro_batch_size=100), gpus=4)
     assert (plan.micro_batch_size, plan.micro_batches) == (4, [[4]] * 4)
     assert "--micro-batch 100: a process has at most 4 samples per step, so 4" in plan.notes
     # Nobody asked for the default of 16 samples, and 4 are no more than there are.
     for size in (None, 4, 1):
-        assert not any("--micro-batch" in note for note in make_plan(TINY, gpus=4, micro_batch_size=size).notes)
+        assert not any("--micro-batch" in note for note in make_plan(TINY, Fixed(micro_batch_size=size), gpus=4).notes)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_process_counts_that_cannot_work(gpus: int, nearest: str) -> None:
 @pytest.mark.parametrize("size", [0, -5])
 def test_micro_batches_that_cannot_work(size: int) -> None:
     with pytest.raises(UsageError, match=rf"--micro-batch {size}: at least one sample; nearest: --micro-batch 1"):
-        make_plan(TINY, micro_batch_size=size)
+        make_plan(TINY, Fixed(micro_batch_size=size))
 
 
 def test_workers_that_cannot_work() -> None:

@@ -6,11 +6,13 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.plan.execution import Plan, make_plan
+from densekit.plan.precision import choose_kernel
+from densekit.plan.search import Fixed
 from densekit.recipe.load import load_recipe
 
 
-def _plan(stage: int, **wanted: Any) -> Plan:
-    return make_plan(load_recipe(f"vicuna7b_clip_stage{stage}"), gpus=2, **wanted)
+def _plan(stage: int, *, device: Any = "cpu", **wanted: Any) -> Plan:
+    return make_plan(load_recipe(f"vicuna7b_clip_stage{stage}"), Fixed(**wanted), gpus=2, device=device)
 
 
 def _reasons(plan: Plan) -> list[str]:
@@ -78,10 +80,10 @@ def test_defaults_say_why(
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"device": "cuda", "dtype": "fp16", "attention": "flash", "zero_stage": 2, "activation_checkpointing": False},
-        {"device": "cuda", "dtype": "fp32", "attention": "xformers", "zero_stage": 0, "activation_checkpointing": True},
-        {"device": "cpu", "dtype": "bf16", "attention": "sdpa", "zero_stage": 3, "activation_checkpointing": True},
-        {"device": "cpu", "dtype": "fp16", "attention": "sdpa", "zero_stage": 0, "activation_checkpointing": False},
+        {"device": "cuda", "dtype": "fp16", "attention": "flash", "zero_stage": 2, "checkpointing": False},
+        {"device": "cuda", "dtype": "fp32", "attention": "xformers", "zero_stage": 0, "checkpointing": True},
+        {"device": "cpu", "dtype": "bf16", "attention": "sdpa", "zero_stage": 3, "checkpointing": True},
+        {"device": "cpu", "dtype": "fp16", "attention": "sdpa", "zero_stage": 0, "checkpointing": False},
     ],
 )
 def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> None:
@@ -91,7 +93,7 @@ def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> 
         "dtype": plan.dtype,
         "attention": plan.attention,
         "zero_stage": plan.zero_stage,
-        "activation_checkpointing": plan.checkpointing,
+        "checkpointing": plan.checkpointing,
     }
     assert _reasons(plan) == []
 
@@ -125,8 +127,8 @@ def test_the_kernel_follows_device_and_number_type(device: Any, dtype: Any, atte
     ],
 )
 def test_a_known_gpu_decides(capability: Any, wanted: dict[str, Any], expected: tuple[str, str]) -> None:
-    plan = _plan(1, device="cuda", capability=capability, **wanted)
-    assert (plan.dtype, plan.attention) == expected
+    kernel = choose_kernel("cuda", wanted.get("dtype"), wanted.get("attention"), capability)
+    assert (kernel.dtype, kernel.attention) == expected
 
 
 @pytest.mark.parametrize(
@@ -134,14 +136,24 @@ def test_a_known_gpu_decides(capability: Any, wanted: dict[str, Any], expected: 
     [
         ({"attention": "flash"}, "--attention flash --device cpu: .*; nearest: --attention sdpa"),
         ({"device": "cuda", "dtype": "fp32", "attention": "flash"}, "no fp32; nearest: --attention sdpa"),
-        ({"device": "cuda", "dtype": "bf16", "capability": (7, 0)}, "bf16 needs 8.0; use --dtype fp16"),
-        ({"device": "cuda", "attention": "flash", "capability": (7, 0)}, "flash-attn needs 8.0"),
-        ({"device": "cuda", "capability": (6, 0)}, "or newer is needed"),
     ],
 )
 def test_kernels_that_cannot_run_are_refused(wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _plan(1, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "attention", "capability", "message"),
+    [
+        ("bf16", None, (7, 0), "bf16 needs 8.0; use --dtype fp16"),
+        (None, "flash", (7, 0), "flash-attn needs 8.0"),
+        (None, None, (6, 0), "or newer is needed"),
+    ],
+)
+def test_what_a_gpu_does_not_have_is_refused(dtype: Any, attention: Any, capability: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose_kernel("cuda", dtype, attention, capability)
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])

@@ -1,12 +1,13 @@
 """The DeepSpeed configuration, and the engine a plan asks for against the one that came up."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from densekit.train import zero
+from densekit.train import accelerators, zero
 from densekit.train.accelerators import Execution, deepspeed_config, make_accelerator
 from tests.ranks import run_ranks
 from tests.train.worlds import FEW, make_trainer, step_of
@@ -45,6 +46,22 @@ def wrong_stage(golden: Path) -> None:
 def test_another_engine_than_planned_stops_the_run(golden: Path) -> None:
     outcome = run_ranks(1, wrong_stage, golden, may_fail=True)[0]
     assert "the plan asks for DeepSpeed ZeRO-3, accelerate prepared DeepSpeedEngine, stage 2" in str(outcome.error)
+
+
+def without_offload(golden: Path) -> None:
+    """What a plan with offload says when DeepSpeed keeps its optimiser on the device."""
+    real = accelerators.deepspeed_config
+    accelerators.deepspeed_config = lambda execution, **options: real(  # type: ignore[assignment]
+        replace(execution, offload=False), **options
+    )
+    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=3, offload=True), micro_batch_size=1)
+
+
+def test_offload_is_what_the_plan_says(golden: Path) -> None:
+    outcome = run_ranks(1, without_offload, golden, may_fail=True)[0]
+    assert "the plan says offload True, DeepSpeed came up with False" in str(outcome.error)
+    outcome = run_ranks(1, make_accelerator, Execution(zero_stage=2, offload=True), may_fail=True)[0]
+    assert "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimiser in host memory" in str(outcome.error)
 
 
 def inherited() -> list[str]:

@@ -62,6 +62,16 @@ def test_the_recorded_curve_on_every_engine(golden: Path, world_size: int, zero_
         assert norm == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
 
 
+def test_an_optimiser_in_host_memory_gives_the_same_step(golden: Path, reference: dict) -> None:
+    execution = Execution(zero_stage=3, offload=True)
+    for groups, (loss, gradient, _) in zip(
+        (GROUPS, FEW), run_ranks(2, gradients, golden, [(1, GROUPS), (1, FEW)], execution)[0].returned, strict=True
+    ):
+        expected_loss, expected, _ = reference[groups]
+        assert loss == pytest.approx(expected_loss, abs=1e-5)
+        assert ((flat(gradient) - expected).norm() / expected.norm()).item() <= 1e-6
+
+
 def test_activation_checkpointing_changes_nothing(golden: Path, reference: dict) -> None:
     for stage in (1, 2):
         plain, saved = (

@@ -17,9 +17,12 @@ def train(golden: Path, folder: Path, zero_stage: int, overflow: str, **options:
     return run_ranks(2, fp16_steps, golden, zero_stage, folder, overflow=overflow, **options)[0].returned
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_what_an_overflow_does_to_its_batch(golden: Path, tmp_path: Path, zero_stage: int) -> None:
-    faithful, updates, scaler = train(golden, tmp_path, zero_stage, "faithful")
+@pytest.mark.parametrize(
+    ("zero_stage", "offload"),
+    [(0, False), (2, False), (3, False), (3, True)],
+)
+def test_what_an_overflow_does_to_its_batch(golden: Path, tmp_path: Path, zero_stage: int, offload: bool) -> None:
+    faithful, updates, scaler = train(golden, tmp_path, zero_stage, "faithful", offload=offload)
     lost = [record for record in faithful if not record["updated"]]
     assert 1 <= len(lost) < STEPS and updates == STEPS - len(lost)
     assert all((record["overflows"], record["grad_norm"]) == (1, None) for record in lost)
@@ -28,7 +31,7 @@ def test_what_an_overflow_does_to_its_batch(golden: Path, tmp_path: Path, zero_s
     assert [record["lr"] for record in faithful if record["updated"]] == [1e-3 * factor for factor in factors]
     assert [record["step"] for record in faithful] == list(range(1, STEPS + 1)), "every batch is consumed once"
 
-    fixed, updates, fixed_scaler = train(golden, tmp_path, zero_stage, "fixed")
+    fixed, updates, fixed_scaler = train(golden, tmp_path, zero_stage, "fixed", offload=offload)
     assert updates == STEPS and all(record["updated"] for record in fixed)
     assert fixed[0]["overflows"] >= 1 and all(record["grad_norm"] for record in fixed)
     scale = "scale" if zero_stage == 0 else "cur_scale"

@@ -75,6 +75,16 @@ def test_a_resumed_run_ends_in_the_same_bits(workplace: Workplace, tmp_path: Pat
     assert_equal(whole, stopped)
 
 
+def test_an_optimiser_in_host_memory_resumes_in_the_same_bits(workplace: Workplace, tmp_path: Path) -> None:
+    whole, stopped = (start_run(workplace, tmp_path / name, zero_stage=3) for name in "ab")
+    for started in (whole, stopped):
+        started.execution["offload"] = True
+    whole.finish()
+    stopped.attempt(AFTER_TWO_SAVES)
+    stopped.finish()
+    assert_equal(whole, stopped)
+
+
 def test_lora_under_zero3_on_two_ranks_is_lora_on_one(workplace: Workplace, tmp_path: Path) -> None:
     one, two = (
         start_run(

@@ -114,7 +114,14 @@ def curve(
 
 
 def fp16_steps(
-    golden: Path, zero_stage: int, folder: Path, *, overflow: Semantics, scale_power: int, split_at: int | None = None
+    golden: Path,
+    zero_stage: int,
+    folder: Path,
+    *,
+    overflow: Semantics,
+    scale_power: int,
+    split_at: int | None = None,
+    offload: bool = False,
 ) -> tuple[list[dict[str, Any]], int, dict[str, Any] | None]:
     """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, updates and the scaler's state.
 
@@ -127,7 +134,7 @@ def fp16_steps(
     accelerators.INITIAL_SCALE_POWER = scale_power
     recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
     steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
-    execution = Execution(dtype="fp16", zero_stage=zero_stage)
+    execution = Execution(dtype="fp16", zero_stage=zero_stage, offload=offload)
 
     def fresh() -> Trainer:
         trainer = make_trainer(golden, steps, execution, micro_batch_size=1)

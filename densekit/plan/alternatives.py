@@ -1,0 +1,99 @@
+"""Other GPUs that carry a recipe out: for a comparison, and for the refusal of a plan that does not fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from densekit.errors import UsageError
+from densekit.plan.hardware import GIB, HARDWARE
+from densekit.plan.search import USABLE, Candidate, Fixed, Job, Place, fastest, usual_nodes
+from densekit.plan.time import Interval
+from densekit.recipe.schema import Lora
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+PAPER_LORA = Lora(r=128, alpha=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A place where the recipe fits."""
+
+    candidate: Candidate
+    hours: Interval
+
+    @property
+    def gpu_hours(self) -> Interval:
+        """Hours of all GPUs together."""
+        return self.hours.times(self.candidate.place.gpus)
+
+
+def alternatives(job: Job, steps: int, own: int) -> list[Alternative]:
+    """Of every kind the fewest GPUs that fit and, where they fit too, `own`; the fewest GPU-hours first."""
+    found: list[Alternative] = []
+    for row in HARDWARE:
+        counts = [count for count in COUNTS if count <= job.recipe.global_batch_size]
+        fewest = next(places_that_fit(job, [row.name], counts), None)
+        asked = next(places_that_fit(job, [row.name], [own]), None)
+        for candidate in (fewest, asked):
+            if candidate is not None and not (candidate is asked and fewest and fewest.place.gpus == own):
+                hours = candidate.time.seconds.times(steps / 3600)
+                found.append(Alternative(candidate=candidate, hours=hours))
+    return sorted(found, key=lambda one: one.gpu_hours.middle)
+
+
+def places_that_fit(job: Job, kinds: list[str], counts: list[int]) -> Iterator[Candidate]:
+    """The best candidate of every place where one fits, kinds outside, counts inside."""
+    for row in HARDWARE:
+        if row.name not in kinds:
+            continue
+        for count in counts:
+            try:
+                best = job.best(Place(hardware=row, gpus=count, nodes=usual_nodes(row, count)))
+            except UsageError:
+                break  # the number type or the kernel that was asked for does not run on this kind
+            if best is not None:
+                yield best
+
+
+def refusal(job: Job, place: Place) -> UsageError:
+    """Why nothing fits on a place, and the nearest that does."""
+    candidates = job.candidates(place)
+    smallest = min(candidates, key=lambda one: one.memory.peak)
+    need, have = smallest.memory.peak, place.hardware.memory
+    if need <= USABLE * have:
+        on_node = smallest.memory.host * place.gpus / place.nodes / GIB
+        why = f"offload needs {on_node:.0f} GiB of main memory in each node, of {place.hardware.host_gib}"
+    else:
+        why = (
+            f"its smallest worst-case row needs {need / GIB:.1f} GiB of each GPU, and {USABLE:.0%} of "
+            f"{have / GIB:.1f} can be filled"
+        )
+    nearest = list(dict.fromkeys(offers(job, place)))
+    told = "; ".join(nearest) if nearest else "no GPU of the table, up to 64 of them"
+    return UsageError(
+        f"{place}: {job.recipe.name} does not fit: {why}; what fits: {told} (--micro-batch N insists on this place)"
+    )
+
+
+def offers(job: Job, place: Place) -> Iterator[str]:
+    """What fits instead, as options: less fixed, more GPUs, other GPUs, LoRA."""
+    free = replace(job, fixed=Fixed(dtype=job.fixed.dtype, attention=job.fixed.attention))
+    if job.fixed != free.fixed and fastest(free.candidates(place)) is not None:
+        best = free.best(place)
+        assert best is not None
+        how = f"--zero-stage {best.layout.zero_stage}{' --offload' if best.layout.offload else ''}"
+        yield f"{place} {how} --{'' if best.layout.checkpointing else 'no-'}activation-checkpointing"
+    own = place.hardware.name
+    total = job.recipe.global_batch_size
+    more = [count for count in COUNTS if place.gpus < count <= total]
+    others = [row.name for row in HARDWARE if row.name != own]
+    for kinds, counts in (([own], more), (others, [place.gpus]), (others, more)):
+        found = next(places_that_fit(free, kinds, counts), None)
+        if found is not None:
+            yield f"{found.place}{' (with offload)' if found.layout.offload else ''}"
+            if kinds is others:
+                break
+    if job.trains == "full":
+        adapters = replace(free, recipe=job.recipe.model_copy(update={"lora": PAPER_LORA}))
+        found = next(places_that_fit(adapters, [own], [place.gpus, *more]), None)
+        if found is not None:
+            yield f"{found.place} --set 'lora={{r: {PAPER_LORA.r}, alpha: {PAPER_LORA.alpha}}}' (another experiment)"

@@ -1,0 +1,105 @@
+"""What `densekit plan` is asked about: the GPUs of the command line, else the paper's, else this processor."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from densekit.capability import Device
+from densekit.errors import UsageError
+from densekit.plan.alternatives import Alternative, alternatives
+from densekit.plan.calibrate import measured_efficiency
+from densekit.plan.certificates import cached_certificate, make_certificate
+from densekit.plan.estimate import job_of, steps_for_hours
+from densekit.plan.execution import Plan, make_plan
+from densekit.plan.hardware import Hardware, hardware
+from densekit.plan.search import Fixed, usual_nodes
+from densekit.recipe.schema import Recipe
+from densekit.run.roots import Roots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a plan is made for."""
+
+    device: Device
+    hardware: Hardware | None
+    gpus: int
+    nodes: int
+    papers: bool
+    """Whether it is what the paper used, because nothing else was asked for."""
+
+
+def target_of(
+    recipe: Recipe,
+    *,
+    device: Device | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    nodes: int | None = None,
+) -> Target:
+    """Fill in what is None.
+
+    Raises UsageError for a GPU that is not known, and for a GPU with --device cpu.
+    """
+    paper = recipe.hardware
+    if gpu == "cpu":
+        device, gpu = device or "cpu", None
+    elif gpu is not None and device == "cpu":
+        raise UsageError(f"--gpu {gpu} --device cpu: one of the two")
+    if device is None:
+        device = "cuda" if gpu or (paper and paper.gpu != "cpu") else "cpu"
+    if device == "cpu":
+        return Target(device="cpu", hardware=None, gpus=1 if gpus is None else gpus, nodes=nodes or 1, papers=False)
+    name = gpu or (paper.gpu if paper else None)
+    count = gpus if gpus is not None else paper.gpus if paper else recipe.reference.gpus
+    row = hardware(name) if name else None
+    if nodes is None:
+        as_printed = paper is not None and (name, count) == (paper.gpu, paper.gpus)
+        nodes = paper.nodes if paper and as_printed else usual_nodes(row, count) if row else 1
+    return Target(device="cuda", hardware=row, gpus=count, nodes=nodes, papers=gpu is None and paper is not None)
+
+
+def answer(
+    recipe: Recipe,
+    fixed: Fixed,
+    roots: Roots,
+    runs_dir: Path,
+    *,
+    device: Device | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    keep: int = 2,
+    price: float | None = None,
+    certify: bool = False,
+) -> tuple[Plan, list[Alternative] | None]:
+    """The plan that was asked for and, where no GPU was named for a recipe of the paper, where else it fits.
+
+    Raises UsageError for what cannot work, DataError for data that is wrong.
+    """
+    target = target_of(recipe, device=device, gpu=gpu, gpus=gpus, nodes=nodes)
+    certificate = make_certificate(recipe, roots) if certify else cached_certificate(recipe, roots)
+    measured = measured_efficiency(runs_dir)
+    plan = make_plan(
+        recipe, fixed, gpus=target.gpus, nodes=target.nodes, device=target.device, hardware=target.hardware,
+        num_samples=None if certificate else count_samples(recipe, roots), certificate=certificate, roots=roots,
+        measured=measured, keep=keep, price=price,
+    )  # fmt: skip
+    steps, _ = steps_for_hours(recipe, plan.steps)
+    if not target.papers or plan.hours is None or steps is None:
+        return plan, None
+    return plan, alternatives(job_of(recipe, roots, fixed, measured), steps, plan.gpus)
+
+
+def count_samples(recipe: Recipe, roots: Roots) -> int | None:
+    """Entries of the recipe's own annotation file, when it is here and the recipe does not state the number.
+
+    Raises DataError for a file that is wrong.
+    """
+    if recipe.data.samples is not None:
+        return recipe.data.samples
+    path = roots.resolve(recipe.data.annotations)
+    if not path.is_file():
+        return None
+    from densekit.datasets.annotations import Annotations
+
+    return len(Annotations.load(path))

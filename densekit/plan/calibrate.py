@@ -1,0 +1,65 @@
+"""What share of a GPU's peak earlier runs reached, from their metrics: it replaces the published interval."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from densekit.errors import DataError, UsageError
+from densekit.plan.flops import flops_of
+from densekit.plan.hardware import named_hardware
+from densekit.plan.lengths import Sample
+from densekit.plan.shapes import shape_of
+from densekit.recipe.schema import Recipe
+from densekit.run.layout import read_json
+from densekit.run.manifest import MANIFEST_FILE
+from densekit.run.records import METRICS_FILE, read_jsonl
+from densekit.run.roots import Roots
+
+WARM_UP = 10
+"""Steps of a run that are not counted: kernels are chosen and memory is allocated in them."""
+MARGIN = 0.1
+"""What another run of the same kind may differ by."""
+
+
+Efficiency = tuple[float, float]
+
+
+def measured_efficiency(runs_dir: Path) -> dict[str, Efficiency]:
+    """(low, high) share of the peak that runs reached, by kind of GPU; a run that cannot be read counts as none."""
+    reached: dict[str, list[float]] = {}
+    for path in sorted(runs_dir.glob(f"*/{MANIFEST_FILE}")):
+        try:
+            found = _efficiency(path.parent, read_json(path))
+        except (DataError, UsageError, LookupError, TypeError, ValueError, ArithmeticError):
+            continue
+        if found is not None:
+            reached.setdefault(found[0], []).append(found[1])
+    return {kind: (min(some) * (1 - MARGIN), max(some) * (1 + MARGIN)) for kind, some in reached.items()}
+
+
+def _efficiency(run: Path, manifest: dict[str, Any]) -> tuple[str, float] | None:
+    """Kind of GPU and share of its peak, of a run on GPUs of the table without offload."""
+    devices, execution = manifest["environment"]["devices"], manifest["execution"]
+    if not devices or execution["device"] != "cuda" or execution.get("offload"):
+        return None
+    hardware = named_hardware(devices[0]["name"])
+    if hardware is None:
+        return None
+    math = read_json(run / "math.json")["recipe"]
+    recipe = Recipe.model_validate({**math, "title": math["name"]})
+    shape = shape_of(recipe, Roots.from_json(execution["roots"]))
+    records = read_jsonl(run / METRICS_FILE)[WARM_UP:]
+    samples = sum(record["samples"] for record in records)
+    tokens = sum(record["tokens"] for record in records) / samples
+    sample = Sample(
+        tokens=tokens,
+        squares=tokens**2,
+        images=1.0,
+        supervised=sum(record["supervised_tokens"] for record in records) / samples,
+    )
+    flops = flops_of(
+        shape, sample, samples, trains="connector" if recipe.stage == 1 else "lora" if recipe.lora else "full",
+        lora_r=recipe.lora.r if recipe.lora else 0, checkpointing=execution["checkpointing"],
+    )  # fmt: skip
+    seconds = statistics.median(record["seconds"] for record in records) * len(records)
+    return hardware.name, flops.total / (seconds * execution["gpus"] * hardware.flops[execution["dtype"]])

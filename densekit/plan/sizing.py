@@ -1,0 +1,89 @@
+"""How the processes of a plan are laid out: searched for on a known GPU, by fixed rules elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from densekit.capability import Capability, Device
+from densekit.errors import DensekitError, UsageError
+from densekit.plan.alternatives import refusal
+from densekit.plan.estimate import job_of
+from densekit.plan.hardware import GIB, host_memory
+from densekit.plan.memory import Layout, Memory
+from densekit.plan.precision import choose_kernel, default_sharding
+from densekit.plan.said import chosen_notes
+from densekit.plan.search import DEFAULT_MICRO_BATCH, Candidate, Fixed, Job, Place, fastest
+from densekit.recipe.schema import Recipe
+from densekit.run.roots import Roots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """How the processes are laid out."""
+
+    layout: Layout
+    micro_batch_size: int
+    memory: Memory | None
+    fits: bool | None
+    notes: list[str]
+    candidates: list[Candidate] = field(default_factory=list)
+    candidate: Candidate | None = None
+
+
+def searched(job: Job, place: Place) -> Sized:
+    """The fastest layout that fits on a known GPU; what does not fit is planned where --micro-batch insists on it."""
+    candidates = job.candidates(place)
+    best = fastest(candidates)
+    if best is None and (job.fixed.micro_batch_size is None or not candidates):
+        raise refusal(job, place)
+    chosen = best or min(candidates, key=lambda one: one.memory.peak)
+    kernel = choose_kernel("cuda", job.fixed.dtype, job.fixed.attention, place.hardware.capability)
+    return Sized(
+        layout=chosen.layout,
+        micro_batch_size=chosen.micro_batch_size,
+        memory=chosen.memory,
+        fits=chosen.fits,
+        notes=[*kernel.notes, *chosen_notes(job, chosen, candidates)],
+        candidates=candidates,
+        candidate=chosen,
+    )
+
+
+def ruled(
+    recipe: Recipe, job: Job | None, fixed: Fixed, *, device: Device, gpus: int, capability: Capability | None
+) -> Sized:
+    """The fixed rules for a CPU, for a GPU that nobody named, and for models of unknown shape."""
+    kernel = choose_kernel(device, fixed.dtype, fixed.attention, capability)
+    stage = 3 if fixed.offload and fixed.zero_stage is None else fixed.zero_stage
+    sharding = default_sharding(recipe.stage, device, stage, fixed.checkpointing)
+    if device == "cpu" and kernel.dtype == "fp16" and sharding.zero_stage:
+        raise UsageError(
+            f"--dtype fp16 --zero-stage {sharding.zero_stage} --device cpu: DeepSpeed has no fp16 on CPU; nearest: "
+            f"--zero-stage 0, or --dtype bf16"
+        )
+    layout = Layout(
+        world=gpus, zero_stage=sharding.zero_stage, checkpointing=sharding.checkpointing, offload=bool(fixed.offload),
+        dtype=kernel.dtype, attention=kernel.attention, trains=job.trains if job else "connector",
+        lora_r=job.lora_r if job else 0, device=device,
+    )  # fmt: skip
+    micro = min(fixed.micro_batch_size or DEFAULT_MICRO_BATCH, -(-recipe.global_batch_size // gpus))
+    memory = job.worst_memory(layout, micro) if job else None
+    notes = [*kernel.notes, *sharding.notes]
+    fits = None
+    if memory is not None and device == "cpu":
+        fits = memory.peak * gpus <= host_memory()
+        if not fits:
+            need, have = memory.peak * gpus / GIB, host_memory() / GIB
+            notes.append(f"a worst-case row takes {need:.0f} GiB of main memory; this host has {have:.0f}")
+    elif job is not None:
+        notes.append("the GPU is not known (--gpu), so it cannot be said whether this fits")
+    return Sized(layout=layout, micro_batch_size=micro, memory=memory, fits=fits, notes=notes)
+
+
+def job_if_known(
+    recipe: Recipe, roots: Roots | None, fixed: Fixed, measured: Mapping[str, tuple[float, float]] | None
+) -> tuple[Job | None, list[str]]:
+    """`job_of`, or None and a note that says why the models' shapes are not known."""
+    try:
+        return job_of(recipe, roots, fixed, measured), []
+    except DensekitError as error:
+        return None, [f"memory, hours and disk are not known: {error}"]
