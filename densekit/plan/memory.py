@@ -8,7 +8,7 @@ docs/planner.md, "Memory" and "How it was checked", has the reasons.
 from dataclasses import dataclass
 from functools import lru_cache
 
-from densekit.plan.forward import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings, Step
+from densekit.plan.forward import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings, Step, Trains
 from densekit.plan.shapes import ModelShape
 from densekit.plan.states import Layout, States
 from densekit.plan.tape import Meter
@@ -22,7 +22,7 @@ holds and cannot use, not measured."""
 SIMULATED = 3
 """Layers that are followed one by one. Every moment is linear in their number, so more need not be."""
 
-__all__ = ["PARTS", "Layout", "Memory", "Row", "memory_of"]
+__all__ = ["PARTS", "Layout", "Memory", "Row", "Trains", "memory_of"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ LIVE_ELEMENTS = 1_000_000_000
 """ZeRO-3 keeps up to so many gathered weights (DeepSpeed's stage3_max_live_parameters, which densekit leaves)."""
 SUBGROUP_ELEMENTS = 1_000_000_000
 """ZeRO-3 updates so many weights at once, of all ranks together (DeepSpeed's sub_group_size)."""
-CONTEXT = 600 * 2**20
-"""CUDA context, cuBLAS workspaces and loaded kernels of a process: an allowance, not measured."""
+CONTEXT = 723 * 2**20
+"""A process that has put one number on a GPU (as reported in the PyTorch forum, thread 73021): an allowance."""
 COLLECTIVES = 400 * 2**20
-"""NCCL's channels and buffers, where there is more than one process: an allowance, not measured."""
+"""NCCL's buffers of 4 MiB (NCCL_BUFFSIZE) for every channel and neighbour: an allowance, not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
