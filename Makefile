@@ -30,7 +30,7 @@ DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
-RECIPES = $(filter-out paper,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
+RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
 .PHONY: help setup setup-driver reproduce demo parity bench kernels test test-all chaos lint format lock lock-check image clean
 

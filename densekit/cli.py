@@ -16,7 +16,7 @@ from densekit import __version__
 from densekit.capability import Attention, Device, Dtype
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.plan.precision import ZeroStage
-from densekit.recipe.load import load_recipe, recipe_names
+from densekit.recipe.load import load_recipe
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
 
@@ -66,25 +66,46 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
-    """List the recipes."""
-    found = [load_recipe(name) for name in recipe_names()]
+    """List the recipes as the paper's tables have them, with the scores that it reports."""
+    from densekit.recipe import listing
+
     if as_json:
-        fields = ("name", "title", "paper", "stage", "needs")
-        _print_json([{field: getattr(recipe, field) for field in fields} for recipe in found])
-        return
-    width = max(len(recipe.name) for recipe in found)
-    for recipe in found:
-        print(f"{recipe.name:{width}}  stage {recipe.stage}  {recipe.title}")
+        _print_json(listing.as_json())
+    else:
+        print("\n".join(listing.list_lines()))
 
 
 @app.command()
-def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def show(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Say of every value where it was written, and why.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Print a recipe with everything it inherits."""
+    from densekit.recipe.explain import explain, report
+
     values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
+    told = explain(recipe, overrides or ()) if sources else []
     if as_json:
-        _print_json(values)
+        _print_json([asdict(value) for value in told] if sources else values)
+    elif sources:
+        print("\n".join(report(told)))
     else:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def pin(
+    repos: Annotated[list[str] | None, typer.Argument(help="Repositories; by default those without a commit.")] = None,
+) -> None:
+    """Ask the hub for the commits of models and data, and write them into recipes/revisions.yaml."""
+    from densekit.recipe.revisions import pin as resolve
+
+    found = resolve(repos or ())
+    print("\n".join(f"{repo} {commit}" for repo, commit in found.items()) or "every repository has a commit")
 
 
 @app.command()

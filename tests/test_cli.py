@@ -15,6 +15,7 @@ import yaml
 
 import densekit
 from densekit import cli
+from densekit.errors import DataError
 from densekit.launch import local
 from densekit.recipe.load import recipe_names
 from densekit.recipe.schema import Recipe
@@ -65,8 +66,45 @@ def test_recipes(run_cli: Cli) -> None:
     listed = json.loads(run_cli("recipes", "--json").out)
     assert [item["name"] for item in listed] == recipe_names()
     assert {"title", "paper", "stage", "needs"} <= listed[0].keys()
-    lines = run_cli("recipes").out.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
+    assert listed[0].keys() == {"name", "title", "paper", "stage", "needs", "waits_for", "scores"}
+    told = run_cli("recipes").out
+    assert "Table 4: language models\n" in told and "  phi2_stage1 -> phi2_stage2\n" in told
+    assert max(map(len, told.splitlines())) <= 120
+
+
+def test_show_sources(run_cli: Cli) -> None:
+    told = run_cli("show", "yi34b_stage2_lora", "--sources", "--set", "seed=7").out.splitlines()
+    assert "seed = 7  [--set seed=7]" in told
+    place = told.index("lora.r = 128  [recipes/base/large_stage2_lora.yaml:4]")
+    assert (
+        told[place + 1] == "    paper section 4.1 (r 128, alpha 256); official LoRA script (also dropout 0.05, no bias)"
+    )
+    assert "models.tokenizer = null  [schema default]" in told
+    values = json.loads(run_cli("show", "yi34b_stage2_lora", "--sources", "--json").out)
+    assert {tuple(value) for value in values} == {("field", "value", "place", "source")}
+    whole = json.loads(run_cli("show", "yi34b_stage2_lora", "--json").out)
+    assert len(values) > len(whole) and {value["field"].partition(".")[0] for value in values} == whole.keys() - {
+        "sources",
+        "notes",
+    }
+
+
+def test_pin_without_a_network(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densekit.recipe import revisions
+
+    before = revisions.REVISIONS_FILE.read_bytes()
+    monkeypatch.setattr(revisions, "HuggingFaceHub", lambda: NoHub())
+    told = run_cli("pin")
+    assert (told.code, told.out) == (3, "") and "densekit: lmsys/vicuna-7b-v1.5: nobody there" in told.err
+    assert run_cli("pin", "microsoft/phi-3").code == 2
+    assert revisions.REVISIONS_FILE.read_bytes() == before
+
+
+class NoHub:
+    """A hub that is out of reach."""
+
+    def commit(self, repo: str, kind: str) -> str:
+        raise DataError(f"{repo}: nobody there")
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -130,11 +168,12 @@ def test_run_ends_as_its_trainer_did(run_cli: Cli, monkeypatch: pytest.MonkeyPat
 
 WRONG = {
     "no such recipe": (["run", "tiny_stage3"], 2, "no recipe named 'tiny_stage3'; did you mean tiny_stage"),
-    "a name far from any": (["show", "zzz"], 2, "known: tiny_stage1"),
+    "a row that waits": (["run", "vicuna7b_anyres_stage2"], 2, "vicuna7b_anyres_stage2 waits for anyres: training on"),
+    "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
     "a folder for a recipe": (["run", "folder.yaml"], 2, "folder.yaml is a folder, not a YAML file"),
     "a name too long": (["show", "a" * 300], 3, "File name too long"),
-    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: a recipe is a mapping"),
+    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: it has to be a mapping"),
     "a binary file": (["run", "binary.yaml"], 2, "binary.yaml: cannot be read as UTF-8"),
     "a path for a name": (["run", "tiny_stage1", "--set", "name=../x"], 2, "`name`: run directories are named after"),
     "an unknown key": (["run", "tiny_stage1", "--set", "optimiser.lr=1"], 2, "`optimiser`: unknown key; did you mean"),

@@ -13,6 +13,7 @@ from densekit.launch.engine import Engine, connect
 from densekit.launch.gpus import Gpu, check_driver, find_gpus, target_for
 from densekit.launch.preflight import preflight
 from densekit.launch.reproduce import load_chain
+from densekit.launch.revisions import check_revisions
 from densekit.recipe.schema import Recipe
 from densekit.run.checks import Check, State
 from densekit.run.roots import Roots
@@ -39,8 +40,10 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
         checks.append(_check("GPUs", "fail", str(error)))
     checks += _engine(gpus, recipe)
     checks += [_shm(gpus), _disk(runs_dir, recipe), _slurm()]
-    if name:
-        checks += [_try(part.name, lambda part=part: _reads(part, roots)) for part in load_chain(name, ())]  # type: ignore[misc]
+    for part in load_chain(name, ()) if name else ():
+        checks.append(_try(part.name, lambda part=part: _reads(part, roots)))  # type: ignore[misc]
+        if part.assets is None:
+            checks.append(check_revisions(part, roots))
     return checks
 
 

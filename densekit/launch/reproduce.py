@@ -19,6 +19,7 @@ from densekit.plan.execution import Plan, make_plan
 from densekit.plan.precision import ZeroStage
 from densekit.recipe.load import load_needed, load_recipe
 from densekit.recipe.schema import Recipe
+from densekit.recipe.waiting import refuse_waiting
 from densekit.run.hashing import json_sha256
 from densekit.run.launched import read_launched, write_launched
 from densekit.run.layout import RunDir, open_run, read_json, run_math, set_aside
@@ -31,13 +32,15 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     """The recipes to run, in order: the stage-1 recipe that `name` needs, if any, then `name`.
 
     Overrides of what both stages share (models, connector, assets) apply to both. Raises UsageError when the two
-    stages do not belong together.
+    stages do not belong together, and for a row of the paper that waits for something densekit does not have.
     """
     recipe = load_recipe(name, overrides)
+    refuse_waiting(recipe)
     if recipe.needs is None:
         return [recipe]
     shared = [override for override in overrides if override.startswith(SHARED_FIELDS)]
     first = load_needed(recipe, name, shared)
+    refuse_waiting(first)
     if first.stage != 1:
         raise UsageError(f"{recipe.name} needs {first.name}, which is not a stage-1 recipe")
     for field in SHARED_FIELDS:

@@ -2,18 +2,22 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from densekit.errors import UsageError
+from densekit.recipe.document import Document, Loader, read_document, told
 from densekit.recipe.schema import Recipe
 
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
+NOT_RECIPES = ("paper", "revisions")
+"""Files beside the recipes that hold something else: reported scores, and commits of models and data."""
 ROOTS = ("data", "models", "cache")
+WHOLE = ("connector",)
+"""A child that writes this section replaces it: kind, layers and groups belong together."""
 _PATH_FIELDS = (
     ("models", "language_model"),
     ("models", "vision_tower"),
@@ -26,32 +30,9 @@ _PATH_FIELDS = (
 )
 
 
-@dataclass
-class Document:
-    """A YAML mapping with the place (file:line) every key came from; keys of `places` are field paths."""
-
-    values: dict[str, Any]
-    places: dict[tuple[str, ...], str]
-    needs_from: Path | None = None
-    """Folder of the file that wrote `needs`."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a value that cannot be what it looks like is an error with its line, as all others are."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-            if isinstance(value, str):
-                value.encode()  # "\\ud800" is a text that nobody could write or hash
-            return value
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
-
-
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the kit."""
-    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml") if path.stem not in NOT_RECIPES)
 
 
 def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
@@ -64,10 +45,12 @@ def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
             raise UsageError(f"recipe file {path} {problem}{hint}")
         return path
     for directory in (*([relative_to] if relative_to else []), RECIPES_DIR):
+        if directory == RECIPES_DIR and name in NOT_RECIPES:
+            continue
         if (directory / f"{name}.yaml").is_file():
             return directory / f"{name}.yaml"
     close = difflib.get_close_matches(name, recipe_names(), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(recipe_names())}"
+    hint = f"did you mean {' or '.join(close)}?" if close else "`densekit recipes` lists them"
     raise UsageError(f"no recipe named {name!r}; {hint} (a file of your own: give its path, ending in .yaml)")
 
 
@@ -76,15 +59,20 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UsageError that names file, line and field for anything that is wrong with it.
     """
+    return load_with_places(name, overrides)[0]
+
+
+def load_with_places(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Document]:
+    """As load_recipe, and the document that says where every value was written."""
     path = find_recipe(name)
     document = _read_with_parents(path, seen=())
     document.values.setdefault("name", path.stem)
     for override in overrides:
         _apply_override(document, override)
     try:
-        return Recipe.model_validate(document.values)
+        return Recipe.model_validate(document.values), document
     except ValidationError as error:
-        raise UsageError(_explain(error, document, path)) from None
+        raise UsageError(told(error, document, Recipe)) from None
 
 
 def load_needed(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -98,9 +86,12 @@ def load_needed(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> Rec
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:
     if path in seen:
         raise UsageError(f"{path}: `extends` goes in a circle: {' -> '.join(p.name for p in (*seen, path))}")
-    document = _read(path)
+    document = read_document(path)
+    _anchor_paths(document.values, path.parent)
+    needs_from = path.parent if "needs" in document.values else None
     parent = document.values.pop("extends", None)
     if parent is None:
+        document.needs_from = needs_from
         return document
     if not isinstance(parent, str):
         raise UsageError(f"{document.places[('extends',)]}: `extends` takes the name or path of one recipe")
@@ -110,10 +101,12 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:
         raise UsageError(f"{document.places[('extends',)]}: `extends`: {error}") from None
     base = _read_with_parents(parent_path, (*seen, path))
     base.values.pop("name", None)
+    kept = {field: place for field, place in base.places.items() if not _replaced(field, document.values)}
     return Document(
         _merge(base.values, document.values),
-        {**base.places, **document.places},
-        document.needs_from or base.needs_from,
+        {**kept, **document.places},
+        (*base.files, path),
+        needs_from or base.needs_from,
     )
 
 
@@ -123,42 +116,6 @@ def _find_parent(parent: str, path: Path) -> Path:
         if nested.is_file():
             return nested.resolve()
     return find_recipe(parent, relative_to=path.parent)
-
-
-def _read(path: Path) -> Document:
-    places: dict[tuple[str, ...], str] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        if not isinstance(node, yaml.MappingNode):
-            raise UsageError(f"{path}: a recipe is a mapping of keys to values")
-        _note_places(node, (), path, places)
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"{place}: not valid YAML: {problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: nested too deeply, or an alias stands inside its own anchor") from None
-    _anchor_paths(values, path.parent)
-    return Document(values, places, path.parent if "needs" in values else None)
-
-
-def _note_places(
-    node: yaml.MappingNode, prefix: tuple[str, ...], path: Path, places: dict[tuple[str, ...], str]
-) -> None:
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{path}:{key.start_mark.line + 1}: a key is one word, not a list or a mapping")
-        field = (*prefix, str(key.value))
-        if field in places:
-            raise UsageError(f"{path}:{key.start_mark.line + 1}: `{'.'.join(field)}` is written twice")
-        places[field] = f"{path}:{key.start_mark.line + 1}"
-        if isinstance(value, yaml.MappingNode):
-            _note_places(value, field, path, places)
 
 
 def _anchor_paths(values: dict[str, Any], directory: Path) -> None:
@@ -178,11 +135,21 @@ def _absolute(path: str, directory: Path) -> str:
         return str(directory / path)
 
 
+def _replaced(field: tuple[str, ...], child: Mapping[str, Any]) -> bool:
+    """Whether a field below a section of the parent is gone, because the child wrote the section as a whole."""
+    for depth, key in enumerate(field[:-1], start=1):
+        if key not in child:
+            return False
+        if not isinstance(child[key], dict) or field[:depth] == WHOLE:
+            return True
+        child = child[key]
+    return False
+
+
 def _merge(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in child.items():
-        whole = key == "connector"  # kind, layers and groups belong together
-        if isinstance(value, dict) and isinstance(merged.get(key), dict) and not whole:
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and (key,) != WHOLE:
             merged[key] = _merge(merged[key], value)
         else:
             merged[key] = value
@@ -194,7 +161,7 @@ def _apply_override(document: Document, override: str) -> None:
     if not separator or not all(key.split(".")):
         raise UsageError(f"--set {override!r}: write it as key=value, for example optimizer.learning_rate=1e-4")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=Loader)
     except (yaml.YAMLError, RecursionError):
         raise UsageError(f"--set {override!r}: the value is not valid YAML") from None
     field = tuple(key.split("."))
@@ -210,37 +177,3 @@ def _apply_override(document: Document, override: str) -> None:
     target[field[-1]] = value
     document.places[field] = f"--set {override}"
     _anchor_paths(document.values, Path.cwd())
-
-
-def _explain(error: ValidationError, document: Document, path: Path) -> str:
-    lines = []
-    for item in error.errors():
-        field = tuple(str(part) for part in item["loc"] if part != "[key]")
-        place = next(
-            (document.places[field[:n]] for n in range(len(field), 0, -1) if field[:n] in document.places),
-            str(path),
-        )
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key{_suggest(field)}"
-        elif item["type"] == "missing":
-            message = "is missing"
-        elif item["type"] in ("model_type", "dict_type"):
-            message = f"is a section of keys (got {item['input']!r})"
-        elif "input" in item and not isinstance(item["input"], dict):
-            message += f" (got {item['input']!r})"
-        lines.append(f"{place}: `{'.'.join(field) or 'recipe'}`: {message}")
-    return "\n".join(lines)
-
-
-def _suggest(field: tuple[str, ...]) -> str:
-    model: Any = Recipe
-    for name in field[:-1]:
-        info = model.model_fields.get(name) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        candidates = [info.annotation, *getattr(info.annotation, "__args__", ())] if info else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    if model is None:
-        return ""
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(field[-1], known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known keys here: {', '.join(known)}"

@@ -10,6 +10,10 @@ Semantics = Literal["faithful", "fixed"]
 # the tail of an epoch, and what becomes of a batch whose fp16 gradients overflow.
 LedgerEntry = Literal["L1", "U8", "U9", "L2"]
 LEDGER_ENTRIES: tuple[LedgerEntry, ...] = get_args(LedgerEntry)
+Capability = Literal[
+    "anyres", "efficient_dc", "tuned_tower", "conv_connector", "linear_connector", "dual_tower", "video"
+]  # fmt: skip
+"""Parts that rows of the paper need and that densekit does not have yet."""
 MADE_ASSETS = "cache:tiny/"
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -61,10 +65,18 @@ class Data(Part):
     images: str
     samples: PositiveInt | None = None
     """Number of entries the annotation file has, where published: lets `plan` count steps without the file."""
+    samples_estimate: PositiveInt | None = None
+    """About how many entries it has, where only that is published: lets `plan` estimate time. Not part of the math."""
     template: Literal["plain", "v1", "llama_3", "chatml_direct", "phi"]
     image_aspect_ratio: Literal["square", "pad"]
     max_length: PositiveInt = 2048
     group_by_modality_length: bool = False
+
+    @model_validator(mode="after")
+    def _one_count(self) -> "Data":
+        if self.samples is not None and self.samples_estimate is not None:
+            raise ValueError("`samples` is exact and `samples_estimate` a guess: give one of the two")
+        return self
 
 
 class Optimizer(Part):
@@ -97,6 +109,22 @@ class Reference(Part):
     gpus: PositiveInt
     per_device_batch_size: PositiveInt
     grad_accum_steps: PositiveInt = 1
+
+
+class Hardware(Part):
+    """What the paper trained on. It says what a plan takes by default and never enters the math."""
+
+    gpu: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[0-9]+g)?$")]
+    """Name of a GPU in the plan's hardware table, for example a100-40g, v100-32g or cpu."""
+    gpus: PositiveInt
+    """GPUs of all nodes together."""
+    nodes: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _even(self) -> "Hardware":
+        if self.gpus % self.nodes:
+            raise ValueError(f"{self.gpus} GPUs on {self.nodes} nodes: every node has the same number")
+        return self
 
 
 class Assets(Part):
@@ -132,11 +160,14 @@ class Recipe(Part):
     lora: Lora | None = None
     global_batch_size: PositiveInt
     reference: Reference
+    hardware: Hardware | None = None
     seed: Seed = 42
     semantics: Semantics = "faithful"
     ledger: dict[LedgerEntry, Semantics] = Field(default_factory=dict)
     assets: Assets | None = None
     probe: Probe | None = None
+    waits_for: tuple[Capability, ...] = ()
+    """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -184,8 +215,9 @@ class Recipe(Part):
 
         `ledger` is written out for every entry, so `semantics` itself is not needed.
         """
-        described = {"title", "paper", "sources", "notes", "semantics"}
+        described = {"title", "paper", "sources", "notes", "semantics", "hardware", "waits_for"}
         values = self.model_dump(mode="json", exclude=described)
+        del values["data"]["samples_estimate"]
         values["ledger"] = {entry: self.semantics_of(entry) for entry in LEDGER_ENTRIES}
         return values
 

@@ -96,6 +96,11 @@ def test_a_mistake_of_the_parent_is_named_in_the_parent(tmp_path: Path) -> None:
     assert refusal(child).startswith(f"{parent}:2: `optimizer.epochs`")
 
 
+def test_a_list_that_the_child_shortens_is_named_in_the_child(tmp_path: Path) -> None:
+    child = write(tmp_path, "child.yaml", "extends: vicuna7b_stage1\noptimizer:\n  betas: [0.9]\n")
+    assert refusal(child).startswith(f"{child}:3: `optimizer.betas.1`: is missing")
+
+
 def test_a_product_that_is_not_the_global_batch(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", HEAD + b"global_batch_size: 24\n")
     assert refusal(path).startswith(f"{path}: `recipe`: reference 1 x 16 x 1 = 16 is not global_batch_size 24")
@@ -108,8 +113,8 @@ def test_a_stage_2_without_a_start(tmp_path: Path) -> None:
 
 def test_unknown_names() -> None:
     assert "no recipe named 'tiny_stage3'; did you mean tiny_stage" in refusal("tiny_stage3")
-    assert "known: tiny_stage1, tiny_stage2" in refusal("zzz")
-    for name in ("", ".", "..", "\u00e9t\u00e9", "a\0b"):
+    assert "`densekit recipes` lists them" in refusal("zzz")
+    for name in ("paper", "revisions", "", ".", "..", "\u00e9t\u00e9", "a\0b"):
         assert "no recipe named" in refusal(name)
 
 

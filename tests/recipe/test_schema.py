@@ -135,11 +135,37 @@ def test_a_recipe_does_not_change_after_loading() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("title", "other"), ("paper", "Table 9"), ("notes", ["a"]), ("sources", {"seed": "a guess"})],
+    [
+        ("title", "other"),
+        ("paper", "Table 9"),
+        ("notes", ["a"]),
+        ("sources", {"seed": "a guess"}),
+        ("hardware", {"gpu": "v100-32g", "gpus": 8}),
+        ("waits_for", ["anyres"]),
+    ],
 )
 def test_what_only_describes_is_not_math(field: str, value: Any) -> None:
     assert Recipe.model_validate(_changed(field, value)).math() == load_recipe("tiny_stage2").math()
     assert field not in load_recipe("tiny_stage2").math()
+
+
+def test_an_estimate_of_the_samples_is_not_math() -> None:
+    unknown = _changed("data.samples", None)
+    estimated = {**unknown, "data": {**unknown["data"], "samples_estimate": 2000}}
+    recipe = Recipe.model_validate(estimated)
+    assert recipe.data.samples_estimate == 2000
+    assert recipe.math() == Recipe.model_validate(unknown).math()
+    with pytest.raises(ValidationError, match="give one of the two"):
+        Recipe.model_validate(_changed("data.samples_estimate", 2000))
+
+
+@pytest.mark.parametrize("gpu", ["a100-40g", "v100-16g", "h200-141g", "l40s-48g", "rtx4090-24g", "cpu"])
+def test_the_name_of_a_gpu(gpu: str) -> None:
+    hardware = {"gpu": gpu, "gpus": 8, "nodes": 2}
+    assert Recipe.model_validate(_changed("hardware", hardware)).hardware is not None
+    for wrong in ({"gpu": "A100 40GB"}, {"gpu": ""}, {"nodes": 3}, {"gpus": 0}):
+        with pytest.raises(ValidationError):
+            Recipe.model_validate(_changed("hardware", {**hardware, **wrong}))
 
 
 @pytest.mark.parametrize(

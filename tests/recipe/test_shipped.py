@@ -1,5 +1,7 @@
 """The recipes that ship: each loads, says where its numbers come from, and is the paper's row."""
 
+import re
+
 import pytest
 import yaml
 
@@ -58,6 +60,18 @@ def test_the_paper_rows() -> None:
     assert (second.global_batch_size, second.optimizer.learning_rate, second.data.template) == (128, 2e-5, "v1")
     assert (first.data.image_aspect_ratio, second.data.image_aspect_ratio) == ("square", "pad")
     assert (first.data.group_by_modality_length, second.data.group_by_modality_length) == (False, True)
+
+
+def test_recipes_that_documents_name_exist() -> None:
+    root = RECIPES_DIR.parent
+    named = {
+        name
+        for path in (root / "README.md", root / "compose.yaml", *(root / "docs").glob("*.md"))
+        for name in re.findall(r"\b[a-z0-9_]+_stage[12](?:_lora)?(?:_v100)?\b", path.read_text(encoding="utf-8"))
+    }
+    parents = {path.stem for path in (RECIPES_DIR / "base").glob("*.yaml")}
+    assert "vicuna7b_stage1" in named
+    assert named - set(ALL) - parents <= {"my_stage1"}, "the README's example of a recipe of one's own"
 
 
 def test_has_field() -> None:

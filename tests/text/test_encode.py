@@ -10,7 +10,7 @@ from densekit.text import IGNORE_INDEX, IMAGE_TOKEN_ID, EncodedSample, Encoding,
 from densekit.text.fast_adapter import FastTokenizer
 from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
 
-from .helpers import chat, supervised, text_of
+from .helpers import chat, supervised, text_of, with_added_bos
 
 
 def encode(
@@ -146,6 +146,22 @@ def test_plain(sp_tokenizer: SentencePieceTokenizer) -> None:
     assert np.array_equal(
         empty.labels, encode(sp_tokenizer, "plain", "faithful", chat("<image>", ""), image=True).labels
     )
+
+
+@pytest.mark.parametrize(
+    ("bos", "added"), [("<|begin_of_text|>", False), ("<|begin_of_text|>", True), ("<|endoftext|>", False)]
+)
+def test_plain_of_a_tokenizer_without_a_pad_token(bpe_json: str, bos: str, added: bool) -> None:
+    """Llama-3 without and with an added BOS, Phi-2 (its BOS, never added, is its end and unknown token): stage 1 asks
+    no more of a tokenizer, and both semantics agree."""
+    vocabulary = with_added_bos(bpe_json, bos) if added else bpe_json
+    special = {"bos_token": bos, "eos_token": bos if bos == "<|endoftext|>" else "<|eot_id|>"}
+    tokenizer = FastTokenizer(vocabulary, special=special | ({"unk_token": bos} if bos == "<|endoftext|>" else {}))
+    turns = chat("Describe it.\n<image>", "the quick brown fox")
+    faithful, fixed = (encode(tokenizer, "plain", semantics, turns, image=True) for semantics in ("faithful", "fixed"))
+    assert faithful.input_ids.tolist() == fixed.input_ids.tolist() and faithful.labels.tolist() == fixed.labels.tolist()
+    assert supervised(faithful, tokenizer) == ["the quick brown fox\n"]
+    assert faithful.input_ids.tolist()[: 1 + added] == ([tokenizer.bos_id] if added else []) + [IMAGE_TOKEN_ID]
 
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
