@@ -109,13 +109,19 @@ def told(error: ValidationError, document: Document, model: type[BaseModel]) -> 
     return "\n".join(lines)
 
 
-def _suggest(field: tuple[str, ...], model: Any) -> str:
+def part_of(annotation: Any) -> type[BaseModel] | None:
+    """The part of a recipe that a field's annotation stands for, `None` beside it or not; None for a plain value."""
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
+
+
+def _suggest(field: tuple[str, ...], model: type[BaseModel]) -> str:
+    part: type[BaseModel] | None = model
     for name in field[:-1]:
-        info = model.model_fields.get(name) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        candidates = [info.annotation, *getattr(info.annotation, "__args__", ())] if info else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    if model is None:
+        info = part.model_fields.get(name) if part else None
+        part = part_of(info.annotation) if info else None
+    if part is None:
         return ""
-    known = list(model.model_fields)
+    known = list(part.model_fields)
     close = difflib.get_close_matches(field[-1], known, n=1)
     return f"; did you mean `{close[0]}`?" if close else f"; known keys here: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Where every value of a recipe comes from: the line that wrote it, and the source that was given for it."""
+"""Where every value of a recipe comes from: the line that wrote it, the source that was given for it, what it means."""
 
 import json
 import textwrap
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.recipe.document import Document
+from pydantic import BaseModel
+
+from densekit.recipe.document import Document, part_of
 from densekit.recipe.load import RECIPES_DIR, load_with_places
+from densekit.recipe.schema import Recipe
 
 SCHEMA_DEFAULT = "schema default"
 FILE_NAME = "name of the file"
@@ -25,6 +28,8 @@ class Explained:
     """file:line, `--set ...`, `schema default`, or `name of the file`."""
     source: str | None
     """What `sources` says about it; None also where the text was written about a value that is overridden since."""
+    meaning: str
+    """What the schema says about the field."""
 
 
 def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
@@ -37,17 +42,18 @@ def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
             value=value,
             place=_shown(_place(field, document)),
             source=_source(field, recipe.sources, document),
+            meaning=_meaning(field),
         )
         for field, value in leaves(values)
     ]
 
 
 def report(values: list[Explained]) -> list[str]:
-    """Lines for people: each value, the place that wrote it, and its source below."""
+    """Lines for people: each value, the place that wrote it, and below its source, or else what the field means."""
     lines = []
     for told in values:
         lines.append(f"{told.field} = {json.dumps(told.value, ensure_ascii=False)}  [{told.place}]")
-        lines += [f"    {line}" for line in textwrap.wrap(told.source or "", 112)]
+        lines += [f"    {line}" for line in textwrap.wrap(told.source or f"({told.meaning})", 112)]
     return lines
 
 
@@ -76,6 +82,18 @@ def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Docume
         return None
     told = document.place(("sources", key))
     return sources[key] if _rank(told, document) >= _rank(_place(field, document), document) else None
+
+
+def _meaning(field: tuple[str, ...]) -> str:
+    """The docstring of a field of the schema; of the nearest one above for what has none (an entry of `ledger`)."""
+    part: type[BaseModel] | None = Recipe
+    told = ""
+    for name in field:
+        info = part.model_fields.get(name) if part else None
+        if info is None:
+            break
+        told, part = info.description or told, part_of(info.annotation)
+    return " ".join(told.split())
 
 
 def _rank(place: str | None, document: Document) -> int:

@@ -25,14 +25,16 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what transformers' 
 class Part(BaseModel):
     """Base of every part of a recipe: unknown keys are errors and values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Models(Part):
     """Where the pretrained models come from: `models:` / `cache:` root references or paths."""
 
     language_model: str
+    """Folder in transformers format: config.json, safetensors weights, tokenizer."""
     vision_tower: str
+    """Folder of a CLIP or SigLIP vision model with its preprocessor_config.json."""
     tokenizer: str | None = None
     """Folder of the tokenizer; null = the language model's own folder."""
     connector: str | None = None
@@ -44,8 +46,11 @@ class Connector(Part):
     """A connector kind and the hidden_states indices it reads (the paper's layer number is index + 1)."""
 
     kind: Literal["none", "sti", "sci", "dci"]
+    """none: the last but one state alone; sti: more tokens; sci: more channels; dci: group means as more channels."""
     layers: tuple[LayerIndex, ...] = ()
+    """sti, sci: the states read beside the last but one, in the order in which they are joined."""
     groups: tuple[tuple[LayerIndex, ...], ...] = ()
+    """dci: the states that each group averages, in the order in which groups are joined."""
 
     @model_validator(mode="after")
     def _kind_takes(self) -> "Connector":
@@ -62,15 +67,21 @@ class Data(Part):
     """A LLaVA-format annotation file with its images, and how samples become tokens and pixels."""
 
     annotations: str
+    """The JSON list of samples."""
     images: str
+    """Folder that the `image` paths of the samples start from."""
     samples: PositiveInt | None = None
     """Number of entries the annotation file has, where published: lets `plan` count steps without the file."""
     samples_estimate: PositiveInt | None = None
     """About how many entries it has, where only that is published: lets `plan` estimate time. Not part of the math."""
     template: Literal["plain", "v1", "llama_3", "chatml_direct", "phi"]
+    """How a conversation becomes text."""
     image_aspect_ratio: Literal["square", "pad"]
+    """square: as the tower's processor resizes or crops; pad: first padded to a square with the mean colour."""
     max_length: PositiveInt = 2048
+    """Tokens of a sample, its image included, behind which it is cut."""
     group_by_modality_length: bool = False
+    """Device batches hold samples of one modality and of similar length."""
 
     @model_validator(mode="after")
     def _one_count(self) -> "Data":
@@ -83,32 +94,47 @@ class Optimizer(Part):
     """AdamW with linear warm-up and cosine decay to zero."""
 
     learning_rate: PositiveFloat
+    """Peak rate, after warm-up."""
     connector_learning_rate: PositiveFloat | None = None
+    """Peak rate of the connector; null = the same as the rest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay, not on biases and norms."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the first and second moment."""
     eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
     warmup_ratio: Fraction = 0.03
+    """Share of the steps in which the rate rises from zero."""
     schedule: Literal["cosine"] = "cosine"
+    """How the rate falls to zero after warm-up."""
     max_grad_norm: PositiveFloat | None = None
     """Clip the total gradient norm to this; null = no clipping (what the official DeepSpeed configs do)."""
     epochs: PositiveInt = 1
+    """Passes over the data."""
     max_steps: PositiveInt | None = None
+    """Stop after so many optimiser steps; null = all of them."""
 
 
 class Lora(Part):
     """LoRA on every Linear of the language model except lm_head."""
 
     r: PositiveInt
+    """Rank of the adapters."""
     alpha: PositiveInt
+    """Adapters are scaled by alpha / r."""
     dropout: Fraction = 0.0
+    """Dropout in front of the adapters."""
 
 
 class Reference(Part):
     """The topology the paper used: it defines sample order and loss weights on any hardware."""
 
     gpus: PositiveInt
+    """GPUs of all nodes together."""
     per_device_batch_size: PositiveInt
+    """Samples of one device batch: a reference group of the loss."""
     grad_accum_steps: PositiveInt = 1
+    """Device batches of one GPU in an optimiser step."""
 
 
 class Hardware(Part):
@@ -119,6 +145,7 @@ class Hardware(Part):
     gpus: PositiveInt
     """GPUs of all nodes together."""
     nodes: PositiveInt = 1
+    """Machines, with the same number of GPUs each."""
 
     @model_validator(mode="after")
     def _even(self) -> "Hardware":
@@ -131,41 +158,62 @@ class Assets(Part):
     """Data, tokenizer and tiny models that the kit makes itself, deterministically, under `cache:tiny`."""
 
     kind: Literal["tiny"]
+    """What is made: rendered shapes, a small tokenizer, tower and language model."""
     seed: Seed = 0
+    """Draws pictures, texts and weights."""
     stage1_samples: PositiveInt
+    """Captions."""
     stage2_samples: PositiveInt
+    """Conversations."""
     held_out: PositiveInt
+    """Questions that are not trained on."""
     language_model_steps: PositiveInt
+    """Steps of pretraining on text."""
 
 
 class Probe(Part):
     """Held-out questions asked after training, with the images in place and shuffled."""
 
     questions: str
+    """An annotation file, one question and its answer per sample."""
     images: str
+    """Folder that its `image` paths start from."""
 
 
 class Recipe(Part):
     """One configuration of one training stage."""
 
     name: str
+    """Run directories are named after it."""
     title: str
+    """One line for people."""
     paper: str | None = None
+    """Table and row of the paper."""
     stage: Literal[1, 2]
+    """1 trains the connector alone, 2 connector and language model."""
     needs: str | None = None
+    """The stage-1 recipe whose connector this stage starts from."""
     models: Models
     connector: Connector
     data: Data
     optimizer: Optimizer
     lora: Lora | None = None
+    """Adapters instead of the whole language model; null = all weights are trained."""
     global_batch_size: PositiveInt
+    """Samples of one optimiser step, on any hardware."""
     reference: Reference
     hardware: Hardware | None = None
+    """What the paper trained on; null = not said."""
     seed: Seed = 42
+    """Seeds order, connector, adapters and dropout, each by its own name."""
     semantics: Semantics = "faithful"
+    """What the official code computes (faithful), or what it should (fixed), for every ledger entry not named."""
     ledger: dict[LedgerEntry, Semantics] = Field(default_factory=dict)
+    """Entries of docs/upstream.md that differ from `semantics`."""
     assets: Assets | None = None
+    """What the kit makes itself; null = data and models are given."""
     probe: Probe | None = None
+    """Held-out questions at the end; null = none."""
     waits_for: tuple[Capability, ...] = ()
     """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)

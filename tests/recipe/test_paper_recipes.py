@@ -7,7 +7,7 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.reproduce import load_chain
-from densekit.recipe.explain import explain, leaves
+from densekit.recipe.explain import explain, leaves, report
 from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Capability, Recipe
 from densekit.recipe.waiting import MISSING, nearest_that_runs, refuse_waiting
@@ -192,6 +192,18 @@ def test_the_papers_hardware() -> None:
         expected = ("a100-80g", 32, 4) if large else ("v100-32g" if "v100" in recipe.name else "a100-40g", 8, 1)
         assert hardware(recipe) == expected, recipe.name
         assert recipe.reference.gpus == recipe.hardware.gpus  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["vicuna13b_stage2", "llama3_8b_stage2", "yi34b_stage2_lora", "tiny_stage2_lora"])
+def test_every_value_is_explained(name: str) -> None:
+    """By its source, or at least by what the schema says the field means; the two are told apart."""
+    told = explain(name)
+    assert not [value.field for value in told if not value.meaning]
+    lines = report(told)
+    for value in told:
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{value.field} = "))
+        assert lines[place + 1].startswith("    (") == (value.source is None), value.field
+    assert len({value.field for value in told}) == len(told) > 30
 
 
 def test_every_capability_is_waited_for_and_explained() -> None:
