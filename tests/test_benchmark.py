@@ -34,3 +34,22 @@ def test_attention_kernels_are_compared_and_timed() -> None:
     assert result["ratio"]["sdpa"] == 1.0 and result["ratio"]["padded"] > 0
     assert set(result["not_here"]) == {"flash", "xformers"}
     assert all("runs on CUDA only" in reason for reason in result["not_here"].values())
+
+
+def test_the_memory_model_is_compared_with_a_traced_step() -> None:
+    command = [sys.executable, "benchmarks/memory.py", "--recipe", "tiny_stage1", "--samples", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--only", "half checkpointing"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["name"] == "tiny_stage1 half checkpointing"
+    assert result["off"] == []
+    assert {"weights", "gradients", "optimiser", "tower", "language model", "logits", "peak"} <= result[
+        "figures"
+    ].keys()
+    assert all(values["traced"] > 0 for values in result["figures"].values())
+    nothing = subprocess.run(
+        [*command, "--only", "no such case"], cwd=ROOT, capture_output=True, timeout=300, check=False
+    )
+    assert nothing.returncode == 1

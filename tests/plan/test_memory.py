@@ -53,7 +53,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(LANGUAGES, LAYOUTS, ROWS, st.sampled_from(["tokens", "images", "supervised"]), st.integers(1, 2000))
 def test_a_larger_row_never_takes_less(language: str, layout: Layout, row: Row, field: str, more: int) -> None:
     shape = shape_with(language)
@@ -61,14 +61,14 @@ def test_a_larger_row_never_takes_less(language: str, layout: Layout, row: Row, 
     assert memory_of(shape, layout, larger).peak >= memory_of(shape, layout, row).peak
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(LANGUAGES, LAYOUTS, ROWS, st.integers(2, 64))
 def test_more_ranks_never_take_more(language: str, layout: Layout, row: Row, times: int) -> None:
     shape, many = shape_with(language), replace(layout, world=2 * times)
     assert memory_of(shape, many, row).peak <= memory_of(shape, replace(layout, world=2), row).peak
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(LANGUAGES, LAYOUTS, ROWS)
 def test_checkpointing_never_keeps_more(language: str, layout: Layout, row: Row) -> None:
     shape = shape_with(language)
@@ -77,7 +77,7 @@ def test_checkpointing_never_keeps_more(language: str, layout: Layout, row: Row)
     assert less.peak <= kept.peak
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(LANGUAGES, LAYOUTS, ROWS)
 def test_parts_sum_to_the_peak_of_the_largest_moment(language: str, layout: Layout, row: Row) -> None:
     memory = memory_of(shape_with(language), layout, row)
@@ -87,7 +87,7 @@ def test_parts_sum_to_the_peak_of_the_largest_moment(language: str, layout: Layo
     assert len(memory.lines()) == len(PARTS) + 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(LANGUAGES, LAYOUTS, ROWS)
 def test_every_moment_is_linear_in_the_layers(language: str, layout: Layout, row: Row) -> None:
     """Three layers are followed; following all nine gives the same bytes."""
