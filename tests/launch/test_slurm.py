@@ -14,9 +14,10 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.batch import Batch, parse_options, script
+from densekit.launch.jobs import job_state
 from densekit.launch.listing import follow, list_runs
 from densekit.launch.places import still_running, stop
-from densekit.launch.slurm import Slurm, job_state
+from densekit.launch.slurm import Slurm
 from densekit.run.launched import read_launched
 from densekit.run.layout import RunDir
 
