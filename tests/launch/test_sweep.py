@@ -174,6 +174,7 @@ class TestArrays:
         assert go(tmp_path) == 0
         assert "a_two: already complete" in capfd.readouterr().out and nothing_is_left(tmp_path)
 
+    @pytest.mark.slow
     def test_one_that_fails_keeps_only_its_own_second_stage_from_training(self, tmp_path: Path) -> None:
         stands_in(tmp_path, TRAIN + "sys.exit(7) if name == 'b_one' else status('complete')")
         assert go(tmp_path) == 7
@@ -205,6 +206,7 @@ status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)""",
         assert found["a_two"].status["message"] == "stopped while its job was queued"
         assert nothing_is_left(tmp_path) and not any(run.stop_file.exists() for run in found.values())
 
+    @pytest.mark.slow
     def test_one_that_is_preempted_queues_alone_again(self, tmp_path: Path) -> None:
         stands_in(
             tmp_path,
