@@ -139,9 +139,11 @@ def _inside(run: RunDir, execution: Mapping[str, Any], batch: Batch, variables: 
     words += ["--nv"] * (execution["device"] == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
-    # Rendezvous and CUDA need what Slurm sets; the rest of the environment stays outside.
-    passed = " ".join(f'--env {name}="${{{name}:-}}"' for name in variables)
-    return f" {shlex.join(words)} {passed} {shlex.quote(batch.image)}"
+    # The environment stays outside, but for what APPTAINERENV_ names: the GPUs are those that Slurm gave to this task.
+    exports = [f'APPTAINERENV_{name}="${name}"' for name in variables]
+    gpus = '${CUDA_VISIBLE_DEVICES:+"APPTAINERENV_CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"}'
+    inside = f'export {" ".join([*exports, gpus])}; exec {shlex.join([*words, batch.image])} "$@"'
+    return f" sh -c {shlex.quote(inside)} sh"
 
 
 def _trainer(execution: Mapping[str, Any]) -> str:
