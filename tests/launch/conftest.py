@@ -107,7 +107,8 @@ def hostbase(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def stub_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     """An image whose `python -m densekit train RUN` runs RUN/stub.py."""
-    with tarfile.open(hostbase, "a") as archive:
+    place = shutil.copy(hostbase, hostbase.with_name("stub.tar"))
+    with tarfile.open(place, "a") as archive:
         for name, text in {"__init__.py": "", "__main__.py": RUN_STUB}.items():
             info = tarfile.TarInfo(f"./opt/stub/densekit/{name}")
             info.size, info.mode = len(text.encode()), 0o644
@@ -118,7 +119,7 @@ def stub_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     settings = [part for value in ("PATH=/usr/bin", "PYTHONPATH=/opt/stub") for part in ("-c", f"ENV {value}")]
     environment = {**os.environ, **engine}
     subprocess.run(
-        ["docker", "import", *settings, str(hostbase), STUB_IMAGE], env=environment, capture_output=True, check=True
+        ["docker", "import", *settings, str(place), STUB_IMAGE], env=environment, capture_output=True, check=True
     )
     yield STUB_IMAGE
     subprocess.run(["docker", "rmi", STUB_IMAGE], env=environment, capture_output=True, check=False)
