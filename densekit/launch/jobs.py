@@ -124,7 +124,8 @@ class Follower:
     def look(self, state: State) -> None:
         """Show what is new and judge the job's state."""
         self._show()
-        current = state.get("JobState", "CANCELLED")  # an element that is cancelled before it starts vanishes
+        # An element that is cancelled before it starts vanishes; one that is complete may be forgotten soon.
+        current = state.get("JobState", "COMPLETED" if self.run.complete else "CANCELLED")
         if current in ENDED:
             self._ended(current, state)
         elif current == "PENDING":
@@ -139,7 +140,7 @@ class Follower:
 
     def _ended(self, current: str, state: State) -> None:
         self._show(whole=True)
-        code, _, signal = state.get("ExitCode", "1:0").partition(":")
+        code, _, signal = state.get("ExitCode", "0:0").partition(":")
         self.reason = REASONS.get(current)
         if current == "CANCELLED" and self.run.status["state"] in ("preempted", "complete"):
             self.reason = None
@@ -149,7 +150,7 @@ class Follower:
 
     def _pending(self, reason: str) -> None:
         now = time.monotonic()
-        self.queued_since = self.queued_since or now
+        self.queued_since = None if reason == "Dependency" else self.queued_since or now
         if reason != self.waiting:
             self.waiting = reason
             print(f"{self.prefix}waiting in the queue ({reason})", file=sys.stderr, flush=True)
@@ -162,7 +163,7 @@ class Follower:
                 f"Slurm would never start the job ({reason}), so it was cancelled: `sinfo` shows what there is; fewer "
                 "--nodes or --gpus, or another --sbatch partition=... or time=..."
             )
-        elif self.patience is not None and reason != "Dependency" and now - self.queued_since > self.patience:
+        elif self.patience is not None and self.queued_since and now - self.queued_since > self.patience:
             self.give_up(
                 f"the job waited {self.patience / 60:g} minutes for its nodes ({reason}) and was cancelled: `sinfo` "
                 "shows which nodes there are; ask for fewer, or wait longer with --queue-minutes"

@@ -17,7 +17,7 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.batch import Batch, parse_options, script
-from densekit.launch.jobs import job_state
+from densekit.launch.jobs import Follower, job_state
 from densekit.launch.listing import follow, list_runs
 from densekit.launch.places import still_running, stop
 from densekit.launch.slurm import Slurm
@@ -167,6 +167,27 @@ def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "hold", minutes=0.02)
     assert code == 1 and not jobs(run)
     assert "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows" in run.status["message"]
+
+
+def test_waiting_for_another_job_is_not_waiting_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_back: list[str] = []
+    monkeypatch.setattr("densekit.launch.jobs.cancel", taken_back.append)
+    follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
+    for reason, over in (("Dependency", False), ("Dependency", False), ("Priority", False), ("Priority", True)):
+        follower.look({"JobState": "PENDING", "Reason": reason})
+        assert (follower.code is not None) == over
+        time.sleep(0.1)
+    assert taken_back == ["1_0"] and "waited 0.001 minutes for its nodes (Priority)" in str(follower.reason)
+
+
+@pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 1)])
+def test_a_job_that_slurm_has_forgotten(tmp_path: Path, complete: bool, code: int) -> None:
+    run, _ = stub_run(tmp_path, "")
+    if complete:
+        run.set_status("complete")
+    follower = Follower(run, "1", None)
+    follower.look({})
+    assert (follower.code, follower.reason) == (code, None if complete else "the job was cancelled")
 
 
 @real
