@@ -25,7 +25,7 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation -e .
 # A stamp is written last, so a failed or killed installation is never taken for a complete one. Its name holds a
 # checksum of what is asked for and of where it stands: an edit or a moved folder installs again, nothing else does.
 checksum = $(firstword $(shell { cat $(1) pyproject.toml requirements/*.in; echo '$(CURDIR)'; } | cksum))
-FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt)
+FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt requirements/xformers.txt)
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
@@ -59,6 +59,7 @@ $(FULL): | .venv/bin/pip
 	@$(HASHED) --no-build-isolation -r requirements/train.txt
 	@$(HASHED) -r requirements/dev.txt
 	@$(PIP) -r requirements/torch.txt
+	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then $(HASHED) --upgrade --target .venv/xformers -r requirements/xformers.txt; fi
 	@$(EDITABLE)
 	@touch $@
 

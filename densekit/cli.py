@@ -167,7 +167,7 @@ def plan(
 
 @app.command()
 def run(
-    recipe: RecipeName,
+    recipe: Annotated[list[str], typer.Argument(help="Recipes: names, or paths of YAML files of your own.")],
     launcher: Annotated[
         LauncherName | None, typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host.")
     ] = None,
@@ -211,14 +211,15 @@ def run(
     cache_dir: CacheDir = DEFAULT_ROOTS.cache,
     force: Annotated[bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")] = False,
 ) -> None:
-    """Train a recipe, after the stage it needs. A run that was stopped goes on from its newest checkpoint."""
+    """Train recipes, each after the stage it needs. A run that was stopped goes on from its newest checkpoint."""
     from densekit.launch.batch import Batch, parse_options
-    from densekit.launch.choose import Asked, choose
-    from densekit.launch.reproduce import Carrying, reproduce
-    from densekit.launch.show import show as show_commands
+    from densekit.launch.choose import Asked
+    from densekit.launch.reproduce import Carrying
+    from densekit.launch.sweep import choose_for_all, show_sweep, sweep
 
-    choice = choose(
-        load_recipe(recipe, overrides or ()),
+    choice = choose_for_all(
+        recipe,
+        overrides or (),
         Asked(
             launcher=launcher,
             device=device,
@@ -254,9 +255,9 @@ def run(
         "launcher": choice.launcher,
     }  # fmt: skip
     if show_only:
-        print("\n".join([f"# {choice.reason}", *show_commands(recipe, **common)]))
+        print("\n".join([f"# {choice.reason}", *show_sweep(recipe, **common)]))
         return
-    raise typer.Exit(reproduce(recipe, force=force, announce=choice.reason, **common))
+    raise typer.Exit(sweep(recipe, force=force, announce=choice.reason, **common))
 
 
 @app.command()

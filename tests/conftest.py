@@ -1,6 +1,7 @@
 """What every test shares: one thread (the models are tiny) and the numbers recorded from the official code."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests.docker.engine import Engine, an_engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# In the background (`make test &`) Ctrl-C is ignored, and would be by every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 

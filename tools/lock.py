@@ -54,6 +54,7 @@ LOCKS = (
     Lock(path="requirements/driver.txt", sources=(DRIVER,)),
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
+    Lock(path="requirements/xformers.txt", sources=("requirements/xformers.in",), options=("--no-deps",)),
     Lock(path="docker/requirements/cpu.txt", sources=("docker/requirements/cpu.in",), options=("--no-deps",)),
     Lock(
         path="docker/requirements/cpu-cuda.txt",

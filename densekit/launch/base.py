@@ -71,13 +71,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def wait_stoppable(run: RunDir, *, wait: Callable[[], int], end: Callable[[], None]) -> int:
+def wait_stoppable(*runs: RunDir, wait: Callable[[], int], end: Callable[[], None]) -> int:
     """`wait()`, which gives the trainer's exit code, with what Ctrl-C means: stop at a checkpoint, then `end()`."""
     with _sigterm_interrupts():
         try:
             return wait()
         except KeyboardInterrupt:
-            run.stop_file.touch()
+            for run in runs:
+                run.stop_file.touch()
             print("\nstopping after this step, at a checkpoint; once more ends it at once", file=sys.stderr, flush=True)
         try:
             return wait()
@@ -85,7 +86,8 @@ def wait_stoppable(run: RunDir, *, wait: Callable[[], int], end: Callable[[], No
             end()
             return INTERRUPTED_CODE
         finally:
-            run.stop_file.unlink(missing_ok=True)
+            for run in runs:
+                run.stop_file.unlink(missing_ok=True)
 
 
 def settle(run: RunDir, code: int, reason: str | None = None) -> int:

@@ -7,7 +7,7 @@ then opens the next attempt of the run, which goes on from the newest checkpoint
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
         variables[IMAGE_VARIABLE] = batch.image
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
     return TEMPLATE.format(
-        options="\n".join(_options(run, execution, batch)),
+        options=_lines(_options(run, execution, batch)),
         run=shlex.quote(str(run.path.resolve())),
         exports=exports,
         alone=f"srun --nodes=1 --ntasks=1{_inside(run, execution, batch, variables)}",
@@ -64,12 +64,33 @@ def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
     )
 
 
+def array_script(
+    members: Sequence[tuple[RunDir, Mapping[str, Any]]], batch: Batch, dependency: str | None = None
+) -> str:
+    """The script of a job array: each element is the job of one run, whose script lies in its attempt.
+
+    Raises UsageError for options that an array needs for itself.
+    """
+    if taken := sorted({"array", "output", "error"} & set(batch.options)):
+        raise UsageError(f"--sbatch {taken[0]}: several recipes are a job array, which sets this itself")
+    (run, _), execution = members[0], max((part for _, part in members), key=lambda part: int(part["threads"]))
+    first = replace(batch, options={**batch.options, "dependency": dependency} if dependency else batch.options)
+    options = _options(run, execution, first) | {"array": f"0-{len(members) - 1}", "output": "/dev/null"}
+    options["job-name"] = f"densekit-{len(members)}-runs"
+    if dependency:
+        options["kill-on-invalid-dep"] = "yes"
+    return ARRAY.format(
+        options=_lines(options),
+        attempts="\n".join(shlex.quote(str(run.attempt.resolve())) for run, _ in members),
+    )
+
+
 def python(batch: Batch) -> str:
     """The interpreter of the trainer: the image's, or without one that of this driver, which all nodes must see."""
     return sys.executable if batch.runtime == "none" else "python"
 
 
-def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> list[str]:
+def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> dict[str, str | None]:
     each = execution["gpus"] // execution["nodes"]
     options: dict[str, str | None] = {
         "job-name": container_name(run),
@@ -84,8 +105,14 @@ def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> list[st
         options["gpus-per-node"] = str(each)
     else:
         options["cpus-per-task"] = str(each * execution["threads"])
-    options.update(batch.options)
-    return [f"#SBATCH --{name}" + ("" if value is None else f"={_quoted(value)}") for name, value in options.items()]
+    return {**options, **batch.options}
+
+
+def _lines(options: Mapping[str, str | None]) -> str:
+    """As sbatch reads them."""
+    return "\n".join(
+        f"#SBATCH --{name}" + ("" if value is None else f"={_quoted(value)}") for name, value in options.items()
+    )
 
 
 def _escaped(path: Path) -> str:
@@ -112,9 +139,11 @@ def _inside(run: RunDir, execution: Mapping[str, Any], batch: Batch, variables: 
     words += ["--nv"] * (execution["device"] == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
-    # Rendezvous and CUDA need what Slurm sets; the rest of the environment stays outside.
-    passed = " ".join(f'--env {name}="${{{name}:-}}"' for name in variables)
-    return f" {shlex.join(words)} {passed} {shlex.quote(batch.image)}"
+    # The environment stays outside, but for what APPTAINERENV_ names: the GPUs are those that Slurm gave to this task.
+    exports = [f'APPTAINERENV_{name}="${name}"' for name in variables]
+    gpus = '${CUDA_VISIBLE_DEVICES:+"APPTAINERENV_CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"}'
+    inside = f'export {" ".join([*exports, gpus])}; exec {shlex.join([*words, batch.image])} "$@"'
+    return f" sh -c {shlex.quote(inside)} sh"
 
 
 def _trainer(execution: Mapping[str, Any]) -> str:
@@ -136,6 +165,10 @@ TEMPLATE = """\
 {options}
 set -u
 run={run}
+job=$SLURM_JOB_ID
+if [ -n "${{SLURM_ARRAY_JOB_ID:-}}" ]; then  # an array's id alone means all of its elements
+    job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+fi
 {exports}
 
 # Slurm will take the nodes away (time is over, preemption): stop at a checkpoint, then queue again.
@@ -166,8 +199,18 @@ if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ 
     echo "preempted: queued again"
     trap '' USR1 TERM  # Slurm ends this script, which asks for nothing any more
     rm -f "$run/stop"  # it was this script's; from here on it is the user's word
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$job"
     sleep 60
 fi
 exit "$code"
+"""
+ARRAY = """\
+#!/bin/bash
+{options}
+# Each element is the job of one run, with script and output in that run's attempt.
+attempts=(
+{attempts}
+)
+attempt=${{attempts[$SLURM_ARRAY_TASK_ID]}}
+exec bash "$attempt/job.sbatch" >> "$attempt/slurm-${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID.out" 2>&1
 """

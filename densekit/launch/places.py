@@ -7,7 +7,7 @@ from pathlib import Path
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.launch.base import this_host
 from densekit.launch.engine import connect
-from densekit.launch.slurm import ENDED, cancel, job_state
+from densekit.launch.jobs import cancel, is_under_way, job_state
 from densekit.run.launched import Launched, read_launched
 from densekit.run.layout import PREEMPTED_CODE, RunDir
 from densekit.run.processes import alive
@@ -30,7 +30,7 @@ def still_running(run: RunDir) -> str | None:
 def is_there(run: RunDir, launched: Launched) -> bool:
     """Whether the process, container or job exists. Raises UsageError or DataError where that cannot be found out."""
     if launched.job:
-        return job_state(launched.job).get("JobState") not in (None, *ENDED)
+        return is_under_way(job_state(launched.job))
     if launched.host != this_host():
         raise UsageError(f"{run.path} runs as {launched.place}: ask there")
     if launched.container:

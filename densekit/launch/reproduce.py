@@ -141,6 +141,31 @@ PLANNED = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of a chain, as it will be carried out."""
+
+    recipe: Recipe
+    plan: Plan
+    math: dict[str, Any]
+
+
+def prepare(
+    name: str, *, overrides: Sequence[str], roots: Roots, carrying: Carrying, launcher: Launcher
+) -> list[Stage]:
+    """The chain of a recipe, with everything checked that can be before a run directory is made."""
+    chain = load_chain(name, overrides)
+    plans = [carrying.plan(recipe, roots) for recipe in chain]
+    for plan in plans:
+        if plan.fits is False:
+            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
+            print(f"{plan.recipe}: {told}", file=sys.stderr)
+    maths = chain_math(chain, roots)
+    launcher.check(carrying.execution(plans[-1], roots, None))
+    parts = zip(chain, plans, maths, strict=True)
+    return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
+
+
 def reproduce(
     name: str,
     *,
@@ -158,32 +183,37 @@ def reproduce(
     the local one if none is given; `announce` is printed once nothing was refused.
     """
     launcher = launcher or Local()
-    chain = load_chain(name, overrides)
-    plans = [carrying.plan(recipe, roots) for recipe in chain]
-    for plan in plans:
-        if plan.fits is False:
-            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
-            print(f"{plan.recipe}: {told}", file=sys.stderr)
-    maths = chain_math(chain, roots)
-    launcher.check(carrying.execution(plans[-1], roots, None))
+    chain = prepare(name, overrides=overrides, roots=roots, carrying=carrying, launcher=launcher)
     previous: RunDir | None = None
-    for recipe, plan, math in zip(chain, plans, maths, strict=True):
-        run = open_run(runs_dir, math)
-        if announce and recipe is chain[0]:
+    for stage in chain:
+        run = open_run(runs_dir, stage.math)
+        if announce and stage is chain[0]:
             print(announce, flush=True)
         with locked(run):
-            if force and recipe is chain[-1] and run.status["attempt"]:
-                print(f"{recipe.name}: the earlier run is now {set_aside(run)}")
-                run = open_run(runs_dir, math)
-            if run.complete:
-                print(f"{recipe.name}: already complete in {run.path} (--force trains it anew)")
-                code = 0
-            else:
-                code = start(run, carrying.execution(plan, roots, previous), launcher)
-        if code != 0:
-            return code
+            if force and stage is chain[-1]:
+                run = opened_anew(run)
+            if not already_complete(run):
+                code = start(run, carrying.execution(stage.plan, roots, previous), launcher)
+                if code != 0:
+                    return code
         previous = run
     return 0
+
+
+def opened_anew(run: RunDir) -> RunDir:
+    """The run of --force: an earlier one of the same math is set aside."""
+    if run.status["attempt"] == 0:
+        return run
+    math = run.math
+    print(f"{math['recipe']['name']}: the earlier run is now {set_aside(run)}")
+    return open_run(run.path.parent, math)
+
+
+def already_complete(run: RunDir) -> bool:
+    """Whether there is nothing to do, which is said."""
+    if run.complete:
+        print(f"{run.math['recipe']['name']}: already complete in {run.path} (--force trains it anew)")
+    return run.complete
 
 
 @contextmanager
@@ -202,15 +232,20 @@ def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = No
     Raises UsageError when an earlier attempt, whose driver is gone, is still training.
     """
     launcher = launcher or Local()
-    if (place := still_running(run)) is not None:
-        raise UsageError(f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it")
-    run.new_attempt(execution)
-    print(f"{run.math['recipe']['name']}: training in {run.path} {carried_out(execution, launcher)}", flush=True)
+    begin(run, execution, launcher)
     try:
         return launcher.launch(run, execution)
     except DensekitError as error:
         run.set_status("failed", message=str(error), exit_code=error.exit_code)
         raise
+
+
+def begin(run: RunDir, execution: dict[str, Any], launcher: Launcher) -> None:
+    """Open the next attempt. Raises UsageError when an earlier one is still training."""
+    if (place := still_running(run)) is not None:
+        raise UsageError(f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it")
+    run.new_attempt(execution)
+    print(f"{run.math['recipe']['name']}: training in {run.path} {carried_out(execution, launcher)}", flush=True)
 
 
 def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:

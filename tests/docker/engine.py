@@ -1,18 +1,22 @@
-"""A container engine for tests: the one that is there, or a private one from ../shared/tools where that exists."""
+"""A container engine for tests: the one that is there, or a private one where there are tools to start it.
+
+Tools: engine.sh, hostbase.sh and slurm.sh in the folder that DENSEKIT_TEST_TOOLS names, or in ../shared/tools.
+"""
 
 import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ROOT.parent / "shared" / "tools"
+TOOLS = Path(os.environ.get("DENSEKIT_TEST_TOOLS") or ROOT.parent / "shared" / "tools")
 STANDIN = "densekit-test-standin:3.11"
 
 
@@ -53,7 +57,7 @@ def an_engine(folder: Path) -> Iterator[Engine]:
         return
     script = TOOLS / "engine.sh"
     if not script.is_file():
-        pytest.skip("no container engine answers (`docker version`) and ../shared/tools has no engine.sh to start one")
+        pytest.skip(f"no container engine answers (`docker version`), and {script} is not there to start a private one")
     started = subprocess.run(
         ["bash", str(script), "up", str(folder)],
         capture_output=True, text=True, env={**os.environ, "FAKE_GPU": "1"}, timeout=300, check=False,
@@ -63,7 +67,19 @@ def an_engine(folder: Path) -> Iterator[Engine]:
     try:
         yield Engine({**surroundings, **_variables(script, folder)}, private=True)
     finally:
-        subprocess.run(["bash", str(script), "down", str(folder)], capture_output=True, timeout=400, check=False)
+        stop_service(script, folder)
+
+
+def stop_service(script: Path, folder: Path) -> None:
+    """Stop what a script of the tools started. Removing an engine's layers can take minutes: nobody waits for that."""
+    down = subprocess.Popen(
+        ["bash", str(script), "down", str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    with suppress(subprocess.TimeoutExpired):
+        down.wait(timeout=60)
+    if (folder / "dockerd.pid").exists():
+        warnings.warn(f"{script.name} down has not stopped the engine in {folder} (process {down.pid})", stacklevel=2)
 
 
 def clean_environment() -> dict[str, str]:
@@ -97,7 +113,7 @@ def make_standin(engine: Engine, folder: Path) -> str:
     """An image with Python 3.11, bash and tini out of this host's packages, in place of a base from a registry."""
     script = TOOLS / "hostbase.sh"
     if not script.is_file():
-        pytest.skip("a base image is needed and ../shared/tools has no hostbase.sh to make one")
+        pytest.skip(f"a base image is needed, and {script} is not there to make one")
     folder.mkdir(parents=True)
     run(["sh", str(script), str(folder / "base.tar")])
     run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "tini"], folder)

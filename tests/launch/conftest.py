@@ -1,25 +1,27 @@
-"""A real container engine and a real Slurm: those of this machine, or private ones where there are tools to start them.
-
-Tools: engine.sh, hostbase.sh and slurm.sh in the folder that DENSEKIT_TEST_TOOLS names, or in ../shared/tools.
-"""
+"""A real container engine and a real Slurm: those of this machine, or private ones (tests/docker/engine.py)."""
 
 import io
 import os
+import re
 import shutil
+import socket
 import subprocess
 import tarfile
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
-from tests.docker.engine import Engine
+from tests.docker.engine import TOOLS, Engine, stop_service
 
 from .helpers import RUN_STUB
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOLS = Path(os.environ.get("DENSEKIT_TEST_TOOLS") or ROOT.parent / "shared" / "tools")
 STUB_IMAGE = "densekit-test:stub"
+WAIT_SECONDS = 400
 
 
 def _answers(*command: str) -> bool:
@@ -58,15 +60,37 @@ def engine(container_engine: Engine) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables of a Slurm with two nodes at least."""
+    """The variables of the one Slurm of a test run: that of this machine, or a private one with two nodes."""
     if _answers("scontrol", "ping"):
         yield {}
         return
-    folder = tmp_path_factory.mktemp("slurm")
+    folder, script = tmp_path_factory.mktemp("slurm"), TOOLS / "slurm.sh"
+    with _the_only_one(script):
+        try:
+            yield _start("slurm.sh", folder, "2")
+        finally:
+            stop_service(script, folder)
+
+
+@contextmanager
+def _the_only_one(script: Path) -> Iterator[None]:
+    """slurm.sh has fixed ports: a second test run on this machine waits for the first to end."""
+    ports = re.findall(r"SlurmctldPort=(\d+)", script.read_text(encoding="utf-8")) if script.is_file() else []
+    deadline = time.monotonic() + WAIT_SECONDS
     try:
-        yield _start("slurm.sh", folder, "2")
-    finally:
-        subprocess.run(["bash", str(TOOLS / "slurm.sh"), "down", str(folder)], capture_output=True, check=False)
+        with FileLock(Path(tempfile.gettempdir()) / "densekit-test-slurm.lock", timeout=WAIT_SECONDS):
+            while ports and _in_use(int(ports[0])):
+                if time.monotonic() > deadline:
+                    pytest.fail(f"port {ports[0]}, which {script} needs, is in use: another Slurm was not stopped")
+                time.sleep(1)
+            yield
+    except Timeout:
+        pytest.fail(f"another test run on this machine has had its Slurm for {WAIT_SECONDS} seconds: try again then")
+
+
+def _in_use(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +107,8 @@ def hostbase(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def stub_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     """An image whose `python -m densekit train RUN` runs RUN/stub.py."""
-    with tarfile.open(hostbase, "a") as archive:
+    place = shutil.copy(hostbase, hostbase.with_name("stub.tar"))
+    with tarfile.open(place, "a") as archive:
         for name, text in {"__init__.py": "", "__main__.py": RUN_STUB}.items():
             info = tarfile.TarInfo(f"./opt/stub/densekit/{name}")
             info.size, info.mode = len(text.encode()), 0o644
@@ -94,7 +119,7 @@ def stub_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     settings = [part for value in ("PATH=/usr/bin", "PYTHONPATH=/opt/stub") for part in ("-c", f"ENV {value}")]
     environment = {**os.environ, **engine}
     subprocess.run(
-        ["docker", "import", *settings, str(hostbase), STUB_IMAGE], env=environment, capture_output=True, check=True
+        ["docker", "import", *settings, str(place), STUB_IMAGE], env=environment, capture_output=True, check=True
     )
     yield STUB_IMAGE
     subprocess.run(["docker", "rmi", STUB_IMAGE], env=environment, capture_output=True, check=False)

@@ -1,12 +1,17 @@
-"""The same run, whoever starts it: docker and slurm end in the hash chain of the local launcher."""
+"""Both stages with one command, whoever starts them: docker and slurm end in the hash chains of the local launcher.
+
+Also when they are interrupted, when a rank dies and when Slurm takes the nodes away: nothing is left running, and the
+run goes on to the same end.
+"""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,10 @@ from tests.train.conftest import SMALL
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 60
+STEPS = 100
+"""Of stage 2; stage 1 has two."""
+STAGES = ("tiny_stage1", "tiny_stage2")
+NODES = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
 SETS = [part for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}") for part in ("--set", value)]
 TRAINER_IMAGE = "densekit-test:trainer"
 DOCKERFILE = """
@@ -61,12 +69,47 @@ def evidence(run: RunDir) -> Any:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A place where the local launcher trained stage 1 on two and, elsewhere, on four processes."""
+    """A place where the local launcher trained both stages on two and, elsewhere, on four processes."""
     place = tmp_path_factory.mktemp("local")
     for gpus in ("2", "4"):
         (place / gpus).mkdir()
-        finish(densekit(place / gpus, "run", "tiny_stage1", "--gpus", gpus, *SETS))
+        finish(densekit(place / gpus, "run", "tiny_stage2", "--gpus", gpus, *SETS))
     return place
+
+
+def assert_same(here: Path, there: Path) -> None:
+    """Both stages are what the other place has; neither left a process."""
+    for name in STAGES:
+        assert evidence(run_of(here, name)) == evidence(run_of(there, name)), name
+    second = run_of(here, "tiny_stage2")
+    assert second.math["starts_from"] == run_of(here, "tiny_stage1").sha256
+    assert [line["step"] for line in read_jsonl(second.metrics)] == list(range(1, STEPS + 1))
+    assert not processes(here)
+
+
+def processes(place: Path) -> dict[int, list[str]]:
+    """Processes of this machine, in containers and jobs too, that train a run of `place`: id and words."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+        except OSError:
+            continue
+        if "train" in words and any(word.startswith(f"{place}/runs/") for word in words):
+            found[int(folder.name)] = words
+    return found
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def steps_of_stage_2(place: Path) -> int:
+    """How many steps are recorded."""
+    return sum(path.read_text(encoding="utf-8").count("\n") for path in place.glob("runs/tiny_stage2-*/metrics.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -84,51 +127,74 @@ def trainer_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     subprocess.run(["docker", "rmi", TRAINER_IMAGE, "densekit-test:base"], env=environment, check=False)
 
 
-def test_docker_trains_the_same_run(tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str) -> None:
+def test_docker_trains_the_same_runs(tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str) -> None:
     chosen = ("--launcher", "docker", "--image", trainer_image)
-    output = finish(densekit(tmp_path, "run", "tiny_stage1", "--gpus", "2", *SETS, *chosen, **engine))
-    run = run_of(tmp_path, "tiny_stage1")
-    assert evidence(run) == evidence(run_of(local / "2", "tiny_stage1")), output
-    environment = read_json(run.path / "manifest.json")["environment"]
-    assert environment["image"].startswith("sha256:")
-    assert (run.path / "connector.safetensors").stat().st_uid == (os.getuid() or 1000)
+    finish(densekit(tmp_path, "run", "tiny_stage2", "--gpus", "2", *SETS, *chosen, **engine))
+    assert_same(tmp_path, local / "2")
+    for name in STAGES:
+        run = run_of(tmp_path, name)
+        assert read_json(run.path / "manifest.json")["environment"]["image"].startswith("sha256:")
+        assert (run.path / "connector.safetensors").stat().st_uid == (os.getuid() or 1000)
 
 
-def test_slurm_trains_the_same_run_on_two_nodes(tmp_path: Path, local: Path, slurm: dict[str, str]) -> None:
-    nodes = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
-    output = finish(densekit(tmp_path, "run", "tiny_stage1", *SETS, *nodes, **slurm))
-    run = run_of(tmp_path, "tiny_stage1")
-    assert "on 4 CPU processes of 2 nodes by slurm" in output
-    assert evidence(run) == evidence(run_of(local / "4", "tiny_stage1"))
+def test_slurm_trains_the_same_runs_on_two_nodes(tmp_path: Path, local: Path, slurm: dict[str, str]) -> None:
+    output = finish(densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm))
+    assert output.count("on 4 CPU processes of 2 nodes by slurm") == 2
+    assert_same(tmp_path, local / "4")
+
+
+@pytest.mark.parametrize("launcher", ["docker", "slurm"])
+def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
+    tmp_path: Path, local: Path, launcher: str, request: pytest.FixtureRequest
+) -> None:
+    if launcher == "docker":
+        variables = request.getfixturevalue("engine")
+        chosen = ("--launcher", "docker", "--gpus", "2", "--image", request.getfixturevalue("trainer_image"))
+    else:
+        variables, chosen = request.getfixturevalue("slurm"), NODES
+    command = ("run", "tiny_stage2", *SETS, *chosen, "--save-steps", "10")
+
+    process = densekit(tmp_path, *command, **variables)
+    wait_until(lambda: steps_of_stage_2(tmp_path) > 3, process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=200)[0]
+    run = run_of(tmp_path, "tiny_stage2")
+    assert (process.returncode, run.status["state"]) == (75, "preempted"), output
+    assert not processes(tmp_path)
+
+    before = steps_of_stage_2(tmp_path)
+    process = densekit(tmp_path, *command, **variables)
+    wait_until(lambda: steps_of_stage_2(tmp_path) > before + 3, process)
+    os.kill(max(pid for pid, words in processes(tmp_path).items() if not any("torchrun" in word for word in words)), 9)
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode not in (0, 75) and run.status["state"] == "failed", output
+    assert not processes(tmp_path)
+
+    assert "going on from the checkpoint of step" in finish(densekit(tmp_path, *command, **variables))
+    assert run.status["attempt"] == 3
+    assert_same(tmp_path, local / ("2" if launcher == "docker" else "4"))
 
 
 @pytest.mark.parametrize("told", ["the script", "the steps"])
 def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
     tmp_path: Path, local: Path, slurm: dict[str, str], told: str
 ) -> None:
-    nodes = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
-    process = densekit(tmp_path, "run", "tiny_stage1", *SETS, *nodes, **slurm)
-    deadline = time.monotonic() + 120
-    while not (found := [path for path in tmp_path.glob("runs/*/metrics.jsonl") if path.read_text().count("\n") > 3]):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-    run = RunDir(found[0].parent)
+    process = densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm)
+    wait_until(lambda: steps_of_stage_2(tmp_path) > 3, process)
+    run = run_of(tmp_path, "tiny_stage2")
     job = read_json(run.attempt / "launch.json")["job"]
     environment = {**os.environ, **slurm}
     signalled = ["--batch", "--signal=USR1"] if told == "the script" else ["--signal=TERM"]
     subprocess.run(["scancel", *signalled, job], env=environment, check=True)
-    while "Restarts=1" not in (state := _scontrol(environment, job)) or "JobState=PENDING" not in state:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.5)
-    assert run.status["state"] == "preempted"
+    wait_until(lambda: all(word in _scontrol(environment, job) for word in ("Restarts=1", "JobState=PENDING")), process)
+    assert run.status["state"] == "preempted" and not processes(tmp_path)
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True)
     output = finish(process)
     assert "preempted: queued again" in output and "going on from the checkpoint of step" in output
     assert run.status["attempt"] == 2 and read_json(run.attempt / "launch.json")["job"] == job
-    assert [line["step"] for line in read_jsonl(run.metrics)] == list(range(1, STEPS + 1))
-    assert evidence(run) == evidence(run_of(local / "4", "tiny_stage1"))
+    assert_same(tmp_path, local / "4")
     listed = finish(densekit(tmp_path, "ls", "--json", **slurm))
-    assert [row["state"] for row in json.loads(listed)] == ["complete"]
+    assert [row["state"] for row in json.loads(listed)] == ["complete", "complete"]
 
 
 def _scontrol(environment: dict[str, str], job: str) -> str:

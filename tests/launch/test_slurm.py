@@ -1,12 +1,15 @@
 """The slurm launcher: the batch script, and jobs of a real Slurm that end, stop, wait in vain and start again."""
 
+import itertools
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,14 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.batch import Batch, parse_options, script
+from densekit.launch.jobs import Follower, job_state
 from densekit.launch.listing import follow, list_runs
 from densekit.launch.places import still_running, stop
-from densekit.launch.slurm import Slurm, job_state
+from densekit.launch.slurm import Slurm
 from densekit.run.launched import read_launched
-from densekit.run.layout import RunDir
+from densekit.run.layout import RunDir, read_json
+from tests.docker.engine import TOOLS
+from tests.docker.engine import run as prepared
 
 from .helpers import RUN_STUB, stub_run, write_json
 
@@ -75,10 +81,11 @@ def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path)
     text = script(run, execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "apptainer exec --cleanenv" in step and "--nv" in step
-    assert "'a b.sif' python -m densekit.train.torchrun" in step
-    for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro")):
-        assert f"--bind {path}:{path}{only}" in step
-    assert f"--bind '{first}:{first}:ro'" in step
+    words = shlex.split(shlex.split(step)[4])  # srun --kill-on-bad-exit=1 sh -c '...'
+    binds = [word for option, word in itertools.pairwise(words) if option == "--bind"]
+    for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro"), (first, ":ro")):
+        assert f"{path}:{path}{only}" in binds
+    assert words[-2:] == ["a b.sif", "$@"] and " sh python -m densekit.train.torchrun" in step
     text = script(run, execution, Batch(runtime="pyxis", image="densekit:a100"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "--container-image=densekit:a100" in step and f"{run.path}:{run.path}," in step + ","
@@ -162,6 +169,27 @@ def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
     assert "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows" in run.status["message"]
 
 
+def test_waiting_for_another_job_is_not_waiting_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_back: list[str] = []
+    monkeypatch.setattr("densekit.launch.jobs.cancel", taken_back.append)
+    follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
+    for reason, over in (("Dependency", False), ("Dependency", False), ("Priority", False), ("Priority", True)):
+        follower.look({"JobState": "PENDING", "Reason": reason})
+        assert (follower.code is not None) == over
+        time.sleep(0.1)
+    assert taken_back == ["1_0"] and "waited 0.001 minutes for its nodes (Priority)" in str(follower.reason)
+
+
+@pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 1)])
+def test_a_job_that_slurm_has_forgotten(tmp_path: Path, complete: bool, code: int) -> None:
+    run, _ = stub_run(tmp_path, "")
+    if complete:
+        run.set_status("complete")
+    follower = Follower(run, "1", None)
+    follower.look({})
+    assert (follower.code, follower.reason) == (code, None if complete else "the job was cancelled")
+
+
 @real
 def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "nodes=50")
@@ -213,3 +241,93 @@ def test_a_cancelled_job_is_named(tmp_path: Path) -> None:
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
     assert code != 0 and run.status["message"] == "the job was cancelled" and not jobs(run)
     assert job_state("999999") == {}
+
+
+SEES = """
+wanted = ("FAKE_PYXIS_", "CUDA_VISIBLE", "DENSEKIT_", "NCCL_", "OMP_NUM", "SECRET", "SEEN_")
+seen = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
+(path / "seen.json").write_text(json.dumps({**seen, "pwd": os.getcwd()}))
+status("complete")
+"""
+APPTAINER = """#!{python}
+'''What `apptainer exec --cleanenv` means for variables and folders, without a container.'''
+import argparse, os, sys
+parser = argparse.ArgumentParser()
+parser.add_argument("verb", choices=["exec"])
+parser.add_argument("--cleanenv", action="store_true", required=True)
+parser.add_argument("--nv", action="store_true")
+parser.add_argument("--pwd", required=True)
+parser.add_argument("--bind", action="append")
+parser.add_argument("image")
+parser.add_argument("command", nargs=argparse.REMAINDER)
+asked = parser.parse_args()
+prefix = "APPTAINERENV_"
+inside = {{name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}}
+inside |= {{"SEEN_" + name: str(value) for name, value in vars(asked).items()}}
+os.chdir(asked.pwd)
+os.execve(sys.executable, [sys.executable, *asked.command[1:]], {{**inside, "PYTHONPATH": {stub!r}}})
+"""
+
+
+@pytest.fixture
+def inside(with_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container would have: `python`, and outside of it a secret."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    program = write_json(
+        tmp_path / "bin" / "apptainer", APPTAINER.format(python=sys.executable, stub=f"{tmp_path}/stub")
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0,ib1")
+    monkeypatch.setenv("SECRET", "x")
+
+
+@real
+@pytest.mark.usefixtures("inside")
+def test_a_job_in_apptainer_is_told_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, SEES, device="cuda")
+    batch = Batch(runtime="apptainer", image=f"{tmp_path}/a b.sif", options=parse_options(["gpus-per-node=2"]))
+    assert Slurm(batch=batch).launch(run, execution) == 0
+    seen = read_json(run.path / "seen.json")
+    assert seen.items() >= {
+        "CUDA_VISIBLE_DEVICES": "0,1", "NCCL_SOCKET_IFNAME": "ib0,ib1", "OMP_NUM_THREADS": "1", "SEEN_nv": "True",
+        "DENSEKIT_IMAGE_ID": f"{tmp_path}/a b.sif", "SEEN_image": f"{tmp_path}/a b.sif", "pwd": str(run.path),
+    }.items()  # fmt: skip
+    assert f"'{run.path}:{run.path}'" in seen["SEEN_bind"] and "SECRET" not in seen
+
+
+@pytest.fixture
+def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[None]:
+    """The options of pyxis, from a plugin that takes them and tells the job what it was given."""
+    source, settings = (
+        TOOLS / "fake_pyxis.c",
+        Path(os.environ["SLURM_CONF"]).parent / "plugstack.conf" if slurm else None,
+    )
+    if settings is None or not source.is_file() or shutil.which("gcc") is None:
+        pytest.skip(f"pyxis is no part of Slurm, and a private Slurm, {source} or gcc for a stand-in is missing")
+    headers = tmp_path / "headers"
+    headers.mkdir()
+    packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]
+    prepared(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], headers)
+    for package in headers.glob("*.deb"):
+        prepared(["dpkg", "-x", str(package), str(headers)])
+    plugin = tmp_path / "fake_pyxis.so"
+    prepared(["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)])
+    settings = Path(slurm["SLURM_CONF"]).parent / "plugstack.conf"
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(f"{before}required {plugin}\n", encoding="utf-8")
+    yield
+    settings.write_text(before, encoding="utf-8")
+
+
+@real
+@pytest.mark.usefixtures("pyxis", "inside")
+def test_slurm_takes_the_options_of_pyxis(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, SEES)
+    assert Slurm(batch=Batch(runtime="pyxis", image="registry#densekit:a100")).launch(run, execution) == 0
+    seen = read_json(run.path / "seen.json")
+    assert seen["FAKE_PYXIS_image"] == seen["DENSEKIT_IMAGE_ID"] == "registry#densekit:a100"
+    assert f"{run.path}:{run.path}" in seen["FAKE_PYXIS_mounts"].split(",")
+    assert seen["FAKE_PYXIS_workdir"] == str(run.path)
+    assert set(seen["FAKE_PYXIS_env"].split(",")) >= {"OMP_NUM_THREADS", "NCCL_SOCKET_IFNAME", "DENSEKIT_IMAGE_ID"}
