@@ -81,7 +81,7 @@ def test_show_sources(run_cli: Cli) -> None:
     )
     assert "models.tokenizer = null  [schema default]" in told
     values = json.loads(run_cli("show", "yi34b_stage2_lora", "--sources", "--json").out)
-    assert {tuple(value) for value in values} == {("field", "value", "place", "source")}
+    assert {tuple(value) for value in values} == {("field", "value", "place", "source", "meaning")}
     whole = json.loads(run_cli("show", "yi34b_stage2_lora", "--json").out)
     assert len(values) > len(whole) and {value["field"].partition(".")[0] for value in values} == whole.keys() - {
         "sources",
