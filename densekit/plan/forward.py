@@ -112,8 +112,7 @@ class Step:
         if self.settings.checkpointing:
             # enable_input_require_grads: the embeddings become a leaf, and stay with its gradient.
             embedded = self._wanting(embedded)
-        used = min(n, self.tokens)
-        return put(tape, embedded, tape.cast(gather(tape, x, used * hidden), type_))
+        return put(tape, embedded, tape.cast(gather(tape, x, n * hidden), type_))
 
     def _wanting(self, x: Sized) -> Sized:
         """x as a leaf that stays, with its gradient, until the row is done."""

@@ -8,10 +8,10 @@ docs/planner.md, "Memory" and "How it was checked", has the reasons.
 from dataclasses import dataclass
 from functools import lru_cache
 
-from densekit.plan.forward import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings, Step, Trains
+from densekit.plan.forward import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings, Trains
 from densekit.plan.shapes import ModelShape
 from densekit.plan.states import Layout, States
-from densekit.plan.tape import Meter
+from densekit.plan.straight import peaks
 
 TOWER, BUFFERS = "tower", "buffers"
 PARTS = ("weights", GRADIENTS, "optimiser", TOWER, LANGUAGE, LOGITS, BUFFERS, "fragmentation")
@@ -68,7 +68,7 @@ def memory_of(shape: ModelShape, layout: Layout, row: Row) -> Memory:
     # A row without images feeds one zero image, and a row without samples one token (densekit.train.collate).
     images, tokens, supervised = max(1, row.images), max(1, row.tokens), max(1, row.supervised)
     moments: dict[str, dict[str, int]] = {}
-    for moment, parts in _activations(shape, _settings(layout), tokens, images, supervised).items():
+    for moment, parts in _activations(shape, _settings(shape, layout), tokens, images, supervised).items():
         moments[moment] = _complete(states, moment, parts, _tower(shape, layout, row, images))
     moments["tower"] = _complete(states, "tower", {}, _tower_pass(shape, layout, row, images))
     update = _complete(states, "update", {}, 0)
@@ -106,12 +106,14 @@ def _complete(states: States, moment: str, moving: dict[str, int], tower: int) -
     return parts
 
 
-def _settings(layout: Layout) -> Settings:
+def _settings(shape: ModelShape, layout: Layout) -> Settings:
     replicated = layout.zero_stage == 0
+    # xformers differs from flash-attn in its repeated keys and values alone.
+    alike = layout.attention == "xformers" and shape.language.heads == shape.language.kv_heads
     return Settings(
         trains=layout.trains,
         checkpointing=layout.checkpointing,
-        attention=layout.attention,
+        attention="flash" if alike else layout.attention,
         on_gpu=layout.device == "cuda",
         width=layout.width,
         masters=replicated,
@@ -141,10 +143,8 @@ def _activations(
 def _followed(
     shape: ModelShape, settings: Settings, tokens: int, images: int, supervised: int, layers: int
 ) -> dict[str, dict[str, int]]:
-    meter = Meter()
-    Step(shape, settings, meter, layers=layers).run(tokens, images, supervised)
     named = {}
-    for moment, parts in meter.peaks.items():
+    for moment, parts in peaks(shape, settings, tokens, images, supervised, layers).items():
         number = moment.removeprefix("backward pass of layer ")
         if number == moment:
             named[moment] = parts

@@ -13,6 +13,7 @@ from densekit.plan.lengths import Sample
 from densekit.plan.memory import Layout, Memory, Row, memory_of
 from densekit.plan.precision import ZeroStage, choose_kernel
 from densekit.plan.shapes import ModelShape
+from densekit.plan.states import States
 from densekit.plan.time import StepTime, step_time
 from densekit.recipe.schema import Recipe
 
@@ -163,13 +164,17 @@ class Job:
         """Whether there is an optimiser worth moving."""
         return self.trains != "connector"
 
-    def candidates(self, place: Place) -> list[Candidate]:
-        """Every layout with its largest micro-batch; offload only where nothing fits without it."""
+    def candidates(self, place: Place, *, hopeful: bool = False) -> list[Candidate]:
+        """Every layout with its largest micro-batch; offload only where nothing fits without it.
+
+        `hopeful`: without those whose weights and optimiser alone are too large, which no row has to be followed for.
+        """
         found: list[Candidate] = []
         for layout in self.layouts(place):
             if layout.offload and any(one.fits and not one.layout.offload for one in found):
                 break
-            found.append(self.candidate(place, layout))
+            if not hopeful or States(self.shape, layout).kept <= USABLE * place.hardware.memory:
+                found.append(self.candidate(place, layout))
         return found
 
     def candidate(self, place: Place, layout: Layout) -> Candidate:
@@ -200,7 +205,7 @@ class Job:
 
     def best(self, place: Place) -> Candidate | None:
         """The fastest candidate that fits."""
-        return fastest(self.candidates(place))
+        return fastest(self.candidates(place, hopeful=True))
 
 
 def fastest(candidates: list[Candidate]) -> Candidate | None:

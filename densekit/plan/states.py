@@ -86,6 +86,11 @@ class States:
         return width * (self.share + -(-self.frozen // layout.world) + self.tower)
 
     @property
+    def kept(self) -> int:
+        """What is there in every moment."""
+        return self.weights + self.optimiser
+
+    @property
     def gradients(self) -> int:
         """fp32 gradients, where they are not left to the backward pass to make."""
         return 0 if self.layout.offload else SINGLE * self.share

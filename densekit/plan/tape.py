@@ -17,31 +17,31 @@ CASTS = "buffers"
 
 
 class Meter:
-    """Bytes alive, by part, and what was alive at the highest total of every moment."""
+    """Bytes alive, by part: whenever something is allocated, what is alive then, by moment."""
 
     def __init__(self) -> None:
         self.now: dict[str, int] = {}
-        self.total = 0
         self.part = self.moment = ""
-        self.peaks: dict[str, dict[str, int]] = {}
-        self._highest: dict[str, int] = {}
+        self.looks: dict[str, list[dict[str, int]]] = {}
 
     def begin(self, moment: str, part: str) -> None:
-        """From here on, peaks belong to `moment`, and what is allocated to `part`."""
+        """From here on, looks belong to `moment`, and what is allocated to `part`."""
         self.moment, self.part = moment, part
         self._look()
 
     def change(self, part: str, size: int) -> None:
         """Count `size` bytes more (or fewer)."""
         self.now[part] = self.now.get(part, 0) + size
-        self.total += size
         if size > 0:
             self._look()
 
     def _look(self) -> None:
-        if self.total > self._highest.get(self.moment, -1):
-            self._highest[self.moment] = self.total
-            self.peaks[self.moment] = dict(self.now)
+        self.looks.setdefault(self.moment, []).append(self.now.copy())
+
+    @property
+    def peaks(self) -> dict[str, dict[str, int]]:
+        """What was alive at the highest total of every moment, the first of equals."""
+        return {moment: max(looks, key=lambda look: sum(look.values())) for moment, looks in self.looks.items()}
 
 
 class Storage:

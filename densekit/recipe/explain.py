@@ -1,5 +1,9 @@
 """Where every value of a recipe comes from: the line that wrote it, the source that was given for it, what it means."""
 
+import ast
+import functools
+import inspect
+import itertools
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from densekit.recipe import schema
 from densekit.recipe.document import Document, part_of
 from densekit.recipe.load import RECIPES_DIR, load_with_places
 from densekit.recipe.schema import Recipe
@@ -89,11 +94,25 @@ def _meaning(field: tuple[str, ...]) -> str:
     part: type[BaseModel] | None = Recipe
     told = ""
     for name in field:
-        info = part.model_fields.get(name) if part else None
-        if info is None:
+        if part is None or name not in part.model_fields:
             break
-        told, part = info.description or told, part_of(info.annotation)
+        told = _docstrings()[part.__name__].get(name, told)
+        part = part_of(part.model_fields[name].annotation)
     return " ".join(told.split())
+
+
+@functools.cache
+def _docstrings() -> dict[str, dict[str, str]]:
+    """By class and field of the schema. pydantic can read them too, but at every start of the program."""
+    found: dict[str, dict[str, str]] = {}
+    for part in ast.parse(inspect.getsource(schema)).body:
+        if isinstance(part, ast.ClassDef):
+            fields = found.setdefault(part.name, {})
+            for statement, after in itertools.pairwise(part.body):
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    text = after.value if isinstance(after, ast.Expr) else None
+                    fields[statement.target.id] = str(text.value) if isinstance(text, ast.Constant) else ""
+    return found
 
 
 def _rank(place: str | None, document: Document) -> int:

@@ -25,7 +25,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what transformers' 
 class Part(BaseModel):
     """Base of every part of a recipe: unknown keys are errors and values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Models(Part):

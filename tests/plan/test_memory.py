@@ -14,6 +14,7 @@ from densekit.plan import states
 from densekit.plan.forward import KEPT, LANGUAGE, Settings, Step
 from densekit.plan.memory import PARTS, Layout, Row, memory_of
 from densekit.plan.shapes import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
+from densekit.plan.straight import peaks
 from densekit.plan.tape import Meter, Tape
 from densekit.recipe.schema import Connector
 from densekit.train import accelerators
@@ -91,12 +92,27 @@ def test_parts_sum_to_the_peak_of_the_largest_moment(language: str, layout: Layo
 @given(LANGUAGES, LAYOUTS, ROWS)
 def test_every_moment_is_linear_in_the_layers(language: str, layout: Layout, row: Row) -> None:
     """Three layers are followed; following all nine gives the same bytes."""
-    shape, wanted = shape_with(language, layers=9), memory_module._settings(layout)
+    shape = shape_with(language, layers=9)
+    wanted = memory_module._settings(shape, layout)
     short = memory_module._activations(shape, wanted, row.tokens, 1, 10)
     whole = memory_module._followed(shape, wanted, row.tokens, 1, 10, 9)
     assert {moment: sum(parts.values()) for moment, parts in short.items()} == {
         moment: sum(parts.values()) for moment, parts in whole.items()
     }
+
+
+@settings(max_examples=20, deadline=None)
+@given(LANGUAGES, LAYOUTS, st.integers(2, 9000), st.integers(1, 12), st.integers(2, 9000))
+def test_every_row_lies_on_the_lines(language: str, layout: Layout, text: int, images: int, supervised: int) -> None:
+    """Four rows were followed; following this one gives the same bytes in every moment."""
+    shape = shape_with(language, layers=2)
+    wanted, tokens = memory_module._settings(shape, layout), text + images * shape.image_tokens
+    meter = Meter()
+    Step(shape, wanted, meter, layers=2).run(tokens, images, supervised)
+    found = peaks(shape, wanted, tokens, images, supervised, 2)
+    assert found.keys() == meter.peaks.keys()
+    for moment, parts in meter.peaks.items():
+        assert sum(parts.values()) == sum(found[moment].values()), moment
 
 
 def test_a_step_leaves_nothing_behind() -> None:
@@ -118,9 +134,9 @@ def test_a_tape_counts_what_is_referenced() -> None:
     tape = Tape(meter, autocast=False)
     first = tape.new(10, 4)
     second = tape.new(5, 2)
-    assert meter.total == 50
+    assert sum(meter.now.values()) == 50
     del first
-    assert meter.total == 10
+    assert sum(meter.now.values()) == 10
     assert second.data().storage is second.storage
 
 
