@@ -148,21 +148,22 @@ def plan(
     Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is listed.
     """
     from densekit.plan import screen
-    from densekit.plan.ask import answer
+    from densekit.plan.ask import answer, reported
     from densekit.plan.search import Fixed
 
     fixed = Fixed(
         micro_batch_size=micro_batch, zero_stage=zero_stage, checkpointing=checkpointing, offload=offload, dtype=dtype,
         attention=attention,
     )  # fmt: skip
+    loaded = load_recipe(recipe, overrides or ())
     planned, others = answer(
-        load_recipe(recipe, overrides or ()), fixed, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir,
+        loaded, fixed, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir,
         device=device, gpu=gpu, gpus=gpus, nodes=nodes, keep=keep, price=price, certify=certify,
     )  # fmt: skip
     if as_json:
-        _print_json(screen.as_json(planned, others, why=why))
+        _print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
-        print("\n".join(screen.screen(planned, others, why=why)))
+        print("\n".join(screen.screen(planned, others, reported(loaded), why=why)))
 
 
 @app.command()

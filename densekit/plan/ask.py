@@ -90,6 +90,16 @@ def answer(
     return plan, alternatives(job_of(recipe, roots, fixed, measured), steps, plan.gpus)
 
 
+def reported(recipe: Recipe) -> dict[str, float]:
+    """What the paper reports for this row, by title of the benchmark; empty for a stage that nobody scored."""
+    if recipe.paper is None:
+        return {}
+    from densekit.recipe.paper import load_paper
+
+    paper = load_paper()
+    return {paper.benchmarks[name].title: score.value for name, score in paper.scores(recipe.name).items()}
+
+
 def count_samples(recipe: Recipe, roots: Roots) -> int | None:
     """Entries of the recipe's own annotation file, when it is here and the recipe does not state the number.
 

@@ -7,11 +7,12 @@ from densekit.batching.order import ReferenceTopology
 from densekit.capability import Device
 from densekit.plan.hardware import GIB
 from densekit.plan.search import USABLE, Candidate, Job
+from densekit.recipe.revisions import unpinned
 from densekit.recipe.schema import Recipe
 
 
 def reference_notes(recipe: Recipe, device: Device) -> list[str]:
-    """What holds on any hardware."""
+    """What holds on any hardware: also what is not pinned, and what the recipe says of itself."""
     reference = recipe.reference
     topology = f"{reference.gpus} x {reference.per_device_batch_size} x {reference.grad_accum_steps}"
     notes = [
@@ -23,7 +24,7 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
         notes.append(
             f"this row needs {missing}, which densekit does not have yet: memory and hours are those without it"
         )
-    return notes
+    return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
 def chosen_notes(job: Job, chosen: Candidate, candidates: list[Candidate]) -> list[str]:

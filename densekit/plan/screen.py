@@ -1,6 +1,6 @@
 """A plan as people read it: one screen, the arithmetic with --why, and what else would fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from densekit.plan.alternatives import Alternative
@@ -10,21 +10,27 @@ from densekit.plan.hardware import GIB
 from densekit.plan.time import Interval
 
 
-def as_json(plan: Plan, others: Sequence[Alternative] | None, *, why: bool) -> dict[str, Any]:
+def as_json(
+    plan: Plan, others: Sequence[Alternative] | None, scores: Mapping[str, float], *, why: bool
+) -> dict[str, Any]:
     """A plan for programs, with `alternatives` where they were looked for, and with `why` the arithmetic."""
-    values = plan.as_json()
+    values = plan.as_json() | {"reported": dict(scores)}
     if others is not None:
         values["alternatives"] = [_alternative(one) for one in others]
     return values | ({"why": plan.why} if why else {})
 
 
-def screen(plan: Plan, others: Sequence[Alternative] | None, *, why: bool) -> Iterator[str]:
-    """Lines of a plan; `why` adds the arithmetic, `others` where else it fits."""
+def screen(
+    plan: Plan, others: Sequence[Alternative] | None, scores: Mapping[str, float], *, why: bool
+) -> Iterator[str]:
+    """Lines of a plan; `scores` are the reported ones, `why` adds the arithmetic, `others` where else it fits."""
     where = f"{plan.gpus} x {plan.gpu}" + (f" on {plan.nodes} nodes" if plan.nodes > 1 else "")
     fits = {True: "fits", False: "does NOT fit", None: "whether it fits is not known"}[plan.fits]
     yield f"{plan.recipe} on {where}: {fits}"
     for name, text in _facts(plan):
         yield f"  {name:12} {text}"
+    if scores:
+        yield f"  {'reported':12} {', '.join(f'{title} {value:g}' for title, value in scores.items())}"
     for note in plan.notes:
         yield f"note: {note}"
     if why:

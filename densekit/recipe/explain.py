@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from densekit.recipe import schema
-from densekit.recipe.document import Document, part_of
-from densekit.recipe.load import RECIPES_DIR, load_with_places
+from densekit.recipe.document import RECIPES_DIR, Document, part_of
+from densekit.recipe.load import load_with_places
 from densekit.recipe.schema import Recipe
 
 SCHEMA_DEFAULT = "schema default"

@@ -9,10 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from densekit.errors import UsageError
-from densekit.recipe.document import Document, Loader, read_document, told
+from densekit.recipe.document import RECIPES_DIR, Document, Loader, read_document, told
 from densekit.recipe.schema import Recipe
 
-RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 NOT_RECIPES = ("paper", "revisions")
 """Files beside the recipes that hold something else: reported scores, and commits of models and data."""
 ROOTS = ("data", "models", "cache")

@@ -9,8 +9,8 @@ from typing import Self
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
 from densekit.errors import UsageError
-from densekit.recipe.document import read_document, told
-from densekit.recipe.load import RECIPES_DIR, recipe_names
+from densekit.recipe.document import RECIPES_DIR, read_document, told
+from densekit.recipe.load import recipe_names
 from densekit.recipe.schema import Part
 
 PAPER_FILE = RECIPES_DIR / "paper.yaml"

@@ -10,8 +10,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from densekit.errors import DataError, UsageError
-from densekit.recipe.document import read_document, told
-from densekit.recipe.load import RECIPES_DIR
+from densekit.recipe.document import RECIPES_DIR, read_document, told
 from densekit.recipe.schema import Part, Recipe
 
 REVISIONS_FILE = RECIPES_DIR / "revisions.yaml"
