@@ -77,6 +77,20 @@ def test_every_recipe_fits_the_papers_hardware(name: str) -> None:
     assert official["average_peak_gib"] <= official["peak_gib"]
 
 
+@pytest.mark.parametrize("name", [name for name in PAPERS if not recipe(name).waits_for])
+def test_a_recipe_records_what_its_papers_hardware_does_not_hold(name: str) -> None:
+    """The figure in its notes is the model's."""
+    plan, notes = on_papers(name), " ".join(recipe(name).notes)
+    official = plan.official_batch
+    assert official is not None
+    told = re.search(r"the official (\d+) samples per device do not fit .* an average row needs ([\d.]+) GiB", notes)
+    assert (told is None) == official["average_fits"]
+    if told:
+        found = int(told[1]), float(told[2])
+        assert found == (official["per_device_batch_size"], round(official["average_peak_gib"], 1))
+    assert ("only with the optimiser in main memory" in notes) == plan.offload
+
+
 @pytest.mark.parametrize("gpu", KINDS)
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_recipe_on_other_gpus(name: str, gpu: str) -> None:
