@@ -15,6 +15,7 @@ from densekit.launch.base import Launcher, is_distributed
 from densekit.launch.local import Local
 from densekit.launch.places import still_running
 from densekit.launch.preflight import preflight
+from densekit.launch.revisions import check_revisions
 from densekit.plan.certificates import cached_certificate
 from densekit.plan.execution import Plan, make_plan
 from densekit.plan.hardware import Hardware
@@ -161,6 +162,9 @@ def prepare(
             told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
             print(f"{plan.recipe}: {told}", file=sys.stderr)
     maths = chain_math(chain, roots)
+    for recipe in chain:
+        if (revisions := check_revisions(recipe, roots)).state != "ok":
+            print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
     launcher.check(carrying.execution(plans[-1], roots, None))
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]

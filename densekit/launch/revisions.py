@@ -1,14 +1,15 @@
 """Whether the models and data in place are of the commits that recipes/revisions.yaml pins."""
 
 from densekit.errors import DensekitError
-from densekit.recipe.revisions import downloaded_commits, repositories
+from densekit.recipe.revisions import repositories
 from densekit.recipe.schema import Recipe
 from densekit.run.checks import Check
+from densekit.run.manifest import folder_commits
 from densekit.run.roots import Roots
 
 
 def check_revisions(recipe: Recipe, roots: Roots) -> Check:
-    """Compare what huggingface_hub noted beside each folder with the pin; `warn` for a difference and for no pin."""
+    """Compare what each folder says it was downloaded at with the pin; `warn` for a difference and for no pin."""
     name = f"{recipe.name}: revisions"
     try:
         found = repositories(recipe)
@@ -17,7 +18,7 @@ def check_revisions(recipe: Recipe, roots: Roots) -> Check:
     troubles, silent, open_ones = [], [], []
     for repo in found:
         folder = roots.resolve(repo.reference)
-        here = ", ".join(sorted(downloaded_commits(folder)))
+        here = ", ".join(sorted(folder_commits(folder)))
         if repo.commit is None:
             open_ones.append(repo.name + (f" (here: {here})" if here else ""))
         elif here and here != repo.commit:
@@ -31,5 +32,5 @@ def check_revisions(recipe: Recipe, roots: Roots) -> Check:
         troubles.append(f"no commit is pinned for {', '.join(open_ones)}: `densekit pin` resolves them")
     if troubles:
         return Check(name=name, state="warn", message="; ".join(troubles))
-    told = f"; not downloaded by huggingface_hub, so nothing says: {', '.join(silent)}" if silent else ""
+    told = f"; nothing says it for {', '.join(silent)}" if silent else ""
     return Check(name=name, state="ok", message=f"{len(found) - len(silent)} of the pinned commits are here{told}")

@@ -133,19 +133,6 @@ def unpinned(recipe: Recipe) -> list[str]:
     return [f"no commit is pinned for {', '.join(names)}: `densekit pin` resolves them"] if names else []
 
 
-def downloaded_commits(folder: Path) -> set[str]:
-    """Commits that huggingface_hub says it downloaded a folder from; empty when it did not, or does not say."""
-    commits = set()
-    for path in (folder / ".cache" / "huggingface" / "download").rglob("*.metadata"):
-        try:
-            first = path.read_text(encoding="utf-8").partition("\n")[0].strip()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if re.fullmatch(r"[0-9a-f]{40}", first):
-            commits.add(first)
-    return commits
-
-
 def _write(path: Path, commits: Mapping[str, str]) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines):

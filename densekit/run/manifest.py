@@ -4,6 +4,7 @@
 The seal is the SHA-256 of the canonical JSON of everything else in it, so an edit by hand shows.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,24 @@ def check_seal(manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("sha256") == sealed(manifest)["sha256"])
 
 
-def _revision(folder: Path) -> str | None:
-    """Commit of a downloaded model: from `.revision`, a hub cache (`snapshots/<commit>`), `refs/main`, or the notes
-    that `hf download --local-dir` leaves; null when there is none or the notes disagree."""
-    if (written := _first_line(folder / ".revision")) is not None:
-        return written
+def folder_commits(folder: Path) -> set[str]:
+    """Commits that a folder says it was downloaded at; several when its files disagree, none when nothing says.
+
+    Read from `.revision`, the path in a hub cache (`snapshots/<commit>`), `refs/main`, or the notes that
+    `hf download --local-dir` leaves.
+    """
     if folder.resolve().parent.name == "snapshots":
-        return folder.resolve().name
-    if (main := _first_line(folder / "refs" / "main")) is not None:
-        return main
-    notes = (folder / ".cache" / "huggingface" / "download").glob("*.metadata")
-    commits = {_first_line(note) for note in notes}
+        return {folder.resolve().name}
+    for place in (folder / ".revision", folder / "refs" / "main"):
+        if (written := _first_line(place)) is not None:
+            return {written}
+    notes = (folder / ".cache" / "huggingface" / "download").rglob("*.metadata")
+    return {commit for note in notes if (commit := _first_line(note)) and re.fullmatch("[0-9a-f]+", commit)}
+
+
+def _revision(folder: Path) -> str | None:
+    """The one commit of a model's folder; null when nothing or not one thing says it."""
+    commits = folder_commits(folder)
     return commits.pop() if len(commits) == 1 else None
 
 

@@ -42,13 +42,13 @@ def test_nothing_is_pinned(tmp_path: Path) -> None:
 def test_the_folder_is_of_the_pinned_commit_or_not(tmp_path: Path, pinned: list[Repository]) -> None:
     recipe, roots = load_recipe("vicuna7b_stage1"), Roots(models=tmp_path / "models", data=tmp_path / "data")
     told = check_revisions(recipe, roots)
-    assert told.state == "ok" and "nothing says: own/llm, own/data" in told.message
+    assert told.state == "ok" and "nothing says it for own/llm, own/data" in told.message
     downloaded(tmp_path / "models/own/llm", A)
     told = check_revisions(recipe, roots)
     assert (
         told.state == "ok"
         and told.message.startswith("1 of the pinned commits")
-        and "nothing says: own/data" in told.message
+        and "nothing says it for own/data" in told.message
     )
     downloaded(tmp_path / "data/data", B)
     told = check_revisions(recipe, roots)

@@ -11,7 +11,6 @@ from densekit.recipe.revisions import (
     REVISIONS_FILE,
     HuggingFaceHub,
     Kind,
-    downloaded_commits,
     load_revisions,
     pin,
     repositories,
@@ -153,20 +152,3 @@ def test_a_recipe_without_pinned_commits_says_so(monkeypatch: pytest.MonkeyPatch
     pinned = load_revisions(file)
     monkeypatch.setattr("densekit.recipe.revisions.load_revisions", lambda: pinned)
     assert unpinned(recipe) == [] == unpinned(load_recipe("tiny_stage2"))
-
-
-def note_download(folder: Path, name: str, commit: str) -> None:
-    """What huggingface_hub leaves beside a file it downloaded into a folder."""
-    path = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{commit}\n0123456789abcdef\n1700000000.0\n", encoding="utf-8")
-
-
-def test_what_a_downloaded_folder_tells(tmp_path: Path) -> None:
-    assert downloaded_commits(tmp_path) == set()
-    note_download(tmp_path, "config.json", A)
-    note_download(tmp_path, "sub/model.safetensors", A)
-    note_download(tmp_path, "odd", "not a commit")
-    assert downloaded_commits(tmp_path) == {A}
-    note_download(tmp_path, "tokenizer.model", B)
-    assert downloaded_commits(tmp_path) == {A, B}

@@ -171,6 +171,14 @@ def test_any_edit_breaks_the_seal(folder: Path) -> None:
             },
             None,
         ),
+        ({".cache/huggingface/download/a.metadata": "not a commit\n"}, None),
+        (
+            {
+                ".cache/huggingface/download/a.metadata": "123\n",
+                ".cache/huggingface/download/deep/b.metadata": "123\n",
+            },
+            "123",
+        ),
         ({".revision": ""}, None),
         ({}, None),
     ],
