@@ -159,6 +159,18 @@ def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
     assert re.search(r"^  cost +\d+\.\d to \d+\.\d$", told, re.MULTILINE) and "what fits" not in told
 
 
+def test_plan_of_a_run_that_is_over_at_once(run_cli: Cli) -> None:
+    told = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
+    assert "hours        0.000" in told and "what fits, fewest GPU-hours first:" in told
+
+
+def test_plan_says_what_the_row_scored_unless_it_was_changed(run_cli: Cli) -> None:
+    row = ("plan", "vicuna7b_clip_stage2", "--gpu", "h200")
+    assert "reported     GQA 63.8, " in run_cli(*row).out
+    assert json.loads(run_cli(*row, "--json").out)["reported"]["GQA"] == 63.8
+    assert "reported" not in run_cli(*row, "--set", "optimizer.learning_rate=0.1").out
+
+
 def test_plan_lists_what_else_fits(run_cli: Cli) -> None:
     planned = json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--json").out)
     found = planned["alternatives"]

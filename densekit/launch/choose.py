@@ -94,8 +94,12 @@ def kind_of(picked: list[Gpu]) -> Hardware:
 
 def _clusters(recipe: Recipe, gpu: str | None) -> Hardware | None:
     """The kind of a cluster's GPUs: as the command line says, else the paper's."""
-    name = gpu or (recipe.hardware.gpu if recipe.hardware else None)
-    return hardware(name) if name and name != "cpu" else None
+    if gpu == "cpu":
+        raise UsageError("--gpu cpu --device cuda: one of the two")
+    if gpu is not None:
+        return hardware(gpu)
+    papers = recipe.hardware.gpu if recipe.hardware else "cpu"
+    return hardware(papers, "hardware.gpu") if papers != "cpu" else None
 
 
 def _device(recipe: Recipe, launcher: LauncherName | None, found: list[Gpu]) -> Device:

@@ -28,7 +28,8 @@ VERSION_LABEL = "org.opencontainers.image.version"
 
 def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
     """Every check; with a recipe's name also its image, data and models. Nothing is changed."""
-    recipe = load_chain(name, ())[-1] if name else None
+    chain = load_chain(name, ()) if name else []
+    recipe = chain[-1] if chain else None
     gpus: list[Gpu] = []
     checks = [_packages()]
     try:
@@ -37,12 +38,12 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
         if gpus:
             checks.append(_try("driver", lambda: _driver(gpus)))
             if recipe is not None and recipe.assets is None:
-                checks.append(_try("memory", lambda: _memory(gpus, load_chain(recipe.name, ()))))
+                checks.append(_try("memory", lambda: _memory(gpus, chain, roots)))
     except DensekitError as error:
         checks.append(_check("GPUs", "fail", str(error)))
     checks += _engine(gpus, recipe)
     checks += [_shm(gpus), _disk(runs_dir, recipe), _slurm()]
-    for part in load_chain(name, ()) if name else ():
+    for part in chain:
         checks.append(_try(part.name, lambda part=part: _reads(part, roots)))  # type: ignore[misc]
         if part.assets is None:
             checks.append(check_revisions(part, roots))
@@ -90,12 +91,12 @@ def _driver(gpus: list[Gpu]) -> str:
     return f"{gpus[0].driver}, new enough for the CUDA 12 of the images"
 
 
-def _memory(gpus: list[Gpu], chain: list[Recipe]) -> str:
+def _memory(gpus: list[Gpu], chain: list[Recipe], roots: Roots) -> str:
     """What the chain's plans take of the GPUs that a run would use; UsageError where one does not fit."""
     told = []
     for recipe in chain:
         picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
-        plan = make_plan(recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked))
+        plan = make_plan(recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked), roots=roots)
         if plan.memory_gib is None:
             return "not known: the shapes of the models are not"
         told.append(f"{recipe.name} {plan.memory_gib['peak']:.1f} GiB")

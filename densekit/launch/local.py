@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from densekit.errors import UsageError
 from densekit.launch.base import settle, this_host, trainer_arguments, trainer_environment, wait_stoppable
 from densekit.run.launched import Launched, write_launched
 from densekit.run.layout import RunDir
@@ -25,7 +26,9 @@ class Local:
     name = "local"
 
     def check(self, execution: Mapping[str, Any]) -> None:
-        """Nothing is asked for beyond what the trainer itself checks."""
+        """UsageError for several nodes; the trainer checks everything else."""
+        if execution.get("nodes", 1) > 1:
+            raise UsageError("--nodes: the local launcher knows this host only; use --launcher slurm")
 
     def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         """The one command, with its variables."""

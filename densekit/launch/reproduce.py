@@ -105,7 +105,6 @@ class Carrying:
         for name, value, least in (
             ("--save-steps", self.save_steps, 1),
             ("--save-minutes", self.save_minutes, 0),
-            ("--keep", self.keep, 1),
             ("--keep-hours", self.keep_hours, 0),
         ):
             if value is not None and value < least:

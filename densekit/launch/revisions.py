@@ -1,7 +1,7 @@
 """Whether the models and data in place are of the commits that recipes/revisions.yaml pins."""
 
 from densekit.errors import DensekitError
-from densekit.recipe.revisions import repositories
+from densekit.recipe.revisions import not_pinned, repositories
 from densekit.recipe.schema import Recipe
 from densekit.run.checks import Check
 from densekit.run.manifest import folder_commits
@@ -15,12 +15,13 @@ def check_revisions(recipe: Recipe, roots: Roots) -> Check:
         found = repositories(recipe)
     except DensekitError as error:
         return Check(name=name, state="fail", message=str(error))
-    troubles, silent, open_ones = [], [], []
+    troubles, silent = [], []
+    open_ones: dict[str, bool] = {}
     for repo in found:
         folder = roots.resolve(repo.reference)
         here = ", ".join(sorted(folder_commits(folder)))
         if repo.commit is None:
-            open_ones.append(repo.name + (f" (here: {here})" if here else ""))
+            open_ones[repo.name + (f" (here: {here})" if here else "")] = repo.listed
         elif here and here != repo.commit:
             troubles.append(
                 f"{folder} is of commit {here}, recipes/revisions.yaml pins {repo.commit} for {repo.name}: "
@@ -28,8 +29,7 @@ def check_revisions(recipe: Recipe, roots: Roots) -> Check:
             )
         elif not here:
             silent.append(repo.name)
-    if open_ones:
-        troubles.append(f"no commit is pinned for {', '.join(open_ones)}: `densekit pin` resolves them")
+    troubles += not_pinned(open_ones)
     if troubles:
         return Check(name=name, state="warn", message="; ".join(troubles))
     told = f"; nothing says it for {', '.join(silent)}" if silent else ""

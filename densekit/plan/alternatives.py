@@ -1,11 +1,11 @@
 """Other GPUs that carry a recipe out: for a comparison, and for the refusal of a plan that does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from densekit.errors import UsageError
-from densekit.plan.hardware import GIB, HARDWARE
-from densekit.plan.search import USABLE, Candidate, Fixed, Job, Place, fastest, usual_nodes
+from densekit.plan.hardware import GIB, HARDWARE, Hardware
+from densekit.plan.search import USABLE, Candidate, Fixed, Job, Place, usual_nodes
 from densekit.plan.time import Interval
 from densekit.recipe.schema import Lora
 
@@ -31,20 +31,18 @@ def alternatives(job: Job, steps: int, own: int) -> list[Alternative]:
     found: list[Alternative] = []
     for row in HARDWARE:
         counts = [count for count in COUNTS if count <= job.recipe.global_batch_size]
-        fewest = next(places_that_fit(job, [row.name], counts), None)
-        asked = next(places_that_fit(job, [row.name], [own]), None)
+        fewest = next(places_that_fit(job, [row], counts), None)
+        asked = next(places_that_fit(job, [row], [own]), None)
         for candidate in (fewest, asked):
             if candidate is not None and not (candidate is asked and fewest and fewest.place.gpus == own):
-                hours = candidate.time.seconds.times(steps / 3600)
+                hours = candidate.expected.seconds.times(steps / 3600)
                 found.append(Alternative(candidate=candidate, hours=hours))
     return sorted(found, key=lambda one: one.gpu_hours.middle)
 
 
-def places_that_fit(job: Job, kinds: list[str], counts: list[int]) -> Iterator[Candidate]:
+def places_that_fit(job: Job, kinds: Sequence[Hardware], counts: Sequence[int]) -> Iterator[Candidate]:
     """The best candidate of every place where one fits, kinds outside, counts inside."""
-    for row in HARDWARE:
-        if row.name not in kinds:
-            continue
+    for row in kinds:
         for count in counts:
             try:
                 best = job.best(Place(hardware=row, gpus=count, nodes=usual_nodes(row, count)))
@@ -77,23 +75,32 @@ def refusal(job: Job, place: Place) -> UsageError:
 def offers(job: Job, place: Place) -> Iterator[str]:
     """What fits instead, as options: less fixed, more GPUs, other GPUs, LoRA."""
     free = replace(job, fixed=Fixed(dtype=job.fixed.dtype, attention=job.fixed.attention))
-    if job.fixed != free.fixed and fastest(free.candidates(place)) is not None:
-        best = free.best(place)
-        assert best is not None
-        how = f"--zero-stage {best.layout.zero_stage}{' --offload' if best.layout.offload else ''}"
-        yield f"{place} {how} --{'' if best.layout.checkpointing else 'no-'}activation-checkpointing"
-    own = place.hardware.name
+    restricted = job.fixed != free.fixed
+    if restricted and (best := free.best(place)) is not None:
+        yield f"{place}{_options(best)}"
+    own = place.hardware
     total = job.recipe.global_batch_size
     more = [count for count in COUNTS if place.gpus < count <= total]
-    others = [row.name for row in HARDWARE if row.name != own]
+    others = [row for row in HARDWARE if row.name != own.name]
     for kinds, counts in (([own], more), (others, [place.gpus]), (others, more)):
         found = next(places_that_fit(free, kinds, counts), None)
         if found is not None:
-            yield f"{found.place}{' (with offload)' if found.layout.offload else ''}"
+            with_offload = " (with offload)" if found.layout.offload else ""
+            yield f"{found.place}{_options(found) if restricted else with_offload}"
             if kinds is others:
                 break
     if job.trains == "full":
         adapters = replace(free, recipe=job.recipe.model_copy(update={"lora": PAPER_LORA}))
         found = next(places_that_fit(adapters, [own], [place.gpus, *more]), None)
         if found is not None:
-            yield f"{found.place} --set 'lora={{r: {PAPER_LORA.r}, alpha: {PAPER_LORA.alpha}}}' (another experiment)"
+            lora = f" --set 'lora={{r: {PAPER_LORA.r}, alpha: {PAPER_LORA.alpha}}}' (another experiment)"
+            yield f"{found.place}{_options(found) if restricted else ''}{lora}"
+
+
+def _options(found: Candidate) -> str:
+    """A layout as options, for a command line that fixes another one."""
+    layout = found.layout
+    offload = " --offload" if layout.offload else ""
+    return (
+        f" --zero-stage {layout.zero_stage}{offload} --{'' if layout.checkpointing else 'no-'}activation-checkpointing"
+    )

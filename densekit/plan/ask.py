@@ -12,6 +12,7 @@ from densekit.plan.estimate import job_of, steps_for_hours
 from densekit.plan.execution import Plan, make_plan
 from densekit.plan.hardware import Hardware, hardware
 from densekit.plan.search import Fixed, usual_nodes
+from densekit.recipe.load import load_recipe, recipe_names
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
 
@@ -41,19 +42,17 @@ def target_of(
     Raises UsageError for a GPU that is not known, and for a GPU with --device cpu.
     """
     paper = recipe.hardware
-    if gpu == "cpu":
-        device, gpu = device or "cpu", None
-    elif gpu is not None and device == "cpu":
-        raise UsageError(f"--gpu {gpu} --device cpu: one of the two")
+    if gpu is not None and device is not None and (gpu == "cpu") != (device == "cpu"):
+        raise UsageError(f"--gpu {gpu} --device {device}: one of the two")
     if device is None:
-        device = "cuda" if gpu or (paper and paper.gpu != "cpu") else "cpu"
+        device = "cpu" if gpu == "cpu" or (gpu is None and (paper is None or paper.gpu == "cpu")) else "cuda"
     if device == "cpu":
-        return Target(device="cpu", hardware=None, gpus=1 if gpus is None else gpus, nodes=nodes or 1, papers=False)
-    name = gpu or (paper.gpu if paper else None)
+        count, nodes = 1 if gpus is None else gpus, 1 if nodes is None else nodes
+        return Target(device="cpu", hardware=None, gpus=count, nodes=nodes, papers=False)
     count = gpus if gpus is not None else paper.gpus if paper else recipe.reference.gpus
-    row = hardware(name) if name else None
+    row = hardware(gpu) if gpu is not None else hardware(paper.gpu, "hardware.gpu") if paper else None
     if nodes is None:
-        as_printed = paper is not None and (name, count) == (paper.gpu, paper.gpus)
+        as_printed = paper is not None and (row and row.name, count) == (paper.gpu, paper.gpus)
         nodes = paper.nodes if paper and as_printed else usual_nodes(row, count) if row else 1
     return Target(device="cuda", hardware=row, gpus=count, nodes=nodes, papers=gpu is None and paper is not None)
 
@@ -91,8 +90,11 @@ def answer(
 
 
 def reported(recipe: Recipe) -> dict[str, float]:
-    """What the paper reports for this row, by title of the benchmark; empty for a stage that nobody scored."""
-    if recipe.paper is None:
+    """What the paper reports for this row, by title of the benchmark.
+
+    Empty for a stage that nobody scored, and for a recipe that was changed.
+    """
+    if recipe.paper is None or recipe.name not in recipe_names() or load_recipe(recipe.name).math() != recipe.math():
         return {}
     from densekit.recipe.paper import load_paper
 

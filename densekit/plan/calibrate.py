@@ -17,6 +17,8 @@ from densekit.run.roots import Roots
 
 WARM_UP = 10
 """Steps of a run that are not counted: kernels are chosen and memory is allocated in them."""
+STEPS = 20
+"""Steps after them that a run must have."""
 MARGIN = 0.1
 """What another run of the same kind may differ by."""
 
@@ -38,17 +40,21 @@ def measured_efficiency(runs_dir: Path) -> dict[str, Efficiency]:
 
 
 def _efficiency(run: Path, manifest: dict[str, Any]) -> tuple[str, float] | None:
-    """Kind of GPU and share of its peak, of a run on GPUs of the table without offload."""
+    """Kind of GPU and share of its peak, of a complete run on GPUs of the table without offload."""
     devices, execution = manifest["environment"]["devices"], manifest["execution"]
-    if not devices or execution["device"] != "cuda" or execution.get("offload"):
+    if manifest["state"] != "complete" or not devices or execution["device"] != "cuda" or execution.get("offload"):
         return None
     hardware = named_hardware(devices[0]["name"])
     if hardware is None:
         return None
     math = read_json(run / "math.json")["recipe"]
     recipe = Recipe.model_validate({**math, "title": math["name"]})
+    if recipe.assets is not None:
+        return None  # too small to say anything of a GPU
     shape = shape_of(recipe, Roots.from_json(execution["roots"]))
     records = read_jsonl(run / METRICS_FILE)[WARM_UP:]
+    if len(records) < STEPS:
+        return None
     samples = sum(record["samples"] for record in records)
     tokens = sum(record["tokens"] for record in records) / samples
     sample = Sample(

@@ -61,11 +61,11 @@ def estimated(
         return Estimate(disk=disk, notes=notes, why=why)
     counted, told = steps_for_hours(recipe, steps)
     return Estimate(
-        hours=candidate.time.seconds.times(counted / 3600) if counted else None,
+        hours=candidate.expected.seconds.times(counted / 3600) if counted else None,
         disk=disk,
         official=official_batch(job, candidate.place, layout),
         notes=[f"hours: {job.lengths}", *told, *notes],
-        why={"time": candidate.time.lines(), **why},
+        why={"time": candidate.expected.lines(), **why},
     )
 
 
@@ -105,6 +105,6 @@ def steps_for_hours(recipe: Recipe, steps: int | None) -> tuple[int | None, list
     return counts.steps, [f"hours: about {estimate} samples are assumed, {counts.steps} steps"]
 
 
-def interval(value: Interval | None, digits: int = 2) -> dict[str, float] | None:
-    """Plain values."""
-    return None if value is None else {"low": round(value.low, digits), "high": round(value.high, digits)}
+def interval(value: Interval | None) -> dict[str, float] | None:
+    """Plain values of three digits."""
+    return None if value is None else {"low": float(f"{value.low:.3g}"), "high": float(f"{value.high:.3g}")}

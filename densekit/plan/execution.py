@@ -104,14 +104,14 @@ def make_plan(
 
     Raises UsageError for what cannot work; it names the nearest that can.
     """
-    _check(recipe, fixed, gpus=gpus, nodes=nodes, workers=workers, price=price)
+    _check(recipe, fixed, gpus=gpus, nodes=nodes, workers=workers, keep=keep, price=price)
     notes = reference_notes(recipe, device)
     job, unknown = job_if_known(recipe, roots, fixed, measured)
     if job is not None and hardware is not None and device == "cuda":
         sized = searched(job, Place(hardware=hardware, gpus=gpus, nodes=nodes))
     else:
         capability = hardware.capability if hardware else None
-        sized = ruled(recipe, job, fixed, device=device, gpus=gpus, capability=capability)
+        sized = ruled(recipe, job, fixed, device=device, gpus=gpus, nodes=nodes, capability=capability)
     layout = sized.layout
     notes += [*sized.notes, *unknown]
     # The number of samples in a micro-batch does not depend on their lengths.
@@ -167,7 +167,7 @@ def make_plan(
         memory_gib=in_gib(sized.memory) if sized.memory else None,
         fits=sized.fits,
         hours=interval(hours),
-        gpu_hours=interval(hours.times(gpus) if hours else None, 1),
+        gpu_hours=interval(hours.times(gpus) if hours else None),
         cost=interval(hours.times(gpus * price) if hours and price is not None else None),
         disk_gib=beyond.disk.gib if beyond.disk else None,
         disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
@@ -179,7 +179,9 @@ def make_plan(
     )
 
 
-def _check(recipe: Recipe, fixed: Fixed, *, gpus: int, nodes: int, workers: int, price: float | None) -> None:
+def _check(
+    recipe: Recipe, fixed: Fixed, *, gpus: int, nodes: int, workers: int, keep: int, price: float | None
+) -> None:
     total = recipe.global_batch_size
     if not 1 <= gpus <= total:
         nearest, samples_each = (1, total) if gpus < 1 else (total, 1)
@@ -194,6 +196,8 @@ def _check(recipe: Recipe, fixed: Fixed, *, gpus: int, nodes: int, workers: int,
         )
     if workers < 0:
         raise UsageError(f"--workers {workers}: 0 (the trainer reads its data itself) or more")
+    if keep < 1:
+        raise UsageError(f"--keep {keep}: at least 1")
     if price is not None and not 0 <= price < float("inf"):
         raise UsageError(f"--price {price}: what one GPU costs for an hour, 0 or more")
     fixed.check()

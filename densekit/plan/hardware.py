@@ -94,13 +94,17 @@ HARDWARE = (
         source="NVIDIA Ada whitepaper (2022), with fp32 accumulation; node: assumed, 4 cards and 128 GiB",
     ),
 )  # fmt: skip
+PCIE_PEAKS: Mapping[str, float] = {"h100-80g": 756e12, "v100-16g": 112e12, "v100-32g": 112e12}
+"""Dense peak in half precision of the PCIe cards, where it is not that of the others (NVIDIA's data sheets)."""
+EXPORT_LINK = 200e9
+"""Bytes/s of NVLink in one direction on an A800 or H800, which are slower in nothing else."""
 PCIE_LINKS = {7: 16e9, 8: 32e9, 9: 64e9}
 """Bytes/s of a card without NVLink by the major number of its compute capability: PCIe 3.0, 4.0, 5.0, 16 lanes."""
 BY_NAME = {row.name: row for row in HARDWARE}
 
 
-def hardware(name: str) -> Hardware:
-    """The row of a name, or of the part of one that only one row has (`h200`, `rtx4090`).
+def hardware(name: str, asked: str = "--gpu") -> Hardware:
+    """The row of a name, or of the part of one that only one row has (`h200`, `rtx4090`); `asked`: who gives the name.
 
     Raises UsageError for a name that is none, or that several rows share.
     """
@@ -111,10 +115,10 @@ def hardware(name: str) -> Hardware:
     if len(rows) == 1:
         return BY_NAME[rows[0]]
     if rows:
-        raise UsageError(f"--gpu {name}: which of {' and '.join(rows)}? Say how much memory it has")
+        raise UsageError(f"{asked} {name}: which of {' and '.join(rows)}? Say how much memory it has")
     near = difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
     known = f"did you mean {' or '.join(near)}?" if near else "none is close;"
-    raise UsageError(f"--gpu {name}: no such GPU is known; {known} All: {', '.join(BY_NAME)}")
+    raise UsageError(f"{asked} {name}: no such GPU is known; {known} All: {', '.join(BY_NAME)}, cpu")
 
 
 def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardware:
@@ -131,7 +135,11 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
     host_gib = host_memory() // GIB
     named = named_hardware(name)
     if named is not None and "PCI" in name.upper():
-        named = replace(named, link=PCIE_LINKS[capability[0]], link_name="PCIe")
+        peak = PCIE_PEAKS.get(named.name)
+        flops = {dtype: peak if peak and dtype != "fp32" else value for dtype, value in named.flops.items()}
+        named = replace(named, link=PCIE_LINKS[capability[0]], link_name="PCIe", flops=flops)
+    elif named is not None and "800" in name:
+        named = replace(named, link=EXPORT_LINK)
     if named is not None and abs(named.memory_mib - memory_mib) <= 0.1 * memory_mib:
         return replace(named, memory_mib=memory_mib, host_gib=host_gib)
     nearest = min(HARDWARE, key=distance)

@@ -56,7 +56,9 @@ def lengths_of(recipe: Recipe, kept: Path | None) -> Lengths:
     """What was counted in the recipe's annotation file and kept at `kept`, else the assumption for its template."""
     if kept is not None and kept.is_file():
         try:
-            return Lengths(**read_json(kept))
+            found = Lengths(**read_json(kept))
+            if all(isinstance(value, int | float) for value in list(asdict(found).values())[:3]):
+                return found
         except (DataError, TypeError):
             pass  # it can always be counted again
     return CAPTIONS if recipe.data.template == "plain" else CONVERSATIONS

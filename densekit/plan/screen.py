@@ -89,7 +89,12 @@ def _yes(fits: bool) -> str:
 
 
 def _range(value: dict[str, float]) -> str:
-    return f"{value['low']:.1f} to {value['high']:.1f}"
+    return f"{_figure(value['low'])} to {_figure(value['high'])}"
+
+
+def _figure(value: float) -> str:
+    """With one decimal, or two digits where it is less than one."""
+    return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
 def _table(found: Sequence[Alternative], own: float) -> Iterator[str]:
@@ -100,7 +105,8 @@ def _table(found: Sequence[Alternative], own: float) -> Iterator[str]:
         place, hours, all_hours = one.candidate.place, one.hours, one.gpu_hours
         peak = one.candidate.memory.peak / GIB
         how = ", offload" if one.candidate.layout.offload else ""
-        span, spent = f"{hours.low:.1f} to {hours.high:.1f}", f"{all_hours.low:.0f} to {all_hours.high:.0f}"
+        span = f"{_figure(hours.low)} to {_figure(hours.high)}"
+        spent = f"{_figure(all_hours.low)} to {_figure(all_hours.high)}"
         against = f"x {all_hours.middle / own:.2f}{how}"
         numbers = f"{place.gpus:4} {place.nodes:5}  {peak:6.1f}  {span:>14}  {spent:>17}  {against}"
         yield f"  {place.hardware.name:12} {numbers}"
@@ -118,5 +124,5 @@ def _alternative(one: Alternative) -> dict[str, Any]:
         "micro_batch_size": candidate.micro_batch_size,
         "peak_gib": round(candidate.memory.peak / GIB, 2),
         "hours": interval(one.hours),
-        "gpu_hours": interval(one.gpu_hours, 1),
+        "gpu_hours": interval(one.gpu_hours),
     }

@@ -8,7 +8,7 @@ from densekit.capability import Attention, Dtype, check_offload
 from densekit.errors import UsageError
 from densekit.plan.flops import Flops, flops_of
 from densekit.plan.forward import Trains
-from densekit.plan.hardware import GIB, Hardware
+from densekit.plan.hardware import BY_NAME, GIB, Hardware
 from densekit.plan.lengths import Sample
 from densekit.plan.memory import Layout, Memory, Row, memory_of
 from densekit.plan.precision import ZeroStage, choose_kernel
@@ -55,6 +55,9 @@ class Place:
     nodes: int
 
     def __str__(self) -> str:
+        """As options of `densekit plan`; a card that the table does not name is no --gpu."""
+        if self.hardware.name not in BY_NAME:
+            return f"{self.gpus} x {self.hardware.name}" + (f" on {self.nodes} nodes" if self.nodes > 1 else "")
         nodes = f" --nodes {self.nodes}" if self.nodes > 1 else ""
         return f"--gpu {self.hardware.name} --gpus {self.gpus}{nodes}"
 
@@ -69,6 +72,9 @@ class Candidate:
     memory: Memory
     """Of a worst-case row of that many samples."""
     time: StepTime
+    """By the table: what layouts are compared by."""
+    expected: StepTime
+    """By what earlier runs on such GPUs reached, where there are some: what is told."""
     fits: bool
 
     def line(self) -> str:
@@ -188,20 +194,17 @@ class Job:
         rows = -(-share // samples)
         samples = -(-share // rows)  # as many rows, and none larger than it has to be
         memory = self.worst_memory(layout, samples)
-        time = step_time(
-            self.shape,
-            layout,
-            place.hardware,
-            self.flops(layout.checkpointing),
-            trained=self.trained,
-            micro_batches=rows,
-            row_tokens=samples * self.sample.tokens,
-            nodes=place.nodes,
-            measured=self.measured.get(place.hardware.name),
-        )
+        time, expected = (
+            step_time(
+                self.shape, layout, place.hardware, self.flops(layout.checkpointing), trained=self.trained,
+                micro_batches=rows, row_tokens=samples * self.sample.tokens, nodes=place.nodes, measured=measured,
+            )
+            for measured in (None, self.measured.get(place.hardware.name))
+        )  # fmt: skip
         return Candidate(
-            place=place, layout=layout, micro_batch_size=samples, memory=memory, time=time, fits=fits(memory, place)
-        )
+            place=place, layout=layout, micro_batch_size=samples, memory=memory, time=time, expected=expected,
+            fits=fits(memory, place),
+        )  # fmt: skip
 
     def best(self, place: Place) -> Candidate | None:
         """The fastest candidate that fits."""

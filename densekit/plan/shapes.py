@@ -13,6 +13,11 @@ from densekit.errors import DataError, UsageError
 from densekit.recipe.schema import Connector, Recipe
 from densekit.run.roots import Roots
 
+
+class UnknownShapeError(UsageError):
+    """A model that may well train, and whose shape is not known."""
+
+
 POOL_SIZE = 8
 """Tokens averaged into one by STI (densekit.model.connector.POOL_SIZE)."""
 CONFIG = "config.json"
@@ -90,11 +95,6 @@ class LanguageShape:
         """lm_head, where it is a matrix of its own."""
         bias = self.vocab if self.biased else 0
         return bias + (0 if self.tied else self.vocab * self.hidden)
-
-    @property
-    def linear_parameters(self) -> int:
-        """Every matrix that a token is multiplied with: the layers' and lm_head."""
-        return self.layers * self.layer_linear_parameters + self.vocab * self.hidden
 
     @property
     def parameters(self) -> int:
@@ -260,7 +260,9 @@ def _language(reference: str, roots: Roots | None) -> LanguageShape:
         return _known(reference, LANGUAGE_MODELS, "models.language_model")
     kind = config.get("model_type")
     if kind not in ("llama", "mistral", "phi"):
-        raise UsageError(f"models.language_model: {reference} is of type {kind!r}; llama, mistral and phi are known")
+        raise UnknownShapeError(
+            f"models.language_model: {reference} is of type {kind!r}; llama, mistral and phi are known"
+        )
     heads = _number(config, "num_attention_heads", reference)
     hidden = _number(config, "hidden_size", reference)
     phi = kind == "phi"
@@ -269,8 +271,8 @@ def _language(reference: str, roots: Roots | None) -> LanguageShape:
         intermediate=_number(config, "intermediate_size", reference),
         layers=_number(config, "num_hidden_layers", reference),
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
+        kv_heads=_number(config, "num_key_value_heads", reference, heads),
+        head_dim=_number(config, "head_dim", reference, hidden // heads),
         vocab=_number(config, "vocab_size", reference),
         gated=not phi,
         biased=phi,
@@ -285,6 +287,8 @@ def _tower(reference: str, roots: Roots | None) -> TowerShape:
         return _known(reference, TOWERS, "models.vision_tower")
     kind = config.get("model_type")
     config = config.get("vision_config", config)
+    if not isinstance(config, dict):
+        raise DataError(f"{reference}/{CONFIG}: vision_config is {config!r}, an object is needed")
     if kind not in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
         raise UsageError(f"models.vision_tower: {reference} is of type {kind!r}; CLIP and SigLIP are known")
     names = {
@@ -317,15 +321,17 @@ def _known(reference: str, table: dict[str, Shape], field: str) -> Shape:
     """The table's entry for the last two parts of a reference."""
     name = "/".join(Path(reference.partition(":")[2] or reference).parts[-2:])
     if name not in table:
-        raise UsageError(
+        raise UnknownShapeError(
             f"{field}: {reference} holds no {CONFIG}, and its shape is not known; put the model there, give its "
             f"folder with --models-dir, or use one of: {', '.join(sorted(table))}"
         )
     return table[name]
 
 
-def _number(config: dict[str, Any], key: str, reference: str) -> int:
+def _number(config: dict[str, Any], key: str, reference: str, default: int | None = None) -> int:
     value = config.get(key)
+    if value is None:
+        value = default
     if not isinstance(value, int) or value <= 0:
         raise DataError(f"{reference}/{CONFIG}: {key} is {value!r}, a positive number is needed")
     return value

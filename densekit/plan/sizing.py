@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from densekit.capability import Capability, Device
-from densekit.errors import DensekitError, UsageError
+from densekit.errors import UsageError
 from densekit.plan.alternatives import refusal
 from densekit.plan.estimate import job_of
 from densekit.plan.hardware import GIB, host_memory
@@ -12,6 +12,7 @@ from densekit.plan.memory import Layout, Memory
 from densekit.plan.precision import choose_kernel, default_sharding
 from densekit.plan.said import chosen_notes
 from densekit.plan.search import DEFAULT_MICRO_BATCH, Candidate, Fixed, Job, Place, fastest
+from densekit.plan.shapes import UnknownShapeError
 from densekit.recipe.schema import Recipe
 from densekit.run.roots import Roots
 
@@ -49,8 +50,9 @@ def searched(job: Job, place: Place) -> Sized:
 
 
 def ruled(
-    recipe: Recipe, job: Job | None, fixed: Fixed, *, device: Device, gpus: int, capability: Capability | None
-) -> Sized:
+    recipe: Recipe, job: Job | None, fixed: Fixed, *, device: Device, gpus: int, nodes: int,
+    capability: Capability | None,
+) -> Sized:  # fmt: skip
     """The fixed rules for a CPU, for a GPU that nobody named, and for models of unknown shape."""
     kernel = choose_kernel(device, fixed.dtype, fixed.attention, capability)
     stage = 3 if fixed.offload and fixed.zero_stage is None else fixed.zero_stage
@@ -70,10 +72,11 @@ def ruled(
     notes = [*kernel.notes, *sharding.notes]
     fits = None
     if memory is not None and device == "cpu":
-        fits = memory.peak * gpus <= host_memory()
+        need = (memory.peak + memory.host) * -(-gpus // nodes)
+        fits = need <= host_memory()
         if not fits:
-            need, have = memory.peak * gpus / GIB, host_memory() / GIB
-            notes.append(f"a worst-case row takes {need:.0f} GiB of main memory; this host has {have:.0f}")
+            told = f"{need / GIB:.0f} GiB of main memory; this host has {host_memory() / GIB:.0f}"
+            notes.append(f"a worst-case row takes {told}")
     elif job is not None:
         notes.append("the GPU is not known (--gpu), so it cannot be said whether this fits")
     return Sized(layout=layout, micro_batch_size=micro, memory=memory, fits=fits, notes=notes)
@@ -85,5 +88,5 @@ def job_if_known(
     """`job_of`, or None and a note that says why the models' shapes are not known."""
     try:
         return job_of(recipe, roots, fixed, measured), []
-    except DensekitError as error:
+    except UnknownShapeError as error:
         return None, [f"memory, hours and disk are not known: {error}"]

@@ -48,11 +48,6 @@ class Layout:
         """Bytes of an element in the forward pass."""
         return 4 if self.dtype == "fp32" else 2
 
-    @property
-    def name(self) -> str:
-        """The engine, for messages."""
-        return f"ZeRO-{self.zero_stage}" if self.zero_stage else "DDP" if self.world > 1 else "one process"
-
 
 class States:
     """Bytes per process of weights, gradients, optimiser and buffers, with the arithmetic of each."""
@@ -111,10 +106,9 @@ class States:
         """Host memory of an offloaded optimiser: masters, moments, gradients, and the staging of each engine."""
         if not self.layout.offload:
             return 0
-        # ZeRO-3: gradients once for accumulation and once for the optimiser. ZeRO-2: gradients, half weights, half
-        # gradients. torch's AdamW on the CPU makes two temporaries of the largest group.
-        staging = 8 if self.layout.zero_stage == 3 else 4 + 2 * self.layout.width
-        return (12 + staging + 8) * self.share
+        # Gradients once for accumulation and once for the optimiser; torch's AdamW on the CPU makes two temporaries of
+        # the largest group.
+        return (12 + 8 + 8) * self.share
 
     def buffers(self, moment: str) -> dict[str, int]:
         """Buffers alive in a moment, by what they are for."""
@@ -145,8 +139,6 @@ class States:
                 # One bucket in fp32, and its copy in the order of the ranks; a larger gradient takes two copies.
                 copies = 1 if reduced <= BUCKET_ELEMENTS else 2
                 found["ZeRO buckets"] = SINGLE * (BUCKET_ELEMENTS + copies * reduced)
-            if layout.offload and layout.zero_stage == 2:
-                found["offload staging"] = max(self.largest.values()) * layout.width
         elif layout.zero_stage == 3:
             found["ZeRO buckets"] = SINGLE * BUCKET_ELEMENTS
         if layout.zero_stage == 3 and moment != "update":

@@ -44,6 +44,8 @@ class Repository:
     """Its folder, as a reference to a named root."""
     commit: str | None
     """The pinned commit."""
+    listed: bool = True
+    """Whether recipes/revisions.yaml has a line for it."""
 
 
 class Hub(Protocol):
@@ -123,14 +125,24 @@ def repositories(recipe: Recipe, revisions: Revisions | None = None) -> list[Rep
             name, reference = by_folder[folder], f"data:{folder}"
         else:
             continue
-        found.append(Repository(name=name, field=field, reference=reference, commit=revisions.commits.get(name)))
+        commit, listed = revisions.commits.get(name), name in revisions.commits
+        found.append(Repository(name=name, field=field, reference=reference, commit=commit, listed=listed))
     return found
 
 
 def unpinned(recipe: Recipe) -> list[str]:
-    """A note for a plan when a recipe reads repositories without a pinned commit; [] when there are none."""
-    names = list(dict.fromkeys(repo.name for repo in repositories(recipe) if repo.commit is None))
-    return [f"no commit is pinned for {', '.join(names)}: `densekit pin` resolves them"] if names else []
+    """Notes for a plan when a recipe reads repositories without a pinned commit; [] when there are none."""
+    return not_pinned({repo.name: repo.listed for repo in repositories(recipe) if repo.commit is None})
+
+
+def not_pinned(repos: Mapping[str, bool]) -> list[str]:
+    """Notes on repositories without a commit; the values say whether recipes/revisions.yaml has a line for them."""
+    listed = [name for name, is_listed in repos.items() if is_listed]
+    others = [name for name, is_listed in repos.items() if not is_listed]
+    return [
+        *([f"no commit is pinned for {', '.join(listed)}: `densekit pin` resolves them"] if listed else []),
+        *([f"recipes/revisions.yaml has no line to pin {', '.join(others)} in"] if others else []),
+    ]
 
 
 def _write(path: Path, commits: Mapping[str, str]) -> None:

@@ -74,7 +74,10 @@ def test_counts_are_those_of_the_modules(name: str) -> None:
         assert config.image_tokens == shape.image_tokens
         assert model.projector[0].in_features == shape.connector.width
         linear = [each for each in model.language_model.modules() if isinstance(each, torch.nn.Linear)]
-        assert sum(each.weight.numel() for each in linear) == shape.language.linear_parameters
+        assert sum(each.weight.numel() for each in linear) == (
+            shape.language.layers * shape.language.layer_linear_parameters
+            + shape.language.vocab * shape.language.hidden
+        )
         add_lora(model, {"r": 8, "alpha": 16, "dropout": 0.0})
     assert count(model.language_model, trained=True) == shape.language.lora_parameters(8)
 

@@ -78,7 +78,7 @@ def test_lengths_that_were_counted(tmp_path: Path) -> None:
     recipe, kept = load_recipe("vicuna7b_clip_stage2"), tmp_path / "kept.json"
     kept.write_text(json.dumps(values), encoding="utf-8")
     assert lengths_of(recipe, kept).source.startswith("words counted in the annotation file")
-    for damaged in ("{", "{}", "[1]"):
+    for damaged in ("{", "{}", "[1]", json.dumps({**values, "with_image": "x"})):
         kept.write_text(damaged, encoding="utf-8")
         assert lengths_of(recipe, kept) == CONVERSATIONS
     assert lengths_of(load_recipe("vicuna7b_clip_stage1"), tmp_path / "none") == CAPTIONS
@@ -157,12 +157,20 @@ def test_more_gpus_take_less_time() -> None:
     assert len(lows) == 5 and lows == sorted(lows, reverse=True)
 
 
-def run_of(folder: Path, name: str, seconds: float, *, device: str = "NVIDIA A100-SXM4-80GB", **execution: Any) -> None:
+def run_of(
+    folder: Path,
+    name: str,
+    seconds: float,
+    *,
+    device: str = "NVIDIA A100-SXM4-80GB",
+    state: str = "complete",
+    **execution: Any,
+) -> None:
     """A run directory as far as calibration reads it: 20 steps of `seconds`, after ten that took much longer."""
     recipe = load_recipe(name)
     folder.mkdir(parents=True)
     values = {"device": "cuda", "gpus": 8, "dtype": "bf16", "checkpointing": True, "roots": {}, **execution}
-    manifest = {"environment": {"devices": [{"name": device, "driver": "550"}]}, "execution": values}
+    manifest = {"state": state, "environment": {"devices": [{"name": device, "driver": "550"}]}, "execution": values}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     math = {"schema": 2, "recipe": recipe.math(), "starts_from": None}
     (folder / "math.json").write_text(json.dumps(math), encoding="utf-8")
@@ -176,6 +184,8 @@ def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
     run_of(tmp_path / "b", "vicuna7b_clip_stage2", 6.0)
     run_of(tmp_path / "cpu", "vicuna7b_clip_stage2", 1.0, device="x")
     run_of(tmp_path / "offloaded", "vicuna7b_clip_stage2", 60.0, offload=True)
+    run_of(tmp_path / "running", "vicuna7b_clip_stage2", 60.0, state="running")
+    run_of(tmp_path / "tiny", "tiny_stage2", 60.0)
     run_of(tmp_path / "damaged", "vicuna7b_clip_stage2", 5.0)
     (tmp_path / "damaged" / "metrics.jsonl").write_text("{", encoding="utf-8")
     measured = measured_efficiency(tmp_path)
@@ -186,10 +196,13 @@ def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
     told = replace(FULL, fixed=Fixed(micro_batch_size=4, zero_stage=3, checkpointing=True), measured=measured)
     (same,) = told.candidates(place)
     # 100,000 tokens of 128 samples with an image each are what the recipe expects within some percent.
-    assert same.time.seconds.low == pytest.approx(5 / (1 + MARGIN), rel=0.05)
-    assert same.time.seconds.high == pytest.approx(6 / (1 - MARGIN), rel=0.05)
+    assert same.expected.seconds.low == pytest.approx(5 / (1 + MARGIN), rel=0.05)
+    assert same.expected.seconds.high == pytest.approx(6 / (1 - MARGIN), rel=0.05)
     plan = make_plan(
         load_recipe("vicuna7b_clip_stage2"), gpus=8, device="cuda", hardware=place.hardware, measured=measured
     )
     assert any("as earlier runs measured" in note for note in plan.notes)
+    without = make_plan(load_recipe("vicuna7b_clip_stage2"), gpus=8, device="cuda", hardware=place.hardware)
+    assert (plan.micro_batches, plan.zero_stage) == (without.micro_batches, without.zero_stage), "as `run` plans"
+    assert plan.hours != without.hours
     assert measured_efficiency(tmp_path / "nowhere") == {}

@@ -152,3 +152,5 @@ def test_a_recipe_without_pinned_commits_says_so(monkeypatch: pytest.MonkeyPatch
     pinned = load_revisions(file)
     monkeypatch.setattr("densekit.recipe.revisions.load_revisions", lambda: pinned)
     assert unpinned(recipe) == [] == unpinned(load_recipe("tiny_stage2"))
+    mine = load_recipe("vicuna7b_stage2", ["models.language_model=models:me/mymodel"])
+    assert unpinned(mine) == ["recipes/revisions.yaml has no line to pin me/mymodel in"]
