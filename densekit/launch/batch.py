@@ -23,6 +23,10 @@ WARNING_SECONDS = 300
 """Slurm tells a job so long before its time is over; a step and a checkpoint have to fit in."""
 JOIN_SECONDS = 600
 """A node that has not joined the others by then ends the job."""
+CPUS_PER_GPU = 4
+"""Asked for where --sbatch cpus-per-task=... does not say it: a trainer process and its data workers."""
+OWN_OPTIONS = ("array", "clusters", "error", "output", "test-only", "wait", "wrap")
+"""Options of sbatch that the launcher needs for itself, or that would take the job out of its sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
         name, separator, value = word.removeprefix("--").partition("=")
         if not name or any(sign in word for sign in "\n\r") or " " in name:
             raise UsageError(f"--sbatch {word!r}: write a long option of sbatch, as in --sbatch partition=gpu")
+        if name in OWN_OPTIONS:
+            raise UsageError(f"--sbatch {name}: densekit sets this itself, or could not follow the job")
         options[name] = value if separator else None
     return options
 
@@ -50,6 +56,8 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
 def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
     """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
+    if execution["device"] == "cuda":
+        variables["OMP_NUM_THREADS"] = str(CPUS_PER_GPU)  # the plan counted the processors of the login node
     if batch.image:
         variables[IMAGE_VARIABLE] = batch.image
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
@@ -67,12 +75,7 @@ def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
 def array_script(
     members: Sequence[tuple[RunDir, Mapping[str, Any]]], batch: Batch, dependency: str | None = None
 ) -> str:
-    """The script of a job array: each element is the job of one run, whose script lies in its attempt.
-
-    Raises UsageError for options that an array needs for itself.
-    """
-    if taken := sorted({"array", "output", "error"} & set(batch.options)):
-        raise UsageError(f"--sbatch {taken[0]}: several recipes are a job array, which sets this itself")
+    """The script of a job array: each element is the job of one run, whose script lies in its attempt."""
     (run, _), execution = members[0], max((part for _, part in members), key=lambda part: int(part["threads"]))
     first = replace(batch, options={**batch.options, "dependency": dependency} if dependency else batch.options)
     options = _options(run, execution, first) | {"array": f"0-{len(members) - 1}", "output": "/dev/null"}
@@ -103,6 +106,7 @@ def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> dict[st
     }
     if execution["device"] == "cuda":
         options["gpus-per-node"] = str(each)
+        options["cpus-per-task"] = str(each * CPUS_PER_GPU)
     else:
         options["cpus-per-task"] = str(each * execution["threads"])
     return {**options, **batch.options}
@@ -156,7 +160,7 @@ def _trainer(execution: Mapping[str, Any]) -> str:
     return (
         f"-m densekit.train.torchrun --nnodes {nodes} --nproc-per-node {each} "
         '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-endpoint "$head:$port" '
-        f'--rdzv-conf join_timeout={JOIN_SECONDS} -m densekit train "$run"'
+        f'--rdzv-conf join_timeout={JOIN_SECONDS},read_timeout={JOIN_SECONDS} -m densekit train "$run"'
     )
 
 
@@ -170,6 +174,9 @@ if [ -n "${{SLURM_ARRAY_JOB_ID:-}}" ]; then  # an array's id alone means all of 
     job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 fi
 {exports}
+if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then  # srun does not take it over by itself
+    export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+fi
 
 # Slurm will take the nodes away (time is over, preemption): stop at a checkpoint, then queue again.
 taken=
@@ -179,6 +186,10 @@ trap 'taken=1; touch "$run/stop"' USR1 TERM
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')
 port=$((20000 + SLURM_JOB_ID % 20000))
+
+if grep -q '"state": "complete"' "$run/status.json"; then
+    exit 0  # started again behind its end
+fi
 
 # Queued again: the attempt before this one is over.
 if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
@@ -194,13 +205,22 @@ while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait` before the step en
     code=$?
 done
 
-# Without `taken`, a stop file means that the user asked: the job ends. Else Slurm told the steps alone.
-if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ ! -e "$run/stop" ]; }}; then
+# Without `taken`, a stop file means that the user asked: the job ends. Else Slurm told the steps alone. A job that
+# was cancelled is not running any more: it stays away.
+if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ ! -e "$run/stop" ]; }} \\
+    && scontrol --oneliner show job "$job" | grep -q ' JobState=RUNNING '; then
     echo "preempted: queued again"
     trap '' USR1 TERM  # Slurm ends this script, which asks for nothing any more
     rm -f "$run/stop"  # it was this script's; from here on it is the user's word
     scontrol requeue "$job"
     sleep 60
+fi
+# A trainer that several processes share ends with 0 when it was stopped; jobs that wait for this one must not start.
+if [ "$code" -eq 0 ] && ! grep -q '"state": "complete"' "$run/status.json"; then
+    code=1
+    if grep -q '"state": "preempted"' "$run/status.json"; then
+        code=75
+    fi
 fi
 exit "$code"
 """

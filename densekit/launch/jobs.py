@@ -42,6 +42,12 @@ REASONS = {
     "CANCELLED": "the job was cancelled",
     "PREEMPTED": "the job was preempted before it could save",
 }
+
+
+class LostContactError(DataError):
+    """Slurm does not answer any more; its jobs may well go on."""
+
+
 State = Mapping[str, str]
 """What `scontrol show job` says of a job; empty where Slurm does not know it any more."""
 
@@ -94,7 +100,9 @@ def cancel(*jobs: str) -> None:
         return
     subprocess.run(["scancel", *jobs], capture_output=True, check=False)
     deadline = time.monotonic() + LOST_AFTER_SECONDS
-    while time.monotonic() < deadline and any(is_under_way(state) for state in job_states(jobs).values()):
+    while left := [job for job, state in job_states(jobs).items() if is_under_way(state)]:
+        if time.monotonic() > deadline:
+            raise DataError(f"Slurm did not end job {', '.join(left)}: `scancel {' '.join(left)}` tries again")
         time.sleep(POLL_SECONDS)
 
 
@@ -144,6 +152,9 @@ class Follower:
         self.reason = REASONS.get(current)
         if current == "CANCELLED" and self.run.status["state"] in ("preempted", "complete"):
             self.reason = None
+        if current == "OUT_OF_MEMORY":
+            self.code = 137
+            return
         self.code = (
             int(code) or (128 + int(signal) if signal.isdigit() and int(signal) else 0) or int(current != "COMPLETED")
         )
@@ -187,17 +198,17 @@ class Follower:
 def follow_jobs(followers: Sequence[Follower], between: Callable[[], None] | None = None) -> None:
     """Look at all jobs until none is left; `between` is called after each round.
 
-    Raises DataError when Slurm does not answer for two minutes.
+    Raises LostContactError when Slurm does not answer for two minutes.
     """
     lost_since: float | None = None
     while left := [follower for follower in followers if follower.code is None]:
         try:
             states = job_states([follower.job for follower in left])
             lost_since = None
-        except DataError:
+        except DataError as error:
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > LOST_AFTER_SECONDS:
-                raise
+                raise LostContactError(f"{error}; nothing was cancelled: `densekit tail` and `stop` find it") from None
             states = {}
         for follower in left:
             if follower.job in states:

@@ -44,8 +44,10 @@ def stop(run: RunDir, *, now: bool) -> str:
     Raises UsageError when nothing runs, or when it has to be ended from another machine.
     """
     launched = read_launched(run) if run.status["attempt"] else None
-    if launched is None or run.status["state"] not in ("created", "running"):
-        raise UsageError(f"{run.path} is {run.status['state']}: nothing runs that could be stopped")
+    state = run.status["state"]
+    # A job that is queued again belongs to a run that is preempted, and one that was lost sight of to a failed one.
+    if launched is None or (state not in ("created", "running") and still_running(run) is None):
+        raise UsageError(f"{run.path} is {state}: nothing runs that could be stopped")
     if launched.job is None and launched.host != this_host() and not now:
         run.stop_file.touch()  # its driver cannot be asked from here, the run directory can
         return f"asked {launched.place} to stop at a checkpoint"

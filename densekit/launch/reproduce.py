@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from densekit.capability import Attention, Device, Dtype
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.base import Launcher, is_distributed
+from densekit.launch.jobs import LostContactError
 from densekit.launch.local import Local
 from densekit.launch.places import still_running
 from densekit.launch.preflight import preflight
@@ -238,6 +239,8 @@ def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = No
     begin(run, execution, launcher)
     try:
         return launcher.launch(run, execution)
+    except LostContactError:
+        raise  # the job goes on
     except DensekitError as error:
         run.set_status("failed", message=str(error), exit_code=error.exit_code)
         raise

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from densekit.errors import UsageError
@@ -26,6 +27,10 @@ class Slurm:
         """Slurm's commands, and an image where there is a container. Raises UsageError."""
         if missing := [tool for tool in ("sbatch", "scontrol", "scancel") if shutil.which(tool) is None]:
             raise UsageError(f"{', '.join(missing)} not found: run this on a login node of the cluster")
+        self.check_options(execution)
+
+    def check_options(self, execution: Mapping[str, Any]) -> None:
+        """UsageError for a container without an image, and for an image without one."""
         if self.batch.runtime != "none" and self.batch.image is None:
             raise UsageError(f"--container {self.batch.runtime}: say which image with --image")
         if self.batch.runtime == "none" and self.batch.image is not None:
@@ -50,9 +55,7 @@ class Slurm:
 
     def submit(self, run: RunDir, execution: Mapping[str, Any]) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
-        path = run.attempt.resolve() / "job.sbatch"
-        path.write_text(script(run, execution, self.batch), encoding="utf-8")
-        job = _sbatch(str(path))
+        job = _sbatch(str(self._write(run, execution)))
         self._note(run, job)
         return job
 
@@ -61,13 +64,19 @@ class Slurm:
     ) -> list[str]:
         """Submit runs as the elements of one array; returns their ids. `dependency`: what it has to wait for."""
         for run, execution in members:
-            path = run.attempt / "job.sbatch"
-            path.write_text(script(run, execution, self.batch), encoding="utf-8")
+            self._write(run, execution)
         array = _sbatch(told=array_script(members, self.batch, dependency))
         jobs = [f"{array}_{index}" for index in range(len(members))]
         for (run, _), job in zip(members, jobs, strict=True):
             self._note(run, job)
         return jobs
+
+    def _write(self, run: RunDir, execution: Mapping[str, Any]) -> Path:
+        """The batch script in the attempt, and the cache: containers mount it, and end where it is missing."""
+        Path(execution["roots"]["cache"]).mkdir(parents=True, exist_ok=True)
+        path = run.attempt.resolve() / "job.sbatch"
+        path.write_text(script(run, execution, self.batch), encoding="utf-8")
+        return path
 
     def _note(self, run: RunDir, job: str) -> None:
         write_launched(run, Launched(launcher=self.name, host=this_host(), job=job))
@@ -79,14 +88,21 @@ def _sbatch(*arguments: str, told: str | None = None) -> str:
     done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise UsageError(_refused(done.stderr))
-    return done.stdout.strip().split(";")[0]
+    job = done.stdout.strip().split(";")[0]
+    if not job.isdigit():
+        raise UsageError(
+            f"sbatch gives no job id but {done.stdout.strip()!r}: leave away the --sbatch option behind it"
+        )
+    return job
 
 
 def _refused(told: str) -> str:
     line = next((line for line in told.strip().splitlines() if "rror" in line), told.strip() or "no reason given")
     line = line.removeprefix("sbatch: ").removeprefix("error: ").removeprefix("Batch job submission failed: ")
-    if "node configuration is not available" in line or "More processors requested" in line or "count" in line:
+    if "node configuration is not available" in line or "More processors requested" in line or "node count" in line:
         return f"Slurm has no such nodes ({line}): fewer --nodes or --gpus, or another --sbatch partition=..."
+    if "account" in line or "QOS" in line:
+        return f"Slurm does not take the job ({line}): name yours with --sbatch account=... or qos=..."
     if "partition" in line:
         return f"Slurm does not take the job ({line}): `sinfo` lists the partitions, --sbatch partition=... names one"
     return f"Slurm does not take the job: {line.splitlines()[0]}"

@@ -14,7 +14,7 @@ from densekit.errors import DensekitError, UsageError
 from densekit.launch.base import INTERRUPTED_CODE, Launcher, settle, wait_stoppable
 from densekit.launch.batch import array_script, script
 from densekit.launch.choose import Asked, Choice, choose
-from densekit.launch.jobs import Follower, cancel, follow_jobs
+from densekit.launch.jobs import Follower, LostContactError, cancel, follow_jobs
 from densekit.launch.reproduce import Carrying, Stage, already_complete, begin, locked, opened_anew, prepare, reproduce
 from densekit.launch.show import Planned, show
 from densekit.launch.slurm import Slurm
@@ -146,6 +146,8 @@ def _as_arrays(
             _submit(first, slurm, None)
             _submit(second, slurm, f"{dependency}:{first[0].job.partition('_')[0]}" if first else None)
             return _follow(members, slurm, together=dependency == "afterok")
+        except LostContactError:
+            raise  # the jobs go on
         except DensekitError as error:
             cancel(*(member.job for member in members if member.job))
             for member in members:

@@ -10,6 +10,7 @@ import sys
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 
 
 def main() -> None:
@@ -24,6 +25,10 @@ def main() -> None:
                 name = signal.Signals(-failure.exitcode).name
                 hint = " (out of memory?)" if name == "SIGKILL" else ""
                 print(f"rank {rank} was ended by {name}{hint}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except RendezvousError as error:
+        told = str(error) or type(error).__name__
+        print(f"the nodes did not meet: {told.splitlines()[0]}; did one not start?", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 
 

@@ -20,7 +20,7 @@ from densekit.launch.batch import Batch, parse_options, script
 from densekit.launch.jobs import Follower, job_state
 from densekit.launch.listing import follow, list_runs
 from densekit.launch.places import still_running, stop
-from densekit.launch.slurm import Slurm
+from densekit.launch.slurm import Slurm, _refused
 from densekit.run.launched import read_launched
 from densekit.run.layout import RunDir, read_json
 from tests.docker.engine import TOOLS
@@ -98,6 +98,34 @@ def test_options_that_sbatch_cannot_take(word: str) -> None:
         parse_options([word])
 
 
+@pytest.mark.parametrize("word", ["array=0-3", "output=x", "--wait", "clusters=other", "test-only"])
+def test_options_that_the_launcher_needs_for_itself(word: str) -> None:
+    with pytest.raises(UsageError, match="densekit sets this itself, or could not follow the job"):
+        parse_options([word])
+
+
+@pytest.mark.parametrize(
+    ("told", "advice"),
+    [
+        ("Invalid account or account/partition combination specified", "--sbatch account=... or qos=..."),
+        ("Invalid qos specification", "Slurm does not take the job: Invalid qos"),
+        ("Node count specification invalid", "Slurm does not take the job: Node count"),
+        ("Requested node configuration is not available", "fewer --nodes or --gpus"),
+        ("invalid partition specified: gpu", "`sinfo` lists the partitions"),
+    ],
+)
+def test_what_a_refusal_advises(told: str, advice: str) -> None:
+    assert advice in _refused(f"sbatch: error: Batch job submission failed: {told}\n")
+
+
+def test_the_processors_of_a_gpu_job(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2, threads=1)
+    text = script(run, execution, Batch())
+    assert "--cpus-per-task=16" in text and "export OMP_NUM_THREADS=4" in text
+    asked = script(run, execution, Batch(options=parse_options(["cpus-per-task=64"])))
+    assert "--cpus-per-task=64" in asked and "--cpus-per-task=16" not in asked
+
+
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, execution = stub_run(tmp_path, "")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -160,6 +188,41 @@ def test_the_second_signal_cancels_the_job(tmp_path: Path) -> None:
     when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt, interrupt)
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
     assert code == 130 and run.status["message"] == "interrupted" and not jobs(run)
+
+
+STOPS_WHEN_TOLD = """
+def stop(*_):
+    status('preempted', 'stopped by SIGTERM after step 3', 75)
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+"""
+
+
+@real
+def test_a_cancelled_job_stays_away(tmp_path: Path) -> None:
+    """It saves when Slurm ends it, as for a preemption, and is not queued again."""
+    run, execution = stub_run(tmp_path, STOPS_WHEN_TOLD + BEGIN + "time.sleep(300)")
+
+    def cancel_it() -> None:
+        launched = read_launched(run)
+        assert launched and launched.job
+        subprocess.run(["scancel", launched.job], check=True)
+
+    when((run.path / "began").exists, cancel_it)
+    assert Slurm().launch(run, execution) == 75
+    time.sleep(3)
+    assert not jobs(run) and run.status["state"] == "preempted" and run.status["attempt"] == 1
+    assert (run.path / "trained").read_text() == "x"
+
+
+@real
+def test_a_stopped_job_does_not_end_well(tmp_path: Path) -> None:
+    """Under torchrun a stopped trainer ends with 0; what depends on the job must not start."""
+    code, run = launch(tmp_path, BEGIN + "(path / 'stop').touch(); status('preempted', 'stopped', 75); sys.exit(0)")
+    launched = read_launched(run)
+    assert code == 75 and launched and launched.job
+    state = job_state(launched.job)
+    assert (state["JobState"], state["ExitCode"]) == ("FAILED", "75:0")
 
 
 @real
@@ -287,11 +350,12 @@ def inside(with_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("inside")
 def test_a_job_in_apptainer_is_told_what_it_needs_and_no_more(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, SEES, device="cuda")
-    batch = Batch(runtime="apptainer", image=f"{tmp_path}/a b.sif", options=parse_options(["gpus-per-node=2"]))
+    options = parse_options(["gpus-per-node=2", "cpus-per-task=1"])
+    batch = Batch(runtime="apptainer", image=f"{tmp_path}/a b.sif", options=options)
     assert Slurm(batch=batch).launch(run, execution) == 0
     seen = read_json(run.path / "seen.json")
     assert seen.items() >= {
-        "CUDA_VISIBLE_DEVICES": "0,1", "NCCL_SOCKET_IFNAME": "ib0,ib1", "OMP_NUM_THREADS": "1", "SEEN_nv": "True",
+        "CUDA_VISIBLE_DEVICES": "0,1", "NCCL_SOCKET_IFNAME": "ib0,ib1", "OMP_NUM_THREADS": "4", "SEEN_nv": "True",
         "DENSEKIT_IMAGE_ID": f"{tmp_path}/a b.sif", "SEEN_image": f"{tmp_path}/a b.sif", "pwd": str(run.path),
     }.items()  # fmt: skip
     assert f"'{run.path}:{run.path}'" in seen["SEEN_bind"] and "SECRET" not in seen

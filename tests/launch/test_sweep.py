@@ -14,7 +14,7 @@ import pytest
 from densekit.errors import UsageError
 from densekit.launch import local
 from densekit.launch.base import Launcher
-from densekit.launch.batch import Batch, parse_options
+from densekit.launch.batch import Batch
 from densekit.launch.choose import Asked
 from densekit.launch.jobs import job_state
 from densekit.launch.local import Local
@@ -121,11 +121,6 @@ def test_a_first_stage_that_is_shared_is_awaited_by_all(tmp_path: Path) -> None:
     first, second = text.split("sbatch <<'END'\n")[1:]
     assert "#SBATCH --array=0-0\n" in first
     assert "#SBATCH --array=0-1\n" in second and "#SBATCH --dependency=afterok:" in second
-
-
-def test_an_array_needs_some_options_for_itself(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sbatch array: several recipes are a job array, which sets this itself"):
-        scripts(tmp_path, *PAIR, options=parse_options(["array=0-3"]))
 
 
 def test_recipes_that_need_different_means_are_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
