@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,17 +23,20 @@ class Followed:
     metrics: Path
     events: Path
     offset: int = 0
+    inode: int = 0
     writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.writer = Writer(str(self.events))
+        self.writer, self.inode = Writer(str(self.events)), self.metrics.stat().st_ino
 
     def read_on(self) -> None:
-        """Write what was added since; start over when the file was replaced by a shorter one (a new attempt)."""
-        if self.metrics.stat().st_size < self.offset:
+        """Write what was added since; start over when the file was cut (a new attempt) or is another one (--force)."""
+        state = self.metrics.stat()
+        if state.st_size < self.offset or state.st_ino != self.inode:
             self.writer.close()
             shutil.rmtree(self.events)
             self.writer, self.offset = Writer(str(self.events)), 0
+        self.inode = state.st_ino
         with self.metrics.open("rb") as file:
             file.seek(self.offset)
             for line in file:
@@ -49,9 +53,10 @@ class Followed:
 def follow(runs: Path, events: Path, followed: dict[Path, Followed]) -> None:
     """Read on in every run below `runs`."""
     for metrics in sorted(runs.glob("*/metrics.jsonl")):
-        if metrics not in followed:
-            followed[metrics] = Followed(metrics, events / metrics.parent.name)
-        followed[metrics].read_on()
+        with suppress(FileNotFoundError):  # set aside in this moment
+            if metrics not in followed:
+                followed[metrics] = Followed(metrics, events / metrics.parent.name)
+            followed[metrics].read_on()
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ paths, holds inside and outside, and a run that was begun in a container can be 
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densekit.errors import UsageError
 from densekit.launch.base import passed_on, trainer_arguments, trainer_environment
 from densekit.run.environment import IMAGE_VARIABLE
 from densekit.run.layout import RunDir
@@ -47,6 +49,8 @@ class Container:
     environment: dict[str, str]
     mounts: list[Mount]
     user: str
+    groups: list[int]
+    """Further groups of the user: data is often readable through one."""
     devices: list[str]
     """Indices of the GPUs it sees, and no other."""
     shm_bytes: int
@@ -68,6 +72,8 @@ class Container:
             "--hostname",
             HOSTNAME,
         ]
+        for group in self.groups:
+            words += ["--group-add", str(group)]
         words += ["--security-opt", "no-new-privileges:true", "--shm-size", str(self.shm_bytes)]
         words += ["--tty"] * self.terminal
         if self.devices:
@@ -97,6 +103,7 @@ def describe(
         environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
         mounts=mounts(run, execution),
         user=user,
+        groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],
         devices=devices,
         shm_bytes=SHM_BYTES[execution["device"]],
         terminal=sys.stdout.isatty(),
@@ -110,10 +117,13 @@ def mounts(run: RunDir, execution: Mapping[str, Any]) -> list[Mount]:
     """
     writable = [run.path, Path(execution["roots"]["cache"])]
     readable = [Path(execution["roots"][name]) for name in ("data", "models")]
-    if execution["starts_from"]:
-        readable.append(Path(execution["starts_from"]))
-    readable.extend(_paths_in(run.math["recipe"]))
-    seen: dict[Path, bool] = {path.resolve(): True for path in readable if path.exists()}
+    named = [*_paths_in(run.math["recipe"])]
+    # The trainer asks for a path as the recipe writes it, also where a link stands.
+    links = [path for path in named if path.exists()]
+    seen: dict[Path, bool] = {path.resolve(): True for path in (*readable, *named) if path.exists()}
+    seen.update(dict.fromkeys(links, True))
+    if execution["starts_from"]:  # with --print it is not there yet
+        seen[Path(execution["starts_from"]).resolve()] = True
     seen.update({path.resolve(): False for path in writable})
     return [Mount(path=path, read_only=only) for path, only in sorted(seen.items())]
 
@@ -132,5 +142,7 @@ def container_user(*, rootless: bool) -> str:
     if rootless:
         return "0:0"
     if asked := os.environ.get(USER_VARIABLE):
+        if not re.fullmatch(r"\d+:\d+", asked):
+            raise UsageError(f"{USER_VARIABLE}={asked}: write it as numbers, as in {USER_VARIABLE}=1000:1000")
         return asked
     return f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{NORMAL_USER}:{NORMAL_USER}"

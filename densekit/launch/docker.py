@@ -32,10 +32,14 @@ class Docker:
 
     def check(self, execution: Mapping[str, Any]) -> None:
         """Engine, image, GPUs and driver, before anything is made. UsageError names the first that is missing."""
-        if execution.get("nodes", 1) > 1:
-            raise UsageError("--nodes: the docker launcher knows this host only; use --launcher slurm")
+        self.check_options(execution)
         image = self._image(self._gpus(execution))
         connect().image_id(image)
+
+    def check_options(self, execution: Mapping[str, Any]) -> None:
+        """UsageError for several nodes."""
+        if execution.get("nodes", 1) > 1:
+            raise UsageError("--nodes: the docker launcher knows this host only; use --launcher slurm")
 
     def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         """The `docker run` that does what `launch` does."""
@@ -131,8 +135,9 @@ class _Follower:
 
 
 def _kill(container: Any) -> None:
-    with sentences():
+    with suppress(DataError), sentences():  # it may have ended by itself
         container.kill()
+    with sentences():
         container.wait()
 
 

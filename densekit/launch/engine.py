@@ -83,6 +83,7 @@ class Engine:
                 container.command,
                 name=container.name,
                 user=container.user,
+                group_add=container.groups,
                 environment=container.environment,
                 mounts=[
                     Mount(target=str(mount.path), source=str(mount.path), type="bind", read_only=mount.read_only)

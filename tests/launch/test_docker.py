@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
-from densekit.launch.containers import container_name
+from densekit.launch.containers import container_name, container_user, mounts
 from densekit.launch.docker import Docker
 from densekit.launch.engine import connect
 from densekit.launch.places import stop
 from densekit.run.launched import read_launched
-from densekit.run.layout import RunDir, read_json
+from densekit.run.layout import RunDir, open_run, read_json, run_math
 
-from .helpers import A100, OLD, T4, V100, cards, fake_gpus, stub_run, write_json
+from .helpers import A100, OLD, T4, V100, cards, execution, fake_gpus, stub_run, write_json
 
 pytestmark = pytest.mark.usefixtures("with_engine")
 
@@ -249,3 +249,24 @@ def test_the_printed_command_does_the_same(tmp_path: Path, look: str, stub_image
     for seen in (printed, called):
         seen["env"].pop("HOSTNAME", None)
     assert printed == called
+
+
+def test_a_link_is_mounted_where_the_recipe_looks_for_it(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    recipe = {
+        "name": "mine", "models": {"language_model": str(tmp_path / "link")},
+        "data": {"annotations": None, "images": None}, "probe": None,
+    }  # fmt: skip
+    run = open_run(tmp_path / "runs", run_math(recipe, None))
+    roots = {name: str(tmp_path / name) for name in ("data", "models", "cache")}
+    first = tmp_path / "runs" / "not there yet"
+    found = {mount.path: mount.read_only for mount in mounts(run, execution(roots=roots, starts_from=str(first)))}
+    assert found[tmp_path / "link"] and found[tmp_path / "disk"] and found[first]
+
+
+@pytest.mark.parametrize("asked", ["1000", "me:users", "1000:"])
+def test_a_user_that_is_no_numbers(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("DENSEKIT_USER", asked)
+    with pytest.raises(UsageError, match="write it as numbers, as in DENSEKIT_USER=1000:1000"):
+        container_user(rootless=False)
