@@ -159,6 +159,22 @@ def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
     assert re.search(r"^  cost +\d+\.\d to \d+\.\d$", told, re.MULTILINE) and "what fits" not in told
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("slurm", "--container", "pyxis"), "say which image with --image"),
+        (("docker", "--nodes", "2", "--gpus", "4"), "the docker launcher knows this host only"),
+        (("local", "--nodes", "2", "--gpus", "4"), "the local launcher knows this host only"),
+        (("local", "--image", "mine"), "the local launcher has no container"),
+        (("docker", "--sbatch", "partition=gpu"), "are for --launcher slurm; this run takes docker"),
+        (("local", "--queue-minutes", "5"), "are for --launcher slurm; this run takes local"),
+    ],
+)
+def test_print_refuses_what_would_be_refused(run_cli: Cli, options: tuple[str, ...], message: str) -> None:
+    found = run_cli("run", "tiny_stage1", "--print", "--launcher", *options)
+    assert found.code == 2 and message in found.err
+
+
 def test_plan_of_a_run_that_is_over_at_once(run_cli: Cli) -> None:
     told = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
     assert "hours        0.000" in told and "what fits, fewest GPU-hours first:" in told

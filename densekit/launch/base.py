@@ -24,6 +24,9 @@ class Launcher(Protocol):
     def check(self, execution: Mapping[str, Any]) -> None:
         """Refuse what cannot work here, before a run directory is made: UsageError or DataError with the next step."""
 
+    def check_options(self, execution: Mapping[str, Any]) -> None:
+        """Refuse what cannot work on any machine, for `--print` too; part of `check`. UsageError."""
+
     def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         """What `launch` does, as shell commands that can be read and run by hand. Nothing is started."""
 

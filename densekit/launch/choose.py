@@ -75,6 +75,10 @@ def choose(recipe: Recipe, asked: Asked) -> Choice:
         raise UsageError(f"--gpu {asked.gpu}: this run is on the processor ({_why(recipe, device, asked)})")
     name = asked.launcher or ("docker" if device == "cuda" and INSIDE_VARIABLE not in os.environ else "local")
     launcher: Launcher
+    if name != "slurm" and (asked.queue_minutes is not None or asked.batch not in (None, Batch(image=asked.image))):
+        raise UsageError(f"--container, --sbatch and --queue-minutes are for --launcher slurm; this run takes {name}")
+    if name == "local" and asked.image is not None:
+        raise UsageError(f"--image {asked.image}: the local launcher has no container; use --launcher docker or slurm")
     if name == "slurm":
         launcher, here = Slurm(batch=asked.batch or Batch(), queue_minutes=asked.queue_minutes), "the cluster's nodes"
     elif name == "docker":

@@ -73,6 +73,8 @@ def _visible(found: list[Gpu]) -> list[Gpu]:
     if asked is None:
         return found
     words = [word.strip() for word in asked.split(",") if word.strip()]
+    if words in (["-1"], ["NoDevFiles"], ["none"], ["void"]):
+        return []
     if not all(word.isdigit() for word in words):
         raise UsageError(f"{VISIBLE}={asked}: give numbers of nvidia-smi's list, as in {VISIBLE}=0,1")
     return [gpu for gpu in found if str(gpu.index) in words]

@@ -10,6 +10,7 @@ from typing import Any
 
 from densekit.errors import UsageError
 from densekit.launch.base import settle, this_host, trainer_arguments, trainer_environment, wait_stoppable
+from densekit.launch.gpus import VISIBLE, find_gpus, pick
 from densekit.run.launched import Launched, write_launched
 from densekit.run.layout import RunDir
 from densekit.run.processes import die_with_parent
@@ -17,7 +18,16 @@ from densekit.run.processes import die_with_parent
 
 def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
     """The command line that trains a run on this host, in this interpreter's environment."""
-    return [sys.executable, *trainer_arguments(run.path, execution)]
+    return [sys.executable, *trainer_arguments(run.path.resolve(), execution)]
+
+
+def environment(execution: Mapping[str, Any]) -> dict[str, str]:
+    """Variables of the trainer; among them the GPUs with the least memory in use, by nvidia-smi's numbers."""
+    variables = trainer_environment(execution)
+    if execution["device"] == "cuda" and (found := find_gpus()):
+        numbers = ",".join(str(gpu.index) for gpu in pick(found, execution["gpus"]))
+        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: numbers}
+    return variables
 
 
 class Local:
@@ -26,13 +36,17 @@ class Local:
     name = "local"
 
     def check(self, execution: Mapping[str, Any]) -> None:
-        """UsageError for several nodes; the trainer checks everything else."""
+        """Nothing is asked for beyond what the trainer itself checks."""
+        self.check_options(execution)
+
+    def check_options(self, execution: Mapping[str, Any]) -> None:
+        """UsageError for several nodes."""
         if execution.get("nodes", 1) > 1:
             raise UsageError("--nodes: the local launcher knows this host only; use --launcher slurm")
 
     def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
         """The one command, with its variables."""
-        variables = [f"{name}={value}" for name, value in trainer_environment(execution).items()]
+        variables = [f"{name}={value}" for name, value in environment(execution).items()]
         return [shlex.join(["env", *variables, *command(run, execution)])]
 
     def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
@@ -43,7 +57,7 @@ class Local:
         """
         process = subprocess.Popen(
             command(run, execution),
-            env={**os.environ, **trainer_environment(execution)},
+            env={**os.environ, **environment(execution)},
             start_new_session=True,
             preexec_fn=_end_with_driver,
         )

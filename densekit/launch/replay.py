@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DataError, UsageError
+from densekit.launch.local import Local
 from densekit.launch.reproduce import locked, start
 from densekit.recipe.schema import MADE_ASSETS
 from densekit.run.diff import Comparison, check_tolerance, compare_runs
@@ -54,6 +55,7 @@ def replay(
     original = RunDir(path)
     executions = _executions(original)
     execution = {**executions[-1], **({"deterministic": True} if deterministic else {})}
+    Local().check(execution)
     place = path.resolve()
     run = open_replay(runs_dir or place.parent, place.name, original.math)
     with locked(run):

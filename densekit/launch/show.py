@@ -52,7 +52,9 @@ def show(
     previous: RunDir | None = None
     for recipe, path, math in zip(chain, paths, maths, strict=True):
         run = Planned(path, math)
+        execution = carrying.execution(carrying.plan(recipe, roots), roots, previous)
+        launcher.check_options(execution)
         lines.append(f"# {recipe.name}, after {run.attempt / 'execution.json'} was written:")
-        lines += launcher.commands(run, carrying.execution(carrying.plan(recipe, roots), roots, previous))
+        lines += launcher.commands(run, execution)
         previous = run
     return lines

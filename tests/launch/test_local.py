@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from densekit.errors import UsageError
 from densekit.launch import base, local
+from densekit.launch.gpus import find_gpus
 from densekit.run.layout import RunDir, open_run, run_math
 from densekit.run.processes import alive
 
-from .helpers import execution, trainer
+from .helpers import A100, cards, execution, fake_gpus, trainer
 
 
 @pytest.fixture
@@ -41,6 +43,28 @@ def test_the_command_of_several_processes(run: RunDir) -> None:
         torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", str(processes)]
         found = local.command(run, execution(gpus=processes, zero_stage=2))
         assert found == [sys.executable, *torchrun, *trainer_command]
+
+
+def test_the_path_is_whole_wherever_the_driver_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`densekit stop` knows the trainer by it, from any folder."""
+    monkeypatch.chdir(tmp_path)
+    assert local.command(RunDir(Path("runs/mine")), execution())[-1] == str(tmp_path / "runs/mine")
+
+
+def test_the_gpus_that_were_planned_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = fake_gpus(tmp_path, *cards(A100, 3, used={0: 70000}))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found = local.environment(execution(device="cuda", gpus=2))
+    assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"]) == ("1,2", "PCI_BUS_ID")
+    assert "CUDA_VISIBLE_DEVICES" not in local.environment(execution())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert find_gpus() == []
+
+
+def test_several_nodes_are_not_this_host(run: RunDir) -> None:
+    with pytest.raises(UsageError, match="the local launcher knows this host only"):
+        local.Local().check(execution(gpus=4, nodes=2))
 
 
 FAILED = {"state": "failed", "attempt": 1}
