@@ -1,14 +1,13 @@
 """What is checked before a run directory exists: files, annotations, images, tokenizer, model folders."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from densekit.datasets.annotations import Annotations, check_images
 from densekit.errors import DataError
 from densekit.recipe.schema import Recipe
 from densekit.run.hashing import file_sha256
 from densekit.run.roots import Roots
+from densekit.text.model_files import read_object
 from densekit.text.tokenizer import load_tokenizer
 
 
@@ -66,24 +65,14 @@ def _check_model(folder: Path, field: str) -> None:
         raise DataError(
             f"{field}: no model in {folder} (config.json is missing); download it there in transformers format"
         )
-    _read_object(folder / "config.json", field)
+    read_object(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         raise DataError(
             f"{field}: {folder} holds no .safetensors weights; convert or download them (no pickle is read)"
         )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        parts = _read_object(index, field).get("weight_map", {})
+        parts = read_object(index).get("weight_map", {})
         missing = sorted({name for name in parts.values() if not (folder / name).is_file()})
         if missing:
             raise DataError(f"{field}: {folder} lacks {', '.join(missing)}; finish the download")
-
-
-def _read_object(path: Path, field: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{field}: {path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{field}: {path} must hold a JSON object")
-    return value

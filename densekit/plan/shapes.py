@@ -4,7 +4,6 @@ Counts of parameters are those of the modules that densekit builds (densekit/mod
 the connector does not read and without its last norm and head.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from densekit.errors import DataError, UsageError
 from densekit.recipe.schema import Connector, Recipe
 from densekit.run.roots import Roots
+from densekit.text.model_files import read_object
 
 
 class UnknownShapeError(UsageError):
@@ -306,15 +306,7 @@ def _tower(reference: str, roots: Roots | None) -> TowerShape:
 def _read_config(reference: str, roots: Roots | None) -> dict[str, Any] | None:
     """config.json behind a reference; None when its folder does not hold one."""
     path = (roots or Roots()).resolve(reference) / CONFIG
-    if not path.is_file():
-        return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; put the model's own file there") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path} holds no JSON object; put the model's own file there")
-    return config
+    return read_object(path) if path.is_file() else None
 
 
 def _known(reference: str, table: dict[str, Shape], field: str) -> Shape:

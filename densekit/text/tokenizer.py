@@ -1,12 +1,12 @@
 """Says what a tokenizer must offer here and loads one from a model directory."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from densekit.errors import DataError
+from densekit.text.model_files import optional_object
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     model_file, json_file = directory / "tokenizer.model", directory / "tokenizer.json"
     if not model_file.is_file() and not json_file.is_file():
         raise DataError(f"no tokenizer in {directory}: it needs tokenizer.model (sentencepiece) or tokenizer.json")
-    config = _read_object(directory / "tokenizer_config.json")
-    special_map = _read_object(directory / "special_tokens_map.json")
+    config = optional_object(directory / "tokenizer_config.json")
+    special_map = optional_object(directory / "special_tokens_map.json")
     special = {
         name: text
         for name in ("bos_token", "eos_token", "unk_token")
@@ -85,7 +85,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
                 add_bos=bool(config.get("add_bos_token", True)),
                 special=special,
                 added=added_tokens(
-                    config.get("added_tokens_decoder", {}), _read_object(directory / "added_tokens.json")
+                    config.get("added_tokens_decoder", {}), optional_object(directory / "added_tokens.json")
                 ),
             )
         return FastTokenizer(json_file.read_text(encoding="utf-8"), special=special, legacy=legacy)
@@ -93,15 +93,3 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise DataError(f"tokenizer in {directory}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"tokenizer in {directory} cannot be read: {error}") from error
-
-
-def _read_object(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} must hold a JSON object")
-    return value

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
+from memory_trace import language_config, tower_config
 
 from densekit.errors import DataError, UsageError
 from densekit.model import connector as model_connector
 from densekit.model.configuration import DenseConnectorConfig
 from densekit.model.modeling import DenseConnectorForConditionalGeneration
 from densekit.plan import shapes
-from densekit.plan.shapes import LANGUAGE_MODELS, TOWERS, LanguageShape, TowerShape, shape_of
+from densekit.plan.shapes import LANGUAGE_MODELS, TOWERS, shape_of
 from densekit.recipe.load import load_recipe
 from densekit.run.roots import Roots
 from densekit.train.lora import add_lora
@@ -24,31 +24,6 @@ VICUNA, CLIP, SIGLIP = (
     "openai/clip-vit-large-patch14-336",
     "google/siglip-so400m-patch14-384",
 )
-
-
-def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
-    kind = PhiConfig if shape.parallel else LlamaConfig
-    return kind(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        vocab_size=shape.vocab,
-        tie_word_embeddings=shape.tied,
-    )
-
-
-def tower_config(shape: TowerShape) -> CLIPVisionConfig | SiglipVisionConfig:
-    kind = CLIPVisionConfig if shape.has_cls else SiglipVisionConfig
-    return kind(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        image_size=shape.image_size,
-        patch_size=shape.patch_size,
-    )
 
 
 def count(module: torch.nn.Module, *, trained: bool = False) -> int:
