@@ -52,7 +52,7 @@ Checkpointing = Annotated[
     typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Trade a forward pass for memory."),
 ]
 Offload = Annotated[
-    bool | None, typer.Option("--offload/--no-offload", help="AdamW and its moments in main memory (ZeRO only).")
+    bool | None, typer.Option("--offload/--no-offload", help="AdamW and its moments in main memory (ZeRO-3 only).")
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")]
