@@ -1,8 +1,10 @@
-"""Times the attention kernels of packed rows beside each other: same queries, keys and values, one process.
+"""Times the attention kernels of packed rows beside each other: same queries, keys and values, one
+process.
 
-Every kernel that can run here takes the same row of samples, forward and backward, in turns with the others; `padded`
-is what packing replaces, one causal SDPA over a right-padded batch of the same samples. On a CPU that leaves SDPA
-segment by segment. Before anything is timed the outputs and gradients of the kernels are compared with SDPA's.
+Every kernel that can run here takes the same row of samples, forward and backward, in turns with
+the others; `padded` is what packing replaces, one causal SDPA over a right-padded batch of the same
+samples. On a CPU that leaves SDPA segment by segment. Before anything is timed the outputs and
+gradients of the kernels are compared with SDPA's.
 """
 
 import argparse
@@ -18,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from train_step import BUSY, others_cpu_seconds, timed
 
-from densekit.capability import check_combination, check_gpu, suited
 from densekit.errors import UsageError
-from densekit.model.attention import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.segments import Segments
+from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
+from densekit.model.packing import Segments
+from densekit.spec.capability import check_combination, check_gpu, suited
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 4e-3}
@@ -44,10 +46,17 @@ def kernels_here(device: str, dtype: str) -> dict[str, str | None]:
     return reasons
 
 
-def draw(lengths: list[int], heads: int, kv_heads: int, head_dim: int, device: str, dtype: torch.dtype) -> list[Tensor]:
-    """query, key, value [1, heads, T, D] as transformers hands them over, and a gradient of the output."""
+def draw(
+    lengths: list[int], heads: int, kv_heads: int, head_dim: int, device: str, dtype: torch.dtype
+) -> list[Tensor]:
+    """query, key, value [1, heads, T, D] as transformers hands them over, and a gradient of the
+    output.
+    """
     generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(1, sum(lengths), n, head_dim, generator=generator) for n in (heads, kv_heads, kv_heads, heads)]
+    drawn = [
+        torch.randn(1, sum(lengths), n, head_dim, generator=generator)
+        for n in (heads, kv_heads, kv_heads, heads)
+    ]
     return [tensor.to(device, dtype).transpose(1, 2).requires_grad_() for tensor in drawn]
 
 
@@ -62,7 +71,12 @@ def packed(kernel: str, inputs: list[Tensor], lengths: list[int]) -> Tensor:
 def padded_batch(tensor: Tensor, lengths: list[int]) -> Tensor:
     """[S, heads, longest, D] from a row."""
     parts = [part[0].transpose(0, 1) for part in tensor.detach().split(lengths, dim=2)]
-    return nn.utils.rnn.pad_sequence(parts, batch_first=True).transpose(1, 2).contiguous().requires_grad_()
+    return (
+        nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        .transpose(1, 2)
+        .contiguous()
+        .requires_grad_()
+    )
 
 
 def step(attention: Callable[[list[Tensor]], Tensor], inputs: list[Tensor]) -> list[Tensor]:
@@ -82,9 +96,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     device, dtype = arguments.device, arguments.dtype
     generator = torch.Generator().manual_seed(1)
     shortest = arguments.longest // 4
-    drawn = torch.randint(shortest, arguments.longest + 1, (arguments.samples,), generator=generator)
+    drawn = torch.randint(
+        shortest, arguments.longest + 1, (arguments.samples,), generator=generator
+    )
     lengths = [arguments.longest, *drawn.tolist()[1:]]
-    row = draw(lengths, arguments.heads, arguments.kv_heads, arguments.head_dim, device, DTYPES[dtype])
+    row = draw(
+        lengths, arguments.heads, arguments.kv_heads, arguments.head_dim, device, DTYPES[dtype]
+    )
     batch = [padded_batch(tensor, lengths) for tensor in row]
     missing = kernels_here(device, dtype)
     sides: dict[str, Callable[[], list[Tensor]]] = {
@@ -97,7 +115,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         lambda qkv: F.scaled_dot_product_attention(*qkv, is_causal=True, enable_gqa=grouped), batch
     )
     expected = sides[BASE]()
-    differences = {name: distance(side(), expected) for name, side in sides.items() if name != "padded"}
+    differences = {
+        name: distance(side(), expected) for name, side in sides.items() if name != "padded"
+    }
     times: dict[str, list[float]] = {name: [] for name in sides}
     where = torch.device(device)
     for side in sides.values():  # warm-up
@@ -134,7 +154,9 @@ def print_table(result: dict[str, Any]) -> None:
         f"{result['heads']} heads, {result['kv_heads']} KV heads of {result['head_dim']}; forward and backward"
     )
     if result["other_processes"] > BUSY:
-        print(f"not a quiet machine: other processes kept {result['other_processes']:.1f} CPUs busy")
+        print(
+            f"not a quiet machine: other processes kept {result['other_processes']:.1f} CPUs busy"
+        )
     print(f"{'kernel':12}{'time':>12}{'ratio':>8}{'difference':>14}")
     for name, seconds in result["seconds"].items():
         difference = result["difference"].get(name)
@@ -149,9 +171,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="default: fp32 on a CPU, else what suits the GPU")
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), help="default: fp32 on a CPU, else what suits the GPU"
+    )
     parser.add_argument("--samples", type=int, default=8, help="segments of the row")
-    parser.add_argument("--longest", type=int, default=768, help="tokens of the longest segment; the others draw")
+    parser.add_argument(
+        "--longest", type=int, default=768, help="tokens of the longest segment; the others draw"
+    )
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--kv-heads", type=int, default=32)
     parser.add_argument("--head-dim", type=int, default=128)
@@ -167,7 +193,11 @@ def main() -> int:
         print(json.dumps(result, indent=1))
     else:
         print_table(result)
-    wrong = {name: value for name, value in result["difference"].items() if not value <= TOLERANCE[result["dtype"]]}
+    wrong = {
+        name: value
+        for name, value in result["difference"].items()
+        if not value <= TOLERANCE[result["dtype"]]
+    }
     if wrong:
         print(f"not what SDPA computes: {wrong}", file=sys.stderr)
     return 1 if wrong else 0

@@ -1,8 +1,9 @@
-"""Times the batch certificate of stage 2 at full size: 665,298 samples with synthetic lengths and digests.
+"""Times the batch certificate of stage 2 at full size: 665,298 samples with synthetic lengths and
+digests.
 
-From lengths and digests (what the sample index holds) to the certificate, in one process and without torch. Memory is
-the highest resident size of the process (VmHWM): getrusage would also count what the process that started this one
-held at that moment.
+From lengths and digests (what the sample index holds) to the certificate, in one process and
+without torch. Memory is the highest resident size of the process (VmHWM): getrusage would also
+count what the process that started this one held at that moment.
 """
 
 import json
@@ -13,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from densekit.batching import OfficialOrder, ReferenceTopology, certify
-from densekit.datasets.index import SampleIndex
+from densekit.data.index import SampleIndex
 
 SAMPLES = 665_298
 TEXT_ONLY = 40_688
 
 
 def synthetic_index() -> SampleIndex:
-    """As many samples as LLaVA-1.5's second stage, as many of them without an image; words with a long tail."""
+    """As many samples as LLaVA-1.5's second stage, as many of them without an image; words with a
+    long tail.
+    """
     generator = np.random.default_rng(0)
     words = generator.lognormal(4.6, 0.9, SAMPLES).astype(np.int64) + 1
     words[generator.permutation(SAMPLES)[:TEXT_ONLY]] *= -1
@@ -30,7 +33,9 @@ def synthetic_index() -> SampleIndex:
 
 def peak_bytes() -> int:
     """The highest resident size of this process so far."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    found = re.search(
+        r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE
+    )
     assert found is not None
     return int(found[1]) * 1024
 

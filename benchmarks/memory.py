@@ -1,12 +1,14 @@
 """Compares the planner's memory model with traced steps of densekit's own training, model by model.
 
-Traced (memory_trace.py): every tensor of one step on one GPU, at full depth. `replicated` is ReplicatedEngine with
-AdamW; `half` keeps what ZeRO keeps: half weights, fp32 masters and gradients. Not traced, and left out of the
-comparison: sharding (division by the number of ranks), DeepSpeed's buffers, CUDA's and NCCL's own memory,
-fragmentation, the workspace of GPU attention kernels, offloading. Exits with 1 when a part, a moment or the peak
-differs by more than 5 %; a part below 0.2 % of the peak may.
+Traced (memory_trace.py): every tensor of one step on one GPU, at full depth. `replicated` is
+ReplicatedEngine with AdamW; `half` keeps what ZeRO keeps: half weights, fp32 masters and gradients.
+Not traced, and left out of the comparison: sharding (division by the number of ranks), DeepSpeed's
+buffers, CUDA's and NCCL's own memory, fragmentation, the workspace of GPU attention kernels,
+offloading. Exits with 1 when a part, a moment or the peak differs by more than 5 %; a part below
+0.2 % of the peak may.
 
-With `--device cuda` one GPU trains a model of random weights and the allocator's peak is compared (memory_cuda.py).
+With `--device cuda` one GPU trains a model of random weights and the allocator's peak is compared
+(memory_cuda.py).
 """
 
 import argparse
@@ -19,13 +21,13 @@ from typing import Any
 
 import torch
 
-from densekit.plan.forward import KEPT, Trains
-from densekit.plan.memory import TOWER, Layout, Row, memory_of
-from densekit.plan.shapes import ModelShape, shape_of
-from densekit.plan.states import States
-from densekit.recipe.load import load_recipe
-from densekit.recipe.schema import Recipe
-from densekit.run.roots import Roots
+from densekit.planner.memory import TOWER, Layout, Row, memory_of
+from densekit.planner.memory_trace.model import KEPT, Trains
+from densekit.planner.model_states import States
+from densekit.recipes.load import load_recipe
+from densekit.spec.architectures import ModelShape, shape_of
+from densekit.spec.recipe import Recipe
+from densekit.spec.roots import Roots
 
 TOLERANCE = 0.05
 SMALL = 0.002
@@ -74,7 +76,10 @@ def cases(names: list[str], *, samples: int, layers: int | None) -> list[Case]:
             shape = replace(shape, language=replace(shape.language, layers=layers))
         for zero_stage in (0, 2):
             for checkpointing in (False, True):
-                labels = ["half" if zero_stage else "replicated", "checkpointing" if checkpointing else "kept"]
+                labels = [
+                    "half" if zero_stage else "replicated",
+                    "checkpointing" if checkpointing else "kept",
+                ]
                 found.append(
                     Case(
                         name=" ".join([name, *labels]),
@@ -120,7 +125,12 @@ def modelled(case: Case) -> dict[str, int]:
         totals[moment] = sum(parts.values()) - untraced
     before = totals.pop(KEPT)
     tower = memory.moments[KEPT][TOWER]
-    fixed = states.weights + states.optimiser + (states.gradients if case.layout.zero_stage else 0) + tower
+    fixed = (
+        states.weights
+        + states.optimiser
+        + (states.gradients if case.layout.zero_stage else 0)
+        + tower
+    )
     ends = [totals.pop(f"backward pass of the {place} layer") for place in ("first", "last")]
     # The root that AdamW makes, of all weights at once, as it does on a GPU.
     totals["update"] += 4 * states.trained - states.buffers("update")[ADAMW]
@@ -147,8 +157,8 @@ def traced(case: Case) -> dict[str, int]:
     weights = start["Parameter"] + start["Buffer"]
     trained = States(case.shape, case.layout).trained
     half = bool(case.layout.zero_stage)
-    # Under checkpointing the row's embeddings are a leaf, and the tracker's hooks hold it with its gradient after the
-    # step; without the tracker nothing of the row is left.
+    # Under checkpointing the row's embeddings are a leaf, and the tracker's hooks hold it with its
+    # gradient after the step; without the tracker nothing of the row is left.
     tracker.peaks["update"] -= update["Activation"] + update["Temp"]
     return {
         "weights": weights,
@@ -157,7 +167,11 @@ def traced(case: Case) -> dict[str, int]:
         "tower": begun["forward pass"] - weights - start["Optstate"] - (8 * trained if half else 0),
         "language model": begun["loss"] - begun["forward pass"],
         "logits": tracker.peaks["loss"] - begun["loss"],
-        **{f"peak of {moment}": size for moment, size in tracker.peaks.items() if moment not in ("start", "end")},
+        **{
+            f"peak of {moment}": size
+            for moment, size in tracker.peaks.items()
+            if moment not in ("start", "end")
+        },
         "peak": max(tracker.peaks.values()),
     }
 
@@ -168,7 +182,11 @@ def compare(case: Case) -> dict[str, Any]:
     found, expected = traced(case), modelled(case)
     seconds = time.perf_counter() - begun
     figures = {
-        name: {"model": expected[name], "traced": size, "ratio": round(expected[name] / size, 4) if size else None}
+        name: {
+            "model": expected[name],
+            "traced": size,
+            "ratio": round(expected[name] / size, 4) if size else None,
+        }
         for name, size in found.items()
     }
     peak = found["peak"]
@@ -178,8 +196,14 @@ def compare(case: Case) -> dict[str, Any]:
         if abs(expected[name] - size) > max(TOLERANCE * size, SMALL * peak if name != "peak" else 0)
     ]
     row = {name: getattr(case.row, name) for name in ("samples", "tokens", "images", "supervised")}
-    return {"name": case.name, "layers": case.shape.language.layers, "row": row, "figures": figures, "off": off,
-            "seconds": round(seconds, 1)}  # fmt: skip
+    return {
+        "name": case.name,
+        "layers": case.shape.language.layers,
+        "row": row,
+        "figures": figures,
+        "off": off,
+        "seconds": round(seconds, 1),
+    }
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -199,13 +223,24 @@ def print_result(result: dict[str, Any]) -> None:
 def main() -> int:
     """Compare, print, and fail when the model is off."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="cases whose name contains this")
-    parser.add_argument("--recipe", action="append", default=[], help="recipes to take (default: the paper's models)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="cases whose name contains this"
+    )
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        default=[],
+        help="recipes to take (default: the paper's models)",
+    )
     parser.add_argument("--samples", type=int, default=4, help="samples of the row")
-    parser.add_argument("--layers", type=int, help="trace so many layers of the language model instead of all")
+    parser.add_argument(
+        "--layers", type=int, help="trace so many layers of the language model instead of all"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--size", choices=("7b", "tiny"), default="7b", help="model of --device cuda")
+    parser.add_argument(
+        "--size", choices=("7b", "tiny"), default="7b", help="model of --device cuda"
+    )
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     if arguments.device == "cuda":
@@ -213,7 +248,9 @@ def main() -> int:
 
         results = compare_on_cuda(arguments.size, arguments.samples)
     else:
-        found = cases(arguments.recipe or list(RECIPES), samples=arguments.samples, layers=arguments.layers)
+        found = cases(
+            arguments.recipe or list(RECIPES), samples=arguments.samples, layers=arguments.layers
+        )
         chosen = [case for case in found if all(part in case.name for part in arguments.only)]
         results = []
         for case in chosen:

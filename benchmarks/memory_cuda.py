@@ -1,7 +1,8 @@
-"""The memory model against torch's allocator: real training steps of a model with random weights on one GPU.
+"""The memory model against torch's allocator: real training steps of a model with random weights on
+one GPU.
 
-What the model says about the whole process is compared without what lies outside the allocator's count: CUDA's own
-memory and fragmentation.
+What the model says about the whole process is compared without what lies outside the allocator's
+count: CUDA's own memory and fragmentation.
 """
 
 import time
@@ -11,25 +12,31 @@ import torch
 from memory import TOLERANCE, row_of
 from memory_trace import SETTINGS, language_config, tower_config
 
-from densekit.model.configuration import DenseConnectorConfig
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.plan.memory import Layout, Row, memory_of
-from densekit.plan.shapes import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
-from densekit.plan.states import States
-from densekit.recipe.schema import Connector
-from densekit.train.accelerators import Execution, make_accelerator
-from densekit.train.engine import ReplicatedEngine
+from densekit.model.config import DenseConnectorConfig
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.planner.memory import Layout, Row, memory_of
+from densekit.planner.model_states import States
+from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
+from densekit.spec.recipe import Connector
+from densekit.train.engines.base import ReplicatedEngine
+from densekit.train.engines.process_group import Execution, make_accelerator
 from densekit.train.lora import add_lora
 
 PARTS = {
-    "7b": ("lmsys/vicuna-7b-v1.5", "openai/clip-vit-large-patch14-336", ((*range(12),), (*range(12, 24),))),
+    "7b": (
+        "lmsys/vicuna-7b-v1.5",
+        "openai/clip-vit-large-patch14-336",
+        ((*range(12),), (*range(12, 24),)),
+    ),
     "tiny": ("tiny/language_model", "tiny/vision_tower", ((0, 1, 2), (3, 4, 5))),
 }
 LORA = {"r": 128, "alpha": 256, "dropout": 0.05}
 
 
 def compare_on_cuda(size: str, samples: int) -> list[dict[str, Any]]:
-    """Stage 1, LoRA and stage 2 of a size, each with and without checkpointing, as figures of benchmarks/memory.py."""
+    """Stage 1, LoRA and stage 2 of a size, each with and without checkpointing, as figures of
+    benchmarks/memory.py.
+    """
     language, tower, groups = PARTS[size]
     connector = Connector(kind="dci", groups=groups)
     shape = ModelShape(
@@ -41,35 +48,66 @@ def compare_on_cuda(size: str, samples: int) -> list[dict[str, Any]]:
     for trains, stage in (("connector", 1), ("lora", 2), ("full", 2)):
         for checkpointing in (True, False):
             layout = Layout(
-                world=1, zero_stage=0, checkpointing=checkpointing, offload=False, dtype="bf16", attention="sdpa",
-                trains=trains, lora_r=LORA["r"] if trains == "lora" else 0, accumulates=False,
-            )  # fmt: skip
-            results.append(_compare(f"{size} {trains}", shape, connector, layout, row_of(stage, shape, samples)))
+                world=1,
+                zero_stage=0,
+                checkpointing=checkpointing,
+                offload=False,
+                dtype="bf16",
+                attention="sdpa",
+                trains=trains,
+                lora_r=LORA["r"] if trains == "lora" else 0,
+                accumulates=False,
+            )
+            results.append(
+                _compare(
+                    f"{size} {trains}", shape, connector, layout, row_of(stage, shape, samples)
+                )
+            )
     return results
 
 
-def _compare(name: str, shape: ModelShape, connector: Connector, layout: Layout, row: Row) -> dict[str, Any]:
+def _compare(
+    name: str, shape: ModelShape, connector: Connector, layout: Layout, row: Row
+) -> dict[str, Any]:
     memory = memory_of(shape, layout, row)
     outside = States(shape, layout).buffers("")["CUDA context"]
-    expected = max(sum(parts.values()) - parts["fragmentation"] for parts in memory.moments.values()) - outside
+    expected = (
+        max(sum(parts.values()) - parts["fragmentation"] for parts in memory.moments.values())
+        - outside
+    )
     begun = time.perf_counter()
     label = "checkpointing" if layout.checkpointing else "kept"
     result: dict[str, Any] = {
         "name": f"{name} {label}",
         "layers": shape.language.layers,
-        "row": {field: getattr(row, field) for field in ("samples", "tokens", "images", "supervised")},
+        "row": {
+            field: getattr(row, field) for field in ("samples", "tokens", "images", "supervised")
+        },
     }
     try:
         found = _peak(shape, connector, layout, row)
         off = ["peak"] if abs(expected - found) > TOLERANCE * found else []
-        figures = {"peak": {"model": expected, "traced": found, "ratio": round(expected / found, 4)}}
+        figures = {
+            "peak": {"model": expected, "traced": found, "ratio": round(expected / found, 4)}
+        }
     except torch.cuda.OutOfMemoryError:
         # Then the model has to say so too.
         there = torch.cuda.get_device_properties(0).total_memory
-        figures = {"does not fit": {"model": expected, "traced": there, "ratio": round(expected / there, 4)}}
+        figures = {
+            "does not fit": {
+                "model": expected,
+                "traced": there,
+                "ratio": round(expected / there, 4),
+            }
+        }
         off = ["does not fit"] if memory.peak < (1 - TOLERANCE) * there else []
     torch.cuda.empty_cache()
-    return {**result, "figures": figures, "off": off, "seconds": round(time.perf_counter() - begun, 1)}
+    return {
+        **result,
+        "figures": figures,
+        "off": off,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
 
 
 def _peak(shape: ModelShape, connector: Connector, layout: Layout, row: Row) -> int:
@@ -91,7 +129,9 @@ def _peak(shape: ModelShape, connector: Connector, layout: Layout, row: Row) -> 
     model.vision_tower.requires_grad_(False)
     if layout.trains == "connector":
         model.language_model.requires_grad_(False)
-    execution = Execution(device="cuda", dtype="bf16", attention="sdpa", checkpointing=layout.checkpointing)
+    execution = Execution(
+        device="cuda", dtype="bf16", attention="sdpa", checkpointing=layout.checkpointing
+    )
     engine = ReplicatedEngine(model.train(), SETTINGS, make_accelerator(execution), execution)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()

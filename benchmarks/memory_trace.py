@@ -1,9 +1,10 @@
-"""Traces the memory of densekit's own training step on fake tensors: its modules, its engine, its optimiser.
+"""Traces the memory of densekit's own training step on fake tensors: its modules, its engine, its
+optimiser.
 
-FakeTensorMode runs every operation without data, so that a model of any size can be traced on a small machine;
-MemTracker counts what is allocated. Nothing is computed by formula here, with two stand-ins for what a GPU does
-otherwise (`like_cuda`), and one for DeepSpeed, which does not run on fake tensors: `HalfEngine` keeps what ZeRO keeps
-on one rank without its buffers.
+FakeTensorMode runs every operation without data, so that a model of any size can be traced on a
+small machine; MemTracker counts what is allocated. Nothing is computed by formula here, with two
+stand-ins for what a GPU does otherwise (`like_cuda`), and one for DeepSpeed, which does not run on
+fake tensors: `HalfEngine` keeps what ZeRO keeps on one rank without its buffers.
 """
 
 import gc
@@ -21,12 +22,12 @@ from torch.optim import AdamW
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
 
-from densekit.model.configuration import DenseConnectorConfig
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.plan.memory import Layout, Row
-from densekit.plan.shapes import LanguageShape, ModelShape, TowerShape
-from densekit.train.accelerators import Execution, make_accelerator
-from densekit.train.engine import Engine, ReplicatedEngine, Update
+from densekit.model.config import DenseConnectorConfig
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.planner.memory import Layout, Row
+from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
+from densekit.train.engines.base import Engine, ReplicatedEngine, Update
+from densekit.train.engines.process_group import Execution, make_accelerator
 from densekit.train.lora import add_lora
 
 SETTINGS: dict[str, Any] = {
@@ -43,7 +44,8 @@ LORA_DROPOUT = 0.05
 class MomentTracker(MemTracker):
     """MemTracker that keeps the highest total of every moment of a step.
 
-    Its own peaks of every module cost minutes in a deep model, and it cannot hook frozen parameters.
+    Its own peaks of every module cost minutes in a deep model, and it cannot hook frozen
+    parameters.
     """
 
     def __init__(self) -> None:
@@ -71,11 +73,15 @@ class MomentTracker(MemTracker):
         total = sum(snapshot["Total"] for snapshot in self._curr_mem_snap.values())
         self.peaks[self.moment] = max(total, self.peaks.get(self.moment, 0))
 
-    def _track_module_params_and_buffers(self, module: nn.Module, install_grad_hooks: bool = True) -> tuple[int, int]:
+    def _track_module_params_and_buffers(
+        self, module: nn.Module, install_grad_hooks: bool = True
+    ) -> tuple[int, int]:
         sizes = super()._track_module_params_and_buffers(module, install_grad_hooks=False)
         for parameter in module.parameters():
             if install_grad_hooks and parameter.requires_grad and parameter not in self.hooked:
-                self.hooked[parameter] = parameter.register_post_accumulate_grad_hook(self._found_gradient)
+                self.hooked[parameter] = parameter.register_post_accumulate_grad_hook(
+                    self._found_gradient
+                )
         return sizes
 
     def _found_gradient(self, parameter: Tensor) -> None:
@@ -84,18 +90,24 @@ class MomentTracker(MemTracker):
 
 
 class HalfEngine(ReplicatedEngine):
-    """What ZeRO keeps on one rank: weights in half, fp32 masters, gradients taken away at once and added up in fp32."""
+    """What ZeRO keeps on one rank: weights in half, fp32 masters, gradients taken away at once and
+    added up in fp32.
+    """
 
     def _prepare(self, connected: nn.Module) -> nn.Module:
-        self.masters = [nn.Parameter(parameter.detach().float()) for parameter in self.trainable.values()]
+        self.masters = [
+            nn.Parameter(parameter.detach().float()) for parameter in self.trainable.values()
+        ]
         for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
             master.grad = torch.zeros_like(master)
             parameter.register_post_accumulate_grad_hook(self._added(master))
         self.optimizer = AdamW(self.masters, lr=SETTINGS["learning_rate"])
         for master in self.masters:
             self.optimizer.state[master] = {
-                "step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master),
-            }  # fmt: skip
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(master),
+                "exp_avg_sq": torch.zeros_like(master),
+            }
         return connected
 
     @staticmethod
@@ -134,7 +146,9 @@ def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
     }
     if shape.parallel:
         # Phi-2's published config.json.
-        return PhiConfig(**common, resid_pdrop=0.1, hidden_act="gelu_new", partial_rotary_factor=0.4)
+        return PhiConfig(
+            **common, resid_pdrop=0.1, hidden_act="gelu_new", partial_rotary_factor=0.4
+        )
     return LlamaConfig(**common, head_dim=shape.head_dim)
 
 
@@ -151,15 +165,21 @@ def tower_config(shape: TowerShape) -> CLIPVisionConfig | SiglipVisionConfig:
     )
 
 
-def build(shape: ModelShape, connector: dict[str, Any], layout: Layout) -> DenseConnectorForConditionalGeneration:
+def build(
+    shape: ModelShape, connector: dict[str, Any], layout: Layout
+) -> DenseConnectorForConditionalGeneration:
     """The model of a shape on the meta device, with what `layout` trains."""
     config = DenseConnectorConfig(
-        text_config=language_config(shape.language), vision_config=tower_config(shape.tower), connector=connector
+        text_config=language_config(shape.language),
+        vision_config=tower_config(shape.tower),
+        connector=connector,
     )
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
         if layout.trains == "lora":
-            add_lora(model, {"r": layout.lora_r, "alpha": 2 * layout.lora_r, "dropout": LORA_DROPOUT})
+            add_lora(
+                model, {"r": layout.lora_r, "alpha": 2 * layout.lora_r, "dropout": LORA_DROPOUT}
+            )
     model.vision_tower.requires_grad_(False)
     if layout.trains == "connector":
         model.language_model.requires_grad_(False)
@@ -167,7 +187,9 @@ def build(shape: ModelShape, connector: dict[str, Any], layout: Layout) -> Dense
 
 
 def fake_weights(module: nn.Module, layout: Layout) -> None:
-    """Replace every weight by a fake one, in the type that the engine gives it; call it under FakeTensorMode."""
+    """Replace every weight by a fake one, in the type that the engine gives it; call it under
+    FakeTensorMode.
+    """
     half = torch.float32 if layout.width == 4 else torch.bfloat16
     seen: dict[int, nn.Parameter] = {}
     for owner in module.modules():
@@ -188,7 +210,9 @@ class Boundaries:
     """cu_seq_lens of a row: the one tensor whose values are read, which a fake one does not have."""
 
     def __init__(self, row: Row) -> None:
-        self.values = [round(row.tokens * number / row.samples) for number in range(row.samples + 1)]
+        self.values = [
+            round(row.tokens * number / row.samples) for number in range(row.samples + 1)
+        ]
 
     def tolist(self) -> list[int]:
         """As Tensor.tolist."""
@@ -214,23 +238,33 @@ def row_inputs(shape: ModelShape, row: Row) -> dict[str, Any]:
 
 @contextmanager
 def like_cuda() -> Iterator[None]:
-    """On the CPU, keep what a GPU keeps: autocast's fp32 operations, and one byte per element of a dropout mask.
+    """On the CPU, keep what a GPU keeps: autocast's fp32 operations, and one byte per element of a
+    dropout mask.
 
-    Of the operations that autocast runs in fp32 on CUDA and not on the CPU, these models call pow and layer_norm.
+    Of the operations that autocast runs in fp32 on CUDA and not on the CPU, these models call pow
+    and layer_norm.
     """
     power, layer_norm = torch.pow, F.layer_norm
 
     def raised(value: Any) -> Any:
-        half = isinstance(value, Tensor) and value.is_floating_point() and torch.is_autocast_enabled("cpu")
+        half = (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and torch.is_autocast_enabled("cpu")
+        )
         return value.float() if half else value
 
-    def dropout(tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    def dropout(
+        tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
         return torch.native_dropout(tensor, p, True)[0] if training and p else tensor
 
     with (
         mock.patch.object(torch, "pow", lambda value, exponent: power(raised(value), exponent)),
         mock.patch.object(
-            F, "layer_norm", lambda x, shape, w, b, eps: layer_norm(raised(x), shape, raised(w), raised(b), eps)
+            F,
+            "layer_norm",
+            lambda x, shape, w, b, eps: layer_norm(raised(x), shape, raised(w), raised(b), eps),
         ),
         mock.patch.object(F, "dropout", dropout),
     ):
@@ -268,7 +302,9 @@ def watch(engine: Engine, tracker: MomentTracker) -> None:
 
 
 def trace(shape: ModelShape, connector: dict[str, Any], layout: Layout, row: Row) -> MomentTracker:
-    """One step of one row: forward, backward, update. Moments are there already, as from the second step on."""
+    """One step of one row: forward, backward, update. Moments are there already, as from the second
+    step on.
+    """
     model = build(shape, connector, layout)
     execution = Execution(device="cpu", dtype=layout.dtype, checkpointing=layout.checkpointing)
     accelerator = make_accelerator(execution)
@@ -286,7 +322,9 @@ def trace(shape: ModelShape, connector: dict[str, Any], layout: Layout, row: Row
             list(engine.fragments())
         inputs = row_inputs(shape, row)
         tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
-        tracker.track_external(model, engine.optimizer, *masters, *(master.grad for master in masters), *tensors)
+        tracker.track_external(
+            model, engine.optimizer, *masters, *(master.grad for master in masters), *tensors
+        )
         watch(engine, tracker)
         with tracker:
             tracker.begin("start")

@@ -1,15 +1,18 @@
-"""Times one training step of densekit beside transformers' own LlavaForConditionalGeneration: same model, same samples.
+"""Times one training step of densekit beside transformers' own LlavaForConditionalGeneration: same
+model, same samples.
 
-Stock Llava concatenates a list of vision layers before its projector, which is densekit's SCI connector. Both models
-share their weights. densekit lays the samples end to end (on CUDA too: SDPA segment by segment) and runs lm_head on
-supervised positions only; stock Llava gets a right-padded batch, an attention mask and its own loss over full logits.
+Stock Llava concatenates a list of vision layers before its projector, which is densekit's SCI
+connector. Both models share their weights. densekit lays the samples end to end (on CUDA too: SDPA
+segment by segment) and runs lm_head on supervised positions only; stock Llava gets a right-padded
+batch, an attention mask and its own loss over full logits.
 
-Per stage the gradients of all trainable parameters are compared (in fp32 the run fails above 1e-5), then forward,
-backward and AdamW step are timed in turns, densekit, stock, densekit, stock, in one process. Memory is what one step
-allocates at its peak above the model and the optimiser state: on CUDA max_memory_allocated minus memory_allocated
-before the step, on CPU the highest running sum of the allocator's own events, which torch.profiler records. It counts
-every tensor and buffer from torch's allocator, and repeats exactly; the resident size of the process would add the
-allocator's caches and whatever earlier steps left behind.
+Per stage the gradients of all trainable parameters are compared (in fp32 the run fails above 1e-5),
+then forward, backward and AdamW step are timed in turns, densekit, stock, densekit, stock, in one
+process. Memory is what one step allocates at its peak above the model and the optimiser state: on
+CUDA max_memory_allocated minus memory_allocated before the step, on CPU the highest running sum of
+the allocator's own events, which torch.profiler records. It counts every tensor and buffer from
+torch's allocator, and repeats exactly; the resident size of the process would add the allocator's
+caches and whatever earlier steps left behind.
 """
 
 import argparse
@@ -35,12 +38,16 @@ STAGES = {1: "connector", 2: "connector and language model"}
 class Side:
     """One of the two models with its inputs and optimiser."""
 
-    def __init__(self, model: nn.Module, inputs: dict[str, Any], rename: Callable[[str], str], stage: int) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: dict[str, Any], rename: Callable[[str], str], stage: int
+    ) -> None:
         self.model, self.inputs = model.train(), inputs
         self.parameters: dict[str, nn.Parameter] = {}
         for name, parameter in model.named_parameters():
             ours = rename(name)
-            parameter.requires_grad_(ours.startswith("projector") or (stage == 2 and ours.startswith("language_model")))
+            parameter.requires_grad_(
+                ours.startswith("projector") or (stage == 2 and ours.startswith("language_model"))
+            )
             parameter.grad = None
             if parameter.requires_grad:
                 self.parameters[ours] = parameter
@@ -102,7 +109,9 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
     now = peak = 0
-    for _, change in sorted(_allocations(recorded.profiler.kineto_results.experimental_event_tree())):
+    for _, change in sorted(
+        _allocations(recorded.profiler.kineto_results.experimental_event_tree())
+    ):
         now += change
         peak = max(peak, now)
     return peak
@@ -139,7 +148,9 @@ def measure(ours: Side, stock: Side, steps: int, device: torch.device) -> dict[s
     }
 
 
-def run(size_name: str, *, device: str, dtype: str, batch: int | None, steps: int) -> dict[str, Any]:
+def run(
+    size_name: str, *, device: str, dtype: str, batch: int | None, steps: int
+) -> dict[str, Any]:
     """Measure both stages; plain values for --json."""
     size, where, kind = SIZES[size_name], torch.device(device), DTYPES[dtype]
     ours, stock = make_models(size, where, kind)
@@ -175,15 +186,21 @@ def print_table(result: dict[str, Any]) -> None:
     )
     others = max(values["other_processes"] for values in result["stages"].values())
     if others > BUSY:
-        print(f"not a quiet machine: other processes kept {others:.1f} CPUs busy, so do not trust the times")
+        print(
+            f"not a quiet machine: other processes kept {others:.1f} CPUs busy, so do not trust the times"
+        )
     print(f"{'stage':36}{'':12}{'densekit':>12}{'stock':>12}{'ratio':>8}")
     for stage, values in result["stages"].items():
         seconds, memory = values["seconds"], values["peak_bytes"]
         label = f"{stage} ({STAGES[int(stage)]})"
         shown = {name: f"{value:.3f} s" for name, value in seconds.items()}
-        print(f"{label:36}{'step':12}{shown['densekit']:>12}{shown['stock']:>12}{values['time_ratio']:>8.2f}")
+        print(
+            f"{label:36}{'step':12}{shown['densekit']:>12}{shown['stock']:>12}{values['time_ratio']:>8.2f}"
+        )
         shown = {name: f"{value / 2**20:.1f} MiB" for name, value in memory.items()}
-        print(f"{'':36}{'memory':12}{shown['densekit']:>12}{shown['stock']:>12}{values['memory_ratio']:>8.2f}")
+        print(
+            f"{'':36}{'memory':12}{shown['densekit']:>12}{shown['stock']:>12}{values['memory_ratio']:>8.2f}"
+        )
         print(f"{'':36}{'gradients':12}relative difference {values['gradient_difference']:.1e}")
 
 
@@ -198,7 +215,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     arguments = parser.parse_args()
     result = run(
-        arguments.size, device=arguments.device, dtype=arguments.dtype, batch=arguments.batch, steps=arguments.steps
+        arguments.size,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        batch=arguments.batch,
+        steps=arguments.steps,
     )
     if arguments.json:
         print(json.dumps(result, indent=1))

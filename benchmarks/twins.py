@@ -1,4 +1,6 @@
-"""The same SCI model twice, in densekit and in transformers' Llava, over the same weights and the same samples."""
+"""The same SCI model twice, in densekit and in transformers' Llava, over the same weights and the
+same samples.
+"""
 
 from dataclasses import dataclass
 
@@ -7,17 +9,19 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from densekit.model.configuration import DenseConnectorConfig
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
+from densekit.data.pixels import ReadImage
+from densekit.model.config import DenseConnectorConfig
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
 from densekit.train.collate import PackedRow, pack_row
-from densekit.train.images import ReadImage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Shapes of one model; the vocabulary keeps lm_head near the 2 % of the language model that it is at 7B."""
+    """Shapes of one model; the vocabulary keeps lm_head near the 2 % of the language model that it
+    is at 7B.
+    """
 
     hidden: int
     mlp: int
@@ -33,13 +37,46 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(hidden=64, mlp=176, blocks=2, heads=4, vocabulary=128, tower_hidden=32, tower_blocks=4,
-                 tower_heads=2, image_size=56, layers=(1, 2), batch=4),
-    "small": Size(hidden=256, mlp=688, blocks=6, heads=4, vocabulary=256, tower_hidden=96, tower_blocks=8,
-                  tower_heads=2, image_size=168, layers=(2, 5), batch=8),
-    "7b": Size(hidden=4096, mlp=11008, blocks=32, heads=32, vocabulary=32000, tower_hidden=1024, tower_blocks=24,
-               tower_heads=16, image_size=336, layers=(7, 15), batch=4),
-}  # fmt: skip
+    "tiny": Size(
+        hidden=64,
+        mlp=176,
+        blocks=2,
+        heads=4,
+        vocabulary=128,
+        tower_hidden=32,
+        tower_blocks=4,
+        tower_heads=2,
+        image_size=56,
+        layers=(1, 2),
+        batch=4,
+    ),
+    "small": Size(
+        hidden=256,
+        mlp=688,
+        blocks=6,
+        heads=4,
+        vocabulary=256,
+        tower_hidden=96,
+        tower_blocks=8,
+        tower_heads=2,
+        image_size=168,
+        layers=(2, 5),
+        batch=8,
+    ),
+    "7b": Size(
+        hidden=4096,
+        mlp=11008,
+        blocks=32,
+        heads=32,
+        vocabulary=32000,
+        tower_hidden=1024,
+        tower_blocks=24,
+        tower_heads=16,
+        image_size=336,
+        layers=(7, 15),
+        batch=4,
+    ),
+}
 PATCH = 14
 
 
@@ -75,7 +112,9 @@ def make_models(
     with torch.device(device):
         stock = LlavaForConditionalGeneration(config).to(dtype)
     ours_config = DenseConnectorConfig(
-        text_config=text, vision_config=vision, connector={"kind": "sci", "layers": list(size.layers)}
+        text_config=text,
+        vision_config=vision,
+        connector={"kind": "sci", "layers": list(size.layers)},
     )
     with torch.device(device):
         ours = DenseConnectorForConditionalGeneration(ours_config).to(dtype)
@@ -139,7 +178,11 @@ def our_inputs(
         image_tokens=(size.image_size // PATCH) ** 2,
         image_size=size.image_size,
     )
-    table = ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None].expand(256, 3).contiguous()
+    table = (
+        ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None]
+        .expand(256, 3)
+        .contiguous()
+    )
     inputs = row.model_inputs(device, table.to(device))
     return row, {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
 
@@ -156,4 +199,7 @@ def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> 
         labels[number, :length] = torch.from_numpy(sequence.labels)
         mask[number, :length] = 1
     inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
-    return {**{name: value.to(pixels.device) for name, value in inputs.items()}, "pixel_values": pixels}
+    return {
+        **{name: value.to(pixels.device) for name, value in inputs.items()},
+        "pixel_values": pixels,
+    }

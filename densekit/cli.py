@@ -13,49 +13,80 @@ import typer
 import yaml
 
 from densekit import __version__
-from densekit.capability import Attention, Device, Dtype
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.plan.precision import ZeroStage
-from densekit.recipe.load import load_recipe
-from densekit.run.roots import Roots
+from densekit.planner.precision import ZeroStage
+from densekit.recipes.load import load_recipe
+from densekit.spec.capability import Attention, Device, Dtype
+from densekit.spec.roots import Roots
 
 if TYPE_CHECKING:
-    from densekit.run.checks import Check
+    from densekit.audit.verify.checks import Check
 
 LauncherName = Literal["local", "docker", "slurm"]
 Runtime = Literal["none", "pyxis", "apptainer"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-images_app = typer.Typer(no_args_is_help=True, help="Build the images that docker/Dockerfile describes.")
+images_app = typer.Typer(
+    no_args_is_help=True, help="Build the images that docker/Dockerfile describes."
+)
 app.add_typer(images_app, name="images")
 
-RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")]
+RecipeName = Annotated[
+    str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a value: key=value. Repeatable.")
+]
 GpuName = Annotated[
-    str | None, typer.Option("--gpu", help="Kind of GPU, as a100-80g or h200; a wrong name lists them all.")
+    str | None,
+    typer.Option("--gpu", help="Kind of GPU, as a100-80g or h200; a wrong name lists them all."),
 ]
 Gpus = Annotated[
-    int | None, typer.Option("--gpus", help="Processes of all nodes together, one per GPU; by default the paper's.")
+    int | None,
+    typer.Option(
+        "--gpus", help="Processes of all nodes together, one per GPU; by default the paper's."
+    ),
 ]
 MicroBatch = Annotated[int | None, typer.Option("--micro-batch", help="Samples per micro-batch.")]
 DeviceName = Annotated[
-    Device | None, typer.Option("--device", help="What computes: cpu or cuda; by default cuda where there are GPUs.")
+    Device | None,
+    typer.Option(
+        "--device", help="What computes: cpu or cuda; by default cuda where there are GPUs."
+    ),
 ]
-DtypeName = Annotated[Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")]
+DtypeName = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")
+]
 AttentionName = Annotated[
-    Attention | None, typer.Option("--attention", help="Kernel of packed rows; by default what suits device and type.")
+    Attention | None,
+    typer.Option(
+        "--attention", help="Kernel of packed rows; by default what suits device and type."
+    ),
 ]
-Zero = Annotated[ZeroStage | None, typer.Option("--zero-stage", help="DeepSpeed ZeRO stage; 0 is without DeepSpeed.")]
+Zero = Annotated[
+    ZeroStage | None,
+    typer.Option("--zero-stage", help="DeepSpeed ZeRO stage; 0 is without DeepSpeed."),
+]
 Checkpointing = Annotated[
     bool | None,
-    typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Trade a forward pass for memory."),
+    typer.Option(
+        "--activation-checkpointing/--no-activation-checkpointing",
+        help="Trade a forward pass for memory.",
+    ),
 ]
 Offload = Annotated[
-    bool | None, typer.Option("--offload/--no-offload", help="AdamW and its moments in main memory (ZeRO-3 only).")
+    bool | None,
+    typer.Option(
+        "--offload/--no-offload", help="AdamW and its moments in main memory (ZeRO-3 only)."
+    ),
 ]
-Workers = Annotated[int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")]
-Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Processes per trainer process that read data ahead.")
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Deterministic kernels only (slower on a GPU).")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run directory that `run` made.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The `data:` root.")]
@@ -66,7 +97,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     """Reproduce "Dense Connector for MLLMs" (arXiv 2405.13800)."""
     if show:
         print(__version__)
@@ -76,7 +109,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes as the paper's tables have them, with the scores that it reports."""
-    from densekit.recipe import listing
+    from densekit.recipes import listing
 
     if as_json:
         _print_json(listing.as_json())
@@ -94,7 +127,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
-    from densekit.recipe.explain import explain, report
+    from densekit.recipes.explain import explain, report
 
     values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
     told = explain(recipe, overrides or ()) if sources else []
@@ -108,13 +141,18 @@ def show(
 
 @app.command()
 def pin(
-    repos: Annotated[list[str] | None, typer.Argument(help="Repositories; by default those without a commit.")] = None,
+    repos: Annotated[
+        list[str] | None, typer.Argument(help="Repositories; by default those without a commit.")
+    ] = None,
 ) -> None:
     """Ask the hub for the commits of models and data, and write them into recipes/revisions.yaml."""
-    from densekit.recipe.revisions import pin as resolve
+    from densekit.recipes.revisions import pin as resolve
 
     found = resolve(repos or ())
-    print("\n".join(f"{repo} {commit}" for repo, commit in found.items()) or "every repository has a commit")
+    print(
+        "\n".join(f"{repo} {commit}" for repo, commit in found.items())
+        or "every repository has a commit"
+    )
 
 
 @app.command()
@@ -122,7 +160,9 @@ def plan(
     recipe: RecipeName,
     gpu: GpuName = None,
     gpus: Gpus = None,
-    nodes: Annotated[int | None, typer.Option("--nodes", help="Nodes that share --gpus evenly.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", help="Nodes that share --gpus evenly.")
+    ] = None,
     micro_batch: MicroBatch = None,
     device: DeviceName = None,
     dtype: DtypeName = None,
@@ -131,7 +171,9 @@ def plan(
     checkpointing: Checkpointing = None,
     offload: Offload = None,
     keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep (for the disk).")] = 2,
-    price: Annotated[float | None, typer.Option("--price", help="What one GPU costs for an hour.")] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", help="What one GPU costs for an hour.")
+    ] = None,
     why: Annotated[bool, typer.Option("--why", help="Print the arithmetic.")] = False,
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
@@ -143,23 +185,38 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run would do, whether it fits, how long it takes and what it costs, without doing it.
+    """Say what a run would do, whether it fits, how long it takes and what it costs, without doing
+    it.
 
-    Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is listed.
+    Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is
+    listed.
     """
-    from densekit.plan import screen
-    from densekit.plan.ask import answer, reported
-    from densekit.plan.search import Fixed
+    from densekit.planner import report as screen
+    from densekit.planner.request import answer, reported
+    from densekit.planner.search import Fixed
 
     fixed = Fixed(
-        micro_batch_size=micro_batch, zero_stage=zero_stage, checkpointing=checkpointing, offload=offload, dtype=dtype,
+        micro_batch_size=micro_batch,
+        zero_stage=zero_stage,
+        checkpointing=checkpointing,
+        offload=offload,
+        dtype=dtype,
         attention=attention,
-    )  # fmt: skip
+    )
     loaded = load_recipe(recipe, overrides or ())
     planned, others = answer(
-        loaded, fixed, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir,
-        device=device, gpu=gpu, gpus=gpus, nodes=nodes, keep=keep, price=price, certify=certify,
-    )  # fmt: skip
+        loaded,
+        fixed,
+        Roots(data=data_dir, models=models_dir, cache=cache_dir),
+        runs_dir,
+        device=device,
+        gpu=gpu,
+        gpus=gpus,
+        nodes=nodes,
+        keep=keep,
+        price=price,
+        certify=certify,
+    )
     if as_json:
         _print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
@@ -168,28 +225,44 @@ def plan(
 
 @app.command()
 def run(
-    recipe: Annotated[list[str], typer.Argument(help="Recipes: names, or paths of YAML files of your own.")],
+    recipe: Annotated[
+        list[str], typer.Argument(help="Recipes: names, or paths of YAML files of your own.")
+    ],
     launcher: Annotated[
-        LauncherName | None, typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host.")
+        LauncherName | None,
+        typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host."),
     ] = None,
-    show_only: Annotated[bool, typer.Option("--print", help="Print the commands; make and start nothing.")] = False,
+    show_only: Annotated[
+        bool, typer.Option("--print", help="Print the commands; make and start nothing.")
+    ] = False,
     image: Annotated[
-        str | None, typer.Option("--image", help="Container image; by default the one for the GPUs found.")
+        str | None,
+        typer.Option("--image", help="Container image; by default the one for the GPUs found."),
     ] = None,
-    nodes: Annotated[int | None, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")] = None,
-    container: Annotated[Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")] = "none",
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")
+    ] = None,
+    container: Annotated[
+        Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")
+    ] = "none",
     sbatch: Annotated[
-        list[str] | None, typer.Option("--sbatch", help="slurm: an option of sbatch, as partition=gpu. Repeatable.")
+        list[str] | None,
+        typer.Option("--sbatch", help="slurm: an option of sbatch, as partition=gpu. Repeatable."),
     ] = None,
     queue_minutes: Annotated[
-        float | None, typer.Option("--queue-minutes", help="slurm: give up a job that waits longer for its nodes.")
+        float | None,
+        typer.Option(
+            "--queue-minutes", help="slurm: give up a job that waits longer for its nodes."
+        ),
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="slurm: kind of the cluster's GPUs; by default the paper's.")
+        str | None,
+        typer.Option("--gpu", help="slurm: kind of the cluster's GPUs; by default the paper's."),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", help="Processes to use; by default the GPUs found, or one on CPU.")
+        int | None,
+        typer.Option("--gpus", help="Processes to use; by default the GPUs found, or one on CPU."),
     ] = None,
     micro_batch: MicroBatch = None,
     device: DeviceName = None,
@@ -199,23 +272,32 @@ def run(
     checkpointing: Checkpointing = None,
     offload: Offload = None,
     workers: Workers = 0,
-    save_steps: Annotated[int | None, typer.Option("--save-steps", help="Checkpoint every so many steps.")] = None,
+    save_steps: Annotated[
+        int | None, typer.Option("--save-steps", help="Checkpoint every so many steps.")
+    ] = None,
     save_minutes: Annotated[
-        float, typer.Option("--save-minutes", help="Checkpoint every so many minutes; 0: by steps alone.")
+        float,
+        typer.Option("--save-minutes", help="Checkpoint every so many minutes; 0: by steps alone."),
     ] = 15.0,
     keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep, the newest ones.")] = 2,
-    keep_hours: Annotated[float, typer.Option("--keep-hours", help="Keep older ones until they are so old.")] = 0.0,
+    keep_hours: Annotated[
+        float, typer.Option("--keep-hours", help="Keep older ones until they are so old.")
+    ] = 0.0,
     deterministic: Deterministic = False,
     overrides: Overrides = None,
     data_dir: DataDir = DEFAULT_ROOTS.data,
     models_dir: ModelsDir = DEFAULT_ROOTS.models,
     cache_dir: CacheDir = DEFAULT_ROOTS.cache,
-    force: Annotated[bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train anew; the earlier run is set aside.")
+    ] = False,
 ) -> None:
-    """Train recipes, each after the stage it needs. A run that was stopped goes on from its newest checkpoint."""
-    from densekit.launch.batch import Batch, parse_options
-    from densekit.launch.choose import Asked
-    from densekit.launch.reproduce import Carrying
+    """Train recipes, each after the stage it needs. A run that was stopped goes on from its newest
+    checkpoint.
+    """
+    from densekit.launch.chain import Carrying
+    from densekit.launch.launchers.slurm.script import Batch, parse_options
+    from densekit.launch.selection import Asked
     from densekit.launch.sweep import choose_for_all, show_sweep, sweep
 
     choice = choose_for_all(
@@ -252,9 +334,12 @@ def run(
         deterministic=deterministic,
     )
     common: dict[str, Any] = {
-        "overrides": overrides or (), "runs_dir": runs_dir, "roots": roots, "carrying": carrying,
+        "overrides": overrides or (),
+        "runs_dir": runs_dir,
+        "roots": roots,
+        "carrying": carrying,
         "launcher": choice.launcher,
-    }  # fmt: skip
+    }
     if show_only:
         print("\n".join([f"# {choice.reason}", *show_sweep(recipe, **common)]))
         return
@@ -273,7 +358,7 @@ def train(run_dir: RunPath) -> None:
 @app.command(hidden=True)
 def attempt(run_dir: RunPath) -> None:
     """Open the next attempt of a run like its last one (what a job does that Slurm started again)."""
-    from densekit.launch.reproduce import open_next_attempt
+    from densekit.launch.chain import open_next_attempt
 
     open_next_attempt(run_dir)
 
@@ -300,7 +385,7 @@ def list_runs(runs_dir: RunsDir = Path("runs"), as_json: AsJson = False) -> None
 def tail(run_dir: RunPath) -> None:
     """Show the log of a run as it is written, until the run is over. Ctrl-C ends only the showing."""
     from densekit.launch.listing import follow
-    from densekit.run.layout import RunDir
+    from densekit.runs.layout import RunDir
 
     run = RunDir(run_dir)
     try:
@@ -309,31 +394,40 @@ def tail(run_dir: RunPath) -> None:
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     status = run.status
-    print(f"{run_dir} is {status['state']}" + (f": {status['message']}" if status["message"] else ""), file=sys.stderr)
+    print(
+        f"{run_dir} is {status['state']}" + (f": {status['message']}" if status["message"] else ""),
+        file=sys.stderr,
+    )
 
 
 @app.command()
 def stop(
     run_dir: RunPath,
-    now: Annotated[bool, typer.Option("--now", help="End it at once; steps since its checkpoint are lost.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="End it at once; steps since its checkpoint are lost.")
+    ] = False,
 ) -> None:
     """Stop a run at a checkpoint, whichever launcher started it; `densekit run` goes on with it."""
-    from densekit.launch.places import stop as stop_run
-    from densekit.run.layout import RunDir
+    from densekit.launch.launchers.in_flight import stop as stop_run
+    from densekit.runs.layout import RunDir
 
     print(stop_run(RunDir(run_dir), now=now))
 
 
 @app.command()
 def doctor(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe whose data and models are checked too.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe whose data and models are checked too.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = DEFAULT_ROOTS.data,
     models_dir: ModelsDir = DEFAULT_ROOTS.models,
     cache_dir: CacheDir = DEFAULT_ROOTS.cache,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this host can train, and what is missing. Exit code 0: nothing fails; 1: something does."""
+    """Say what this host can train, and what is missing. Exit code 0: nothing fails; 1: something
+    does.
+    """
     from densekit.launch.doctor import doctor as examine
 
     checks = examine(recipe, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir)
@@ -344,11 +438,15 @@ def doctor(
 def diff(
     run_a: Annotated[Path, typer.Argument(help="A run directory.")],
     run_b: Annotated[Path, typer.Argument(help="The run directory to compare it with.")],
-    tolerance: Annotated[float, typer.Option("--tolerance", help="Difference of losses that is no parting.")] = 1e-5,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Difference of losses that is no parting.")
+    ] = 1e-5,
     as_json: AsJson = False,
 ) -> None:
-    """Say where two runs part, and what can be the cause. Exit code 0: equal within the tolerance; 1: they part."""
-    from densekit.run.diff import compare_runs
+    """Say where two runs part, and what can be the cause. Exit code 0: equal within the tolerance;
+    1: they part.
+    """
+    from densekit.audit.diff.compare import compare_runs
 
     found = compare_runs(run_a, run_b, tolerance=tolerance)
     if as_json:
@@ -360,8 +458,10 @@ def diff(
 
 @app.command()
 def verify(run_dir: RunPath, as_json: AsJson = False) -> None:
-    """Recheck every hash of a run and of what it was trained from. Exit code 0: nothing fails; 1: something does."""
-    from densekit.run.verify import verify_run
+    """Recheck every hash of a run and of what it was trained from. Exit code 0: nothing fails; 1:
+    something does.
+    """
+    from densekit.audit.verify.verify import verify_run
 
     _print_checks(verify_run(run_dir), as_json)
 
@@ -370,15 +470,21 @@ def verify(run_dir: RunPath, as_json: AsJson = False) -> None:
 def replay(
     run_dir: RunPath,
     runs_dir: Annotated[
-        Path | None, typer.Option("--runs-dir", help="Where the replay is made; by default beside the run.")
+        Path | None,
+        typer.Option("--runs-dir", help="Where the replay is made; by default beside the run."),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option("--tolerance", help="By default bits have to be equal where they can be, else within 1e-5."),
+        typer.Option(
+            "--tolerance",
+            help="By default bits have to be equal where they can be, else within 1e-5.",
+        ),
     ] = None,
     deterministic: Deterministic = False,
 ) -> None:
-    """Train a complete run again as it was trained, and compare. Exit code 0: equal as expected; 1: the two part."""
+    """Train a complete run again as it was trained, and compare. Exit code 0: equal as expected; 1:
+    the two part.
+    """
     from densekit.launch.replay import replay as replay_run
 
     code = replay_run(run_dir, runs_dir=runs_dir, tolerance=tolerance, deterministic=deterministic)
@@ -387,7 +493,9 @@ def replay(
 
 @app.command()
 def parity(
-    directory: Annotated[Path, typer.Argument(help="A folder of numbers recorded from the official code.")],
+    directory: Annotated[
+        Path, typer.Argument(help="A folder of numbers recorded from the official code.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compare densekit with numbers recorded from the official code."""
@@ -429,21 +537,27 @@ def evaluate(run_dir: Annotated[Path, typer.Argument(help="A complete run direct
 @images_app.command("lock")
 def lock_images() -> None:
     """Record the digests of the base images (asks their registry); builds use them from then on."""
-    from densekit.images.bases import LOCK, lock
+    from densekit.containers.base_images import LOCK, lock
 
     for tag, (before, now) in lock(CHECKOUT).items():
-        print(f"{tag}  {now}{'' if before == now else f'  (before: {before})' if before else '  (new)'}")
+        print(
+            f"{tag}  {now}{'' if before == now else f'  (before: {before})' if before else '  (new)'}"
+        )
     print(f"written to {LOCK}")
 
 
 @images_app.command("build", context_settings={"ignore_unknown_options": True})
 def build_image(
     target: Annotated[str, typer.Argument(help="a100, v100, cpu or tensorboard.")],
-    extra: Annotated[list[str] | None, typer.Argument(help="More options of `docker build`.")] = None,
-    show_only: Annotated[bool, typer.Option("--print", help="Print the command; build nothing.")] = False,
+    extra: Annotated[
+        list[str] | None, typer.Argument(help="More options of `docker build`.")
+    ] = None,
+    show_only: Annotated[
+        bool, typer.Option("--print", help="Print the command; build nothing.")
+    ] = False,
 ) -> None:
     """Build one image from pinned bases, labelled with the commit it is made from."""
-    from densekit.images.build import build, build_command
+    from densekit.containers.build import build, build_command
 
     command = build_command(CHECKOUT, target, extra or ())
     if show_only:
@@ -455,9 +569,15 @@ def build_image(
 def _need_training_packages() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "transformers", "accelerate", "peft", "deepspeed") if find_spec(name) is None]
+    missing = [
+        name
+        for name in ("torch", "transformers", "accelerate", "peft", "deepspeed")
+        if find_spec(name) is None
+    ]
     if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)")
+        raise UsageError(
+            f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)"
+        )
 
 
 def _print_checks(checks: "Sequence[Check]", as_json: bool) -> None:
@@ -478,7 +598,9 @@ def main() -> None:
     """Entry point: errors a user can cause become one message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a title in letters that the terminal does not have
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a title in letters that the terminal does not have
     try:
         app()
     except DensekitError as error:

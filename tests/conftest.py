@@ -1,4 +1,6 @@
-"""What every test shares: one thread (the models are tiny) and the numbers recorded from the official code."""
+"""What every test shares: one thread (the models are tiny) and the numbers recorded from the
+official code.
+"""
 
 import os
 import signal
@@ -7,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import Engine, an_engine
+from tests.support.engine import Engine, an_engine
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# In the background (`make test &`) Ctrl-C is ignored, and would be by every process that a test interrupts.
+# In the background (`make test &`) Ctrl-C is ignored, and would be by every process that a test
+# interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +35,12 @@ def container_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engin
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=20, help="SIGKILLs of tests/train/test_chaos.py (make chaos: 200)")
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=20,
+        help="SIGKILLs of tests/train/test_chaos.py (make chaos: 200)",
+    )
 
 
 @pytest.fixture(scope="session")

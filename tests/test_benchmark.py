@@ -9,8 +9,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_both_sides_train_the_same_model() -> None:
-    command = [sys.executable, "benchmarks/train_step.py", "--size", "tiny", "--steps", "1", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "benchmarks/train_step.py",
+        "--size",
+        "tiny",
+        "--steps",
+        "1",
+        "--json",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert 0 < result["images"] < result["samples"]
@@ -24,9 +34,31 @@ def test_both_sides_train_the_same_model() -> None:
 
 
 def test_attention_kernels_are_compared_and_timed() -> None:
-    shape = ["--samples", "3", "--longest", "40", "--heads", "4", "--kv-heads", "2", "--head-dim", "16"]
-    command = [sys.executable, "benchmarks/attention.py", "--device", "cpu", "--steps", "1", "--json", *shape]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    shape = [
+        "--samples",
+        "3",
+        "--longest",
+        "40",
+        "--heads",
+        "4",
+        "--kv-heads",
+        "2",
+        "--head-dim",
+        "16",
+    ]
+    command = [
+        sys.executable,
+        "benchmarks/attention.py",
+        "--device",
+        "cpu",
+        "--steps",
+        "1",
+        "--json",
+        *shape,
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert len(result["lengths"]) == 3 and max(result["lengths"]) == 40
@@ -37,19 +69,42 @@ def test_attention_kernels_are_compared_and_timed() -> None:
 
 
 def test_the_memory_model_is_compared_with_a_traced_step() -> None:
-    command = [sys.executable, "benchmarks/memory.py", "--recipe", "tiny_stage1", "--samples", "1", "--json"]
+    command = [
+        sys.executable,
+        "benchmarks/memory.py",
+        "--recipe",
+        "tiny_stage1",
+        "--samples",
+        "1",
+        "--json",
+    ]
     done = subprocess.run(
-        [*command, "--only", "half checkpointing"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [*command, "--only", "half checkpointing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (result,) = json.loads(done.stdout)["results"]
     assert result["name"] == "tiny_stage1 half checkpointing"
     assert result["off"] == []
-    assert {"weights", "gradients", "optimiser", "tower", "language model", "logits", "peak"} <= result[
-        "figures"
-    ].keys()
+    assert {
+        "weights",
+        "gradients",
+        "optimiser",
+        "tower",
+        "language model",
+        "logits",
+        "peak",
+    } <= result["figures"].keys()
     assert all(values["traced"] > 0 for values in result["figures"].values())
     nothing = subprocess.run(
-        [*command, "--only", "no such case"], cwd=ROOT, capture_output=True, timeout=300, check=False
+        [*command, "--only", "no such case"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=300,
+        check=False,
     )
     assert nothing.returncode == 1

@@ -1,4 +1,6 @@
-"""The shape of the house: who imports whom, what stays free of torch, how long files are, what none names."""
+"""The shape of the house: who imports whom, what stays free of torch, how long files are, what none
+names.
+"""
 
 import ast
 import json
@@ -14,15 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "densekit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Top down. A room is a module or a folder of densekit; an import goes strictly down or stays in its room.
+# Top down. A room is a module or a folder of densekit; an import goes strictly down or stays in its
+# room.
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("launch", "evaluate", "parity", "images"),
-    ("train", "plan"),
-    ("model", "run"),
-    ("datasets", "batching"),
-    ("text", "recipe", "capability"),
+    ("launch", "parity"),
+    ("train", "planner"),
+    ("toy", "audit"),
+    ("model", "runs", "data"),
+    ("recipes", "containers"),
+    ("text", "batching"),
+    ("spec",),
+    ("files",),
     ("errors",),
     ("__init__",),
 )
@@ -31,15 +37,17 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_FREE = (
     "__main__",
     "cli",
-    "images",
     "launch",
-    "plan",
-    "run",
-    "datasets",
-    "batching",
+    "planner",
+    "audit",
+    "runs",
+    "data",
+    "recipes",
+    "containers",
     "text",
-    "recipe",
-    "capability",
+    "batching",
+    "spec",
+    "files",
     "errors",
     "__init__",
 )
@@ -56,7 +64,9 @@ REGISTRIES = [
     "registry.yarn" + "pkg.com",
     "conda.ana" + "conda.org",
 ]
-MACHINE_PATH = re.compile(r"(?<![\w.~$}-])/(?:" + "|".join(["work", "home", "root", "Users"]) + r")/\w")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~$}-])/(?:" + "|".join(["work", "home", "root", "Users"]) + r")/\w"
+)
 
 
 def room_of(module: str) -> str:
@@ -74,7 +84,8 @@ def module_name(path: Path) -> str:
 def imports_of(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import of a module, at any depth, relative ones resolved.
 
-    `from densekit import text` yields `densekit.text`; a literal `import_module("...")` counts as an import.
+    `from densekit import text` yields `densekit.text`; a literal `import_module("...")` counts as
+    an import.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -112,7 +123,9 @@ def floor_violations(source: str, module: str, *, is_package: bool = False) -> l
 def heavy_imports(source: str, module: str) -> list[str]:
     """Every import of a package that the driver does without, at any depth."""
     return [
-        f"{module}:{line} imports {name}" for line, name in imports_of(source, module) if name.split(".")[0] in HEAVY
+        f"{module}:{line} imports {name}"
+        for line, name in imports_of(source, module)
+        if name.split(".")[0] in HEAVY
     ]
 
 
@@ -120,14 +133,21 @@ def project_files() -> list[Path]:
     """What a commit of everything here would hold; without git, every file outside ignored folders."""
     try:
         git = ["git", "-C", str(ROOT)]
-        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        top = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+        )
         if Path(top.stdout.strip()).resolve() == ROOT:
             listing = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-            names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+            names = subprocess.run(
+                listing, capture_output=True, text=True, check=True
+            ).stdout.split("\0")
             return sorted(path for name in set(names) - {""} if (path := ROOT / name).is_file())
     except (OSError, subprocess.CalledProcessError):
         pass
-    ignored = {line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
+    ignored = {
+        line.strip().rstrip("/")
+        for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    }
     found: list[Path] = []
     folders = [ROOT]
     while folders:
@@ -140,7 +160,9 @@ def project_files() -> list[Path]:
 
 def named_hosts_and_paths(text: str) -> list[str]:
     """Registry hosts and paths of one machine that a text names."""
-    return [host for host in REGISTRIES if host in text] + [match.group() for match in MACHINE_PATH.finditer(text)]
+    return [host for host in REGISTRIES if host in text] + [
+        match.group() for match in MACHINE_PATH.finditer(text)
+    ]
 
 
 def test_every_room_has_a_floor() -> None:
@@ -159,18 +181,21 @@ def test_imports_go_down() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("densekit.text.labels", "import densekit.train.loop"),  # up
+        ("densekit.text.labels", "import densekit.train.trainer"),  # up
         ("densekit.text.labels", "from densekit import model"),  # up, by name
-        ("densekit.train.loop", "from densekit.plan import memory"),  # sideways
+        ("densekit.train.trainer", "from densekit.planner import memory"),  # sideways
         (
-            "densekit.model.tower",
-            "def f():\n    from ..run import layout",
+            "densekit.model.towers.tower",
+            "def f():\n    from ...train import layout",
         ),  # sideways, relative, in a function
         (
             "densekit.errors",
-            "import importlib\nimportlib.import_module('densekit.recipe')",
+            "import importlib\nimportlib.import_module('densekit.recipes')",
         ),  # up, by a string
-        ("densekit", "from .errors import DensekitError"),  # up: the package's own __init__ imports nothing
+        (
+            "densekit",
+            "from .errors import DensekitError",
+        ),  # up: the package's own __init__ imports nothing
         ("densekit.cli", "import densekit.attic"),  # a room nobody placed
     ],
 )
@@ -183,9 +208,12 @@ def test_floor_checker_catches(module: str, source: str) -> None:
     [
         (
             "densekit.cli",
-            "from densekit import __version__\nfrom densekit.train import loop\nimport densekit.text",
+            "from densekit import __version__\nfrom densekit.train import trainer\nimport densekit.text",
         ),
-        ("densekit.train.loop", "from densekit.model import tower\nfrom .engine import step\nimport torch"),
+        (
+            "densekit.train.trainer",
+            "from densekit.model import tower\nfrom .engine import step\nimport torch",
+        ),
         ("densekit.errors", "import json"),
     ],
 )
@@ -202,14 +230,20 @@ def test_driver_names_no_heavy_package() -> None:
 
 
 def test_heavy_checker_catches() -> None:
-    assert heavy_imports("def f():\n    from torch.nn import Linear", "densekit.plan.memory")
-    assert not heavy_imports("import torchless\nfrom . import torch_table", "densekit.plan.memory")
+    assert heavy_imports("def f():\n    from torch.nn import Linear", "densekit.planner.memory")
+    assert not heavy_imports(
+        "import torchless\nfrom . import torch_table", "densekit.planner.memory"
+    )
 
 
 def test_driver_imports_load_no_heavy_package() -> None:
-    """Every module of the driver, imported in one fresh interpreter: none brings torch in by a detour."""
+    """Every module of the driver, imported in one fresh interpreter: none brings torch in by a
+    detour.
+    """
     modules = [module_name(path) for path in MODULES if room_of(module_name(path)) in TORCH_FREE]
-    modules.remove("densekit.__main__") if "densekit.__main__" in modules else None  # importing it runs the program
+    modules.remove(
+        "densekit.__main__"
+    ) if "densekit.__main__" in modules else None  # importing it runs the program
     program = (
         "import importlib, json, sys\n"
         "modules, heavy = json.loads(sys.argv[1])\n"
@@ -226,14 +260,18 @@ def test_driver_imports_load_no_heavy_package() -> None:
 def test_no_file_is_too_long() -> None:
     folders = [PACKAGE, ROOT / "tests", ROOT / "benchmarks", ROOT / "examples"]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    lengths = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    lengths = {
+        path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in files
+    }
     assert lengths
     assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
 
 
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
-        module_name(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        module_name(path)
+        for path in MODULES
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not silent, f"open these with a docstring: {silent}"
 
@@ -249,9 +287,14 @@ def test_no_registry_and_no_machine_path() -> None:
 
 
 def test_host_and_path_checker_catches() -> None:
-    assert named_hosts_and_paths("--index-url https://" + REGISTRIES[0] + "/simple") == [REGISTRIES[0]]
+    assert named_hosts_and_paths("--index-url https://" + REGISTRIES[0] + "/simple") == [
+        REGISTRIES[0]
+    ]
     assert len(named_hosts_and_paths("cd /" + "home/someone/models and '/" + "work/main'")) == 2
-    assert named_hosts_and_paths("https://example.com/home/paper and ~/home/notes and frame/home/x") == []
+    assert (
+        named_hosts_and_paths("https://example.com/home/paper and ~/home/notes and frame/home/x")
+        == []
+    )
 
 
 def test_every_package_has_its_tests() -> None:

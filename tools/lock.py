@@ -1,7 +1,9 @@
-"""Pin every requirements file with hashes (`make lock`), or check that none has drifted (`make lock-check`).
+"""Pin every requirements file with hashes (`make lock`), or check that none has drifted (`make
+lock-check`).
 
-Needs a package index, of which it reads metadata and, once, the source of DeepSpeed. Pins and hashes that are there
-stay unless a .in file asks otherwise; delete a .txt file to take newer versions.
+Needs a package index, of which it reads metadata and, once, the source of DeepSpeed. Pins and
+hashes that are there stay unless a .in file asks otherwise; delete a .txt file to take newer
+versions.
 """
 
 import argparse
@@ -24,7 +26,9 @@ CPU_NOTE = """\
 #
 """
 CPU_BUILD = "--hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
-"""The wheel torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl, which is not on the default index."""
+"""The wheel torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl, which is not on the default
+index.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,18 @@ class Lock:
 
 DRIVER, TRAIN, TORCH = "requirements/driver.in", "requirements/train.in", "requirements/torch.txt"
 # What torch needs whatever its build: already in train.txt.
-TORCH_ALWAYS = ("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "setuptools", "sympy",
-                "torch", "typing-extensions")  # fmt: skip
+TORCH_ALWAYS = (
+    "filelock",
+    "fsspec",
+    "jinja2",
+    "markupsafe",
+    "mpmath",
+    "networkx",
+    "setuptools",
+    "sympy",
+    "torch",
+    "typing-extensions",
+)
 LOCKS = (
     Lock(
         path="requirements/train.txt",
@@ -54,17 +68,38 @@ LOCKS = (
     Lock(path="requirements/driver.txt", sources=(DRIVER,)),
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
-    Lock(path="requirements/xformers.txt", sources=("requirements/xformers.in",), options=("--no-deps",)),
-    Lock(path="docker/requirements/cpu.txt", sources=("docker/requirements/cpu.in",), options=("--no-deps",)),
+    Lock(
+        path="requirements/xformers.txt",
+        sources=("requirements/xformers.in",),
+        options=("--no-deps",),
+    ),
+    Lock(
+        path="docker/requirements/cpu.txt",
+        sources=("docker/requirements/cpu.in",),
+        options=("--no-deps",),
+    ),
     Lock(
         path="docker/requirements/cpu-cuda.txt",
         sources=("docker/requirements/cpu.in",),
         # pyproject.toml describes torch 2.13 as its CPU build; here the real one is asked.
-        options=("--no-config", *(part for name in TORCH_ALWAYS for part in ("--no-emit-package", name))),
+        options=(
+            "--no-config",
+            *(part for name in TORCH_ALWAYS for part in ("--no-emit-package", name)),
+        ),
     ),
-    Lock(path="docker/requirements/a100.txt", sources=(DRIVER, TRAIN, "docker/requirements/a100.in"), python="3.12"),
-    Lock(path="docker/requirements/v100.txt", sources=(DRIVER, TRAIN, "docker/requirements/v100.in"), python="3.12"),
-    Lock(path="docker/requirements/tensorboard.txt", sources=("docker/requirements/tensorboard.in",)),
+    Lock(
+        path="docker/requirements/a100.txt",
+        sources=(DRIVER, TRAIN, "docker/requirements/a100.in"),
+        python="3.12",
+    ),
+    Lock(
+        path="docker/requirements/v100.txt",
+        sources=(DRIVER, TRAIN, "docker/requirements/v100.in"),
+        python="3.12",
+    ),
+    Lock(
+        path="docker/requirements/tensorboard.txt", sources=("docker/requirements/tensorboard.in",)
+    ),
     Lock(path="docker/requirements/sbom.txt", sources=("docker/requirements/sbom.in",)),
 )
 
@@ -80,9 +115,18 @@ def compile_lock(lock: Lock, folder: Path) -> None:
         *(part for name in lock.constraints for part in ("-c", name)),
         *("-o", lock.path),
     ]
-    settings = {"UV_PYTHON_DOWNLOADS": "never", "UV_CUSTOM_COMPILE_COMMAND": "make lock", "DS_BUILD_OPS": "0"}
+    settings = {
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_CUSTOM_COMPILE_COMMAND": "make lock",
+        "DS_BUILD_OPS": "0",
+    }
     result = subprocess.run(
-        command, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         sys.exit(f"lock: {lock.path} cannot be resolved:\n{result.stderr.strip()}")
@@ -101,7 +145,9 @@ def with_cpu_build(text: str) -> str:
 def main() -> None:
     """Compile all files in a copy, then either replace those that differ or name them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if a file would change"
+    )
     check = parser.parse_args().check
     drifted = []
     with tempfile.TemporaryDirectory() as name:
@@ -118,14 +164,21 @@ def main() -> None:
                 continue
             drifted.append(lock.path)
             if check:
-                difference = difflib.unified_diff(before.splitlines(), after.splitlines(), "committed", "resolved", n=0)
+                difference = difflib.unified_diff(
+                    before.splitlines(), after.splitlines(), "committed", "resolved", n=0
+                )
                 print("\n".join([lock.path, *list(difference)[:12]]))
             else:
                 target.write_text(after, encoding="utf-8")
     if check and drifted:
-        sys.exit(f"lock: {', '.join(drifted)} no longer follow the .in files; run `make lock` and commit the result")
+        sys.exit(
+            f"lock: {', '.join(drifted)} no longer follow the .in files; run `make lock` and commit the result"
+        )
     changed = ", ".join(drifted) if drifted else "no file"
-    print(f"lock: {changed} changed" + ("; `make setup` installs what is for this machine" if drifted else ""))
+    print(
+        f"lock: {changed} changed"
+        + ("; `make setup` installs what is for this machine" if drifted else "")
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Does the code use something of torch that the oldest supported release does not have? Run without torch.
+"""Does the code use something of torch that the oldest supported release does not have? Run without
+torch.
 
-    python tools/torch_api.py                        list such uses in densekit/; exit 1 if there is one
-    python tools/torch_api.py inventory > NEW.json   every public name of the torch installed here, with parameters
-    python tools/torch_api.py newer OLD.json NEW.json > tools/torch_newer.json
+    python tools/torch_api.py                        list such uses in densekit/; exit 1 if there is
+    one python tools/torch_api.py inventory > NEW.json   every public name of the torch installed
+    here, with parameters python tools/torch_api.py newer OLD.json NEW.json > tools/torch_newer.json
 
-The images hold torch 2.7 (V100), 2.8 (A100) and 2.13 (CPU). tools/torch_newer.json lists what 2.13 has and 2.7 lacks.
-Where a file imports torch, a method of an object whose type is not known is looked up among those of Tensor, Module
-and Optimizer, unless lists, strings and the like have one of that name.
+The images hold torch 2.7 (V100), 2.8 (A100) and 2.13 (CPU). tools/torch_newer.json lists what 2.13
+has and 2.7 lacks. Where a file imports torch, a method of an object whose type is not known is
+looked up among those of Tensor, Module and Optimizer, unless lists, strings and the like have one
+of that name.
 """
 
 import ast
@@ -23,19 +25,43 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 NEWER = ROOT / "tools" / "torch_newer.json"
 MODULES = (
-    "torch", "torch.amp", "torch.autograd", "torch.backends", "torch.cuda", "torch.distributed", "torch.linalg",
-    "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.parallel", "torch.nn.utils", "torch.optim",
-    "torch.optim.lr_scheduler", "torch.optim.optimizer", "torch.profiler", "torch.random", "torch.serialization",
-    "torch.utils", "torch.utils.checkpoint", "torch.utils.data", "torch.backends.cuda", "torch.backends.cudnn",
-    "torch.distributed.fsdp", "torch.distributed.run", "torch.distributed.checkpoint", "torch.nn.attention",
-)  # fmt: skip
+    "torch",
+    "torch.amp",
+    "torch.autograd",
+    "torch.backends",
+    "torch.cuda",
+    "torch.distributed",
+    "torch.linalg",
+    "torch.nn",
+    "torch.nn.functional",
+    "torch.nn.init",
+    "torch.nn.parallel",
+    "torch.nn.utils",
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+    "torch.optim.optimizer",
+    "torch.profiler",
+    "torch.random",
+    "torch.serialization",
+    "torch.utils",
+    "torch.utils.checkpoint",
+    "torch.utils.data",
+    "torch.backends.cuda",
+    "torch.backends.cudnn",
+    "torch.distributed.fsdp",
+    "torch.distributed.run",
+    "torch.distributed.checkpoint",
+    "torch.nn.attention",
+)
 METHODS_OF = ("torch.Tensor", "torch.nn.Module", "torch.optim.Optimizer")
 OLD_TENSORS = re.compile(r"\w+Tensor")  # FloatTensor and the like repeat what Tensor has
 BUILTIN_METHODS = {name for kind in (list, tuple, dict, set, str, bytes) for name in dir(kind)}
 
 
 def inventory() -> dict[str, Any]:
-    """{"torch": version, "names": {dotted name: its parameters, or null where they cannot be known}}."""
+    """{"torch": version, "names": {dotted name: its parameters, or null where they cannot be
+    known}}.
+    """
     import torch
 
     names: dict[str, list[str] | None] = {}
@@ -43,7 +69,11 @@ def inventory() -> dict[str, Any]:
         module = importlib.import_module(name)
         for key in sorted(dir(module)):
             value = getattr(module, key, None)
-            if key.startswith("_") or isinstance(value, types.ModuleType) or OLD_TENSORS.fullmatch(key):
+            if (
+                key.startswith("_")
+                or isinstance(value, types.ModuleType)
+                or OLD_TENSORS.fullmatch(key)
+            ):
                 continue
             names[f"{name}.{key}"] = _parameters(value)
             if inspect.isclass(value):
@@ -79,7 +109,9 @@ def newer(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def uses(source: str) -> Iterator[tuple[int, str, list[str]]]:
-    """(line, dotted name, keywords it is called with) of everything of torch; `.name` where the object is unknown."""
+    """(line, dotted name, keywords it is called with) of everything of torch; `.name` where the
+    object is unknown.
+    """
     tree = ast.parse(source)
     known: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -88,7 +120,11 @@ def uses(source: str) -> Iterator[tuple[int, str, list[str]]]:
                 if alias.name.split(".")[0] == "torch":
                     known[alias.asname or "torch"] = alias.name if alias.asname else "torch"
                     yield node.lineno, alias.name, []
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch" and not node.level:
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] == "torch"
+            and not node.level
+        ):
             for alias in node.names:
                 known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield node.lineno, f"{node.module}.{alias.name}", []
@@ -98,7 +134,11 @@ def uses(source: str) -> Iterator[tuple[int, str, list[str]]]:
             continue
         name = _dotted(node, known)
         if name is not None:
-            keywords = [word.arg for word in called[id(node)].keywords if word.arg] if id(node) in called else []
+            keywords = (
+                [word.arg for word in called[id(node)].keywords if word.arg]
+                if id(node) in called
+                else []
+            )
             yield node.lineno, name, keywords
 
 
@@ -142,7 +182,11 @@ def main() -> None:
                 for use in newer_uses(path.read_text(encoding="utf-8"), listed)
             ]
             if found:
-                sys.exit("\n".join([*found, f"torch {listed['old']} (the v100 image) does not have these"]))
+                sys.exit(
+                    "\n".join(
+                        [*found, f"torch {listed['old']} (the v100 image) does not have these"]
+                    )
+                )
         case ["inventory"]:
             print(json.dumps(inventory()))
         case ["newer", old, new]:

@@ -2,7 +2,6 @@
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
 from densekit.batching.counts import StepCounts, Tail, count_steps, official_step_counts
-from densekit.batching.micro import split_step
 from densekit.batching.order import (
     OfficialOrder,
     ReferenceTopology,
@@ -11,6 +10,7 @@ from densekit.batching.order import (
     split_to_even_chunks,
 )
 from densekit.batching.rng import DEFAULT_SEED, TorchGenerator
+from densekit.batching.split import split_step
 from densekit.batching.steps import Step, iterate_steps
 from densekit.batching.weights import TokenWeights, token_weights
 

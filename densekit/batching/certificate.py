@@ -1,7 +1,9 @@
-"""The batch certificate: one hash over what a run feeds, step after step, and where that order comes from.
+"""The batch certificate: one hash over what a run feeds, step after step, and where that order
+comes from.
 
-A step's digest is the SHA-256 of its ordered sample ids, one a line; the certificate's is the SHA-256 of the raw
-digests of all steps. The trainer adds up the digests of what it really fed and must arrive at the same value.
+A step's digest is the SHA-256 of its ordered sample ids, one a line; the certificate's is the
+SHA-256 of the raw digests of all steps. The trainer adds up the digests of what it really fed and
+must arrive at the same value.
 """
 
 import hashlib
@@ -23,14 +25,18 @@ def step_digest(items: Sequence[str]) -> str:
 
 
 class CertificateBuilder:
-    """Adds up step digests, whoever made them: from an order (`certify`) or from what a trainer fed."""
+    """Adds up step digests, whoever made them: from an order (`certify`) or from what a trainer
+    fed.
+    """
 
     def __init__(self) -> None:
         """Begin before the first step."""
         self._hash = hashlib.sha256()
 
     def add(self, step_digest_hex: str) -> None:
-        """Add the next step by its digest, as `step_digest` gives it; raises DataError for anything else."""
+        """Add the next step by its digest, as `step_digest` gives it; raises DataError for anything
+        else.
+        """
         try:
             digest = bytes.fromhex(step_digest_hex)
         except ValueError:
@@ -57,7 +63,9 @@ class BatchCertificate:
     samples_dropped: int
     samples_repeated: int
     sha256: str
-    """SHA-256 over the concatenated raw 32-byte digests of every step's sample ids, in official order."""
+    """SHA-256 over the concatenated raw 32-byte digests of every step's sample ids, in official
+    order.
+    """
     source: str
     """Where the order comes from, in words."""
 
@@ -69,10 +77,15 @@ class BatchCertificate:
     def from_json(cls, values: Any) -> "BatchCertificate":
         """Inverse of as_json; DataError when `values` is not what it gives, or of another schema."""
         types = {field.name: field.type for field in fields(cls)}
-        if not isinstance(values, Mapping) or {name: type(value) for name, value in values.items()} != types:
+        if (
+            not isinstance(values, Mapping)
+            or {name: type(value) for name, value in values.items()} != types
+        ):
             raise DataError(f"not a batch certificate: an object with {', '.join(types)} is needed")
         if values["schema"] != SCHEMA:
-            raise DataError(f"a batch certificate of schema {values['schema']}; this version reads {SCHEMA}")
+            raise DataError(
+                f"a batch certificate of schema {values['schema']}; this version reads {SCHEMA}"
+            )
         return cls(**values)
 
 
@@ -84,16 +97,24 @@ def certify(
     max_steps: int | None = None,
     tail: Tail = "faithful",
 ) -> BatchCertificate:
-    """Return the certificate of the run that feeds `order`; length and tail as `iterate_steps`, and its errors.
+    """Return the certificate of the run that feeds `order`; length and tail as `iterate_steps`, and
+    its errors.
 
-    `sample_ids[i]` is the id of sample i (`index:16 hex digits`); raises UsageError unless there is one per sample.
+    `sample_ids[i]` is the id of sample i (`index:16 hex digits`); raises UsageError unless there is
+    one per sample.
     """
     if len(sample_ids) != order.num_samples:
-        raise UsageError(f"{len(sample_ids)} sample ids for {order.num_samples} samples; give one id per sample")
-    counts = count_steps(order.num_samples, topology=order.topology, epochs=epochs, max_steps=max_steps, tail=tail)
+        raise UsageError(
+            f"{len(sample_ids)} sample ids for {order.num_samples} samples; give one id per sample"
+        )
+    counts = count_steps(
+        order.num_samples, topology=order.topology, epochs=epochs, max_steps=max_steps, tail=tail
+    )
     builder = CertificateBuilder()
     for step in iterate_steps(order, epochs=epochs, max_steps=max_steps, tail=tail):
-        builder.add(step_digest([sample_ids[sample] for group in step.groups for sample in group.tolist()]))
+        builder.add(
+            step_digest([sample_ids[sample] for group in step.groups for sample in group.tolist()])
+        )
     return BatchCertificate(
         num_samples=order.num_samples,
         steps=counts.steps,

@@ -1,8 +1,9 @@
-"""How many optimiser steps a run takes, and how many samples it drops and repeats (docs/upstream.md, U9).
+"""How many optimiser steps a run takes, and how many samples it drops and repeats
+(docs/upstream.md, U9).
 
 `faithful` is the official counting (transformers 4.36 with accelerate 0.21): the data loader has
-ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts as max(rounds // accumulation, 1)
-updates, and training stops at ceil(epochs x updates) or at max_steps.
+ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts as max(rounds //
+accumulation, 1) updates, and training stops at ceil(epochs x updates) or at max_steps.
 
 * The last round of several processes is completed from the start of the same epoch's order; with one process
   it is short.
@@ -11,7 +12,8 @@ updates, and training stops at ceil(epochs x updates) or at max_steps.
   never consumed.
 * An epoch of at most `accumulation` rounds ends with an update, however few rounds that update holds.
 
-`fixed` cuts every epoch into ceil(n / global batch) steps, the last one short: nothing is repeated or dropped.
+`fixed` cuts every epoch into ceil(n / global batch) steps, the last one short: nothing is repeated
+or dropped.
 """
 
 import bisect
@@ -35,7 +37,9 @@ class StepCounts:
     steps: int
     """Optimiser steps of the whole run."""
     samples_dropped: int
-    """Samples of the whole epochs asked for that reach no step; with max_steps no epoch is asked for, so 0."""
+    """Samples of the whole epochs asked for that reach no step; with max_steps no epoch is asked
+    for, so 0.
+    """
     samples_repeated: int
     """Samples added to complete a last round."""
 
@@ -48,13 +52,16 @@ def count_steps(
     max_steps: int | None = None,
     tail: Tail = "faithful",
 ) -> StepCounts:
-    """Count the steps of `epochs` passes (may be fractional) or of exactly `max_steps`, in time that does not grow
-    with either.
+    """Count the steps of `epochs` passes (may be fractional) or of exactly `max_steps`, in time
+    that does not grow with either.
 
-    Raises UsageError unless exactly one of the two is given and positive, DataError without samples.
+    Raises UsageError unless exactly one of the two is given and positive, DataError without
+    samples.
     """
     if num_samples < 1:
-        raise DataError(f"{num_samples} samples: there is nothing to train on; check the annotation file")
+        raise DataError(
+            f"{num_samples} samples: there is nothing to train on; check the annotation file"
+        )
     if (epochs is None) == (max_steps is None):
         raise UsageError(f"epochs={epochs}, max_steps={max_steps}: give exactly one of the two")
     round_size = topology.world_size * topology.per_device_batch_size
@@ -65,14 +72,18 @@ def count_steps(
         updates = max(rounds // topology.grad_accum_steps, 1)
     steps = max_steps if max_steps is not None else math.ceil((epochs or 0) * updates)
     if steps < 1:
-        raise UsageError(f"epochs={epochs}, max_steps={max_steps}: that is no step at all; give a positive number")
+        raise UsageError(
+            f"epochs={epochs}, max_steps={max_steps}: that is no step at all; give a positive number"
+        )
 
     if tail == "fixed":
         whole_epochs, more = divmod(steps, updates)
         fresh = whole_epochs * num_samples + more * topology.global_batch_size
         repeated = 0
     else:
-        whole_epochs, more = divmod(_rounds_consumed(rounds, topology.grad_accum_steps, steps), rounds)
+        whole_epochs, more = divmod(
+            _rounds_consumed(rounds, topology.grad_accum_steps, steps), rounds
+        )
         fresh = whole_epochs * num_samples + more * round_size
         completed = topology.world_size > 1
         repeated = whole_epochs * (rounds * round_size - num_samples) if completed else 0
@@ -86,9 +97,11 @@ def count_steps(
 
 
 def official_step_counts(num_samples: int, topology: ReferenceTopology) -> dict[int, int]:
-    """Return {accumulation: steps of one official epoch} for every way to reach `topology`'s global batch on its GPUs.
+    """Return {accumulation: steps of one official epoch} for every way to reach `topology`'s global
+    batch on its GPUs.
 
-    Those are the divisors of per-device batch x accumulation, in rising order. Raises DataError without samples.
+    Those are the divisors of per-device batch x accumulation, in rising order. Raises DataError
+    without samples.
     """
     per_gpu = topology.per_device_batch_size * topology.grad_accum_steps
     counts: dict[int, int] = {}
@@ -104,10 +117,13 @@ def official_step_counts(num_samples: int, topology: ReferenceTopology) -> dict[
 
 
 def _rounds_consumed(rounds: int, accumulation: int, steps: int) -> int:
-    """Return after how many rounds of `rounds` per epoch the official trainer has taken `steps` updates."""
+    """Return after how many rounds of `rounds` per epoch the official trainer has taken `steps`
+    updates.
+    """
     if rounds > accumulation:
         return steps * accumulation
-    # Updates fall on multiples of the accumulation and on the end of each epoch; both meet at `period`.
+    # Updates fall on multiples of the accumulation and on the end of each epoch; both meet at
+    # `period`.
     period = math.lcm(rounds, accumulation)
 
     def updates_by(seen: int) -> int:

@@ -17,7 +17,8 @@ from densekit.errors import DataError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceTopology:
-    """The paper's GPUs x per-device batch x accumulation; it fixes order and loss weights on any hardware.
+    """The paper's GPUs x per-device batch x accumulation; it fixes order and loss weights on any
+    hardware.
 
     Raises UsageError when a number is below 1.
     """
@@ -29,7 +30,9 @@ class ReferenceTopology:
     def __post_init__(self) -> None:
         for name in ("world_size", "per_device_batch_size", "grad_accum_steps"):
             if getattr(self, name) < 1:
-                raise UsageError(f"reference topology: {name} is {getattr(self, name)}; it must be at least 1")
+                raise UsageError(
+                    f"reference topology: {name} is {getattr(self, name)}; it must be at least 1"
+                )
 
     @classmethod
     def of(cls, reference: Mapping[str, int]) -> "ReferenceTopology":
@@ -51,11 +54,14 @@ class ReferenceTopology:
         return self.groups_per_step * self.per_device_batch_size
 
 
-def split_to_even_chunks(indices: Sequence[int], lengths: Sequence[int], num_chunks: int) -> list[list[int]]:
+def split_to_even_chunks(
+    indices: Sequence[int], lengths: Sequence[int], num_chunks: int
+) -> list[list[int]]:
     """Deal `indices` into `num_chunks` chunks of about equal total length.
 
-    `lengths` is looked up by index (words per sample). A count that `num_chunks` does not divide is dealt in
-    turn, lengths ignored; otherwise each index goes to the shortest chunk that still has room.
+    `lengths` is looked up by index (words per sample). A count that `num_chunks` does not divide is
+    dealt in turn, lengths ignored; otherwise each index goes to the shortest chunk that still has
+    room.
     """
     if len(indices) % num_chunks != 0:
         return [list(indices[start::num_chunks]) for start in range(num_chunks)]
@@ -65,7 +71,9 @@ def split_to_even_chunks(indices: Sequence[int], lengths: Sequence[int], num_chu
     for index in indices:
         shortest = totals.index(min(totals))
         chunks[shortest].append(index)
-        totals[shortest] = totals[shortest] + lengths[index] if len(chunks[shortest]) < room else math.inf
+        totals[shortest] = (
+            totals[shortest] + lengths[index] if len(chunks[shortest]) < room else math.inf
+        )
     return chunks
 
 
@@ -77,10 +85,11 @@ def _cut(items: Sequence[int], size: int) -> list[list[int]]:
 def length_grouped_indices(
     lengths: Sequence[int], batch_size: int, world_size: int, *, generator: TorchGenerator
 ) -> list[int]:
-    """Return a permutation of range(len(lengths)) in which each megabatch holds its longest samples first.
+    """Return a permutation of range(len(lengths)) in which each megabatch holds its longest samples
+    first.
 
-    A megabatch is world_size x batch_size consecutive samples of a random permutation, sorted by length
-    (descending, ties in permutation order) and dealt to the devices in even chunks.
+    A megabatch is world_size x batch_size consecutive samples of a random permutation, sorted by
+    length (descending, ties in permutation order) and dealt to the devices in even chunks.
     """
     permutation = generator.randperm(len(lengths)).tolist()
     order: list[int] = []
@@ -101,10 +110,10 @@ def modality_grouped_indices(
 ) -> list[int]:
     """Return a permutation of range(len(lengths)) whose megabatches hold images only or text only.
 
-    `lengths` are words per sample, negative for text-only ones. The shuffles inside a modality always use
-    `global_generator`; the order of the megabatches uses `generator`, or the global one for None. The two
-    last, possibly incomplete megabatches are joined into one mixed batch at the end. Raises DataError for a
-    length of 0.
+    `lengths` are words per sample, negative for text-only ones. The shuffles inside a modality
+    always use `global_generator`; the order of the megabatches uses `generator`, or the global one
+    for None. The two last, possibly incomplete megabatches are joined into one mixed batch at the
+    end. Raises DataError for a length of 0.
     """
     separate = global_generator if generator is None else generator
     if 0 in lengths:
@@ -133,12 +142,13 @@ def modality_grouped_indices(
 class OfficialOrder:
     """Sample order of every epoch of one official run, from its seed and its reference topology.
 
-    One process: at the start of each epoch the data loader draws one int64 (its base seed) from the global
-    generator; a grouped sampler then continues on that generator, an ungrouped one draws a second int64 and
-    permutes with a generator seeded by it. Several processes: accelerate gives the sampler one generator of
-    its own, seeded with torch's default whatever the run's seed, which lives on from epoch to epoch; the
-    base-seed draw and the shuffles inside a modality stay on the global generator. Nothing else may draw from
-    torch's global CPU generator (dropout on the CPU would), and no other draw is known.
+    One process: at the start of each epoch the data loader draws one int64 (its base seed) from the
+    global generator; a grouped sampler then continues on that generator, an ungrouped one draws a
+    second int64 and permutes with a generator seeded by it. Several processes: accelerate gives the
+    sampler one generator of its own, seeded with torch's default whatever the run's seed, which
+    lives on from epoch to epoch; the base-seed draw and the shuffles inside a modality stay on the
+    global generator. Nothing else may draw from torch's global CPU generator (dropout on the CPU
+    would), and no other draw is known.
     """
 
     def __init__(
@@ -152,11 +162,13 @@ class OfficialOrder:
         """Describe one run; nothing is drawn until `epoch` is called.
 
         `modality_lengths`, shape (samples,): words per sample, negative for text-only ones; without
-        `group_by_modality` only their number counts. `seed` is the trainer's seed. Raises DataError when
-        there are no samples.
+        `group_by_modality` only their number counts. `seed` is the trainer's seed. Raises DataError
+        when there are no samples.
         """
         if modality_lengths.ndim != 1 or modality_lengths.size == 0:
-            raise DataError(f"modality_lengths has shape {modality_lengths.shape}; give one length per sample")
+            raise DataError(
+                f"modality_lengths has shape {modality_lengths.shape}; give one length per sample"
+            )
         self.topology, self.seed, self.group_by_modality = topology, seed, group_by_modality
         self.num_samples = int(modality_lengths.size)
         self._lengths: list[int] = modality_lengths.tolist()
@@ -166,8 +178,8 @@ class OfficialOrder:
     def epoch(self, k: int) -> Indices:
         """Return the order of epoch `k` (0, 1, ...), a read-only permutation of shape (samples,).
 
-        Cheap when `k` does not go backwards: an earlier epoch is replayed from the seed. Raises UsageError
-        for a negative `k`, DataError for a length of 0 when grouping by modality.
+        Cheap when `k` does not go backwards: an earlier epoch is replayed from the seed. Raises
+        UsageError for a negative `k`, DataError for a length of 0 when grouping by modality.
         """
         if k < 0:
             raise UsageError(f"epoch {k}: epochs are counted from 0")

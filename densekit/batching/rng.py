@@ -16,14 +16,21 @@ Indices = npt.NDArray[np.int64]
 
 
 class TorchGenerator:
-    """The stream of `torch.Generator().manual_seed(seed)` on the CPU; methods advance it as torch does."""
+    """The stream of `torch.Generator().manual_seed(seed)` on the CPU; methods advance it as torch
+    does.
+    """
 
     def __init__(self, seed: int) -> None:
-        """Start the stream at `seed`, torch's range -2**63 .. 2**64 - 1; raises UsageError outside it."""
+        """Start the stream at `seed`, torch's range -2**63 .. 2**64 - 1; raises UsageError outside
+        it.
+        """
         if not -(2**63) <= seed < 2**64:
-            raise UsageError(f"seed {seed}: torch accepts -2**63 to 2**64 - 1; choose a seed in that range")
-        # torch seeds its engine with the low 32 bits only. MT19937(seed) would hash the seed; seeding through
-        # RandomState runs the original init_genrand on the same bit generator, which is what torch does.
+            raise UsageError(
+                f"seed {seed}: torch accepts -2**63 to 2**64 - 1; choose a seed in that range"
+            )
+        # torch seeds its engine with the low 32 bits only. MT19937(seed) would hash the seed;
+        # seeding through RandomState runs the original init_genrand on the same bit generator,
+        # which is what torch does.
         self._bits = np.random.MT19937()
         np.random.RandomState(self._bits).seed(seed & 0xFFFFFFFF)
 
@@ -32,12 +39,15 @@ class TorchGenerator:
         return self._bits.random_raw(n).astype(np.uint32)
 
     def int64(self) -> int:
-        """Return `torch.empty((), dtype=torch.int64).random_()`: two draws, high word first, 63 bits kept."""
+        """Return `torch.empty((), dtype=torch.int64).random_()`: two draws, high word first, 63
+        bits kept.
+        """
         high, low = self.raw(2).tolist()
         return int((high << 32 | low) & (2**63 - 1))
 
     def randperm(self, n: int) -> Indices:
-        """Return `torch.randperm(n)`, shape (n,): a forward Fisher-Yates shuffle of max(n - 1, 0) draws.
+        """Return `torch.randperm(n)`, shape (n,): a forward Fisher-Yates shuffle of max(n - 1, 0)
+        draws.
 
         Raises UsageError for a negative n.
         """

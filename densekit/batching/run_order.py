@@ -13,7 +13,8 @@ from densekit.batching.steps import Step, iterate_steps
 
 
 def run_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """How long a recipe trains, as the arguments epochs, max_steps and tail of `iterate_steps` and its relatives.
+    """How long a recipe trains, as the arguments epochs, max_steps and tail of `iterate_steps` and
+    its relatives.
 
     `recipe` is a recipe's math (`Recipe.math()`), here and below.
     """
@@ -23,8 +24,12 @@ def run_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_run(recipe: Mapping[str, Any], num_samples: int) -> StepCounts:
-    """Steps of a recipe over `num_samples` entries, and the samples they drop or repeat; errors of `count_steps`."""
-    return count_steps(num_samples, topology=ReferenceTopology.of(recipe["reference"]), **run_length(recipe))
+    """Steps of a recipe over `num_samples` entries, and the samples they drop or repeat; errors of
+    `count_steps`.
+    """
+    return count_steps(
+        num_samples, topology=ReferenceTopology.of(recipe["reference"]), **run_length(recipe)
+    )
 
 
 class RunOrder:

@@ -1,4 +1,6 @@
-"""Which samples each optimiser step consumes, in which reference groups. The counting is in counts.py."""
+"""Which samples each optimiser step consumes, in which reference groups. The counting is in
+counts.py.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +17,23 @@ class Step:
 
     index: int
     groups: list[Indices]
-    """The reference device batches (sample indices) in official order: round by round, and rank by rank inside a
-    round."""
+    """The reference device batches (sample indices) in official order: round by round, and rank by
+    rank inside a round.
+    """
     num_groups: int
-    """The G that faithful loss weights divide by. With a faithful tail the topology's groups per step, also when a
-    short epoch fills fewer: the official loss divides by the accumulation setting, not by the rounds it saw. With a
-    fixed tail the groups there are."""
+    """The G that faithful loss weights divide by. With a faithful tail the topology's groups per
+    step, also when a short epoch fills fewer: the official loss divides by the accumulation
+    setting, not by the rounds it saw. With a fixed tail the groups there are.
+    """
 
     @property
     def samples(self) -> list[tuple[int, int]]:
         """(sample index, number of its group), in official order."""
-        return [(sample, number) for number, group in enumerate(self.groups) for sample in group.tolist()]
+        return [
+            (sample, number)
+            for number, group in enumerate(self.groups)
+            for sample in group.tolist()
+        ]
 
 
 def iterate_steps(
@@ -35,12 +43,15 @@ def iterate_steps(
     max_steps: int | None = None,
     tail: Tail = "faithful",
 ) -> Iterator[Step]:
-    """Yield every optimiser step of the run with its samples; arguments and errors as `count_steps`.
+    """Yield every optimiser step of the run with its samples; arguments and errors as
+    `count_steps`.
 
     With max_steps the order goes on into as many epochs as the steps need.
     """
     topology = order.topology
-    counts = count_steps(order.num_samples, topology=topology, epochs=epochs, max_steps=max_steps, tail=tail)
+    counts = count_steps(
+        order.num_samples, topology=topology, epochs=epochs, max_steps=max_steps, tail=tail
+    )
     if tail == "fixed":
         for index in range(counts.steps):
             epoch, number = divmod(index, counts.updates_per_epoch)
@@ -56,8 +67,9 @@ def iterate_steps(
 
 
 def _pieces(order: Indices, number: int, topology: ReferenceTopology) -> list[Indices]:
-    """Return step `number` of an epoch in device batches; the epoch's last step has fewer, its last batch may be
-    short."""
+    """Return step `number` of an epoch in device batches; the epoch's last step has fewer, its last
+    batch may be short.
+    """
     size = topology.per_device_batch_size
     start = number * topology.global_batch_size
     samples = order[start : start + topology.global_batch_size]

@@ -14,10 +14,10 @@ from densekit.errors import UsageError
 class TokenWeights:
     """Weights of one step.
 
-    `per_sample`, float64 of shape (samples,), is the weight of *each* supervised token of that sample: the
-    loss is the sum over tokens of weight x cross-entropy (nats). `supervised_tokens` is the step's total; 0
-    means that the step teaches nothing. `empty_groups` are the numbers of the reference groups without a
-    supervised token, to be reported: the official code gives NaN there.
+    `per_sample`, float64 of shape (samples,), is the weight of *each* supervised token of that
+    sample: the loss is the sum over tokens of weight x cross-entropy (nats). `supervised_tokens` is
+    the step's total; 0 means that the step teaches nothing. `empty_groups` are the numbers of the
+    reference groups without a supervised token, to be reported: the official code gives NaN there.
     """
 
     per_sample: npt.NDArray[np.float64]
@@ -34,11 +34,13 @@ def token_weights(
 ) -> TokenWeights:
     """Return the weight of a supervised token for every sample of one optimiser step.
 
-    `supervised_counts` (samples,): labels left after shifting by one and truncation. `group_numbers`
-    (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is G, a step's `num_groups`.
+    `supervised_counts` (samples,): labels left after shifting by one and truncation.
+    `group_numbers` (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is
+    G, a step's `num_groups`.
 
-    faithful: 1 / (G x n_g), and 0 in a group with n_g = 0, which still counts in G. fixed: 1 / n_global, 0 if
-    there is no supervised token at all. Raises UsageError for arguments that do not fit together.
+    faithful: 1 / (G x n_g), and 0 in a group with n_g = 0, which still counts in G. fixed: 1 /
+    n_global, 0 if there is no supervised token at all. Raises UsageError for arguments that do not
+    fit together.
     """
     counts = np.asarray(supervised_counts, dtype=np.int64)
     groups = np.asarray(group_numbers, dtype=np.int64)
@@ -62,7 +64,9 @@ def token_weights(
     return TokenWeights(
         per_sample=group_weights[groups],
         supervised_tokens=total,
-        empty_groups=tuple(number for number in np.unique(groups).tolist() if per_group[number] == 0),
+        empty_groups=tuple(
+            number for number in np.unique(groups).tolist() if per_group[number] == 0
+        ),
     )
 
 

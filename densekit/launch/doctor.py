@@ -1,4 +1,6 @@
-"""`densekit doctor`: whether this host can train, line by line, each with the next step where it cannot."""
+"""`densekit doctor`: whether this host can train, line by line, each with the next step where it
+cannot.
+"""
 
 import os
 import shutil
@@ -7,18 +9,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from densekit import __version__
+from densekit.audit.verify.checks import Check, State
 from densekit.errors import DensekitError
-from densekit.launch.choose import kind_of
-from densekit.launch.containers import GIB, SHM_BYTES
-from densekit.launch.engine import Engine, connect
-from densekit.launch.gpus import Gpu, check_driver, find_gpus, pick, target_for
+from densekit.launch.chain import load_chain
+from densekit.launch.host_gpus import Gpu, check_driver, find_gpus, pick, target_for
+from densekit.launch.launchers.docker.client import Engine, connect
+from densekit.launch.launchers.docker.container import GIB, SHM_BYTES
 from densekit.launch.preflight import preflight
-from densekit.launch.reproduce import load_chain
-from densekit.launch.revisions import check_revisions
-from densekit.plan.execution import make_plan
-from densekit.recipe.schema import Recipe
-from densekit.run.checks import Check, State
-from densekit.run.roots import Roots
+from densekit.launch.revision_check import check_revisions
+from densekit.launch.selection import kind_of
+from densekit.planner.plan import make_plan
+from densekit.spec.recipe import Recipe
+from densekit.spec.roots import Roots
 
 TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
 DISK_GIB = {"tiny": (1, 5), "paper": (100, 300)}
@@ -65,24 +67,34 @@ def _packages() -> Check:
     missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
         return _check(
-            "packages", "warn", f"{', '.join(missing)} not installed: containers train all the same; for --launcher "
+            "packages",
+            "warn",
+            f"{', '.join(missing)} not installed: containers train all the same; for --launcher "
             "local run `make setup`",
-        )  # fmt: skip
+        )
     return _check("packages", "ok", "everything that --launcher local needs")
 
 
 def _gpus(gpus: list[Gpu], recipe: Recipe | None) -> Check:
     if not gpus:
         tiny = recipe is not None and recipe.assets is not None
-        text = "none here: tiny recipes train on the processor" + ("" if tiny else "; the paper's need a GPU host")
+        text = "none here: tiny recipes train on the processor" + (
+            "" if tiny else "; the paper's need a GPU host"
+        )
         return _check("GPUs", "ok" if tiny else "warn", text)
     smallest = min(gpus, key=lambda gpu: gpu.memory_mib)
     told = f"{len(gpus)} x {gpus[0]}, {smallest.memory_mib / 1024:.0f} GiB"
     if len({gpu.capability for gpu in gpus}) > 1:
-        return _check("GPUs", "warn", f"{told}: of several kinds; name those of one kind in CUDA_VISIBLE_DEVICES")
+        return _check(
+            "GPUs",
+            "warn",
+            f"{told}: of several kinds; name those of one kind in CUDA_VISIBLE_DEVICES",
+        )
     busy = [str(gpu.index) for gpu in gpus if gpu.used_mib > gpu.memory_mib // 10]
     if busy:
-        return _check("GPUs", "warn", f"{told}; in use: {', '.join(busy)} (`nvidia-smi` says by whom)")
+        return _check(
+            "GPUs", "warn", f"{told}; in use: {', '.join(busy)} (`nvidia-smi` says by whom)"
+        )
     return _check("GPUs", "ok", told)
 
 
@@ -92,11 +104,15 @@ def _driver(gpus: list[Gpu]) -> str:
 
 
 def _memory(gpus: list[Gpu], chain: list[Recipe], roots: Roots) -> str:
-    """What the chain's plans take of the GPUs that a run would use; UsageError where one does not fit."""
+    """What the chain's plans take of the GPUs that a run would use; UsageError where one does not
+    fit.
+    """
     told = []
     for recipe in chain:
         picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
-        plan = make_plan(recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked), roots=roots)
+        plan = make_plan(
+            recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked), roots=roots
+        )
         if plan.memory_gib is None:
             return "not known: the shapes of the models are not"
         told.append(f"{recipe.name} {plan.memory_gib['peak']:.1f} GiB")
@@ -114,12 +130,18 @@ def _engine(gpus: list[Gpu], recipe: Recipe | None) -> Iterator[Check]:
         return
     yield _check("engine", "ok", f"{told['Version']}{', rootless' if engine.rootless else ''}")
     if gpus:
-        has = "nvidia" in info.get("Runtimes", {}) or shutil.which("nvidia-container-runtime-hook") is not None
+        has = (
+            "nvidia" in info.get("Runtimes", {})
+            or shutil.which("nvidia-container-runtime-hook") is not None
+        )
         yield _check(
-            "toolkit", "ok" if has else "fail",
-            "the engine can hand out GPUs" if has else "the engine knows no NVIDIA runtime: install the NVIDIA "
+            "toolkit",
+            "ok" if has else "fail",
+            "the engine can hand out GPUs"
+            if has
+            else "the engine knows no NVIDIA runtime: install the NVIDIA "
             "Container Toolkit, then `nvidia-ctk runtime configure` and restart the engine",
-        )  # fmt: skip
+        )
     yield _image(engine, gpus, recipe)
 
 
@@ -133,7 +155,9 @@ def _image(engine: Engine, gpus: list[Gpu], recipe: Recipe | None) -> Check:
         return _check("image", "fail" if gpus else "warn", str(error))
     made = labels.get(VERSION_LABEL) or "unknown"
     if made != __version__:
-        return _check("image", "warn", f"{image} is of version {made}, this is {__version__}: build it again")
+        return _check(
+            "image", "warn", f"{image} is of version {made}, this is {__version__}: build it again"
+        )
     return _check("image", "ok", f"{image}, of this version")
 
 
@@ -146,9 +170,11 @@ def _shm(gpus: list[Gpu]) -> Check:
     wanted = SHM_BYTES["cuda" if gpus else "cpu"]
     if free < wanted:
         return _check(
-            "shm", "warn", f"{free / GIB:.1f} GiB free in /dev/shm, {wanted / GIB:.0f} are better for --launcher "
+            "shm",
+            "warn",
+            f"{free / GIB:.1f} GiB free in /dev/shm, {wanted / GIB:.0f} are better for --launcher "
             "local: mount it larger (containers get their own)",
-        )  # fmt: skip
+        )
     return _check("shm", "ok", f"{free / GIB:.1f} GiB free in /dev/shm")
 
 
@@ -162,8 +188,16 @@ def _disk(runs_dir: Path, recipe: Recipe | None) -> Check:
     if recipe is None and free < fails:
         return _check("disk", "warn", f"{text}: enough for tiny recipes, not for the paper's")
     if free < fails:
-        return _check("disk", "fail", f"{text}: at least {fails} are needed; free some, or choose another --runs-dir")
-    return _check("disk", "warn" if free < warns else "ok", text + (f": {warns} are better" if free < warns else ""))
+        return _check(
+            "disk",
+            "fail",
+            f"{text}: at least {fails} are needed; free some, or choose another --runs-dir",
+        )
+    return _check(
+        "disk",
+        "warn" if free < warns else "ok",
+        text + (f": {warns} are better" if free < warns else ""),
+    )
 
 
 def _slurm() -> Check:
@@ -174,4 +208,8 @@ def _slurm() -> Check:
 
 def _reads(recipe: Recipe, roots: Roots) -> str:
     preflight(recipe, roots)
-    return "data and models are made by the kit" if recipe.assets is not None else "data and models are complete"
+    return (
+        "data and models are made by the kit"
+        if recipe.assets is not None
+        else "data and models are complete"
+    )

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densekit.audit.run_reader import optional_object
 from densekit.errors import DensekitError
-from densekit.launch.places import is_there
-from densekit.run.evidence import optional_object
-from densekit.run.launched import Launched, read_launched
-from densekit.run.layout import CERTIFICATE_FILE, RunDir
+from densekit.launch.launchers.in_flight import is_there
+from densekit.runs.layout import CERTIFICATE_FILE, RunDir
+from densekit.runs.process_handle import Launched, read_launched
 
 POLL_SECONDS = 0.5
 UNDER_WAY = ("created", "running")
@@ -41,7 +41,9 @@ def _row(run: RunDir) -> Row:
         status = run.status
         launched = read_launched(run) if status["attempt"] else None
     except DensekitError as error:
-        return Row(run=run.path.name, state="damaged", steps="", attempt=0, place="", message=str(error))
+        return Row(
+            run=run.path.name, state="damaged", steps="", attempt=0, place="", message=str(error)
+        )
     return Row(
         run=run.path.name,
         state=_state(run, status, launched),
@@ -72,7 +74,8 @@ def _steps(run: RunDir) -> str:
 
 
 def follow(run: RunDir) -> Iterator[str]:
-    """The log of a run's latest attempt as it is written, until the run is over; raises DataError for no run.
+    """The log of a run's latest attempt as it is written, until the run is over; raises DataError
+    for no run.
 
     A further attempt that a requeued job opens is followed too.
     """
@@ -92,7 +95,10 @@ def follow(run: RunDir) -> Iterator[str]:
                 return
             time.sleep(POLL_SECONDS)
         elif _is_gone(run, status):
-            print(f"{run.path}: what trained it is gone; `densekit run` goes on with it", file=sys.stderr)
+            print(
+                f"{run.path}: what trained it is gone; `densekit run` goes on with it",
+                file=sys.stderr,
+            )
             return
         else:
             time.sleep(POLL_SECONDS)

@@ -1,22 +1,24 @@
-"""What is checked before a run directory exists: files, annotations, images, tokenizer, model folders."""
+"""What is checked before a run directory exists: files, annotations, images, tokenizer, model
+folders.
+"""
 
 from pathlib import Path
 
-from densekit.datasets.annotations import Annotations, check_images
+from densekit.data.annotations import Annotations, check_images
 from densekit.errors import DataError
-from densekit.recipe.schema import Recipe
-from densekit.run.hashing import file_sha256
-from densekit.run.roots import Roots
-from densekit.text.model_files import read_object
-from densekit.text.tokenizer import load_tokenizer
+from densekit.files.hashing import file_sha256
+from densekit.files.json_files import read_object
+from densekit.spec.recipe import Recipe
+from densekit.spec.roots import Roots
+from densekit.text.tokenizers.base import load_tokenizer
 
 
 def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
 
-    Returns the SHA-256 of the files that belong to the run's identity (annotations, connector weights). What the
-    kit makes itself (recipes with `assets`) is not there yet and not checked. Raises DataError naming the first
-    problem.
+    Returns the SHA-256 of the files that belong to the run's identity (annotations, connector
+    weights). What the kit makes itself (recipes with `assets`) is not there yet and not checked.
+    Raises DataError naming the first problem.
     """
     models, data = recipe.models, recipe.data
     if not recipe.makes(models.language_model):

@@ -1,4 +1,6 @@
-"""`densekit replay`: a complete run carried out once more in the same way, and compared with what it recorded."""
+"""`densekit replay`: a complete run carried out once more in the same way, and compared with what
+it recorded.
+"""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,23 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
+from densekit.audit.model_files import PARTS
+from densekit.audit.run_reader import Evidence, optional_object, read_evidence, section
+from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
-from densekit.launch.local import Local
-from densekit.launch.reproduce import locked, start
-from densekit.recipe.schema import MADE_ASSETS
-from densekit.run.diff import Comparison, check_tolerance, compare_runs
-from densekit.run.evidence import Evidence, optional_object, read_evidence, section
-from densekit.run.layout import RunDir, open_replay
-from densekit.run.model_files import PARTS
-from densekit.run.verify import verify_run
+from densekit.launch.chain import locked, start
+from densekit.launch.launchers.local import Local
+from densekit.runs.layout import RunDir, open_replay
+from densekit.spec.recipe import MADE_ASSETS
 
 TOLERANCE = 1e-5
 INPUTS = (*PARTS, "annotations", "connector")
 # What has to be alike for two attempts to repeat each other's bits.
 ALIKE = (
-    "device", "dtype", "attention", "gpus", "zero_stage", "micro_batch_size", "threads", "checkpointing",
+    "device",
+    "dtype",
+    "attention",
+    "gpus",
+    "zero_stage",
+    "micro_batch_size",
+    "threads",
+    "checkpointing",
     "deterministic",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +47,22 @@ class Expectation:
 
 
 def replay(
-    path: Path, *, runs_dir: Path | None = None, tolerance: float | None = None, deterministic: bool = False
+    path: Path,
+    *,
+    runs_dir: Path | None = None,
+    tolerance: float | None = None,
+    deterministic: bool = False,
 ) -> int:
-    """Train the run at `path` again, beside it (or in `runs_dir`) as `<its folder>.replayN`, and compare the two.
+    """Train the run at `path` again, beside it (or in `runs_dir`) as `<its folder>.replayN`, and
+    compare the two.
 
-    The replay has the same math and the execution of the run's last attempt; `deterministic` adds deterministic
-    kernels. A replay that was stopped goes on. Without a `tolerance` it has to be equal to the last bit where that can
-    be expected (see `expect`), else within 1e-5. Returns 0 when it is, 1 when the two part, the trainer's exit code
-    when training fails.
+    The replay has the same math and the execution of the run's last attempt; `deterministic` adds
+    deterministic kernels. A replay that was stopped goes on. Without a `tolerance` it has to be
+    equal to the last bit where that can be expected (see `expect`), else within 1e-5. Returns 0
+    when it is, 1 when the two part, the trainer's exit code when training fails.
 
-    Raises DataError when `path` is no run directory, is damaged, or what it was trained from changed or is gone;
-    UsageError when it is not complete.
+    Raises DataError when `path` is no run directory, is damaged, or what it was trained from
+    changed or is gone; UsageError when it is not complete.
     """
     check_tolerance(tolerance or 0.0)
     _check_replayable(path)
@@ -70,9 +84,11 @@ def replay(
 
 
 def expect(executions: Sequence[dict[str, Any]], tolerance: float | None) -> Expectation:
-    """What attempts carried out like this promise: bits, when all are alike and, on a GPU, deterministic.
+    """What attempts carried out like this promise: bits, when all are alike and, on a GPU,
+    deterministic.
 
-    `executions` are those of a run's attempts and of its replay's. A `tolerance` that was asked for replaces the rule.
+    `executions` are those of a run's attempts and of its replay's. A `tolerance` that was asked for
+    replaces the rule.
     """
     if tolerance is not None:
         return Expectation(tolerance=tolerance, reason="that was asked for")
@@ -88,19 +104,26 @@ def expect(executions: Sequence[dict[str, Any]], tolerance: float | None) -> Exp
 
 
 def _check_replayable(path: Path) -> None:
-    """Refuse what cannot be trained again, or could not be concluded from, before hours are spent on it."""
+    """Refuse what cannot be trained again, or could not be concluded from, before hours are spent
+    on it.
+    """
     evidence = read_evidence(path)
     if evidence.state != "complete":
         name = evidence.recipe.get("name")
-        raise UsageError(f"{path} is {evidence.state}, not complete: finish it with `densekit run {name}`, then replay")
+        raise UsageError(
+            f"{path} is {evidence.state}, not complete: finish it with `densekit run {name}`, then replay"
+        )
     first = evidence.execution.get("starts_from")
     if first is not None and not RunDir(Path(str(first))).complete:
-        raise DataError(f"{path} starts from {first}, which is gone or not complete: put that run back, then replay")
+        raise DataError(
+            f"{path} starts from {first}, which is gone or not complete: put that run back, then replay"
+        )
     made = _made_again(evidence)
     bad = [
         check
         for check in verify_run(path)
-        if check.name not in made and (check.state == "fail" or (check.state == "warn" and check.name in INPUTS))
+        if check.name not in made
+        and (check.state == "fail" or (check.state == "warn" and check.name in INPUTS))
     ]
     if bad:
         more = f" (and {len(bad) - 1} more: `densekit verify {path}`)" if len(bad) > 1 else ""
@@ -108,7 +131,9 @@ def _check_replayable(path: Path) -> None:
 
 
 def _made_again(evidence: Evidence) -> list[str]:
-    """The inputs that the trainer makes from the recipe: what lies in their place may be another recipe's."""
+    """The inputs that the trainer makes from the recipe: what lies in their place may be another
+    recipe's.
+    """
     if evidence.recipe.get("assets") is None:
         return []
     place = evidence.path / "math.json"
@@ -119,18 +144,24 @@ def _made_again(evidence: Evidence) -> list[str]:
 
 
 def _executions(run: RunDir) -> list[dict[str, Any]]:
-    """How every attempt of a run was carried out, the first one first; DataError when one does not say."""
+    """How every attempt of a run was carried out, the first one first; DataError when one does not
+    say.
+    """
     found = []
     for number in range(1, run.status["attempt"] + 1):
         path = run.attempt_folder(number) / "execution.json"
         if not (execution := optional_object(path)):
-            raise DataError(f"{path} is missing or empty, so how {run.path} was trained is not known; put back a copy")
+            raise DataError(
+                f"{path} is missing or empty, so how {run.path} was trained is not known; put back a copy"
+            )
         found.append(execution)
     return found
 
 
 def _verdict(found: Comparison, expected: Expectation) -> Iterator[str]:
-    wanted = f"equal within {expected.tolerance:g}" if expected.tolerance else "equal to the last bit"
+    wanted = (
+        f"equal within {expected.tolerance:g}" if expected.tolerance else "equal to the last bit"
+    )
     if not expected.met(found):
         yield f"the replay parts from the run; it should be {wanted}: {expected.reason}"
         if not expected.tolerance:

@@ -1,7 +1,8 @@
-"""Several recipes with one command, as ablations need: one after the other, or as job arrays where there is Slurm.
+"""Several recipes with one command, as ablations need: one after the other, or as job arrays where
+there is Slurm.
 
-There, the runs that start from nothing are one array and those that start from them a second one, which waits for the
-first. Stages that recipes share are trained once.
+There, the runs that start from nothing are one array and those that start from them a second one,
+which waits for the first. Stages that recipes share are trained once.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DensekitError, UsageError
-from densekit.launch.base import INTERRUPTED_CODE, Launcher, settle, wait_stoppable
-from densekit.launch.batch import array_script, script
-from densekit.launch.choose import Asked, Choice, choose
-from densekit.launch.jobs import Follower, LostContactError, cancel, follow_jobs
-from densekit.launch.reproduce import Carrying, Stage, already_complete, begin, locked, opened_anew, prepare, reproduce
-from densekit.launch.show import Planned, show
-from densekit.launch.slurm import Slurm
-from densekit.recipe.load import load_recipe
-from densekit.recipe.waiting import refuse_waiting
-from densekit.run.hashing import json_sha256
-from densekit.run.layout import PREEMPTED_CODE, RunDir, open_run, run_path
-from densekit.run.roots import Roots
+from densekit.files.hashing import json_sha256
+from densekit.launch.chain import (
+    Carrying,
+    Stage,
+    already_complete,
+    begin,
+    locked,
+    opened_anew,
+    prepare,
+    reproduce,
+)
+from densekit.launch.dry_run import Planned, show
+from densekit.launch.launchers.base import INTERRUPTED_CODE, Launcher, settle, wait_stoppable
+from densekit.launch.launchers.slurm.jobs import Follower, LostContactError, cancel, follow_jobs
+from densekit.launch.launchers.slurm.launcher import Slurm
+from densekit.launch.launchers.slurm.script import array_script, script
+from densekit.launch.selection import Asked, Choice, choose
+from densekit.recipes.load import load_recipe
+from densekit.recipes.unsupported import refuse_waiting
+from densekit.runs.layout import PREEMPTED_CODE, RunDir, open_run, run_path
+from densekit.spec.roots import Roots
 
 
 @dataclass(eq=False)
@@ -42,7 +52,9 @@ class Member:
 
 
 def choose_for_all(names: Sequence[str], overrides: Sequence[str], asked: Asked) -> Choice:
-    """One choice for several recipes. Raises UsageError when they would get different ones, or one waits for a part."""
+    """One choice for several recipes. Raises UsageError when they would get different ones, or one
+    waits for a part.
+    """
     recipes = {name: load_recipe(name, overrides) for name in names}
     for recipe in recipes.values():
         refuse_waiting(recipe)
@@ -50,7 +62,8 @@ def choose_for_all(names: Sequence[str], overrides: Sequence[str], asked: Asked)
     first = next(iter(choices.values()))
     for name, choice in choices.items():
         ours, theirs = (
-            (part.launcher.name, part.device, part.gpus, part.nodes, part.hardware) for part in (choice, first)
+            (part.launcher.name, part.device, part.gpus, part.nodes, part.hardware)
+            for part in (choice, first)
         )
         if ours != theirs:
             raise UsageError(
@@ -77,16 +90,24 @@ def sweep(
     force: bool = False,
     announce: str | None = None,
 ) -> int:
-    """Run recipes, each after the stage it needs; returns the exit code of the first that failed, else 0.
+    """Run recipes, each after the stage it needs; returns the exit code of the first that failed,
+    else 0.
 
-    All of them are checked before the first run directory is made. One that fails does not keep the others from
-    training, Ctrl-C does.
+    All of them are checked before the first run directory is made. One that fails does not keep the
+    others from training, Ctrl-C does.
     """
-    common: dict[str, Any] = {"overrides": overrides, "roots": roots, "carrying": carrying, "launcher": launcher}
+    common: dict[str, Any] = {
+        "overrides": overrides,
+        "roots": roots,
+        "carrying": carrying,
+        "launcher": launcher,
+    }
     if len(names) > 1:
         chains = [prepare(name, **common) for name in names]
         if isinstance(launcher, Slurm):
-            return _as_arrays(chains, launcher, runs_dir, roots, carrying, force=force, announce=announce)
+            return _as_arrays(
+                chains, launcher, runs_dir, roots, carrying, force=force, announce=announce
+            )
     first_code = 0
     for name in dict.fromkeys(names):
         code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
@@ -105,12 +126,25 @@ def show_sweep(
     carrying: Carrying,
     launcher: Launcher,
 ) -> list[str]:
-    """What --print shows: the commands of every recipe, or the scripts of every element and of the arrays."""
-    common: dict[str, Any] = {"overrides": overrides, "roots": roots, "carrying": carrying, "launcher": launcher}
+    """What --print shows: the commands of every recipe, or the scripts of every element and of the
+    arrays.
+    """
+    common: dict[str, Any] = {
+        "overrides": overrides,
+        "roots": roots,
+        "carrying": carrying,
+        "launcher": launcher,
+    }
     if len(names) == 1 or not isinstance(launcher, Slurm):
-        return [line for name in dict.fromkeys(names) for line in show(name, runs_dir=runs_dir, **common)]
+        return [
+            line
+            for name in dict.fromkeys(names)
+            for line in show(name, runs_dir=runs_dir, **common)
+        ]
     chains = [prepare(name, **common) for name in names]
-    first, second = _levels(chains, carrying, roots, lambda math: Planned(run_path(runs_dir, math), math))
+    first, second = _levels(
+        chains, carrying, roots, lambda math: Planned(run_path(runs_dir, math), math)
+    )
     first, dependency = _in_order(first, second)
     lines: list[str] = []
     for members, waits_for in ((first, None), (second, f"{dependency}:ID-OF-THE-FIRST")):
@@ -118,14 +152,22 @@ def show_sweep(
             lines += [f"# {member.run.attempt / 'job.sbatch'}:"]
             lines += [script(member.run, member.execution, launcher.batch)]
         if members:
-            lines.append(f"sbatch <<'END'\n{array_script(_pairs(members), launcher.batch, waits_for)}END")
+            lines.append(
+                f"sbatch <<'END'\n{array_script(_pairs(members), launcher.batch, waits_for)}END"
+            )
     return lines
 
 
 def _as_arrays(
-    chains: Sequence[list[Stage]], slurm: Slurm, runs_dir: Path, roots: Roots, carrying: Carrying, *,
-    force: bool, announce: str | None,
-) -> int:  # fmt: skip
+    chains: Sequence[list[Stage]],
+    slurm: Slurm,
+    runs_dir: Path,
+    roots: Roots,
+    carrying: Carrying,
+    *,
+    force: bool,
+    announce: str | None,
+) -> int:
     asked_for = [chain[-1].math for chain in chains]
     with ExitStack() as locks:
 
@@ -137,14 +179,18 @@ def _as_arrays(
         levels = _levels(chains, carrying, roots, opened)
         if announce:
             print(announce, flush=True)
-        first, second = ([member for member in level if not already_complete(member.run)] for level in levels)
+        first, second = (
+            [member for member in level if not already_complete(member.run)] for level in levels
+        )
         first, dependency = _in_order(first, second)
         members = [*first, *second]
         for member in members:
             begin(member.run, member.execution, slurm)
         try:
             _submit(first, slurm, None)
-            _submit(second, slurm, f"{dependency}:{first[0].job.partition('_')[0]}" if first else None)
+            _submit(
+                second, slurm, f"{dependency}:{first[0].job.partition('_')[0]}" if first else None
+            )
             return _follow(members, slurm, together=dependency == "afterok")
         except LostContactError:
             raise  # the jobs go on
@@ -157,23 +203,31 @@ def _as_arrays(
 
 
 def _levels(
-    chains: Sequence[list[Stage]], carrying: Carrying, roots: Roots, opened: Callable[[dict[str, Any]], RunDir]
+    chains: Sequence[list[Stage]],
+    carrying: Carrying,
+    roots: Roots,
+    opened: Callable[[dict[str, Any]], RunDir],
 ) -> list[list[Member]]:
-    """The distinct runs of all chains: those that start from nothing, and those that start from one of them."""
+    """The distinct runs of all chains: those that start from nothing, and those that start from one
+    of them.
+    """
     levels: list[dict[str, Member]] = [{}, {}]
     for chain in chains:
         previous: Member | None = None
         for level, stage in zip(levels, chain, strict=False):
             name = json_sha256(stage.math)
             if name not in level:
-                execution = carrying.execution(stage.plan, roots, previous.run if previous else None)
+                execution = carrying.execution(
+                    stage.plan, roots, previous.run if previous else None
+                )
                 level[name] = Member(opened(stage.math), execution, previous)
             previous = level[name]
     return [[*level.values()] for level in levels]
 
 
 def _in_order(first: Sequence[Member], second: Sequence[Member]) -> tuple[list[Member], str]:
-    """The first array in the order of the second, if each of that has a run of its own to wait for; how it waits.
+    """The first array in the order of the second, if each of that has a run of its own to wait for;
+    how it waits.
 
     aftercorr: element by element. afterok: the second array waits for the whole first one.
     """
@@ -194,18 +248,26 @@ def _submit(members: Sequence[Member], slurm: Slurm, dependency: str | None) -> 
     jobs = slurm.submit_array(_pairs(members), dependency)
     for member, job in zip(members, jobs, strict=True):
         member.job = job
-        print(f"{member.name}: Slurm job {job}; `densekit tail {member.run.path}` follows it too", flush=True)
+        print(
+            f"{member.name}: Slurm job {job}; `densekit tail {member.run.path}` follows it too",
+            flush=True,
+        )
 
 
 def _follow(members: Sequence[Member], slurm: Slurm, *, together: bool) -> int:
     """Wait for all jobs; `together`: the second array waits for all of the first."""
     followers = {
-        member.job: Follower(member.run, member.job, slurm.queue_minutes, f"{member.name}: ") for member in members
+        member.job: Follower(member.run, member.job, slurm.queue_minutes, f"{member.name}: ")
+        for member in members
     }
 
     def blocked(member: Member) -> str | None:
         """Why a run that waits for others will never start."""
-        awaited = [part for part in members if part is member.after or (together and member.after and not part.after)]
+        awaited = [
+            part
+            for part in members
+            if part is member.after or (together and member.after and not part.after)
+        ]
         for part in awaited:
             if followers[part.job].code is not None and not part.run.complete:
                 return f"{part.name}, which its job waits for, did not complete"
@@ -214,7 +276,11 @@ def _follow(members: Sequence[Member], slurm: Slurm, *, together: bool) -> int:
     def take_back_blocked() -> None:
         for member in members:
             follower = followers[member.job]
-            if follower.code is None and not member.run.stop_file.exists() and (why := blocked(member)):
+            if (
+                follower.code is None
+                and not member.run.stop_file.exists()
+                and (why := blocked(member))
+            ):
                 follower.give_up(why)
 
     def wait() -> int:

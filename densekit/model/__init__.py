@@ -1,1 +1,3 @@
-"""The multimodal model: vision tower, connector, packed attention and the language model around them."""
+"""The multimodal model: vision tower, connector, packed attention and the language model around
+them.
+"""

@@ -1,4 +1,6 @@
-"""A recorded case: which recipe its command line spells, and the pieces to run it with densekit's own trainer."""
+"""A recorded case: which recipe its command line spells, and the pieces to run it with densekit's
+own trainer.
+"""
 
 import json
 from dataclasses import dataclass
@@ -11,36 +13,43 @@ from torch import Tensor
 
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import Step, iterate_steps
-from densekit.datasets.annotations import Annotations
+from densekit.data.annotations import Annotations
+from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
-from densekit.model.loading import read_config
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.model.tower import vision_config_of
+from densekit.model.preprocess import normalise
+from densekit.model.towers.tower import vision_config_of
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.model.weights import read_config
 from densekit.parity.tokens import RecordedEncoder, has_tokenizer
-from densekit.run.roots import Roots
+from densekit.spec.roots import Roots
 from densekit.text.encode import SampleEncoder
 from densekit.text.lengths import modality_length
-from densekit.text.tokenizer import load_tokenizer
-from densekit.train.accelerators import Execution, make_accelerator
+from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.build import load_base, prepare
-from densekit.train.engine import make_engine
-from densekit.train.images import ImageProcessor, normalise
-from densekit.train.loop import Trainer
-from densekit.train.samples import SampleReader, StepDataset
+from densekit.train.engines.base import make_engine
+from densekit.train.engines.process_group import Execution, make_accelerator
+from densekit.train.step_dataset import SampleReader, StepDataset
+from densekit.train.trainer import Trainer
 
 SHALLOW_LAYERS = (7, 15)  # sti, sci: the paper's layers 8 and 16 (facts: connector definitions)
 
 
 def official_connector(kind: str, blocks: int, is_clip: bool) -> dict[str, Any]:
-    """The connector of the official code as indices: two equal groups for dci, layers 7 and 15 for sti and sci.
+    """The connector of the official code as indices: two equal groups for dci, layers 7 and 15 for
+    sti and sci.
 
-    CLIP groups its states 0..L-1; SigLIP, whose last block is deleted, 0..L-2. Any other kind is the plain path.
+    CLIP groups its states 0..L-1; SigLIP, whose last block is deleted, 0..L-2. Any other kind is
+    the plain path.
     """
     if kind in ("sti", "sci"):
         return {"kind": kind, "layers": SHALLOW_LAYERS, "groups": ()}
     if kind == "dci":
         half = (blocks if is_clip else blocks - 1) // 2
-        return {"kind": kind, "layers": (), "groups": (tuple(range(half)), tuple(range(half, 2 * half)))}
+        return {
+            "kind": kind,
+            "layers": (),
+            "groups": (tuple(range(half)), tuple(range(half, 2 * half))),
+        }
     return {"kind": "none", "layers": (), "groups": ()}
 
 
@@ -111,8 +120,12 @@ class Recording:
         """The model at step 0 from `connector.*` (and `lora.*`) weights, ready to train."""
         return prepare(load_base(self.recipe, Roots()), self.recipe, init)
 
-    def reader(self, annotations: Path, model: DenseConnectorForConditionalGeneration) -> SampleReader:
-        """The reader of an annotation file under this command line's template, aspect ratio and length."""
+    def reader(
+        self, annotations: Path, model: DenseConnectorForConditionalGeneration
+    ) -> SampleReader:
+        """The reader of an annotation file under this command line's template, aspect ratio and
+        length.
+        """
         given = self.arguments
         return SampleReader(
             samples=Annotations.load(annotations),
@@ -126,10 +139,14 @@ class Recording:
         )
 
     def encoder(self) -> SampleEncoder | RecordedEncoder:
-        """The tokenizer of the recorded language model; recorded ids in a set that leaves the tokenizer out."""
+        """The tokenizer of the recorded language model; recorded ids in a set that leaves the
+        tokenizer out.
+        """
         folder = self.root / self.arguments["model_name_or_path"]
         if not has_tokenizer(self.root, folder):
-            return RecordedEncoder(self.root, template=self.arguments["version"], max_length=self.max_length)
+            return RecordedEncoder(
+                self.root, template=self.arguments["version"], max_length=self.max_length
+            )
         return SampleEncoder(
             tokenizer=load_tokenizer(folder),
             template=self.arguments["version"],
@@ -145,7 +162,9 @@ class Recording:
     def steps(self, samples: Annotations) -> list[Step]:
         """Every optimiser step of the recorded training, in the reconstructed order."""
         given = self.arguments
-        lengths = [modality_length(sample.conversations, sample.image is not None) for sample in samples]
+        lengths = [
+            modality_length(sample.conversations, sample.image is not None) for sample in samples
+        ]
         order = OfficialOrder(
             modality_lengths=np.array(lengths, dtype=np.int64),
             topology=ReferenceTopology(
@@ -176,7 +195,7 @@ def make_trainer(
     )
     execution = Execution()
     engine = make_engine(model, recipe["optimizer"], make_accelerator(execution), execution)
-    table = reader.processor.lookup_table()
+    table = torch.from_numpy(reader.processor.lookup_table())
     return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
 
 
@@ -186,7 +205,9 @@ def single_step(samples: int) -> list[Step]:
 
 
 def official_name(name: str) -> str:
-    """densekit's parameter name -> the official one (projector.0.weight -> model.mm_projector.0.weight)."""
+    """densekit's parameter name -> the official one (projector.0.weight ->
+    model.mm_projector.0.weight).
+    """
     if name.startswith("projector."):
         return "model.mm_projector." + name.removeprefix("projector.")
     return name.removeprefix("language_model.")
@@ -198,19 +219,29 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
 
 
 def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
-    """Float pixels [1, 3, S, S] of a sample as the official batch holds them: zeros for a text-only one."""
+    """Float pixels [1, 3, S, S] of a sample as the official batch holds them: zeros for a text-only
+    one.
+    """
     image = reader.image(index)
     if image is None:
         return torch.zeros(1, 3, reader.processor.size, reader.processor.size)
-    return normalise(torch.from_numpy(image.pixels)[None], reader.processor.lookup_table())
+    return normalise(
+        torch.from_numpy(image.pixels)[None], torch.from_numpy(reader.processor.lookup_table())
+    )
 
 
 @torch.no_grad()
-def run_everywhere(model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Embeddings [T, H] and float64 logits [T, V] at every position of a row, not only the supervised ones."""
+def run_everywhere(
+    model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embeddings [T, H] and float64 logits [T, V] at every position of a row, not only the
+    supervised ones.
+    """
     names = ("input_ids", "image_slots", "feature_index")
     features = model.encode_images(inputs["pixel_values"])
-    embeddings = model.connected().embed_row(**{name: inputs[name] for name in names}, dense_features=features)
+    embeddings = model.connected().embed_row(
+        **{name: inputs[name] for name in names}, dense_features=features
+    )
     everywhere = torch.arange(len(inputs["input_ids"]))
     output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
     return embeddings, output.logits.double()

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from densekit.batching.steps import Step
+from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
-from densekit.model.loading import read_config, read_weights
-from densekit.model.tower import num_patches
+from densekit.model.preprocess import normalise
+from densekit.model.towers.tower import num_patches
+from densekit.model.weights import read_config, read_weights
 from densekit.parity.case import Recording, make_trainer, normalised_pixels, run_everywhere
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
 from densekit.parity.stage import pad
 from densekit.parity.tokens import user_text
 from densekit.text.encode import IGNORE_INDEX, SampleEncoder
-from densekit.train.images import ImageProcessor, normalise, open_image
-from densekit.train.samples import SampleReader
+from densekit.train.step_dataset import SampleReader
 
 ONE_PIXEL_STEP = {
     "shortest_edge": (0, 0, 5),
@@ -28,17 +29,23 @@ ONE_PIXEL_STEP = {
 
 
 def check_image_preprocess(root: Path, quantities: Quantities) -> None:
-    """Images under both aspect ratios and both towers: (sub-sampled) pixels, mean and standard deviation."""
+    """Images under both aspect ratios and both towers: (sub-sampled) pixels, mean and standard
+    deviation.
+    """
     recorded = np.load(root / "extra" / "image_preprocess.npz")
     for key in recorded.files:
         tower, aspect, number, kind = key.split("_", 3)
         folder = root / "models" / f"{tower}_tiny"
         processor = ImageProcessor.from_pretrained(folder, "pad" if aspect == "pad" else "square")
         raw = processor(open_image(root / "data" / "images" / f"img{number}.png"))
-        pixels = normalise(torch.from_numpy(raw)[None], processor.lookup_table())[0]
+        pixels = normalise(torch.from_numpy(raw)[None], torch.from_numpy(processor.lookup_table()))[
+            0
+        ]
         if kind == "mean_std":
             wide = pixels.double().flatten(1)
-            quantities.close("pixel_statistics", torch.stack([wide.mean(-1), wide.std(-1)]), recorded[key], 1e-12)
+            quantities.close(
+                "pixel_statistics", torch.stack([wide.mean(-1), wide.std(-1)]), recorded[key], 1e-12
+            )
             continue
         if recorded[key].shape != tuple(pixels.shape):
             row, column, stride = ONE_PIXEL_STEP[processor.resize]
@@ -47,7 +54,9 @@ def check_image_preprocess(root: Path, quantities: Quantities) -> None:
 
 
 def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
-    """`<case>_extra`: both attention paths, left padding and greedy generation on the case after stage 1."""
+    """`<case>_extra`: both attention paths, left padding and greedy generation on the case after
+    stage 1.
+    """
     record = json.loads(path.read_text(encoding="utf-8"))
     arrays = dict(np.load(path.with_suffix(".npz")))
     folder = root / path.stem.removesuffix("_extra")
@@ -56,7 +65,9 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     model = recording.model({f"connector.{name}": value for name, value in projector.items()})
     reader = recording.reader(root / "data" / "stage2_batch.json", model)
     chosen = _chosen_samples(reader, arrays["input_ids"])
-    trainer = make_trainer(model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.recipe)
+    trainer = make_trainer(
+        model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.recipe
+    )
     (row,) = (batch := next(trainer.batches())).rows
     inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
     loss = trainer.accumulate(batch).item()
@@ -66,7 +77,11 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
         quantities.close("sdpa_against_eager", record["sdpa_vs_eager"][name], 0.0, LOGITS)
     _check_padding(reader, chosen, model, inputs, row.cu_seq_lens.tolist(), arrays, quantities)
     for prompt in record["generate"]:
-        quantities.exact("generated_ids", _generate(model, prompt, arrays["pixel_values"]), prompt["output_ids"][1:])
+        quantities.exact(
+            "generated_ids",
+            _generate(model, prompt, arrays["pixel_values"]),
+            prompt["output_ids"][1:],
+        )
     if isinstance(reader.encoder, SampleEncoder):
         for prompt in record["generate"]:
             turn = {"from": "human", "value": user_text(prompt["prompt"], reader.encoder)}
@@ -104,7 +119,9 @@ def _check_padding(
 
     embedded, logits = run_everywhere(model, inputs)
     embeddings = embedded.norm(dim=-1).numpy()
-    quantities.close("logits", logits[:, torch.from_numpy(arrays["vocab_cols"])], arrays["logits_cols"], LOGITS)
+    quantities.close(
+        "logits", logits[:, torch.from_numpy(arrays["vocab_cols"])], arrays["logits_cols"], LOGITS
+    )
     spans = list(itertools.pairwise(boundaries))
     sequences = [reader.sequence(index)[0] for index in chosen]
     left: dict[str, list[np.ndarray]] = {
@@ -127,26 +144,39 @@ def _generate(model: Any, prompt: dict[str, Any], pixel_values: np.ndarray) -> l
     model.eval()
     length = len(prompt["output_ids"]) - 1
     ids = model.generate(
-        [torch.tensor(prompt["input_ids"])], pixels, max_new_tokens=length, do_sample=False, pad_token_id=0
+        [torch.tensor(prompt["input_ids"])],
+        pixels,
+        max_new_tokens=length,
+        do_sample=False,
+        pad_token_id=0,
     )
     return list(ids[0].tolist())
 
 
 def check_probes(root: Path, quantities: Quantities) -> None:
-    """Defects and invariants the official code was probed for; those densekit mends must still be on record."""
+    """Defects and invariants the official code was probed for; those densekit mends must still be
+    on record.
+    """
     record = json.loads((root / "extra" / "probes.json").read_text(encoding="utf-8"))
     off, on = record["gradient_checkpointing_off_on"]
     quantities.close("gradient_checkpointing", on, off, 0.0)
-    quantities.exact("all_masked_batch_loss", "nan", record["all_masked_batch_loss"])  # ledger: densekit gives 0
+    quantities.exact(
+        "all_masked_batch_loss", "nan", record["all_masked_batch_loss"]
+    )  # ledger: densekit gives 0
     quantities.exact("vision_tower_requires_grad", False, record["vision_tower_requires_grad"])
     _check_shapes(root, record, quantities)
     quantities.close(
-        "text_only_projector_gradient", [0.0] * 4, record["text_only_batch_projector_grad_zero_not_none"], 0.0
+        "text_only_projector_gradient",
+        [0.0] * 4,
+        record["text_only_batch_projector_grad_zero_not_none"],
+        0.0,
     )
 
 
 def _check_shapes(root: Path, record: dict[str, Any], quantities: Quantities) -> None:
-    """The probes' embeddings: two texts of two ids with an image each, and two video frames, on the tiny models."""
+    """The probes' embeddings: two texts of two ids with an image each, and two video frames, on the
+    tiny models.
+    """
     tokens = num_patches(read_config(root / "models" / "clip_tiny", "vision tower"))
     hidden = read_config(root / "models" / "llm_tiny", "language model").hidden_size
     quantities.exact("shapes", [2, 2 + tokens, hidden], record["list_of_3d_images_flat"])

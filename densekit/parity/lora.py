@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from densekit.model.loading import read_weights
+from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.parity.compare import FINAL_LORA, Quantities
 from densekit.parity.stage import check_curve, check_weights
@@ -26,7 +26,9 @@ def check_lora(root: Path, path: Path, quantities: Quantities) -> None:
     check_weights("final_lora", lora_weights(model), final, quantities, tolerance=FINAL_LORA)
     after = read_weights(path.with_name(f"{stem}_projector_final.safetensors"))
     after = {_projector_name(name): value for name, value in after.items()}
-    check_weights("final_weights", dict(model.projector.state_dict()), after, quantities, tolerance=FINAL_LORA)
+    check_weights(
+        "final_weights", dict(model.projector.state_dict()), after, quantities, tolerance=FINAL_LORA
+    )
 
 
 def _projector_name(name: str) -> str:
@@ -42,6 +44,8 @@ def check_target_modules(root: Path, quantities: Quantities) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     recorded = json.loads((root / "lora" / "target_modules.json").read_text())
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(root / "models" / "llm_tiny"))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(root / "models" / "llm_tiny")
+    )
     for name in ("before_vision_init", "after_vision_init"):
         quantities.exact("target_modules", target_modules(model), recorded[name])

@@ -5,15 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from densekit.batching.order import length_grouped_indices, modality_grouped_indices, split_to_even_chunks
+from densekit.batching.order import (
+    length_grouped_indices,
+    modality_grouped_indices,
+    split_to_even_chunks,
+)
 from densekit.batching.rng import TorchGenerator
-from densekit.datasets.annotations import Annotations
+from densekit.data.annotations import Annotations
 from densekit.parity.compare import Quantities
 from densekit.text.lengths import modality_length
 
 
 def check_sampler(root: Path, quantities: Quantities) -> None:
-    """Every case of sampler/sampler.json, the even chunks, and the lengths of data/stage2_train.json."""
+    """Every case of sampler/sampler.json, the even chunks, and the lengths of
+    data/stage2_train.json.
+    """
     recorded = json.loads((root / "sampler" / "sampler.json").read_text())
     for case in recorded["cases"]:
         shared = TorchGenerator(case["seed"])
@@ -29,7 +35,11 @@ def check_sampler(root: Path, quantities: Quantities) -> None:
         quantities.exact("even_chunks", chunks, case["chunks"])
     train = root / "data" / "stage2_train.json"
     samples = Annotations.load(train)
-    lengths = [modality_length(sample.conversations, sample.image is not None) for sample in samples]
+    lengths = [
+        modality_length(sample.conversations, sample.image is not None) for sample in samples
+    ]
     quantities.exact("modality_lengths", lengths, recorded["stage2_train_modality_lengths"])
-    totals = [abs(words) + 128 * (words > 0) for words in lengths]  # `lengths` counts an image as 128 words
+    totals = [
+        abs(words) + 128 * (words > 0) for words in lengths
+    ]  # `lengths` counts an image as 128 words
     quantities.exact("lengths", totals, recorded["stage2_train_lengths"])

@@ -12,7 +12,7 @@ from densekit.parity.lora import check_lora, check_target_modules
 from densekit.parity.order import check_sampler
 from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
-from densekit.run.progress import Progress
+from densekit.runs.progress import Progress
 
 UNSUPPORTED = ("anyres",)  # until AnyRes is built
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
@@ -20,7 +20,8 @@ Check = Callable[[Quantities], None]
 
 
 def find_cases(root: Path) -> Iterator[tuple[str, Check]]:
-    """Name and check of every case in a folder laid out as the recorded set; unknown folders are cases that fail.
+    """Name and check of every case in a folder laid out as the recorded set; unknown folders are
+    cases that fail.
 
     Raises DataError when the folder does not exist.
     """
@@ -37,7 +38,9 @@ def _cases_of(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
     if name == "sampler":
         yield name, partial(check_sampler, root)
     elif name == "tokenization":
-        records = sorted(path for path in folder.glob("*.json") if path.name != "conversations.json")
+        records = sorted(
+            path for path in folder.glob("*.json") if path.name != "conversations.json"
+        )
         for path in records:
             yield f"{name}/{path.stem}", partial(check_tokenization, root, path)
     elif name == "lora":
@@ -49,7 +52,9 @@ def _cases_of(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
 
 
 def _extra_cases(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
-    for stem in sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")}):
+    for stem in sorted(
+        {path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")}
+    ):
         check: Check
         if stem == "image_preprocess":
             check = partial(check_image_preprocess, root)
@@ -68,7 +73,9 @@ def _training_cases(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
     for stage in stages:
         yield f"{folder.name}/stage{stage}", partial(check_stage, root, folder, stage)
     stems = {name.split(".")[0] for name in names if name.startswith("lora")}
-    bases = {stem for stem in stems if not stem.endswith(("_init", "_final"))} or {"lora"} & {s[:4] for s in stems}
+    bases = {stem for stem in stems if not stem.endswith(("_init", "_final"))} or {"lora"} & {
+        s[:4] for s in stems
+    }
     for stem in sorted(bases):
         yield f"{folder.name}/{stem}", partial(check_lora, root, folder / f"{stem}.json")
     if not stages and not bases:
@@ -91,7 +98,9 @@ def run_parity(root: Path, *, progress: bool) -> dict[str, Any]:
     torch.set_num_threads(1)  # the recorded models are tiny: more threads only wait for each other
     cases = list(find_cases(root))
     if not cases:
-        raise DataError(f"{root} holds no recorded case: expected folders such as clip_dci, sampler or tokenization")
+        raise DataError(
+            f"{root} holds no recorded case: expected folders such as clip_dci, sampler or tokenization"
+        )
     shown = Progress("parity", len(cases), enabled=progress)
     results = {}
     for number, (name, check) in enumerate(cases):

@@ -1,4 +1,6 @@
-"""One recorded stage: the golden batch (tokens, pixels, features, logits, loss, gradients) and the 20-step curve."""
+"""One recorded stage: the golden batch (tokens, pixels, features, logits, loss, gradients) and the
+20-step curve.
+"""
 
 import itertools
 from pathlib import Path
@@ -8,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.model.loading import read_config, read_weights
-from densekit.model.tower import VisionTower, vision_config_of
+from densekit.model.towers.tower import VisionTower, vision_config_of
+from densekit.model.weights import read_config, read_weights
 from densekit.parity.case import (
     Recording,
     make_trainer,
@@ -30,11 +32,11 @@ from densekit.parity.compare import (
     STATISTICS,
     Quantities,
     compare_statistics,
-)  # fmt: skip
+)
 from densekit.text.encode import IGNORE_INDEX, SampleEncoder
-from densekit.train.loop import Trainer
 from densekit.train.optim import trainable
-from densekit.train.samples import SampleReader, supervised_count
+from densekit.train.step_dataset import SampleReader, supervised_count
+from densekit.train.trainer import Trainer
 
 GRAD_NORM = 1e-4  # relative
 
@@ -43,7 +45,9 @@ def check_stage(root: Path, folder: Path, stage: int, quantities: Quantities) ->
     """Everything recorded of one stage of one case folder."""
     recording = Recording.read(root, folder / f"stage{stage}.json")
     arrays = dict(np.load(folder / f"stage{stage}.npz"))
-    start = folder / ("projector_init.safetensors" if stage == 1 else "projector_after_stage1.safetensors")
+    start = folder / (
+        "projector_init.safetensors" if stage == 1 else "projector_after_stage1.safetensors"
+    )
     init = {f"connector.{name}": value for name, value in read_weights(start).items()}
     model = recording.model(init)
     reader = recording.reader(root / "data" / f"stage{stage}_batch.json", model)
@@ -51,7 +55,14 @@ def check_stage(root: Path, folder: Path, stage: int, quantities: Quantities) ->
     _check_tokens(reader, recording, arrays, quantities)
     pixels = _check_pixels(reader, arrays, quantities)
     _check_vision(recording, model, pixels, arrays, quantities)
-    _check_batch(recording, model, reader, arrays, read_weights(folder / f"stage{stage}_grads.safetensors"), quantities)
+    _check_batch(
+        recording,
+        model,
+        reader,
+        arrays,
+        read_weights(folder / f"stage{stage}_grads.safetensors"),
+        quantities,
+    )
 
     model = recording.model(init)
     reader = recording.reader(root / "data" / f"stage{stage}_train.json", model)
@@ -61,7 +72,10 @@ def check_stage(root: Path, folder: Path, stage: int, quantities: Quantities) ->
 
 
 def _check_tokens(
-    reader: SampleReader, recording: Recording, arrays: dict[str, np.ndarray], quantities: Quantities
+    reader: SampleReader,
+    recording: Recording,
+    arrays: dict[str, np.ndarray],
+    quantities: Quantities,
 ) -> None:
     limit = reader.encoder.max_length
     encoded = [reader.encode(index) for index in range(len(reader.samples))]
@@ -75,25 +89,35 @@ def _check_tokens(
     labels = pad([sample.labels[:limit] for sample in encoded], IGNORE_INDEX)
     quantities.close("labels", labels, arrays["batch/labels"], 0.0)
     sequences = [reader.sequence(index)[0] for index in range(len(reader.samples))]
-    quantities.close("labels", pad([s.labels for s in sequences], IGNORE_INDEX), arrays["mm/labels"], 0.0)
+    quantities.close(
+        "labels", pad([s.labels for s in sequences], IGNORE_INDEX), arrays["mm/labels"], 0.0
+    )
     lengths = pad([np.ones(len(s.labels)) for s in sequences], 0)
     quantities.close("labels", lengths, arrays["mm/attention_mask"], 0.0)
     quantities.exact("labels", [len(s.labels) for s in sequences], recording.record["n_valid"])
-    quantities.exact("labels", [supervised_count(s) for s in sequences], recording.record["n_supervised"])
+    quantities.exact(
+        "labels", [supervised_count(s) for s in sequences], recording.record["n_supervised"]
+    )
 
 
 def pad(rows: list[np.ndarray], value: float) -> np.ndarray:
     """Rows of different length, right-padded: [B, longest]."""
     longest = max(len(row) for row in rows)
-    return np.stack([np.concatenate([row, np.full(longest - len(row), value, dtype=row.dtype)]) for row in rows])
+    return np.stack(
+        [np.concatenate([row, np.full(longest - len(row), value, dtype=row.dtype)]) for row in rows]
+    )
 
 
-def _check_pixels(reader: SampleReader, arrays: dict[str, np.ndarray], quantities: Quantities) -> Tensor:
+def _check_pixels(
+    reader: SampleReader, arrays: dict[str, np.ndarray], quantities: Quantities
+) -> Tensor:
     pixels = torch.cat([normalised_pixels(reader, index) for index in range(len(reader.samples))])
     if "batch/pixel_values" in arrays:
         quantities.close("pixels", pixels, arrays["batch/pixel_values"], 0.0)
     else:
-        quantities.close("pixels", pixels[:, :, 5::16, 7::16], arrays["batch/pixel_values_s16"], 0.0)
+        quantities.close(
+            "pixels", pixels[:, :, 5::16, 7::16], arrays["batch/pixel_values_s16"], 0.0
+        )
     wide = pixels.double().flatten(2)
     quantities.close("pixel_statistics", wide.mean(-1), arrays["batch/pixel_values_mean64"], 1e-12)
     quantities.close("pixel_statistics", wide.std(-1), arrays["batch/pixel_values_std64"], 1e-12)
@@ -101,7 +125,11 @@ def _check_pixels(reader: SampleReader, arrays: dict[str, np.ndarray], quantitie
 
 
 def _check_vision(
-    recording: Recording, model: Any, pixels: Tensor, arrays: dict[str, np.ndarray], quantities: Quantities
+    recording: Recording,
+    model: Any,
+    pixels: Tensor,
+    arrays: dict[str, np.ndarray],
+    quantities: Quantities,
 ) -> None:
     vision = recording.record["vision"]
     with torch.no_grad():
@@ -161,7 +189,9 @@ def _check_batch(
         quantities.relative("gradients", gradients[name], recorded, GRADIENTS)
     quantities.exact("trainable", sorted(gradients), sorted(record["grad"]))
     for name, statistics in record["grad"].items():
-        compare_statistics(quantities, "gradient_statistics", gradients[name], statistics, STATISTICS)
+        compare_statistics(
+            quantities, "gradient_statistics", gradients[name], statistics, STATISTICS
+        )
     total = torch.linalg.vector_norm(torch.stack([g.double().norm() for g in gradients.values()]))
     quantities.relative("gradients", total.item(), record["grad_total_l2"], GRADIENTS)
     _check_groups(trainer, record, quantities)
@@ -183,23 +213,32 @@ def check_logits(
     spans = list(itertools.pairwise(boundaries))
     norms = pad([embeddings[a:b].norm(dim=-1).numpy() for a, b in spans], 0.0)
     valid = arrays["mm/attention_mask"]
-    quantities.each_relative("input_embeddings", norms * valid, arrays["mm/inputs_embeds_token_l2"] * valid, NORMS)
+    quantities.each_relative(
+        "input_embeddings", norms * valid, arrays["mm/inputs_embeds_token_l2"] * valid, NORMS
+    )
 
     at = torch.tensor([boundaries[b] + t for b, t in arrays["out/positions"].tolist()])
     columns = torch.from_numpy(arrays["out/vocab_cols"])
     quantities.close("logits", logits[at][:, columns], arrays["out/logits_cols"], LOGITS)
     logsumexp = logits.logsumexp(-1).numpy()
-    quantities.close("logits", pad([logsumexp[a:b] for a, b in spans], 0.0), arrays["out/logsumexp"], LOGITS)
+    quantities.close(
+        "logits", pad([logsumexp[a:b] for a, b in spans], 0.0), arrays["out/logsumexp"], LOGITS
+    )
     best = logits.argmax(-1).numpy()
     quantities.close("argmax", pad([best[a:b] for a, b in spans], -1), arrays["out/argmax"], 0.0)
     if "out/full_row" in arrays:
         row, position = arrays["out/full_row_pos"].tolist()
-        quantities.close("logits", logits[boundaries[row] + position], arrays["out/full_row"], LOGITS)
+        quantities.close(
+            "logits", logits[boundaries[row] + position], arrays["out/full_row"], LOGITS
+        )
     _check_token_losses(logits, spans, arrays, quantities)
 
 
 def _check_token_losses(
-    logits: Tensor, spans: list[tuple[int, int]], arrays: dict[str, np.ndarray], quantities: Quantities
+    logits: Tensor,
+    spans: list[tuple[int, int]],
+    arrays: dict[str, np.ndarray],
+    quantities: Quantities,
 ) -> None:
     labels = arrays["mm/labels"]
     ours = np.zeros(arrays["out/token_ce"].shape)
@@ -213,7 +252,9 @@ def _check_token_losses(
 
 
 def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantities) -> None:
-    """The optimiser's settings, and how many parameters fall under each rate with and without weight decay."""
+    """The optimiser's settings, and how many parameters fall under each rate with and without
+    weight decay.
+    """
     for recorded in record["param_groups"]:
         for group in trainer.engine.optimizer.param_groups:
             quantities.close("optimizer", group["weight_decay"], recorded["weight_decay"], 0.0)
@@ -225,15 +266,24 @@ def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantiti
         count[0] += 1
         count[1] += parameter.numel()
     ours = sorted((rate, *count) for (rate, _), count in counts.items())
-    theirs = sorted((g["lr0"], g["n_params"], g["numel"]) for g in record["param_groups"] if g["n_params"])
+    theirs = sorted(
+        (g["lr0"], g["n_params"], g["numel"]) for g in record["param_groups"] if g["n_params"]
+    )
     quantities.exact("optimizer", ours, theirs)
 
 
-def check_curve(recording: Recording, model: Any, reader: SampleReader, quantities: Quantities) -> None:
-    """Every recorded optimiser step: sample ids, loss, learning rate, gradient norm; then the final weights."""
+def check_curve(
+    recording: Recording, model: Any, reader: SampleReader, quantities: Quantities
+) -> None:
+    """Every recorded optimiser step: sample ids, loss, learning rate, gradient norm; then the final
+    weights.
+    """
     record = recording.record
     steps = recording.steps(reader.samples)  # type: ignore[arg-type]
-    ids = [[str(reader.samples[int(i)].entry_id) for group in step.groups for i in group] for step in steps]
+    ids = [
+        [str(reader.samples[int(i)].entry_id) for group in step.groups for i in group]
+        for step in steps
+    ]
     quantities.exact("order", ids, [step["ids"] for step in record["steps"]])
     if "order" in record:
         quantities.exact("order", ids, record["order"])
@@ -244,13 +294,17 @@ def check_curve(recording: Recording, model: Any, reader: SampleReader, quantiti
         lines.append(trainer.step(batch))
     for line, step in zip(lines, record["steps"], strict=True):
         quantities.close("curve_loss", line["loss"], step["loss"], CURVE)
-        quantities.relative("curve_grad_norm", line["grad_norm"], step["grad_norm_preclip"], GRAD_NORM)
+        quantities.relative(
+            "curve_grad_norm", line["grad_norm"], step["grad_norm_preclip"], GRAD_NORM
+        )
     _check_log(trainer, lines, record, reader, quantities)
     parameters = trainable_parameters(model)
     if "final_params" in record:
         quantities.exact("trainable", sorted(parameters), sorted(record["final_params"]))
         for name, statistics in record["final_params"].items():
-            compare_statistics(quantities, "final_statistics", parameters[name], statistics, FINAL_WEIGHTS)
+            compare_statistics(
+                quantities, "final_statistics", parameters[name], statistics, FINAL_WEIGHTS
+            )
 
 
 def _check_log(
@@ -269,11 +323,15 @@ def _check_log(
     logged = [entry for entry in record.get("log", []) if "loss" in entry]
     for entry in record.get("log", []):
         if "train_loss" in entry:
-            quantities.close("log", sum(line["loss"] for line in lines) / len(lines), entry["train_loss"], CURVE)
+            quantities.close(
+                "log", sum(line["loss"] for line in lines) / len(lines), entry["train_loss"], CURVE
+            )
     for line, following, entry in zip(lines, [*lines[1:], None], logged, strict=False):
         quantities.close("log", line["loss"], entry["loss"], CURVE + ROUNDED_LOG)
         # The official log shows the rate of the next step.
-        quantities.close("log", following["lr"] if following else 0.0, entry["learning_rate"], 1e-12)
+        quantities.close(
+            "log", following["lr"] if following else 0.0, entry["learning_rate"], 1e-12
+        )
         quantities.close("log_epoch", round(line["step"] / rounds, 2), entry["epoch"], 0.0)
 
 

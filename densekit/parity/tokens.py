@@ -11,11 +11,13 @@ import numpy as np
 from densekit.errors import DataError
 from densekit.parity.compare import Quantities
 from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN, EncodedSample, SampleEncoder, Semantics
-from densekit.text.fast_adapter import FastTokenizer
-from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
-from densekit.text.tokenizer import Tokenizer
+from densekit.text.tokenizers.base import Tokenizer
+from densekit.text.tokenizers.fast import FastTokenizer
+from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 
-_RESULT = re.compile(r"(?P<template>.+?)_(?P<variant>legacyfalse|legacytrue|nobos|addbos)_max(?P<max>\d+)$")
+_RESULT = re.compile(
+    r"(?P<template>.+?)_(?P<variant>legacyfalse|legacytrue|nobos|addbos)_max(?P<max>\d+)$"
+)
 TOKENS_FILE = "tokens.json"
 _PROMPTS = "_inference_prompts"
 
@@ -43,7 +45,9 @@ def check_tokenization(root: Path, path: Path, quantities: Quantities) -> None:
         _check_result(by_name[result["name"]], result, encoder, quantities)
 
 
-def _check_meta(meta: dict[str, Any], encoder: SampleEncoder, variant: str, quantities: Quantities) -> None:
+def _check_meta(
+    meta: dict[str, Any], encoder: SampleEncoder, variant: str, quantities: Quantities
+) -> None:
     quantities.exact("settings", meta["model_max_length"], encoder.max_length)
     if "pad_id" in meta:
         quantities.exact("settings", meta["pad_id"], encoder.pad_id)
@@ -72,10 +76,15 @@ def _check_result(
     quantities.close("labels", sample.labels, labels, 0.0)
 
 
-def _check_prompts(root: Path, template: str, recorded: dict[str, Any], quantities: Quantities) -> None:
+def _check_prompts(
+    root: Path, template: str, recorded: dict[str, Any], quantities: Quantities
+) -> None:
     variant = "nobos" if template == "llama_3" else "legacyfalse"
     encoder = SampleEncoder(
-        tokenizer=_tokenizer(root, variant), template=template, semantics="faithful", max_length=2048
+        tokenizer=_tokenizer(root, variant),
+        template=template,
+        semantics="faithful",
+        max_length=2048,
     )
     for prompt in recorded["prompts"]:
         turn = {"from": "human", "value": user_text(prompt["prompt"], encoder)}
@@ -84,16 +93,22 @@ def _check_prompts(root: Path, template: str, recorded: dict[str, Any], quantiti
 
 
 def user_text(prompt: str, encoder: SampleEncoder) -> str:
-    """The human turn inside a recorded prompt; DataError when the template around it is another one."""
+    """The human turn inside a recorded prompt; DataError when the template around it is another
+    one.
+    """
     marker = "\u241f"
-    before, after = encoder.prompt([{"from": "human", "value": marker}], has_image=False).split(marker)
+    before, after = encoder.prompt([{"from": "human", "value": marker}], has_image=False).split(
+        marker
+    )
     if not (prompt.startswith(before) and prompt.endswith(after)):
         raise DataError(f"the recorded prompt is not of this template: {prompt[:60]!r}...")
     return prompt[len(before) : len(prompt) - len(after)]
 
 
 def _tokenizer(root: Path, variant: str) -> Tokenizer:
-    """The tokenizer of a variant: Llama-2's file in both legacy modes, Llama-3's with and without an added BOS."""
+    """The tokenizer of a variant: Llama-2's file in both legacy modes, Llama-3's with and without
+    an added BOS.
+    """
     if variant.startswith("legacy"):
         model = (root / "tokenizer_llama2" / "tokenizer.model").read_bytes()
         return SentencePieceTokenizer(model, legacy=variant == "legacytrue")
@@ -103,9 +118,13 @@ def _tokenizer(root: Path, variant: str) -> Tokenizer:
 
 
 def _with_bos(text: str) -> str:
-    """A tokenizer.json whose post-processor also puts <|begin_of_text|> first, as Llama-3's was changed to."""
+    """A tokenizer.json whose post-processor also puts <|begin_of_text|> first, as Llama-3's was
+    changed to.
+    """
     config = json.loads(text)
-    bos = next(token["id"] for token in config["added_tokens"] if token["content"] == "<|begin_of_text|>")
+    bos = next(
+        token["id"] for token in config["added_tokens"] if token["content"] == "<|begin_of_text|>"
+    )
     template = {
         "type": "TemplateProcessing",
         "single": [
@@ -114,24 +133,36 @@ def _with_bos(text: str) -> str:
         ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {
-            "<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [bos], "tokens": ["<|begin_of_text|>"]}
+            "<|begin_of_text|>": {
+                "id": "<|begin_of_text|>",
+                "ids": [bos],
+                "tokens": ["<|begin_of_text|>"],
+            }
         },
     }
-    config["post_processor"] = {"type": "Sequence", "processors": [config["post_processor"], template]}
+    config["post_processor"] = {
+        "type": "Sequence",
+        "processors": [config["post_processor"], template],
+    }
     return json.dumps(config)
 
 
 def has_tokenizer(root: Path, folder: Path) -> bool:
-    """Whether a model folder brings its tokenizer. A set without one must say so: it then holds tokens.json."""
+    """Whether a model folder brings its tokenizer. A set without one must say so: it then holds
+    tokens.json.
+    """
     if (folder / "tokenizer.model").is_file() or (folder / "tokenizer.json").is_file():
         return True
     if not (root / TOKENS_FILE).is_file():
-        raise DataError(f"{folder} has no tokenizer, and {root} no {TOKENS_FILE} with recorded ids instead of it")
+        raise DataError(
+            f"{folder} has no tokenizer, and {root} no {TOKENS_FILE} with recorded ids instead of it"
+        )
     return False
 
 
 class RecordedEncoder:
-    """Ids and labels from tokens.json, for a set of recordings that leaves a licensed tokenizer out.
+    """Ids and labels from tokens.json, for a set of recordings that leaves a licensed tokenizer
+    out.
 
     The file maps a template to a list of {"conversations", "has_image", "input_ids", "labels"}.
     """
@@ -145,12 +176,16 @@ class RecordedEncoder:
         self._samples = {_key(entry["conversations"]): entry for entry in recorded[template]}
 
     def encode(self, conversations: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
-        """The recorded sample, text-only ones cut to max_length; DataError when the conversation is not among them."""
+        """The recorded sample, text-only ones cut to max_length; DataError when the conversation is
+        not among them.
+        """
         entry = self._samples.get(_key(conversations))
         if entry is None or entry["has_image"] != has_image:
             raise DataError(f"{TOKENS_FILE} holds no ids for this conversation")
         end = None if has_image else self.max_length
-        ids, labels = (np.array(entry[name], dtype=np.int64)[:end] for name in ("input_ids", "labels"))
+        ids, labels = (
+            np.array(entry[name], dtype=np.int64)[:end] for name in ("input_ids", "labels")
+        )
         return EncodedSample(ids, labels, ())
 
 

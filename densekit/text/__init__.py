@@ -1,10 +1,16 @@
 """Turns conversations into token ids and labels, without torch or transformers."""
 
-from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_ID, EncodedSample, SampleEncoder
+from densekit.text.encode import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN,
+    IMAGE_TOKEN_ID,
+    EncodedSample,
+    SampleEncoder,
+)
 from densekit.text.lengths import modality_length
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.text.templates import TEMPLATES, Template, get_template
-from densekit.text.tokenizer import Encoding, Tokenizer, load_tokenizer
+from densekit.text.tokenizers.base import Encoding, Tokenizer, load_tokenizer
 
 __all__ = [
     "IGNORE_INDEX",

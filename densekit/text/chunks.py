@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from densekit.text.tokenizer import Encoding, Tokenizer
+from densekit.text.tokenizers.base import Encoding, Tokenizer
 
 IMAGE_TOKEN = "<image>"
 IMAGE_TOKEN_ID = -200
@@ -20,12 +20,14 @@ def tag_positions(text: str, within: Sequence[tuple[int, int]] | None = None) ->
     return found
 
 
-def encode_chunks(tokenizer: Tokenizer, text: str, tags: Sequence[int], *, official: bool) -> Encoding:
+def encode_chunks(
+    tokenizer: Tokenizer, text: str, tags: Sequence[int], *, official: bool
+) -> Encoding:
     """Encode the texts between the tags, with IMAGE_TOKEN_ID for each tag.
 
-    Official: if the first id of all is BOS, the first id of every later chunk is dropped, whether the
-    tokenizer added it or not (quirk 9). Otherwise only a BOS that the tokenizer added is dropped, from
-    later chunks and from a text that brings its own.
+    Official: if the first id of all is BOS, the first id of every later chunk is dropped, whether
+    the tokenizer added it or not (quirk 9). Otherwise only a BOS that the tokenizer added is
+    dropped, from later chunks and from a text that brings its own.
     """
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []

@@ -15,7 +15,11 @@ def turn_values(conversations: object) -> list[tuple[object, str]]:
     Raises:
         DataError: the conversation is empty or no list, or a turn has no text in "value".
     """
-    if not isinstance(conversations, Sequence) or isinstance(conversations, str) or not conversations:
+    if (
+        not isinstance(conversations, Sequence)
+        or isinstance(conversations, str)
+        or not conversations
+    ):
         raise DataError("conversations must be a list with at least one turn")
     turns = []
     for index, turn in enumerate(conversations):
@@ -24,13 +28,16 @@ def turn_values(conversations: object) -> list[tuple[object, str]]:
         try:
             turn["value"].encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"turn {index}: character {error.start} is half a surrogate pair; remove it") from None
+            raise DataError(
+                f"turn {index}: character {error.start} is half a surrogate pair; remove it"
+            ) from None
         turns.append((turn.get("from"), turn["value"]))
     return turns
 
 
 def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
-    """Return the turns, beginning with the human, and whether a first turn from gpt was dropped (quirk 7).
+    """Return the turns, beginning with the human, and whether a first turn from gpt was dropped
+    (quirk 7).
 
     Raises:
         DataError: as `turn_values`, for an unknown "from", and for turns that do not alternate.
@@ -45,7 +52,9 @@ def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
             continue
         expected = _ROLES[len(turns) % 2]
         if role != expected:
-            raise DataError(f'turn {index}: "from" is {role!r}, expected {expected!r}: turns must alternate')
+            raise DataError(
+                f'turn {index}: "from" is {role!r}, expected {expected!r}: turns must alternate'
+            )
         turns.append((expected, value))
     return turns, dropped
 

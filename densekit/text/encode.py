@@ -1,4 +1,6 @@
-"""Encodes one conversation to ids and labels, faithfully to the official code or with its faults fixed."""
+"""Encodes one conversation to ids and labels, faithfully to the official code or with its faults
+fixed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +9,39 @@ from typing import Literal
 import numpy as np
 
 from densekit.errors import DataError, UsageError
-from densekit.text.chunks import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_ID, encode_chunks, tag_positions
+from densekit.text.chunks import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN,
+    IMAGE_TOKEN_ID,
+    encode_chunks,
+    tag_positions,
+)
 from densekit.text.conversation import alternating_turns, collapse_tags, turn_values
-from densekit.text.official import Walk, has_official_branch, official_labels
+from densekit.text.official_walk import Walk, has_official_branch, official_labels
 from densekit.text.templates import Rendered, Span, Turn, get_template
-from densekit.text.tokenizer import Encoding, Tokenizer
+from densekit.text.tokenizers.base import Encoding, Tokenizer
 
-__all__ = ["IGNORE_INDEX", "IMAGE_TOKEN", "IMAGE_TOKEN_ID", "EncodedSample", "SampleEncoder", "Semantics"]
+__all__ = [
+    "IGNORE_INDEX",
+    "IMAGE_TOKEN",
+    "IMAGE_TOKEN_ID",
+    "EncodedSample",
+    "SampleEncoder",
+    "Semantics",
+]
 
 Semantics = Literal["faithful", "fixed"]
 
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Ids [L] and labels [L] (int64) of one sample before collation; an image tag is one IMAGE_TOKEN_ID.
+    """Ids [L] and labels [L] (int64) of one sample before collation; an image tag is one
+    IMAGE_TOKEN_ID.
 
-    Notes: "first_turn_dropped" (it came from gpt), "truncated" (text cut to the maximum), "masked_mismatch"
-    (the official count disagreed, all labels ignored), "labels_shifted" (the official labels are not those
-    of the answers), "no_labels" (nothing is supervised although nothing was masked).
+    Notes: "first_turn_dropped" (it came from gpt), "truncated" (text cut to the maximum),
+    "masked_mismatch" (the official count disagreed, all labels ignored), "labels_shifted" (the
+    official labels are not those of the answers), "no_labels" (nothing is supervised although
+    nothing was masked).
     """
 
     input_ids: np.ndarray
@@ -39,7 +56,9 @@ class SampleEncoder:
         UsageError: unknown template or semantics, a maximum below 1, or no id that could pad.
     """
 
-    def __init__(self, *, tokenizer: Tokenizer, template: str, semantics: Semantics, max_length: int) -> None:
+    def __init__(
+        self, *, tokenizer: Tokenizer, template: str, semantics: Semantics, max_length: int
+    ) -> None:
         self._template = get_template(template)
         if semantics not in ("faithful", "fixed"):
             raise UsageError(f"unknown semantics {semantics!r}; known: faithful, fixed")
@@ -47,7 +66,8 @@ class SampleEncoder:
             raise UsageError(f"max_length is {max_length}, expected at least 1")
         self._tokenizer = tokenizer
         self._official = semantics == "faithful" and has_official_branch(template)
-        # What is in effect: a template the official code has no branch for has nothing to be faithful to.
+        # What is in effect: a template the official code has no branch for has nothing to be
+        # faithful to.
         self.semantics: Semantics = "faithful" if self._official else "fixed"
         self.max_length = max_length
         self.pad_id: int = _pad_id(tokenizer, template)
@@ -60,7 +80,8 @@ class SampleEncoder:
         """
         turns, dropped = self._turns(conversations, has_image=has_image)
         rendered = self._template.render(turns, official=self._official)
-        # The official `plain` branch looks for tags in every sample; its tag is there by definition.
+        # The official `plain` branch looks for tags in every sample; its tag is there by
+        # definition.
         tagged = has_image or self._template.name == "plain"
         encoding = self._ids(rendered, tagged=tagged)
         notes = ["first_turn_dropped"] if dropped else []
@@ -98,7 +119,8 @@ class SampleEncoder:
         return np.array(self._ids(rendered, tagged=has_image).ids, dtype=np.int64)
 
     def prompt(self, conversations: list[dict[str, str]], *, has_image: bool) -> str:
-        """Return the text up to the answer that is to be generated; a last turn from gpt is left out.
+        """Return the text up to the answer that is to be generated; a last turn from gpt is left
+        out.
 
         Image tags stay where they are, as in the recorded prompts.
 
@@ -117,7 +139,9 @@ class SampleEncoder:
             turns = [("human", IMAGE_TOKEN if has_image else "")]
         return self._template.render(turns, official=self._official, answer=True)
 
-    def _turns(self, conversations: list[dict[str, str]], *, has_image: bool) -> tuple[list[Turn], bool]:
+    def _turns(
+        self, conversations: list[dict[str, str]], *, has_image: bool
+    ) -> tuple[list[Turn], bool]:
         turns: list[Turn]
         if self._official and self._template.name == "plain":
             # The official branch takes the turns as they come and never looks at "from".
@@ -136,7 +160,8 @@ class SampleEncoder:
             turns = [("human", IMAGE_TOKEN), turns[1]]
         if has_image:
             turns = [
-                (role, collapse_tags(value) if self._official or role == "human" else value) for role, value in turns
+                (role, collapse_tags(value) if self._official or role == "human" else value)
+                for role, value in turns
             ]
         return turns, dropped
 

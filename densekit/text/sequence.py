@@ -12,10 +12,10 @@ from densekit.text.encode import EncodedSample, Semantics
 class ModelSequence:
     """One row as the model sees it, not padded.
 
-    `input_ids` [T] (int64) holds IMAGE_TOKEN_ID once per feature token, `labels` [T] (int64) ignores those
-    slots. `feature_index` [n_slots] (int64) says which feature token fills each slot, counted over all
-    images of the sample: the k-th tag takes tokens k * image_tokens onwards, so an index beyond the
-    features at hand means a tag without an image.
+    `input_ids` [T] (int64) holds IMAGE_TOKEN_ID once per feature token, `labels` [T] (int64)
+    ignores those slots. `feature_index` [n_slots] (int64) says which feature token fills each slot,
+    counted over all images of the sample: the k-th tag takes tokens k * image_tokens onwards, so an
+    index beyond the features at hand means a tag without an image.
     """
 
     input_ids: np.ndarray
@@ -26,7 +26,8 @@ class ModelSequence:
 def model_sequence(
     sample: EncodedSample, *, pad_id: int, image_tokens: int, max_length: int, semantics: Semantics
 ) -> ModelSequence:
-    """Cut to max_length ids (an image counting one), expand the images, cut to max_length again (quirk 4).
+    """Cut to max_length ids (an image counting one), expand the images, cut to max_length again
+    (quirk 4).
 
     Faithful semantics also drop every id equal to pad_id after the first cut: the attention mask is
     ids != pad_id, and masked ids leave the sequence (quirk 3).

@@ -26,10 +26,10 @@ class Rendered:
 class Template:
     """Strings around the turns of a conversation.
 
-    `lead` characters of the assistant header are supervised with the answer: the separator space, which a
-    sentencepiece vocabulary joins to the answer's first word. Where the official code renders otherwise,
-    `official_assistant` is its header, and `official_drops_empty` says that it shows an empty turn as the
-    bare header (no trailing space, no end token).
+    `lead` characters of the assistant header are supervised with the answer: the separator space,
+    which a sentencepiece vocabulary joins to the answer's first word. Where the official code
+    renders otherwise, `official_assistant` is its header, and `official_drops_empty` says that it
+    shows an empty turn as the bare header (no trailing space, no end token).
     """
 
     name: str
@@ -51,7 +51,9 @@ class Template:
         return self.assistant
 
     def render(self, turns: Sequence[Turn], *, official: bool, answer: bool = False) -> Rendered:
-        """Render turns; with `answer`, end with the header of an assistant turn still to be written."""
+        """Render turns; with `answer`, end with the header of an assistant turn still to be
+        written.
+        """
         text, supervised, human = self.system, [], []
         for role, value in turns:
             header = self.header(role, official=official)

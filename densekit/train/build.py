@@ -9,26 +9,35 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from densekit.errors import DataError
-from densekit.model.loading import initial_connector, load_parts, read_weights, save_weights
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.run.layout import CONNECTOR_FILE, INIT_FILE, RunDir
-from densekit.run.roots import Roots
-from densekit.train.accelerators import Execution
-from densekit.train.engine import Engine
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.model.weights import initial_connector, load_parts, read_weights, save_weights
+from densekit.runs.layout import CONNECTOR_FILE, INIT_FILE, RunDir
+from densekit.spec.roots import Roots
+from densekit.train.engines.base import Engine
+from densekit.train.engines.process_group import Execution
 from densekit.train.lora import adapter_parameter, add_lora, initial_lora, load_lora, save_lora
 
 TOKENIZER_FILES = (
-    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 Model = DenseConnectorForConditionalGeneration
 
 
 def load_base(
-    recipe: dict[str, Any], roots: Roots, execution: Execution | None = None, accelerator: Accelerator | None = None
+    recipe: dict[str, Any],
+    roots: Roots,
+    execution: Execution | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Model:
-    """The pretrained parts a recipe names, with LoRA adapters in place when it has any; projector on meta.
+    """The pretrained parts a recipe names, with LoRA adapters in place when it has any; projector
+    on meta.
 
-    fp32, or what `execution` asks for. Under ZeRO-3 each rank keeps its slice of the language model while loading.
+    fp32, or what `execution` asks for. Under ZeRO-3 each rank keeps its slice of the language model
+    while loading.
     """
     models = recipe["models"]
     execution = execution or Execution()
@@ -36,7 +45,7 @@ def load_base(
     masters = execution.zero_stage == 0 and recipe["stage"] == 2 and not recipe["lora"]
     context = None
     if execution.zero_stage == 3:
-        from densekit.train.zero import partitioned_loading
+        from densekit.train.engines.zero import partitioned_loading
 
         assert accelerator is not None
         context = partitioned_loading(accelerator)
@@ -52,7 +61,9 @@ def load_base(
     return model
 
 
-def draw_init(model: Model, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None) -> dict[str, Tensor]:
+def draw_init(
+    model: Model, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None
+) -> dict[str, Tensor]:
     """Weights that are not in the pretrained parts: `connector.*` and `lora.*`, fp32 on the CPU.
 
     The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed.
@@ -65,17 +76,25 @@ def draw_init(model: Model, recipe: dict[str, Any], roots: Roots, stage1: RunDir
         connector = initial_connector(model, recipe["seed"])
     init = {f"connector.{name}": value.float() for name, value in connector.items()}
     if recipe["lora"]:
-        init |= {f"lora.{name}": value for name, value in initial_lora(model, recipe["seed"]).items()}
+        init |= {
+            f"lora.{name}": value for name, value in initial_lora(model, recipe["seed"]).items()
+        }
     return init
 
 
 def apply_init(model: Model, init: dict[str, Tensor]) -> None:
     """Put `connector.*` and `lora.*` weights into the model; DataError when they do not fit."""
-    connector = {name.removeprefix("connector."): v for name, v in init.items() if name.startswith("connector.")}
+    connector = {
+        name.removeprefix("connector."): v
+        for name, v in init.items()
+        if name.startswith("connector.")
+    }
     expected = {name: tuple(value.shape) for name, value in model.projector.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in connector.items()}
     if expected != found:
-        raise DataError(f"connector weights do not fit this model: found {found}, needed {expected}")
+        raise DataError(
+            f"connector weights do not fit this model: found {found}, needed {expected}"
+        )
     model.projector.to_empty(device="cpu")
     model.projector.load_state_dict(connector)
     lora = {name.removeprefix("lora."): v for name, v in init.items() if name.startswith("lora.")}
@@ -84,7 +103,9 @@ def apply_init(model: Model, init: dict[str, Tensor]) -> None:
 
 
 def set_trainable(model: Model, recipe: dict[str, Any]) -> None:
-    """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. Tower frozen."""
+    """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. Tower
+    frozen.
+    """
     model.vision_tower.requires_grad_(False)
     model.projector.requires_grad_(True)
     if not recipe["lora"]:
@@ -99,7 +120,9 @@ def build(
     execution: Execution,
     accelerator: Accelerator,
 ) -> Model:
-    """The model of a run at step 0: rank 0 writes the drawn weights to init.safetensors, every rank reads them."""
+    """The model of a run at step 0: rank 0 writes the drawn weights to init.safetensors, every rank
+    reads them.
+    """
     model = load_base(recipe, roots, execution, accelerator)
     path = run.path / INIT_FILE
     if accelerator.is_main_process:
@@ -120,23 +143,36 @@ def init_by_parameter(init: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in init.items():
         part, _, rest = name.partition(".")
-        renamed[f"projector.{rest}" if part == "connector" else f"language_model.{adapter_parameter(rest)}"] = value
+        renamed[
+            f"projector.{rest}"
+            if part == "connector"
+            else f"language_model.{adapter_parameter(rest)}"
+        ] = value
     return renamed
 
 
-def save_results(engine: Engine, run: RunDir, recipe: dict[str, Any], tokenizer: Path) -> list[Path]:
-    """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer) or lora/ in stage 2.
+def save_results(
+    engine: Engine, run: RunDir, recipe: dict[str, Any], tokenizer: Path
+) -> list[Path]:
+    """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer)
+    or lora/ in stage 2.
 
     Every rank must call it; rank 0 writes. Returns the files.
     """
     trained = {
-        name: engine.full_weight(name) for name in engine.trainable if name.startswith("projector.") or recipe["lora"]
+        name: engine.full_weight(name)
+        for name in engine.trainable
+        if name.startswith("projector.") or recipe["lora"]
     }
     full = recipe["stage"] == 2 and not recipe["lora"]
     language_model = engine.language_model_weights() if full else {}
     if engine.rank != 0:
         return []
-    connector = {name.removeprefix("projector."): w for name, w in trained.items() if name.startswith("projector.")}
+    connector = {
+        name.removeprefix("projector."): w
+        for name, w in trained.items()
+        if name.startswith("projector.")
+    }
     save_weights(connector, run.path / CONNECTOR_FILE)
     written = [run.path / CONNECTOR_FILE]
     if recipe["lora"]:
@@ -156,7 +192,9 @@ def save_results(engine: Engine, run: RunDir, recipe: dict[str, Any], tokenizer:
     return written
 
 
-def _save_model(engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path) -> None:
+def _save_model(
+    engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path
+) -> None:
     """The whole model in transformers' format, in the type it was trained in."""
     parts = {
         "vision_tower": engine.model.vision_tower.state_dict(),
@@ -164,7 +202,9 @@ def _save_model(engine: Engine, connector: dict[str, Tensor], language_model: di
         "language_model": language_model,
     }
     weights = {
-        f"{part}.{name}": value.to("cpu", engine.execution.torch_dtype) if value.is_floating_point() else value.cpu()
+        f"{part}.{name}": value.to("cpu", engine.execution.torch_dtype)
+        if value.is_floating_point()
+        else value.cpu()
         for part, values in parts.items()
         for name, value in values.items()
     }
@@ -175,10 +215,15 @@ def load_trained(run: RunDir, roots: Roots) -> Model:
     """The model a complete run trained, in eval mode."""
     recipe = run.math["recipe"]
     if recipe["stage"] == 2 and not recipe["lora"]:
-        model = Model.from_pretrained(run.path / "model", dtype=torch.float32, local_files_only=True)
+        model = Model.from_pretrained(
+            run.path / "model", dtype=torch.float32, local_files_only=True
+        )
         return model.eval()
     model = load_base(recipe, roots)
-    init = {f"connector.{name}": value for name, value in read_weights(run.path / CONNECTOR_FILE).items()}
+    init = {
+        f"connector.{name}": value
+        for name, value in read_weights(run.path / CONNECTOR_FILE).items()
+    }
     if recipe["lora"]:
         adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
         init |= {f"lora.{name}": value for name, value in adapters.items()}

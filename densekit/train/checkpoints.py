@@ -1,12 +1,13 @@
-"""Checkpoints in the project's own format: safetensors fragments per rank and one JSON, readable at any world size.
+"""Checkpoints in the project's own format: safetensors fragments per rank and one JSON, readable at
+any world size.
 
     checkpoints/step-00000040/
         rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its metadata says where in
                                 the flattened parameter each fragment starts
         checkpoint.json         step, schedule, loss scale, totals, records position, hash of every file
 
-A save is written beside its place and becomes visible by one rename. No random state is stored: every draw has a named
-seed that follows from the recipe's seed and the step.
+A save is written beside its place and becomes visible by one rename. No random state is stored:
+every draw has a named seed that follows from the recipe's seed and the step.
 """
 
 import json
@@ -23,13 +24,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densekit.errors import DataError
-from densekit.run import durable
-from densekit.run.hashing import file_sha256
-from densekit.run.layout import checkpoint_name, checkpoints_in, read_json
-from densekit.run.records import Position
+from densekit.files import durable
+from densekit.files.hashing import file_sha256
+from densekit.runs.layout import checkpoint_name, checkpoints_in, read_json
+from densekit.runs.records import Position
 from densekit.train.collectives import gather_objects
-from densekit.train.engine import Engine
-from densekit.train.fragments import Fragment
+from densekit.train.engines.base import Engine
+from densekit.train.shards import Fragment
 
 SCHEMA = 1
 STATE_FILE = "checkpoint.json"
@@ -51,10 +52,11 @@ class TrainingState:
 def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_sha256: str) -> Path:
     """Write one checkpoint; every rank calls this. Returns its folder.
 
-    A checkpoint of that step which is there already (the one this attempt went on from) is left as it is.
+    A checkpoint of that step which is there already (the one this attempt went on from) is left as
+    it is.
 
-    Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written stays, earlier
-    checkpoints are untouched.
+    Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written
+    stays, earlier checkpoints are untouched.
     """
     final = folder / checkpoint_name(state.step)
     if gather_objects(final.exists())[0]:
@@ -107,7 +109,11 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
         if engine.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         kept = checkpoints_in(folder)
-        since = f"the run can be resumed from step {_step_of(kept[-1])}" if kept else "no earlier checkpoint exists"
+        since = (
+            f"the run can be resumed from step {_step_of(kept[-1])}"
+            if kept
+            else "no earlier checkpoint exists"
+        )
         raise DataError(
             f"the checkpoint of step {state.step} cannot be written to {folder}: {error.strerror or error}; {since}: "
             "make room, then start the run again"
@@ -116,15 +122,19 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
 
 
 def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingState:
-    """Fill a fresh engine from a checkpoint of any world size and ZeRO stage; every rank calls this.
+    """Fill a fresh engine from a checkpoint of any world size and ZeRO stage; every rank calls
+    this.
 
-    Every file is compared with its recorded hash first. Raises DataError naming what is missing, damaged, or of
-    another run.
+    Every file is compared with its recorded hash first. Raises DataError naming what is missing,
+    damaged, or of another run.
     """
     saved = read_state(path, run_sha256=run_sha256)
     names = sorted(saved["files"])
     try:
-        mine = [_damage(path / name, saved["files"][name]) for name in names[engine.rank :: engine.world_size]]
+        mine = [
+            _damage(path / name, saved["files"][name])
+            for name in names[engine.rank :: engine.world_size]
+        ]
     except OSError as error:
         mine = [f"{path}: {error.strerror}"]
     damaged = [damage for part in gather_objects(mine) for damage in part if damage]
@@ -134,7 +144,9 @@ def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingS
     found = saved["parameters"]
     if found != expected:
         odd = sorted(name for name in found | expected if found.get(name) != expected.get(name))
-        raise DataError(f"{path} holds other parameters than this model trains: {', '.join(odd[:3])}")
+        raise DataError(
+            f"{path} holds other parameters than this model trains: {', '.join(odd[:3])}"
+        )
     sources = _sources([path / name for name in names])
     with torch.no_grad():
         for fragment in engine.fragments():
@@ -153,17 +165,25 @@ def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingS
 
 
 def read_state(path: Path, *, run_sha256: str) -> dict[str, Any]:
-    """checkpoint.json of `path`; DataError when it is unreadable, of another version or of another run."""
+    """checkpoint.json of `path`; DataError when it is unreadable, of another version or of another
+    run.
+    """
     value = read_json(path / STATE_FILE)
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise DataError(f"{path / STATE_FILE} is not a checkpoint of this version (schema {SCHEMA})")
+        raise DataError(
+            f"{path / STATE_FILE} is not a checkpoint of this version (schema {SCHEMA})"
+        )
     if value["run"] != run_sha256:
-        raise DataError(f"{path} belongs to another run ({value['run'][:10]}, this is {run_sha256[:10]}); remove it")
+        raise DataError(
+            f"{path} belongs to another run ({value['run'][:10]}, this is {run_sha256[:10]}); remove it"
+        )
     return value
 
 
 def fill_masters(engine: Engine, weights: dict[str, Tensor]) -> None:
-    """Put whole fp32 weights into an engine that keeps its model in half precision: nothing is rounded twice."""
+    """Put whole fp32 weights into an engine that keeps its model in half precision: nothing is
+    rounded twice.
+    """
     with torch.no_grad():
         for fragment in engine.fragments():
             if fragment.name in weights:
@@ -173,7 +193,9 @@ def fill_masters(engine: Engine, weights: dict[str, Tensor]) -> None:
 
 
 def owned(engine: Engine) -> Iterator[Fragment]:
-    """What this rank writes: its fragments, or its share of each where every rank holds all of them."""
+    """What this rank writes: its fragments, or its share of each where every rank holds all of
+    them.
+    """
     for fragment in engine.fragments():
         if not engine.replicated:
             yield fragment
@@ -185,7 +207,9 @@ def owned(engine: Engine) -> Iterator[Fragment]:
 
 
 def prune(folder: Path, *, keep: int, keep_hours: float) -> list[Path]:
-    """Delete checkpoints beyond the newest `keep` that are older than `keep_hours`; returns what went."""
+    """Delete checkpoints beyond the newest `keep` that are older than `keep_hours`; returns what
+    went.
+    """
     limit = time.time() - keep_hours * 3600
     old = [path for path in checkpoints_in(folder)[:-keep] if path.stat().st_mtime <= limit]
     for path in old:
@@ -197,7 +221,9 @@ def prune(folder: Path, *, keep: int, keep_hours: float) -> list[Path]:
 
 
 def _together(engine: Engine, action: Callable[[], Any], *, main_only: bool = False) -> list[Any]:
-    """Run `action` on every rank (or rank 0), wait for all, and raise the first OSError of any rank on each of them."""
+    """Run `action` on every rank (or rank 0), wait for all, and raise the first OSError of any rank
+    on each of them.
+    """
     result: Any = None
     problem: OSError | None = None
     if not main_only or engine.rank == 0:
@@ -207,7 +233,9 @@ def _together(engine: Engine, action: Callable[[], Any], *, main_only: bool = Fa
             problem = OSError(str(error))
         except OSError as error:
             problem = error
-    outcomes = gather_objects((result, problem and (problem.errno, problem.strerror or str(problem))))
+    outcomes = gather_objects(
+        (result, problem and (problem.errno, problem.strerror or str(problem)))
+    )
     for _, failed in outcomes:
         if failed:
             raise OSError(*failed) if failed[0] else OSError(failed[1])
@@ -215,10 +243,17 @@ def _together(engine: Engine, action: Callable[[], Any], *, main_only: bool = Fa
 
 
 def _check_room(folder: Path, fragments: list[Fragment]) -> None:
-    needed = sum(part.numel() * part.element_size() for fragment in fragments for part in fragment.parts().values())
+    needed = sum(
+        part.numel() * part.element_size()
+        for fragment in fragments
+        for part in fragment.parts().values()
+    )
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(28, f"No space left on device ({needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free)")
+        raise OSError(
+            28,
+            f"No space left on device ({needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free)",
+        )
 
 
 def _damage(path: Path, entry: dict[str, Any]) -> str | None:
@@ -246,7 +281,10 @@ def _fill(fragment: Fragment, sources: list[tuple[int, int, Path]], path: Path) 
     """Copy the saved elements that overlap a fragment into it; only those slices are read."""
     copied = 0
     for start, length, file in sources:
-        first, last = max(start, fragment.start), min(start + length, fragment.start + len(fragment))
+        first, last = (
+            max(start, fragment.start),
+            min(start + length, fragment.start + len(fragment)),
+        )
         if first >= last:
             continue
         with safe_open(file, "pt") as opened:
@@ -255,7 +293,9 @@ def _fill(fragment: Fragment, sources: list[tuple[int, int, Path]], path: Path) 
                 target.narrow(0, first - fragment.start, last - first).copy_(values)
         copied += last - first
     if copied != len(fragment):
-        raise DataError(f"{path} holds {copied} of {len(fragment)} elements of {fragment.name} that this rank needs")
+        raise DataError(
+            f"{path} holds {copied} of {len(fragment)} elements of {fragment.name} that this rank needs"
+        )
 
 
 def _step_of(path: Path) -> int:

@@ -7,14 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.data.pixels import ReadImage
+from densekit.model.preprocess import normalise
 from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
-from densekit.train.images import ReadImage, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRow:
-    """One micro-batch as a flat row: T tokens in S segments, I images, M image slots, K supervised positions."""
+    """One micro-batch as a flat row: T tokens in S segments, I images, M image slots, K supervised
+    positions.
+    """
 
     input_ids: Tensor
     """int64 [T]; image slots hold 0."""
@@ -38,7 +41,9 @@ class PackedRow:
     """Place of each sample in its optimiser step, in official order."""
     sample_ids: tuple[str, ...]
     image_digests: tuple[str | None, ...]
-    """Of each sample: 16 hex digits of the hash of the image file's bytes as read; None for text only."""
+    """Of each sample: 16 hex digits of the hash of the image file's bytes as read; None for text
+    only.
+    """
 
     def model_inputs(self, device: torch.device, table: Tensor) -> dict[str, Tensor]:
         """Arguments of the model's forward on `device`; pixels go through the lookup table there.
@@ -50,8 +55,14 @@ class PackedRow:
         if len(pixels) == 0:
             pixels = torch.zeros(1, *self.pixels.shape[1:], device=device, dtype=table.dtype)
         names = (
-            "input_ids", "position_ids", "image_slots", "feature_index", "supervised", "targets", "weights",
-        )  # fmt: skip
+            "input_ids",
+            "position_ids",
+            "image_slots",
+            "feature_index",
+            "supervised",
+            "targets",
+            "weights",
+        )
         moved = {name: getattr(self, name).to(device) for name in names}
         return {**moved, "cu_seq_lens": self.cu_seq_lens, "pixel_values": pixels}
 
@@ -68,8 +79,8 @@ def pack_row(
 ) -> PackedRow:
     """Lay samples end to end; `weights` is each sample's weight per supervised token.
 
-    An empty micro-batch becomes a row of one unsupervised token: a rank without work still calls every
-    module.
+    An empty micro-batch becomes a row of one unsupervised token: a rank without work still calls
+    every module.
     """
     input_ids = [np.zeros(0, dtype=np.int64)]
     position_ids, slots, features, supervised, targets, token_weights = [], [], [], [], [], []
@@ -95,7 +106,9 @@ def pack_row(
             [np.zeros(1, dtype=np.int64)],
             [0, 1],
         )
-    pixel_array = np.stack(pixels) if pixels else np.zeros((0, 3, image_size, image_size), dtype=np.uint8)
+    pixel_array = (
+        np.stack(pixels) if pixels else np.zeros((0, 3, image_size, image_size), dtype=np.uint8)
+    )
     return PackedRow(
         input_ids=_int64(input_ids),
         position_ids=_int64(position_ids),

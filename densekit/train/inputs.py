@@ -5,15 +5,15 @@ from typing import Any
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.batching.steps import Step
-from densekit.datasets.annotations import Annotations
+from densekit.data.annotations import Annotations
+from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
-from densekit.model.loading import model_config
-from densekit.run.layout import CERTIFICATE_FILE, RunDir, read_json, write_json
-from densekit.run.roots import Roots
+from densekit.model.weights import model_config
+from densekit.runs.layout import CERTIFICATE_FILE, RunDir, read_json, write_json
+from densekit.spec.roots import Roots
 from densekit.text.encode import SampleEncoder
-from densekit.text.tokenizer import load_tokenizer
-from densekit.train.images import ImageProcessor
-from densekit.train.samples import SampleReader, StepDataset
+from densekit.text.tokenizers.base import load_tokenizer
+from densekit.train.step_dataset import SampleReader, StepDataset
 
 
 def tokenizer_folder(recipe: dict[str, Any], roots: Roots) -> Path:
@@ -69,7 +69,8 @@ def make_dataset(
 
 
 def settle_certificate(run: RunDir, certificate: BatchCertificate, planned: str | None) -> None:
-    """Write certificate.json, or compare with the one that is there; DataError when data or plan say otherwise.
+    """Write certificate.json, or compare with the one that is there; DataError when data or plan
+    say otherwise.
 
     `planned`: the hash the driver's plan stated, if it had one.
     """

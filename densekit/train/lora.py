@@ -4,25 +4,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from torch import Tensor, nn
 
 from densekit.errors import DataError
-from densekit.model.loading import named_generator, save_weights
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-from densekit.run.layout import write_json
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.model.weights import named_generator, save_weights
+from densekit.runs.layout import write_json
 
 PREFIX = "base_model.model."
 
 
 def target_modules(language_model: nn.Module) -> list[str]:
     """Leaf names of the Linear modules LoRA applies to, with or without adapters already in them."""
-    linear = [name.split(".") for name, module in language_model.named_modules() if isinstance(module, nn.Linear)]
-    names = {parts[-2] if parts[-1] == "base_layer" else parts[-1] for parts in linear if "lora_" not in str(parts)}
+    linear = [
+        name.split(".")
+        for name, module in language_model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    names = {
+        parts[-2] if parts[-1] == "base_layer" else parts[-1]
+        for parts in linear
+        if "lora_" not in str(parts)
+    }
     return sorted(names - {"lm_head"})
 
 
-def lora_config(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]) -> LoraConfig:
+def lora_config(
+    model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]
+) -> LoraConfig:
     """The peft configuration for the recipe's `lora` section (r, alpha, dropout)."""
     return LoraConfig(
         r=settings["r"],
@@ -56,7 +71,10 @@ def initial_lora(model: DenseConnectorForConditionalGeneration, seed: int) -> di
 
 def lora_weights(model: DenseConnectorForConditionalGeneration) -> dict[str, Tensor]:
     """The adapters under the names peft saves: base_model.model.<module>.lora_A.weight."""
-    return {PREFIX + name: value for name, value in get_peft_model_state_dict(model.language_model).items()}
+    return {
+        PREFIX + name: value
+        for name, value in get_peft_model_state_dict(model.language_model).items()
+    }
 
 
 def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, Tensor]) -> None:
@@ -64,8 +82,13 @@ def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, 
 
     Raises DataError when names or shapes belong to another model.
     """
-    renamed = {name.removeprefix(PREFIX).replace(".default.", "."): value for name, value in weights.items()}
-    expected = {name: value.shape for name, value in get_peft_model_state_dict(model.language_model).items()}
+    renamed = {
+        name.removeprefix(PREFIX).replace(".default.", "."): value
+        for name, value in weights.items()
+    }
+    expected = {
+        name: value.shape for name, value in get_peft_model_state_dict(model.language_model).items()
+    }
     if {name: value.shape for name, value in renamed.items()} != expected:
         odd = sorted(set(renamed) ^ set(expected))[:3]
         raise DataError(f"LoRA weights do not fit this model: {odd or 'shapes differ'}")
@@ -83,7 +106,10 @@ def saved_name(parameter: str) -> str:
 
 
 def save_lora(
-    model: DenseConnectorForConditionalGeneration, weights: dict[str, Tensor], settings: dict[str, Any], folder: Path
+    model: DenseConnectorForConditionalGeneration,
+    weights: dict[str, Tensor],
+    settings: dict[str, Any],
+    folder: Path,
 ) -> None:
     """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors.
 
@@ -92,6 +118,8 @@ def save_lora(
     folder.mkdir(parents=True, exist_ok=True)
     config = lora_config(model, settings).to_dict()
     config["target_modules"] = sorted(config["target_modules"])
-    write_json(folder / "adapter_config.json", {k: getattr(v, "value", v) for k, v in config.items()})
+    write_json(
+        folder / "adapter_config.json", {k: getattr(v, "value", v) for k, v in config.items()}
+    )
     named = {saved_name(name): value for name, value in weights.items()}
     save_weights(named, folder / "adapter_model.safetensors")

@@ -10,7 +10,8 @@ from torch.optim import AdamW
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float:
-    """Multiplier of the base learning rate for optimiser step `step` (from 0): linear warm-up, cosine to zero.
+    """Multiplier of the base learning rate for optimiser step `step` (from 0): linear warm-up,
+    cosine to zero.
 
     Warm-up takes ceil(steps * warmup_ratio) steps, so the first step of a run with warm-up uses 0
     (recorded quirk 13).
@@ -28,14 +29,19 @@ def decays(name: str, module: nn.Module) -> bool:
     return not (name.endswith("bias") or is_norm)
 
 
-def trainable(model: nn.Module, settings: dict[str, Any]) -> Iterator[tuple[nn.Parameter, float, bool]]:
-    """Every trainable parameter once, with its base learning rate and whether weight decay applies to it.
+def trainable(
+    model: nn.Module, settings: dict[str, Any]
+) -> Iterator[tuple[nn.Parameter, float, bool]]:
+    """Every trainable parameter once, with its base learning rate and whether weight decay applies
+    to it.
 
     `settings` is the recipe's `optimizer` section.
     """
     seen: set[int] = set()
     for module_name, module in model.named_modules():
-        own_rate = settings["connector_learning_rate"] if module_name.startswith("projector") else None
+        own_rate = (
+            settings["connector_learning_rate"] if module_name.startswith("projector") else None
+        )
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
@@ -43,7 +49,9 @@ def trainable(model: nn.Module, settings: dict[str, Any]) -> Iterator[tuple[nn.P
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> AdamW:
-    """AdamW over the trainable parameters, grouped by rate and decay; `base_lr` is kept for the schedule."""
+    """AdamW over the trainable parameters, grouped by rate and decay; `base_lr` is kept for the
+    schedule.
+    """
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, rate, decay in trainable(model, settings):
         members.setdefault((rate, settings["weight_decay"] if decay else 0.0), []).append(parameter)

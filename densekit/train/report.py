@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from densekit.train.loop import Summary
+from densekit.train.trainer import Summary
 
 
 def report(summary: Summary, results: dict[str, Any], place: str) -> list[str]:
-    """Totals, everything masked, skipped or repeated, and the held-out figures; `place` is the run directory."""
+    """Totals, everything masked, skipped or repeated, and the held-out figures; `place` is the run
+    directory.
+    """
     lines = [
         f"{summary.steps} steps, {summary.samples} samples, {summary.tokens} tokens "
         f"({summary.supervised_tokens} supervised) in {summary.seconds:.1f} s; "

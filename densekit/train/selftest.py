@@ -1,4 +1,6 @@
-"""What this machine or container can train, on one screen: torch, GPUs, number type, attention kernel, DeepSpeed."""
+"""What this machine or container can train, on one screen: torch, GPUs, number type, attention
+kernel, DeepSpeed.
+"""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from densekit.capability import TABLE, Capability, suited
+from densekit.spec.capability import TABLE, Capability, suited
 
 TARGET_VARIABLE = "DENSEKIT_TARGET"
 """Set by an image: which of docker/Dockerfile's targets it is."""
@@ -29,12 +31,18 @@ class Line:
 
 
 def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
-    """Whether machine code built for `archs` ("sm_80", ...) runs on a GPU: same major version, minor not newer.
+    """Whether machine code built for `archs` ("sm_80", ...) runs on a GPU: same major version,
+    minor not newer.
 
-    `compute_XY` is left out: its code is compiled by the driver, and only by one that is new enough.
+    `compute_XY` is left out: its code is compiled by the driver, and only by one that is new
+    enough.
     """
     major, minor = capability
-    built = [int(arch.removeprefix("sm_")) for arch in archs if arch.startswith("sm_") and arch[3:].isdigit()]
+    built = [
+        int(arch.removeprefix("sm_"))
+        for arch in archs
+        if arch.startswith("sm_") and arch[3:].isdigit()
+    ]
     return any(number // 10 == major and number % 10 <= minor for number in built)
 
 
@@ -42,7 +50,9 @@ def selftest() -> list[Line]:
     """Every finding, the verdict last."""
     target = os.environ.get(TARGET_VARIABLE)
     archs = (torch._C._cuda_getArchFlags() or "").split() if torch.version.cuda else []
-    capabilities = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    capabilities = [
+        torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())
+    ]
     lines = [
         _torch_line(archs),
         *_device_lines(capabilities, archs, target),
@@ -53,11 +63,17 @@ def selftest() -> list[Line]:
 
 
 def _torch_line(archs: Sequence[str]) -> Line:
-    built = f"CUDA {torch.version.cuda}, code for {' '.join(archs)}" if torch.version.cuda else "no CUDA"
+    built = (
+        f"CUDA {torch.version.cuda}, code for {' '.join(archs)}"
+        if torch.version.cuda
+        else "no CUDA"
+    )
     return Line(mark="ok", name="torch", text=f"{torch.__version__} ({built})")
 
 
-def _device_lines(capabilities: Sequence[Capability], archs: Sequence[str], target: str | None) -> list[Line]:
+def _device_lines(
+    capabilities: Sequence[Capability], archs: Sequence[str], target: str | None
+) -> list[Line]:
     if not capabilities:
         return [_no_device(target)]
     lines = []
@@ -69,7 +85,13 @@ def _device_lines(capabilities: Sequence[Capability], archs: Sequence[str], targ
         else:
             lines.append(Line(mark="ok", name=name, text=f"{what}: {suited(capability).dtype}"))
     if len(set(capabilities)) > 1:
-        lines.append(Line(mark="FAIL", name="GPUs", text="of several kinds; let the container see one kind only"))
+        lines.append(
+            Line(
+                mark="FAIL",
+                name="GPUs",
+                text="of several kinds; let the container see one kind only",
+            )
+        )
     return lines
 
 
@@ -93,7 +115,9 @@ def wrong_device(capability: Capability, archs: Sequence[str], target: str | Non
     if target == "a100" and suited(capability).attention != "flash":
         return "flash-attn needs 8.0 or newer; use the v100 image"
     if not has_code_for(capability, archs):
-        other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}.get(target or "", "")
+        other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}.get(
+            target or "", ""
+        )
         return f"this torch has code for {' '.join(archs)} only{other}"
     return None
 
@@ -111,12 +135,25 @@ def _kernel_lines(capabilities: Sequence[Capability], target: str | None) -> lis
         return [Line(mark="ok", name="attention", text="SDPA of torch")]
     distribution, module = KERNELS[target]
     if find_spec(module.split(".")[0]) is None:
-        return [Line(mark="FAIL", name="attention", text=f"{distribution} is not installed; build the image again")]
+        return [
+            Line(
+                mark="FAIL",
+                name="attention",
+                text=f"{distribution} is not installed; build the image again",
+            )
+        ]
     problem = _import_problem(module)
     if problem is None:
         return [Line(mark="ok", name="attention", text=f"{distribution} {version(distribution)}")]
-    # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no more than its absence.
-    return [Line(mark="FAIL" if capabilities else "warn", name="attention", text=f"{distribution} {problem}")]
+    # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no
+    # more than its absence.
+    return [
+        Line(
+            mark="FAIL" if capabilities else "warn",
+            name="attention",
+            text=f"{distribution} {problem}",
+        )
+    ]
 
 
 def _deepspeed_line() -> Line:
@@ -124,12 +161,16 @@ def _deepspeed_line() -> Line:
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     problem = _import_problem("deepspeed")
     if problem is not None:
-        return Line(mark="FAIL", name="DeepSpeed", text=f"{problem}; ZeRO-2 and ZeRO-3 cannot be used")
+        return Line(
+            mark="FAIL", name="DeepSpeed", text=f"{problem}; ZeRO-2 and ZeRO-3 cannot be used"
+        )
     installed = import_module("deepspeed.git_version_info").installed_ops
     ops = sorted(name for name, is_installed in installed.items() if is_installed)
     compiled = ", ".join(ops) or "none, and none is needed"
     return Line(
-        mark="ok", name="DeepSpeed", text=f"{version('deepspeed')}, ZeRO-2 and ZeRO-3; compiled operations: {compiled}"
+        mark="ok",
+        name="DeepSpeed",
+        text=f"{version('deepspeed')}, ZeRO-2 and ZeRO-3; compiled operations: {compiled}",
     )
 
 
@@ -144,9 +185,13 @@ def _import_problem(module: str) -> str | None:
 def _verdict(lines: Sequence[Line], capabilities: Sequence[Capability]) -> Line:
     failed = [line.name for line in lines if line.mark == "FAIL"]
     if failed:
-        return Line(mark="FAIL", name="so", text=f"it cannot train as it is; see {', '.join(failed)}")
+        return Line(
+            mark="FAIL", name="so", text=f"it cannot train as it is; see {', '.join(failed)}"
+        )
     if not capabilities:
         return Line(mark="ok", name="so", text="it can train on the processor: --device cpu")
     row = suited(capabilities[0])
-    options = f"--device cuda --gpus {len(capabilities)} --dtype {row.dtype} --attention {row.attention}"
+    options = (
+        f"--device cuda --gpus {len(capabilities)} --dtype {row.dtype} --attention {row.attention}"
+    )
     return Line(mark="ok", name="so", text=f"it can train on a GPU: {options}")

@@ -1,4 +1,5 @@
-"""`densekit train RUN_DIR`: carry out one run from its directory, and write everything it does there."""
+"""`densekit train RUN_DIR`: carry out one run from its directory, and write everything it does
+there."""
 
 import os
 import shutil
@@ -8,43 +9,59 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from densekit.batching.certificate import CertificateBuilder
 from densekit.batching.run_order import RunOrder
-from densekit.datasets.index import load_index
+from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.model.loading import read_weights
-from densekit.run.environment import environment
-from densekit.run.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in, read_json, write_json
-from densekit.run.manifest import MANIFEST_FILE, complete_manifest, start_manifest
-from densekit.run.processes import die_with_parent
-from densekit.run.records import Position, Records, read_jsonl
-from densekit.run.roots import Roots
-from densekit.text.tokenizer import load_tokenizer
-from densekit.train.accelerators import Execution, devices, make_accelerator
+from densekit.model.weights import read_weights
+from densekit.runs.environment import environment
+from densekit.runs.layout import (
+    CERTIFICATE_FILE,
+    INIT_FILE,
+    RESULTS_FILE,
+    RunDir,
+    checkpoints_in,
+    read_json,
+    write_json,
+)
+from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.processes import die_with_parent
+from densekit.runs.records import Position, Records, read_jsonl
+from densekit.spec.roots import Roots
+from densekit.text.tokenizers.base import load_tokenizer
+from densekit.toy.held_out import run_probe
+from densekit.toy.models import ensure_tiny
 from densekit.train.build import build, init_by_parameter, load_trained, save_results
 from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.collectives import gather_objects
-from densekit.train.engine import make_engine
-from densekit.train.inputs import make_dataset, make_encoder, make_reader, settle_certificate, tokenizer_folder
-from densekit.train.loop import Summary, Trainer
-from densekit.train.probe import run_probe
+from densekit.train.engines.base import make_engine
+from densekit.train.engines.process_group import Execution, devices, make_accelerator
+from densekit.train.inputs import (
+    make_dataset,
+    make_encoder,
+    make_reader,
+    settle_certificate,
+    tokenizer_folder,
+)
+from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
-from densekit.train.samples import SampleReader
-from densekit.train.saving import RunSaver, SavePolicy
-from densekit.train.stop import Preempted, RankLost, StopRequests
-from densekit.train.tiny import ensure_tiny
+from densekit.train.save_policy import RunSaver, SavePolicy
+from densekit.train.step_dataset import SampleReader
+from densekit.train.trainer import Summary, Trainer
 
 
 def train(run_dir: Path) -> None:
-    """Train the run in `run_dir`, from its newest checkpoint if it has one; its status says how far it came.
+    """Train the run in `run_dir`, from its newest checkpoint if it has one; its status says how far
+    it came.
 
-    Raises UsageError when its latest attempt ran before, so that nothing measured is overwritten, and Preempted when
-    it was asked to stop. Any other DensekitError is raised after it was recorded; the run is then `failed` and can be
-    started again.
+    Raises UsageError when its latest attempt ran before, so that nothing measured is overwritten,
+    and Preempted when it was asked to stop. Any other DensekitError is raised after it was
+    recorded; the run is then `failed` and can be started again.
     """
     logging.disable_progress_bar()
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -52,7 +69,9 @@ def train(run_dir: Path) -> None:
     run = RunDir(run_dir)
     execution = read_json(run.attempt / "execution.json")
     recipe = run.math["recipe"]
-    accelerator = make_accelerator(Execution.of(execution), max_grad_norm=recipe["optimizer"]["max_grad_norm"])
+    accelerator = make_accelerator(
+        Execution.of(execution), max_grad_norm=recipe["optimizer"]["max_grad_norm"]
+    )
     with ExitStack() as stack:
         _claim(run, accelerator.is_main_process, stack)
         requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
@@ -61,12 +80,16 @@ def train(run_dir: Path) -> None:
         except Preempted as error:
             run.set_status("preempted", message=str(error), exit_code=error.exit_code)
             if "TORCHELASTIC_RUN_ID" in os.environ:
-                raise SystemExit(0) from None  # torchrun would report another code as a crash; the status tells
+                raise SystemExit(
+                    0
+                ) from None  # torchrun would report another code as a crash; the status tells
             raise
         except DensekitError as error:
             raise _failed(run, error) from None
         except BaseException as error:
-            if requests.lost_peer():  # then this error is what a broken collective says, not what happened
+            if (
+                requests.lost_peer()
+            ):  # then this error is what a broken collective says, not what happened
                 raise _failed(run, RankLost("another rank of this run ended")) from None
             run.fail(f"{type(error).__name__}: {error}", 1)
             raise
@@ -77,14 +100,18 @@ def train(run_dir: Path) -> None:
 
 
 def _failed(run: RunDir, error: DensekitError) -> BaseException:
-    """The error to raise: of several ranks that fail, the first one tells, and the others end without a word."""
+    """The error to raise: of several ranks that fail, the first one tells, and the others end
+    without a word.
+    """
     return error if run.fail(str(error), error.exit_code) else SystemExit(error.exit_code)
 
 
 def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
-    """Rank 0 takes the run, for all ranks: one trainer per run, also where the driver that started it is gone.
+    """Rank 0 takes the run, for all ranks: one trainer per run, also where the driver that started
+    it is gone.
 
-    Raises UsageError on rank 0 when the run is taken or its attempt ran before; the other ranks end without a word.
+    Raises UsageError on rank 0 when the run is taken or its attempt ran before; the other ranks end
+    without a word.
     """
     problem = None
     if main:
@@ -110,12 +137,20 @@ def _check_fresh(run: RunDir) -> None:
         )
 
 
-def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator, requests: StopRequests) -> None:
+def _train(
+    run: RunDir, execution: dict[str, Any], accelerator: Accelerator, requests: StopRequests
+) -> None:
     recipe = run.math["recipe"]
     roots = Roots.from_json(execution["roots"])
     main = accelerator.is_main_process
     here = socket.gethostname()
-    requests.install([pid for pid, host in gather_objects((os.getpid(), here)) if host == here and pid != os.getpid()])
+    requests.install(
+        [
+            pid
+            for pid, host in gather_objects((os.getpid(), here))
+            if host == here and pid != os.getpid()
+        ]
+    )
     if main:
         write_json(run.attempt / "environment.json", environment(devices(accelerator)))
         if recipe["assets"]:
@@ -127,14 +162,18 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator, req
     order = RunOrder(recipe, index.modality_lengths)
     manifest: dict[str, Any] = {}
     if main:
-        settle_certificate(run, order.certificate(index.sample_ids()), execution["certificate_sha256"])
+        settle_certificate(
+            run, order.certificate(index.sample_ids()), execution["certificate_sha256"]
+        )
         manifest = _start(run, execution, roots, annotations.sha256)
     engine = make_engine(model, recipe["optimizer"], accelerator, Execution.of(execution))
     trainer = Trainer(
         engine,
-        make_dataset(recipe, reader, order.steps(), execution, rank=engine.rank, world_size=engine.world_size),
+        make_dataset(
+            recipe, reader, order.steps(), execution, rank=engine.rank, world_size=engine.world_size
+        ),
         recipe["optimizer"],
-        lookup_table=reader.processor.lookup_table(),
+        lookup_table=torch.from_numpy(reader.processor.lookup_table()),
         seed=recipe["seed"],
         overflow=recipe["ledger"]["L2"],
         workers=execution["workers"],
@@ -148,7 +187,9 @@ def _train(run: RunDir, execution: dict[str, Any], accelerator: Accelerator, req
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
             log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
-        summary = trainer.train(records, label=recipe["name"], start=position.steps, saver=saver, log=log)
+        summary = trainer.train(
+            records, label=recipe["name"], start=position.steps, saver=saver, log=log
+        )
         outputs = save_results(engine, run, recipe, tokenizer_folder(recipe, roots))
         if main:
             _check_fed(run)
@@ -170,14 +211,20 @@ def _stage1(run: RunDir, execution: dict[str, Any]) -> RunDir | None:
             "trains it first"
         )
     if stage1.sha256 != run.math["starts_from"]:
-        raise DataError(f"{stage1.path} is not the stage-1 run that {run.path} starts from; its math.json differs")
+        raise DataError(
+            f"{stage1.path} is not the stage-1 run that {run.path} starts from; its math.json differs"
+        )
     return stage1
 
 
-def _start(run: RunDir, execution: dict[str, Any], roots: Roots, annotations_sha256: str) -> dict[str, Any]:
+def _start(
+    run: RunDir, execution: dict[str, Any], roots: Roots, annotations_sha256: str
+) -> dict[str, Any]:
     """Write the manifest of what this attempt starts from."""
     recipe = run.math["recipe"]
-    folders = {name: roots.resolve(recipe["models"][name]) for name in ("language_model", "vision_tower")}
+    folders = {
+        name: roots.resolve(recipe["models"][name]) for name in ("language_model", "vision_tower")
+    }
     manifest = start_manifest(
         math=run.math,
         environment=read_json(run.attempt / "environment.json"),
@@ -202,7 +249,10 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
     trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
     trainer.summary = Summary(**state.summary)
     if trainer.engine.rank == 0:
-        print(f"{run.math['recipe']['name']}: going on from the checkpoint of step {state.step}", flush=True)
+        print(
+            f"{run.math['recipe']['name']}: going on from the checkpoint of step {state.step}",
+            flush=True,
+        )
     return state.records
 
 
@@ -213,7 +263,9 @@ def _check_fed(run: RunDir) -> None:
         fed.add(line["ids"])
     certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
     if fed.sha256 != certified:
-        raise DataError(f"{run.metrics} records other samples ({fed.sha256[:10]}) than certified ({certified[:10]})")
+        raise DataError(
+            f"{run.metrics} records other samples ({fed.sha256[:10]}) than certified ({certified[:10]})"
+        )
 
 
 def _finish(
@@ -224,7 +276,9 @@ def _finish(
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
-    """Ask the held-out questions of the saved model, write results and manifest; returns the report's lines."""
+    """Ask the held-out questions of the saved model, write results and manifest; returns the
+    report's lines.
+    """
     recipe = run.math["recipe"]
     results: dict[str, Any] = {"summary": vars(summary)}
     if recipe["probe"]:

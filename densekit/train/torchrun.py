@@ -1,7 +1,7 @@
 """torchrun, without the traceback it ends with: the rank that failed has said what went wrong.
 
-`python -m densekit.train.torchrun ARGUMENTS` takes torchrun's arguments. What a rank could not say itself, because it
-was killed, is said here in one line. Exit code 1 when a rank failed.
+`python -m densekit.train.torchrun ARGUMENTS` takes torchrun's arguments. What a rank could not say
+itself, because it was killed, is said here in one line. Exit code 1 when a rank failed.
 """
 
 import logging
@@ -28,7 +28,11 @@ def main() -> None:
         raise SystemExit(1) from None
     except RendezvousError as error:
         told = str(error) or type(error).__name__
-        print(f"the nodes did not meet: {told.splitlines()[0]}; did one not start?", file=sys.stderr, flush=True)
+        print(
+            f"the nodes did not meet: {told.splitlines()[0]}; did one not start?",
+            file=sys.stderr,
+            flush=True,
+        )
         raise SystemExit(1) from None
 
 

@@ -1,4 +1,6 @@
-"""Where the recorded orders lie: a full recorded set when there is one, else the compact set of this repository."""
+"""Where the recorded orders lie: a full recorded set when there is one, else the compact set of
+this repository.
+"""
 
 import os
 from pathlib import Path

@@ -20,10 +20,16 @@ LENGTHS = [5, -3, 8, 2, -9, 4, 1, -1, 6, 7, 3, 12, -2, 9, 10, 4, 11]
 IDS = [f"{index}:{index * 2**40:016x}" for index in range(len(LENGTHS))]
 
 
-def _order(seed: int = 42, batch: int = 2, accumulation: int = 1, group: bool = True) -> OfficialOrder:
-    topology = ReferenceTopology(world_size=2, per_device_batch_size=batch, grad_accum_steps=accumulation)
+def _order(
+    seed: int = 42, batch: int = 2, accumulation: int = 1, group: bool = True
+) -> OfficialOrder:
+    topology = ReferenceTopology(
+        world_size=2, per_device_batch_size=batch, grad_accum_steps=accumulation
+    )
     lengths = np.array(LENGTHS)
-    return OfficialOrder(modality_lengths=lengths, topology=topology, seed=seed, group_by_modality=group)
+    return OfficialOrder(
+        modality_lengths=lengths, topology=topology, seed=seed, group_by_modality=group
+    )
 
 
 def _sha256(data: bytes) -> bytes:
@@ -40,7 +46,9 @@ def test_a_digest_is_the_hash_of_the_ids_line_by_line() -> None:
 def test_a_certificate_is_the_hash_of_all_steps(tail: Any) -> None:
     certificate = certify(_order(), IDS, epochs=2, tail=tail)
     steps = list(iterate_steps(_order(), epochs=2, tail=tail))
-    digests = [_sha256("\n".join(IDS[sample] for sample, _ in step.samples).encode()) for step in steps]
+    digests = [
+        _sha256("\n".join(IDS[sample] for sample, _ in step.samples).encode()) for step in steps
+    ]
     assert certificate.sha256 == _sha256(b"".join(digests)).hex()
     assert certificate == BatchCertificate(
         num_samples=17,
@@ -112,7 +120,9 @@ def test_the_full_size_needs_no_torch_and_little_memory() -> None:
         "runpy.run_path('benchmarks/certificate.py', run_name='__main__')\n"
         "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert (measured["samples"], measured["certificate"]["steps"]) == (665_298, 5198)

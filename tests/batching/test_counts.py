@@ -15,7 +15,14 @@ STAGE_2 = ReferenceTopology(world_size=8, per_device_batch_size=16, grad_accum_s
 
 
 def test_the_papers_steps_under_every_accumulation() -> None:
-    assert official_step_counts(558_128, STAGE_1) == {1: 2181, 2: 2180, 4: 2180, 8: 2180, 16: 2180, 32: 2180}
+    assert official_step_counts(558_128, STAGE_1) == {
+        1: 2181,
+        2: 2180,
+        4: 2180,
+        8: 2180,
+        16: 2180,
+        32: 2180,
+    }
     assert official_step_counts(665_298, STAGE_2) == {1: 5198, 2: 5198, 4: 5197, 8: 5197, 16: 5197}
 
 
@@ -40,7 +47,9 @@ def test_with_accumulation_the_official_trainer_drops_the_rest(
     assert (counts.steps, counts.samples_dropped, counts.samples_repeated) == (steps, dropped, 0)
 
 
-@pytest.mark.parametrize(("samples", "topology", "steps"), [(558_128, STAGE_1, 2181), (665_298, STAGE_2, 5198)])
+@pytest.mark.parametrize(
+    ("samples", "topology", "steps"), [(558_128, STAGE_1, 2181), (665_298, STAGE_2, 5198)]
+)
 def test_a_fixed_tail_takes_every_sample_once_whatever_the_accumulation(
     samples: int, topology: ReferenceTopology, steps: int
 ) -> None:
@@ -78,8 +87,12 @@ def _walk(samples: int, topology: ReferenceTopology, steps: int) -> tuple[int, i
     accumulation=st.integers(1, 12),
     epochs=st.integers(1, 40),
 )
-def test_the_closed_form_is_the_walk(samples: int, world: int, batch: int, accumulation: int, epochs: int) -> None:
-    topology = ReferenceTopology(world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation)
+def test_the_closed_form_is_the_walk(
+    samples: int, world: int, batch: int, accumulation: int, epochs: int
+) -> None:
+    topology = ReferenceTopology(
+        world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation
+    )
     counts = count_steps(samples, topology=topology, epochs=epochs)
     fresh, repeated = _walk(samples, topology, counts.steps)
     assert counts.samples_repeated == repeated
@@ -91,7 +104,9 @@ def test_the_closed_form_is_the_walk(samples: int, world: int, batch: int, accum
 @pytest.mark.parametrize("accumulation", [1, 6, 1000])
 @pytest.mark.parametrize("tail", ["faithful", "fixed"])
 def test_absurd_lengths_are_counted_at_once(accumulation: int, tail: Tail) -> None:
-    topology = ReferenceTopology(world_size=2, per_device_batch_size=4, grad_accum_steps=accumulation)
+    topology = ReferenceTopology(
+        world_size=2, per_device_batch_size=4, grad_accum_steps=accumulation
+    )
     counts = count_steps(100, topology=topology, epochs=10**30, tail=tail)
     assert counts.steps == counts.updates_per_epoch * 10**30
     assert count_steps(100, topology=topology, max_steps=10**30, tail=tail).steps == 10**30

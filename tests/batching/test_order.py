@@ -25,11 +25,17 @@ LENGTHS = st.lists(st.integers(-30, 30).filter(bool), min_size=1, max_size=80)
 
 
 def _topology(world: int = 1, batch: int = 2, accumulation: int = 1) -> ReferenceTopology:
-    return ReferenceTopology(world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation)
+    return ReferenceTopology(
+        world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation
+    )
 
 
-def _order(lengths: list[int], topology: ReferenceTopology, seed: int = 42, group: bool = True) -> OfficialOrder:
-    return OfficialOrder(modality_lengths=np.array(lengths), topology=topology, seed=seed, group_by_modality=group)
+def _order(
+    lengths: list[int], topology: ReferenceTopology, seed: int = 42, group: bool = True
+) -> OfficialOrder:
+    return OfficialOrder(
+        modality_lengths=np.array(lengths), topology=topology, seed=seed, group_by_modality=group
+    )
 
 
 def _sampler_order(case: dict[str, Any]) -> list[int]:
@@ -37,7 +43,9 @@ def _sampler_order(case: dict[str, Any]) -> list[int]:
     own = None if case["generator_seed"] is None else TorchGenerator(case["generator_seed"])
     lengths, batch, world = case["lengths"], case["batch_size"], case["world_size"]
     if case["group_by_modality"]:
-        return modality_grouped_indices(lengths, batch, world, global_generator=shared, generator=own)
+        return modality_grouped_indices(
+            lengths, batch, world, global_generator=shared, generator=own
+        )
     return length_grouped_indices(lengths, batch, world, generator=own or shared)
 
 
@@ -51,7 +59,10 @@ def test_every_recorded_chunk_split(shared_golden: Path) -> None:
     cases = json.loads((shared_golden / "sampler/sampler.json").read_text())["split_to_even_chunks"]
     assert cases
     for case in cases:
-        assert split_to_even_chunks(case["indices"], case["lengths"], case["num_chunks"]) == case["chunks"]
+        assert (
+            split_to_even_chunks(case["indices"], case["lengths"], case["num_chunks"])
+            == case["chunks"]
+        )
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -79,7 +90,28 @@ def test_every_recorded_run_over_all_its_epochs(shared_golden: Path, stage: int)
 
 
 def test_one_recorded_case_without_the_recorded_set() -> None:
-    lengths = [135, -161, 9, 162, 96, 105, 127, 60, 196, -15, 59, -79, 116, -84, 30, 13, -5, 14, 34, -199]
+    lengths = [
+        135,
+        -161,
+        9,
+        162,
+        96,
+        105,
+        127,
+        60,
+        196,
+        -15,
+        59,
+        -79,
+        116,
+        -84,
+        30,
+        13,
+        -5,
+        14,
+        34,
+        -199,
+    ]
     order = modality_grouped_indices(lengths, 2, 1, global_generator=TorchGenerator(42))
     assert order == [19, 9, 0, 6, 5, 17, 3, 7, 4, 2, 12, 10, 8, 14, 1, 11, 13, 15, 16, 18]
 

@@ -13,11 +13,22 @@ from densekit.batching.steps import Step, iterate_steps
 
 
 def _run(
-    samples: int, world: int, batch: int, accumulation: int = 1, *, tail: Tail = "faithful", **length: int
+    samples: int,
+    world: int,
+    batch: int,
+    accumulation: int = 1,
+    *,
+    tail: Tail = "faithful",
+    **length: int,
 ) -> tuple[StepCounts, list[Step], OfficialOrder]:
-    topology = ReferenceTopology(world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation)
+    topology = ReferenceTopology(
+        world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation
+    )
     order = OfficialOrder(
-        modality_lengths=np.ones(samples, dtype=np.int64), topology=topology, seed=1, group_by_modality=False
+        modality_lengths=np.ones(samples, dtype=np.int64),
+        topology=topology,
+        seed=1,
+        group_by_modality=False,
     )
     counts = count_steps(samples, topology=topology, tail=tail, **length)
     return counts, list(iterate_steps(order, tail=tail, **length)), order
@@ -31,7 +42,9 @@ def _samples(step: Step) -> list[int]:
     ("samples", "batch", "steps", "new", "repeated"),
     [(558_128, 32, 2181, 48, 208), (665_298, 16, 5198, 82, 46)],
 )
-def test_the_two_stages_of_the_paper(samples: int, batch: int, steps: int, new: int, repeated: int) -> None:
+def test_the_two_stages_of_the_paper(
+    samples: int, batch: int, steps: int, new: int, repeated: int
+) -> None:
     counts, run, order = _run(samples, 8, batch, epochs=1)
     assert counts == StepCounts(
         rounds_per_epoch=steps,
@@ -63,7 +76,12 @@ def test_a_data_set_smaller_than_a_round_is_repeated_in_turn() -> None:
 def test_rounds_left_over_by_an_epoch_open_the_next_one() -> None:
     counts, run, order = _run(10, 1, 2, accumulation=2, epochs=2)
     first, second = order.epoch(0).tolist(), order.epoch(1).tolist()
-    assert [_samples(step) for step in run] == [first[:4], first[4:8], first[8:] + second[:2], second[2:6]]
+    assert [_samples(step) for step in run] == [
+        first[:4],
+        first[4:8],
+        first[8:] + second[:2],
+        second[2:6],
+    ]
     assert (counts.updates_per_epoch, counts.steps, counts.samples_dropped) == (2, 4, 4)
 
 
@@ -98,7 +116,8 @@ def test_the_counts_describe_what_is_yielded(
     assert [step.index for step in run] == list(range(len(run)))
     fed = [sample for step in run for sample in _samples(step)]
     assert len(fed) == samples * epochs - counts.samples_dropped + counts.samples_repeated
-    # An epoch shorter than the accumulation fills fewer groups, but the loss divides by all of them.
+    # An epoch shorter than the accumulation fills fewer groups, but the loss divides by all of
+    # them.
     assert {step.num_groups for step in run} == {accumulation * world}
     if rounds >= accumulation:
         assert {len(step.groups) for step in run} == {accumulation * world}
@@ -129,11 +148,17 @@ def test_a_fixed_tail_drops_nothing_and_repeats_nothing(
     counts, run, order = _run(samples, world, batch, accumulation, tail="fixed", epochs=epochs)
     total = world * batch * accumulation
     updates = math.ceil(samples / total)
-    assert (counts.updates_per_epoch, counts.steps, len(run)) == (updates, epochs * updates, epochs * updates)
+    assert (counts.updates_per_epoch, counts.steps, len(run)) == (
+        updates,
+        epochs * updates,
+        epochs * updates,
+    )
     assert (counts.samples_dropped, counts.samples_repeated) == (0, 0)
     for epoch in range(epochs):
         steps = run[epoch * updates : (epoch + 1) * updates]
-        assert [sample for step in steps for sample in _samples(step)] == order.epoch(epoch).tolist()
+        assert [sample for step in steps for sample in _samples(step)] == order.epoch(
+            epoch
+        ).tolist()
         assert {len(_samples(step)) for step in steps[:-1]} <= {total}
         for step in steps:
             sizes = [len(group) for group in step.groups]
@@ -158,6 +183,8 @@ def test_a_fixed_tail_goes_on_into_the_next_epoch_until_max_steps() -> None:
 
 def test_both_tails_agree_where_an_epoch_is_whole() -> None:
     for accumulation in (1, 2):
-        runs = [_run(32, 2, 4, accumulation, tail=tail, epochs=2)[1] for tail in ("faithful", "fixed")]
+        runs = [
+            _run(32, 2, 4, accumulation, tail=tail, epochs=2)[1] for tail in ("faithful", "fixed")
+        ]
         assert [step.samples for step in runs[0]] == [step.samples for step in runs[1]]
         assert [step.num_groups for step in runs[0]] == [step.num_groups for step in runs[1]]

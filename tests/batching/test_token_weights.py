@@ -13,7 +13,9 @@ SAMPLES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1,
 
 
 @given(samples=SAMPLES)
-def test_faithful_weights_sum_to_the_share_of_groups_that_teach(samples: list[tuple[int, int]]) -> None:
+def test_faithful_weights_sum_to_the_share_of_groups_that_teach(
+    samples: list[tuple[int, int]],
+) -> None:
     counts, groups = (np.array(column) for column in zip(*samples, strict=True))
     weights = token_weights(counts, groups, num_groups=4, semantics="faithful")
     teaching = set(groups[counts > 0].tolist())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import ROOT, STANDIN, Engine, make_standin, run
+from tests.support.engine import ROOT, STANDIN, Engine, make_standin, run
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,17 @@ def standin(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything the cpu image installs, fetched beforehand, so that it is built without a network."""
     folder = tmp_path_factory.mktemp("wheels")
-    fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(folder)]
+    fetch = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-d",
+        str(folder),
+    ]
     locks = [f"docker/requirements/{name}.txt" for name in ("sbom", "tensorboard")]
     for lock in ("requirements/train.txt", *locks):
         run([*fetch, "--require-hashes", "-r", lock], ROOT)
@@ -40,7 +50,11 @@ def empty_image(engine: Engine) -> Iterator[str]:
     """An image with nothing in it: enough of a base for checks that run nothing."""
     name = "densekit-test-empty:1"
     subprocess.run(
-        ["docker", "import", "-", name], input=b"\0" * 10240, env=engine.environment, check=True, capture_output=True
+        ["docker", "import", "-", name],
+        input=b"\0" * 10240,
+        env=engine.environment,
+        check=True,
+        capture_output=True,
     )
     yield name
     engine.run("docker", "image", "rm", "--force", name)

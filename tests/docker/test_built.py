@@ -1,4 +1,6 @@
-"""The images, built without a network on a stand-in base, and what runs in them. Slow: about five minutes."""
+"""The images, built without a network on a stand-in base, and what runs in them. Slow: about five
+minutes.
+"""
 
 import json
 import os
@@ -12,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.docker.engine import ROOT, Engine
 from tests.docker.test_locks import read
+from tests.support.engine import ROOT, Engine
 from tests.train.conftest import SMALL
 
 pytestmark = pytest.mark.slow
@@ -33,9 +35,20 @@ class Compose:
     def __init__(self, engine: Engine, override: Path, **variables: str) -> None:
         self.engine, self.override, self.variables = engine, override, variables
 
-    def __call__(self, *command: str, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *command: str, timeout: float = 300, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         files = ["--file", "compose.yaml", "--file", str(self.override)]
-        compose = ["docker", "compose", "--project-name", PROJECT, *files, "--profile", "cpu", *command]
+        compose = [
+            "docker",
+            "compose",
+            "--project-name",
+            PROJECT,
+            *files,
+            "--profile",
+            "cpu",
+            *command,
+        ]
         return self.engine.run(*compose, timeout=timeout, **self.variables, **more)
 
     def in_image(self, *command: str) -> str:
@@ -46,11 +59,19 @@ class Compose:
 
 
 @pytest.fixture(scope="module")
-def compose(engine: Engine, standin: str, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+def compose(
+    engine: Engine, standin: str, wheels: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Compose]:
     override = tmp_path_factory.mktemp("compose") / "override.yaml"
     override.write_text(OVERRIDE, encoding="utf-8")
     built = Compose(
-        engine, override, CPU_BASE=standin, PIP_NO_INDEX="1", WHEELS=str(wheels), BUILD_NETWORK="none", REVISION="abc1"
+        engine,
+        override,
+        CPU_BASE=standin,
+        PIP_NO_INDEX="1",
+        WHEELS=str(wheels),
+        BUILD_NETWORK="none",
+        REVISION="abc1",
     )
     done = built("build", timeout=570)
     assert done.returncode == 0, done.stderr[-6000:]
@@ -60,18 +81,25 @@ def compose(engine: Engine, standin: str, wheels: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def image_id(engine: Engine, compose: Compose) -> str:
-    return engine.ok("docker", "image", "inspect", "--format", "{{.Id}}", "densekit-test:cpu").strip()
+    return engine.ok(
+        "docker", "image", "inspect", "--format", "{{.Id}}", "densekit-test:cpu"
+    ).strip()
 
 
 @pytest.fixture(scope="module")
 def manifests(compose: Compose, image_id: str) -> dict[str, Any]:
     """Manifests of both stages after `docker compose run smoke`."""
-    done = compose("run", "--rm", "-T", "smoke", ARGS=" ".join(SMALL_RUN), DENSEKIT_IMAGE_ID=image_id)
+    done = compose(
+        "run", "--rm", "-T", "smoke", ARGS=" ".join(SMALL_RUN), DENSEKIT_IMAGE_ID=image_id
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it can train on the processor" in done.stderr
     assert "held-out questions, images shuffled" in done.stdout
     program = "import glob, json; print(json.dumps([json.load(open(p)) for p in glob.glob('runs/*/manifest.json')]))"
-    return {manifest["recipe"]: manifest for manifest in json.loads(compose.in_image("python", "-c", program))}
+    return {
+        manifest["recipe"]: manifest
+        for manifest in json.loads(compose.in_image("python", "-c", program))
+    }
 
 
 def test_smoke_trains_both_stages(manifests: dict[str, Any], image_id: str) -> None:
@@ -84,9 +112,13 @@ def test_smoke_trains_both_stages(manifests: dict[str, Any], image_id: str) -> N
         assert "image-cpu.txt" in environment["lock"]
 
 
-def test_the_container_computes_what_the_host_computes(manifests: dict[str, Any], tmp_path: Path) -> None:
+def test_the_container_computes_what_the_host_computes(
+    manifests: dict[str, Any], tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "densekit", "run", "tiny_stage2", *SMALL_RUN]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     for name, manifest in manifests.items():
         (path,) = tmp_path.glob(f"runs/{name}-*/manifest.json")
@@ -96,19 +128,34 @@ def test_the_container_computes_what_the_host_computes(manifests: dict[str, Any]
 
 
 def test_it_runs_without_rights(compose: Compose, manifests: dict[str, Any]) -> None:
-    shown = compose.in_image("sh", "-c", "id -u; stat -c %u runs/*; touch /opt/densekit/x 2>&1 || true").splitlines()
+    shown = compose.in_image(
+        "sh", "-c", "id -u; stat -c %u runs/*; touch /opt/densekit/x 2>&1 || true"
+    ).splitlines()
     assert set(shown[:-1]) == {"1000"}
     assert "Permission denied" in shown[-1]
 
 
 def test_any_user_can_use_it(engine: Engine, compose: Compose) -> None:
     program = "import getpass, pathlib; pathlib.Path('runs/x').touch(); pathlib.Path.home().joinpath('y').touch()"
-    engine.ok("docker", "run", "--rm", "--network", "none", "--user", "4321:4321", "densekit-test:cpu",
-              "python", "-c", program)  # fmt: skip
+    engine.ok(
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--user",
+        "4321:4321",
+        "densekit-test:cpu",
+        "python",
+        "-c",
+        program,
+    )
 
 
 def test_what_nobody_named_is_named_by_its_contents(compose: Compose) -> None:
-    shown = compose.in_image("sh", "-c", "echo $DENSEKIT_IMAGE_ID; cat /opt/densekit/contents.sha256")
+    shown = compose.in_image(
+        "sh", "-c", "echo $DENSEKIT_IMAGE_ID; cat /opt/densekit/contents.sha256"
+    )
     name, contents = shown.split()
     assert name == f"contents-sha256:{contents}"
     assert len(contents) == 64
@@ -117,7 +164,9 @@ def test_what_nobody_named_is_named_by_its_contents(compose: Compose) -> None:
 def test_bill_of_materials(compose: Compose) -> None:
     listed = json.loads(compose.in_image("cat", "/opt/venv/sbom.cdx.json"))
     assert listed["bomFormat"] == "CycloneDX"
-    versions = {part["name"].lower().replace("_", "-"): part["version"] for part in listed["components"]}
+    versions = {
+        part["name"].lower().replace("_", "-"): part["version"] for part in listed["components"]
+    }
     locked = {name: version for name, (version, _) in read(ROOT / "requirements/train.txt").items()}
     assert {name: versions.get(name) for name in locked} == locked
     assert versions["torch"] == "2.13.0+cpu"
@@ -130,28 +179,47 @@ def test_a_failing_self_test_ends_the_container(engine: Engine, compose: Compose
     assert refused.returncode == 1
     assert "flash-attn is not installed" in refused.stderr
     assert "started" not in refused.stdout
-    assert "started" in engine.ok(*start, "-e", "DENSEKIT_SELFTEST=0", "densekit-test:cpu", "echo", "started")
+    assert "started" in engine.ok(
+        *start, "-e", "DENSEKIT_SELFTEST=0", "densekit-test:cpu", "echo", "started"
+    )
 
 
-def test_tensorboard_shows_the_runs(engine: Engine, compose: Compose, manifests: dict[str, Any]) -> None:
+def test_tensorboard_shows_the_runs(
+    engine: Engine, compose: Compose, manifests: dict[str, Any]
+) -> None:
     started = compose("up", "--detach", "--no-deps", "tensorboard")
     assert started.returncode == 0, started.stderr
-    ask = (
-        "import urllib.request as u; print(u.urlopen('http://127.0.0.1:6006/data/plugin/scalars/tags').read().decode())"
-    )
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:6006/data/plugin/scalars/tags').read().decode())"
     deadline = time.monotonic() + 60
     tags: dict[str, Any] = {}
     while time.monotonic() < deadline and len(tags) < 2:
         done = compose("exec", "-T", "tensorboard", "/opt/venv/bin/python", "-c", ask)
         tags = json.loads(done.stdout) if done.returncode == 0 else {}
         time.sleep(1)
-    assert {name.rpartition("-")[0] for name in tags} == set(manifests), compose("logs", "tensorboard").stdout
+    assert {name.rpartition("-")[0] for name in tags} == set(manifests), compose(
+        "logs", "tensorboard"
+    ).stdout
     assert all("loss" in found for found in tags.values())
 
 
-def build(engine: Engine, target: str, standin: str, tag: str, *options: str, timeout: float = 300) -> None:
-    bases = [part for name in ("CPU", "A100", "V100") for part in ("--build-arg", f"{name}_BASE={standin}")]
-    command: Sequence[str] = ["docker", "build", "--file", "docker/Dockerfile", "--target", target, "--tag", tag]
+def build(
+    engine: Engine, target: str, standin: str, tag: str, *options: str, timeout: float = 300
+) -> None:
+    bases = [
+        part
+        for name in ("CPU", "A100", "V100")
+        for part in ("--build-arg", f"{name}_BASE={standin}")
+    ]
+    command: Sequence[str] = [
+        "docker",
+        "build",
+        "--file",
+        "docker/Dockerfile",
+        "--target",
+        target,
+        "--tag",
+        tag,
+    ]
     engine.ok(*command, *bases, *options, ".", timeout=timeout)
 
 
@@ -162,9 +230,26 @@ def test_last_stage_of_the_gpu_images(
     """Everything after the packages, with those of the cpu image in their place."""
     packages, tag = "densekit-test:packages", f"densekit-test:{target}"
     offline = ["--network", "none"]
-    build(engine, "cpu-packages", standin, packages, *offline, "--build-arg", "PIP_NO_INDEX=1",
-          "--build-context", f"wheels={wheels}")  # fmt: skip
-    build(engine, target, standin, tag, *offline, "--build-context", f"{target}-packages=docker-image://{packages}")
+    build(
+        engine,
+        "cpu-packages",
+        standin,
+        packages,
+        *offline,
+        "--build-arg",
+        "PIP_NO_INDEX=1",
+        "--build-context",
+        f"wheels={wheels}",
+    )
+    build(
+        engine,
+        target,
+        standin,
+        tag,
+        *offline,
+        "--build-context",
+        f"{target}-packages=docker-image://{packages}",
+    )
     try:
         done = engine.run("docker", "run", "--rm", "--network", "none", tag, "densekit", "recipes")
         assert done.returncode == 1
@@ -177,15 +262,29 @@ def test_last_stage_of_the_gpu_images(
         engine.run("docker", "image", "rm", "--force", tag, packages)
 
 
-@pytest.mark.skipif(not os.environ.get("DENSEKIT_TEST_DOWNLOADS"), reason="DENSEKIT_TEST_DOWNLOADS=1: fetches 3 GB")
+@pytest.mark.skipif(
+    not os.environ.get("DENSEKIT_TEST_DOWNLOADS"), reason="DENSEKIT_TEST_DOWNLOADS=1: fetches 3 GB"
+)
 def test_the_whole_v100_image(engine: Engine, standin: str) -> None:
-    """From its own lock and a package index: torch with code for sm_70, xformers, both tiny stages on the processor."""
+    """From its own lock and a package index: torch with code for sm_70, xformers, both tiny stages
+    on the processor.
+    """
     if shutil.disk_usage(ROOT).free < 30e9:
         pytest.skip("less than 30 GB of disk are free")
     authority = os.environ.get("SSL_CERT_FILE")
     secret = ["--secret", f"id=ca_bundle,src={authority}"] if authority else []
-    build(engine, "v100", standin, "densekit-test:v100", "--network", "host", "--build-arg", "PYTHON_VERSION=3.11",
-          *secret, timeout=580)  # fmt: skip
+    build(
+        engine,
+        "v100",
+        standin,
+        "densekit-test:v100",
+        "--network",
+        "host",
+        "--build-arg",
+        "PYTHON_VERSION=3.11",
+        *secret,
+        timeout=580,
+    )
     inside = ["docker", "run", "--rm", "--network", "none", "densekit-test:v100"]
     done = engine.run(*inside, "densekit", "run", "tiny_stage2", *SMALL_RUN)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""compose.yaml: its schema, its profiles, what a service asks the engine for, and the GPUs a container is given."""
+"""compose.yaml: its schema, its profiles, what a service asks the engine for, and the GPUs a
+container is given.
+"""
 
 import json
 import subprocess
@@ -9,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from densekit.images.build import targets
-from densekit.recipe.load import load_recipe, recipe_names
-from tests.docker.engine import ROOT, Engine, tool
+from densekit.containers.build import targets
+from densekit.recipes.load import load_recipe, recipe_names
+from tests.support.engine import ROOT, Engine, tool
 
 COMPOSE = ROOT / "compose.yaml"
 GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
@@ -25,7 +27,9 @@ PROJECT = "densekit-test-compose"
 
 def config(engine: Engine, profile: str, **variables: str) -> dict[str, Any]:
     """Every service of a profile as Compose understands it."""
-    printed = engine.ok("docker", "compose", "--profile", profile, "config", "--format", "json", **variables)
+    printed = engine.ok(
+        "docker", "compose", "--profile", profile, "config", "--format", "json", **variables
+    )
     services: dict[str, Any] = json.loads(printed)["services"]
     return services
 
@@ -38,7 +42,9 @@ def schema_errors(path: Path) -> int:
 def test_schema(tmp_path: Path) -> None:
     assert schema_errors(COMPOSE) == 0
     bad = tmp_path / "compose.yaml"
-    bad.write_text(COMPOSE.read_text(encoding="utf-8").replace("shm_size", "shm_sise"), encoding="utf-8")
+    bad.write_text(
+        COMPOSE.read_text(encoding="utf-8").replace("shm_size", "shm_sise"), encoding="utf-8"
+    )
     assert schema_errors(bad) != 0
 
 
@@ -50,7 +56,12 @@ def test_profiles(engine: Engine, profile: str) -> None:
         assert service["image"] == f"densekit:{service['build']['target']}"
         assert service["build"]["target"] in targets(ROOT)
         assert service["user"] == "1000:1000"
-        devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        devices = (
+            service.get("deploy", {})
+            .get("resources", {})
+            .get("reservations", {})
+            .get("devices", [])
+        )
         wanted = [{"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}]
         assert devices == ([] if name in ("smoke", "tensorboard") else wanted)
 
@@ -60,7 +71,10 @@ def test_number_type_follows_the_gpu(engine: Engine, profile: str) -> None:
     """V100 has no bf16."""
     for name, service in config(engine, profile).items():
         if service["command"] and service["command"][:2] == ["densekit", "run"]:
-            assert service["command"][-2:] == ["--dtype", {"a100": "bf16", "v100": "fp16"}[profile]], name
+            assert service["command"][-2:] == [
+                "--dtype",
+                {"a100": "bf16", "v100": "fp16"}[profile],
+            ], name
 
 
 @pytest.mark.parametrize("profile", SERVICES)
@@ -77,22 +91,40 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
 
 def test_variables(engine: Engine) -> None:
     service = config(
-        engine, "a100", GPUS="2", RECIPE="mine", ARGS="--keep 3 --force", DATA_DIR="/data", DENSEKIT_USER="7:8",
-        SHM_SIZE="1gb", MEMLOCK="1024",
-    )["pretrain"]  # fmt: skip
+        engine,
+        "a100",
+        GPUS="2",
+        RECIPE="mine",
+        ARGS="--keep 3 --force",
+        DATA_DIR="/data",
+        DENSEKIT_USER="7:8",
+        SHM_SIZE="1gb",
+        MEMLOCK="1024",
+    )["pretrain"]
     expected = "densekit run mine --device cuda --gpus 2 --dtype bf16 --keep 3 --force"
     assert service["command"] == expected.split()
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
     assert service["volumes"][0] | {"bind": None} == {
-        "type": "bind", "source": "/data", "target": "/workspace/data", "read_only": True, "bind": None,
-    }  # fmt: skip
+        "type": "bind",
+        "source": "/data",
+        "target": "/workspace/data",
+        "read_only": True,
+        "bind": None,
+    }
     assert (service["user"], service["shm_size"]) == ("7:8", str(1024**3))
     assert service["ulimits"]["memlock"] == {"soft": 1024, "hard": 1024}
 
 
 def test_secrets_of_a_build_stay_out_of_images(engine: Engine) -> None:
     printed = engine.ok(
-        "docker", "compose", "--profile", "cpu", "config", "--format", "json", CA_BUNDLE="/etc/mine.pem"
+        "docker",
+        "compose",
+        "--profile",
+        "cpu",
+        "config",
+        "--format",
+        "json",
+        CA_BUNDLE="/etc/mine.pem",
     )
     value = json.loads(printed)
     assert value["secrets"]["ca_bundle"]["file"] == "/etc/mine.pem"
@@ -102,16 +134,30 @@ def test_secrets_of_a_build_stay_out_of_images(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def pretend_gpus(engine: Engine, standin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def pretend_gpus(
+    engine: Engine, standin: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """An override by which the GPU services print what they were given instead of training."""
     if not engine.private:
         pytest.skip("device ids are asserted with a pretend hook, which only a private engine has")
     path = tmp_path_factory.mktemp("compose") / "override.yaml"
     shows = "echo devices=$$NVIDIA_VISIBLE_DEVICES; ulimit -l; ulimit -s; df -k /dev/shm | tail -1; id -u"
     service = {"image": standin, "entrypoint": ["sh", "-c", shows], "command": []}
-    path.write_text(yaml.safe_dump({"services": dict.fromkeys(GPU_SERVICES, service)}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"services": dict.fromkeys(GPU_SERVICES, service)}), encoding="utf-8"
+    )
     yield path
-    engine.run("docker", "compose", "--project-name", PROJECT, "--profile", "*", "down", "--volumes", timeout=60)
+    engine.run(
+        "docker",
+        "compose",
+        "--project-name",
+        PROJECT,
+        "--profile",
+        "*",
+        "down",
+        "--volumes",
+        timeout=60,
+    )
 
 
 def shown(engine: Engine, service: str, *files: Path, **variables: str) -> list[str]:
@@ -122,15 +168,27 @@ def shown(engine: Engine, service: str, *files: Path, **variables: str) -> list[
 
 
 @pytest.mark.parametrize(("gpus", "ids"), [("2", "0,1"), ("all", "all")])
-def test_a_container_is_given_the_gpus_asked_for(engine: Engine, pretend_gpus: Path, gpus: str, ids: str) -> None:
-    lines = shown(engine, "pretrain", pretend_gpus, GPUS=gpus, SHM_SIZE="128mb", STACK="1048576", MEMLOCK="65536")
+def test_a_container_is_given_the_gpus_asked_for(
+    engine: Engine, pretend_gpus: Path, gpus: str, ids: str
+) -> None:
+    lines = shown(
+        engine,
+        "pretrain",
+        pretend_gpus,
+        GPUS=gpus,
+        SHM_SIZE="128mb",
+        STACK="1048576",
+        MEMLOCK="65536",
+    )
     assert lines[0] == f"devices={ids}"
     assert lines[1:3] == ["64", "1024"]  # KiB
     assert lines[3].split()[1] == str(128 * 1024)
     assert lines[4] == "1000"
 
 
-def test_a_container_is_given_the_gpus_named(engine: Engine, pretend_gpus: Path, tmp_path: Path) -> None:
+def test_a_container_is_given_the_gpus_named(
+    engine: Engine, pretend_gpus: Path, tmp_path: Path
+) -> None:
     """docs/images.md: two of the host's GPUs by id, with a second compose file."""
     named = tmp_path / "gpus.yaml"
     named.write_text(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from densekit.images.bases import base_images
-from tests.docker.engine import ROOT, Engine, tool
+from densekit.containers.base_images import base_images
+from tests.support.engine import ROOT, Engine, tool
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 SCRIPTS = sorted((ROOT / "docker").rglob("*.sh"))
@@ -25,27 +25,42 @@ def unhashed_downloads(text: str) -> list[str]:
     found = []
     for line in re.sub(r"\\\n", " ", text).splitlines():
         code = line.split("#")[0]
-        if re.search(r"\b(curl|wget|git clone|uv pip|conda)\b", code) or re.match(r"ADD\s+https?:", code):
+        if re.search(r"\b(curl|wget|git clone|uv pip|conda)\b", code) or re.match(
+            r"ADD\s+https?:", code
+        ):
             found.append(line)
-        if "pip install" in code and "--require-hashes" not in code and "--editable /opt/densekit" not in code:
+        if (
+            "pip install" in code
+            and "--require-hashes" not in code
+            and "--editable /opt/densekit" not in code
+        ):
             found.append(line)
     return found
 
 
 def test_hadolint() -> None:
-    done = subprocess.run([tool("hadolint"), DOCKERFILE], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool("hadolint"), DOCKERFILE], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_hadolint_catches(tmp_path: Path) -> None:
     bad = tmp_path / "Dockerfile"
-    bad.write_text(DOCKERFILE.read_text(encoding="utf-8") + "\nFROM debian\nRUN cd /tmp && sudo ls\n", encoding="utf-8")
+    bad.write_text(
+        DOCKERFILE.read_text(encoding="utf-8") + "\nFROM debian\nRUN cd /tmp && sudo ls\n",
+        encoding="utf-8",
+    )
     assert subprocess.run([tool("hadolint"), bad], capture_output=True, check=False).returncode == 1
 
 
-def check(engine: Engine, dockerfile: Path, target: str, base: str) -> subprocess.CompletedProcess[str]:
+def check(
+    engine: Engine, dockerfile: Path, target: str, base: str
+) -> subprocess.CompletedProcess[str]:
     bases = [part for name in base_images(ROOT) for part in ("--build-arg", f"{name}={base}")]
-    return engine.run("docker", "build", "--check", "--file", dockerfile, "--target", target, *bases, ROOT)
+    return engine.run(
+        "docker", "build", "--check", "--file", dockerfile, "--target", target, *bases, ROOT
+    )
 
 
 @pytest.mark.parametrize("target", IMAGES)
@@ -57,7 +72,9 @@ def test_check_of_the_engine(engine: Engine, empty_image: str, target: str) -> N
 
 def test_check_of_the_engine_catches(engine: Engine, empty_image: str, tmp_path: Path) -> None:
     bad = tmp_path / "Dockerfile"
-    bad.write_text(DOCKERFILE.read_text(encoding="utf-8") + "ENV API_TOKEN=x\nCMD ls\n", encoding="utf-8")
+    bad.write_text(
+        DOCKERFILE.read_text(encoding="utf-8") + "ENV API_TOKEN=x\nCMD ls\n", encoding="utf-8"
+    )
     done = check(engine, bad, "tensorboard", empty_image)
     assert done.returncode != 0
     assert "SecretsUsedInArgOrEnv" in done.stdout + done.stderr
@@ -73,7 +90,12 @@ def test_nothing_is_downloaded_without_a_hash(path: Path) -> None:
 
 
 def test_the_rule_for_downloads_catches() -> None:
-    lines = ["RUN curl -O x", "ADD https://example.com/x /x", "pip install torch", "RUN pip \\\n    install -q torch"]
+    lines = [
+        "RUN curl -O x",
+        "ADD https://example.com/x /x",
+        "pip install torch",
+        "RUN pip \\\n    install -q torch",
+    ]
     assert all(unhashed_downloads(line) for line in lines[:3])
     assert not unhashed_downloads("pip install --require-hashes -r x.txt")
 
@@ -89,7 +111,12 @@ def test_images_run_as_a_user_without_rights(target: str) -> None:
 def test_the_compiler_stays_behind() -> None:
     """The devel base is that of one stage, and that stage is no image."""
     text = DOCKERFILE.read_text(encoding="utf-8")
-    assert re.findall(r"^FROM \$\{(\w+)\} AS (\S+)$", text, re.MULTILINE).count(("A100_DEVEL", "a100-packages")) == 1
+    assert (
+        re.findall(r"^FROM \$\{(\w+)\} AS (\S+)$", text, re.MULTILINE).count(
+            ("A100_DEVEL", "a100-packages")
+        )
+        == 1
+    )
     assert text.count("${A100_DEVEL}") == 1
     assert "g++" not in stages(text)["a100"]
     packages = (ROOT / "docker/build/packages.sh").read_text(encoding="utf-8")
@@ -98,7 +125,11 @@ def test_the_compiler_stays_behind() -> None:
 
 def test_the_context_holds_what_is_copied_and_no_more() -> None:
     allowed = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
     }
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert {path.split("/")[0] for line in copied for path in line.split()} == allowed

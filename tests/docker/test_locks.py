@@ -1,4 +1,6 @@
-"""The requirement files of the images: hashes, no index address, and one set of versions for all of them."""
+"""The requirement files of the images: hashes, no index address, and one set of versions for all of
+them.
+"""
 
 import re
 import subprocess
@@ -7,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import ROOT, tool
+from tests.support.engine import ROOT, tool
 from tools.lock import CPU_BUILD, LOCKS, with_cpu_build
 
 FOLDER = ROOT / "docker" / "requirements"
 FILES = sorted([*FOLDER.glob("*.txt"), *(ROOT / "requirements").glob("*.txt")])
-FILES.remove(ROOT / "requirements/torch.txt")  # torch by whatever build pip offers; its first lines say why
+FILES.remove(
+    ROOT / "requirements/torch.txt"
+)  # torch by whatever build pip offers; its first lines say why
 IMAGES = ("a100", "v100")
 PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)(?:\[[a-z,]+\])?==([^\s;\\]+)")
 HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})(?=\s|$)")
@@ -44,7 +48,9 @@ def test_every_pin_has_hashes(path: Path) -> None:
     found = read(path)
     assert found
     assert [name for name, (_, hashes) in found.items() if not hashes] == []
-    assert "://" not in path.read_text(encoding="utf-8"), "no index address: a mirror has to do as well"
+    assert "://" not in path.read_text(encoding="utf-8"), (
+        "no index address: a mirror has to do as well"
+    )
 
 
 def test_the_reader_catches() -> None:
@@ -59,7 +65,9 @@ def test_every_file_is_made_by_make_lock() -> None:
 
 @pytest.mark.parametrize("target", IMAGES)
 def test_one_set_of_versions(target: str) -> None:
-    """What the images and the checkout both have, they have in the same version; torch alone differs."""
+    """What the images and the checkout both have, they have in the same version; torch alone
+    differs.
+    """
     here, image = read(ROOT / "requirements/train.txt"), read(FOLDER / f"{target}.txt")
     assert set(here) <= set(image)
     assert {name for name in here if here[name][0] != image[name][0]} == set()
@@ -83,7 +91,9 @@ def test_what_decides_whether_a_gpu_works(target: str, package: str, version: st
 
 def test_no_image_mixes_cuda_versions() -> None:
     for target in IMAGES:
-        assert not [name for name in read(FOLDER / f"{target}.txt") if name.endswith(("-cu13", "-cu11"))]
+        assert not [
+            name for name in read(FOLDER / f"{target}.txt") if name.endswith(("-cu13", "-cu11"))
+        ]
     cudnn = read(FOLDER / "v100.txt")["nvidia-cudnn-cu12"][0]
     assert tuple(map(int, cudnn.split(".")[:2])) < (9, 11), "cuDNN 9.11 dropped Volta"
 
@@ -98,7 +108,9 @@ def test_both_builds_of_torch() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: Path(lock.path).name)
 def test_pins_answer_what_was_asked(lock: object) -> None:
-    """Every exact version of a .in file is the one that was pinned (`make lock-check` also resolves)."""
+    """Every exact version of a .in file is the one that was pinned (`make lock-check` also
+    resolves).
+    """
     path = ROOT / lock.path  # type: ignore[attr-defined]
     for source in lock.sources:  # type: ignore[attr-defined]
         for line in (ROOT / source).read_text(encoding="utf-8").splitlines():
@@ -107,23 +119,50 @@ def test_pins_answer_what_was_asked(lock: object) -> None:
             if not name or (name == "torch" and path.name in ("train.txt", "cpu-cuda.txt")):
                 continue
             assert name in read(path), f"{path.name} lacks {name}; run `make lock`"
-            assert not exact or read(path)[name][0] == version, f"{path.name} has another {name}; run `make lock`"
+            assert not exact or read(path)[name][0] == version, (
+                f"{path.name} has another {name}; run `make lock`"
+            )
 
 
 @pytest.mark.parametrize("name", ["a100", "v100", "cpu", "cpu-cuda", "tensorboard", "sbom"])
 def test_the_index_has_every_pin_with_its_hashes(name: str, tmp_path: Path) -> None:
-    """Asked anew, without what the lock says: every hash in it is one the index gives for that version."""
+    """Asked anew, without what the lock says: every hash in it is one the index gives for that
+    version.
+    """
     locked = read(FOLDER / f"{name}.txt")
     asked, answer = tmp_path / "asked.in", tmp_path / "answer.txt"
-    asked.write_text("".join(f"{package}=={version}\n" for package, (version, _) in locked.items()), encoding="utf-8")
+    asked.write_text(
+        "".join(f"{package}=={version}\n" for package, (version, _) in locked.items()),
+        encoding="utf-8",
+    )
     command = [
-        tool("uv"), "pip", "compile", "--quiet", "--no-config", "--no-deps", "--generate-hashes", "--python-version",
-        "3.12", "--python-platform", "x86_64-manylinux_2_39", "--python", sys.executable, str(asked), "-o", str(answer),
-    ]  # fmt: skip
+        tool("uv"),
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-config",
+        "--no-deps",
+        "--generate-hashes",
+        "--python-version",
+        "3.12",
+        "--python-platform",
+        "x86_64-manylinux_2_39",
+        "--python",
+        sys.executable,
+        str(asked),
+        "-o",
+        str(answer),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    if done.returncode and re.search(r"Failed to fetch|error sending request|dns error|timed out", done.stderr):
+    if done.returncode and re.search(
+        r"Failed to fetch|error sending request|dns error|timed out", done.stderr
+    ):
         pytest.skip(f"no package index is reachable: {done.stderr.strip().splitlines()[0]}")
     assert done.returncode == 0, done.stderr
     given = read(answer)
-    wrong = {package for package, (_, hashes) in locked.items() if not hashes - {CPU_BUILD[7:]} <= given[package][1]}
+    wrong = {
+        package
+        for package, (_, hashes) in locked.items()
+        if not hashes - {CPU_BUILD[7:]} <= given[package][1]
+    }
     assert wrong == set()

@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from densekit.images.bases import lock, pinned
-from tests.docker.engine import Engine, run
+from densekit.containers.base_images import lock, pinned
+from tests.support.engine import Engine, run
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """Address of an empty registry."""
-    run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "docker-registry"], tmp_path)
+    run(
+        ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "docker-registry"], tmp_path
+    )
     (package,) = tmp_path.glob("docker-registry_*.deb")
     run(["dpkg", "-x", str(package), str(tmp_path / "root")])
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = tmp_path / "settings.yml"
     store = f"storage: {{filesystem: {{rootdirectory: {tmp_path}/store}}}}"
-    settings.write_text(f"version: 0.1\n{store}\nhttp: {{addr: '127.0.0.1:{port}'}}\n", encoding="utf-8")
+    settings.write_text(
+        f"version: 0.1\n{store}\nhttp: {{addr: '127.0.0.1:{port}'}}\n", encoding="utf-8"
+    )
     command = [str(tmp_path / "root/usr/bin/docker-registry"), "serve", str(settings)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         for _ in range(100):
@@ -43,7 +47,9 @@ def test_lock_and_build(
     engine.ok("docker", "image", "rm", base)
     (tmp_path / "docker").mkdir()
     dockerfile = tmp_path / "docker" / "Dockerfile"
-    dockerfile.write_text(f"ARG CPU_BASE={base}\nFROM ${{CPU_BASE}} AS cpu\nLABEL a=b\n", encoding="utf-8")
+    dockerfile.write_text(
+        f"ARG CPU_BASE={base}\nFROM ${{CPU_BASE}} AS cpu\nLABEL a=b\n", encoding="utf-8"
+    )
     for name, value in engine.environment.items():
         monkeypatch.setenv(name, value)
 
@@ -52,7 +58,17 @@ def test_lock_and_build(
     assert digest in pushed
     reference = pinned(tmp_path)["CPU_BASE"]
     assert reference == f"{base}@{digest}"
-    build = ["docker", "build", "--network", "none", "--file", dockerfile, "--tag", "densekit-test:locked", tmp_path]
+    build = [
+        "docker",
+        "build",
+        "--network",
+        "none",
+        "--file",
+        dockerfile,
+        "--tag",
+        "densekit-test:locked",
+        tmp_path,
+    ]
     engine.ok(*build, "--build-arg", f"CPU_BASE={reference}")
     engine.run("docker", "image", "rm", "--force", "densekit-test:locked")
     wrong = reference.replace(digest, "sha256:" + "0" * 64)

@@ -6,14 +6,20 @@ import sys
 
 import pytest
 
-from tests.docker.engine import ROOT
+from tests.support.engine import ROOT
 from tools.torch_api import NEWER, newer, newer_uses, uses
 
 LISTED = json.loads(NEWER.read_text(encoding="utf-8"))
 
 
 def test_densekit_uses_nothing_newer() -> None:
-    done = subprocess.run([sys.executable, "tools/torch_api.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "tools/torch_api.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -29,7 +35,10 @@ def test_the_list_is_of_the_torch_releases_of_the_images() -> None:
         ("import torch\ntorch.cuda.GreenContext()", "2: torch.cuda.GreenContext"),
         ("from torch import distributed as d\nd.record_comm", "2: torch.distributed.record_comm"),
         ("from torch.cuda import GreenContext", "1: torch.cuda.GreenContext"),
-        ("from torch import Tensor\ndef f(x: Tensor):\n    return x.hash_tensor()", "3: torch.Tensor.hash_tensor"),
+        (
+            "from torch import Tensor\ndef f(x: Tensor):\n    return x.hash_tensor()",
+            "3: torch.Tensor.hash_tensor",
+        ),
     ],
 )
 def test_newer_names_are_found(source: str, found: str) -> None:
@@ -37,9 +46,13 @@ def test_newer_names_are_found(source: str, found: str) -> None:
 
 
 def test_newer_parameters_are_found() -> None:
-    name, added = next((name, added) for name, added in LISTED["parameters"].items() if name.count(".") == 1)
+    name, added = next(
+        (name, added) for name, added in LISTED["parameters"].items() if name.count(".") == 1
+    )
     function = name.split(".")[1]
-    assert newer_uses(f"import torch\ntorch.{function}({added[0]}=1)", LISTED) == [f"2: {name}({added[0]}=)"]
+    assert newer_uses(f"import torch\ntorch.{function}({added[0]}=1)", LISTED) == [
+        f"2: {name}({added[0]}=)"
+    ]
     assert newer_uses(f"import torch\ntorch.{function}()", LISTED) == []
 
 
@@ -61,5 +74,13 @@ def test_uses_follow_aliases_and_keywords() -> None:
 
 def test_inventories_are_compared() -> None:
     old = {"torch": "1", "names": {"torch.f": ["a"], "torch.g": None}}
-    new = {"torch": "2", "names": {"torch.f": ["a", "b"], "torch.g": ["c"], "torch.H": None, "torch.H.run": []}}
-    assert newer(old, new) == {"old": "1", "new": "2", "names": ["torch.H"], "parameters": {"torch.f": ["b"]}}
+    new = {
+        "torch": "2",
+        "names": {"torch.f": ["a", "b"], "torch.g": ["c"], "torch.H": None, "torch.H.run": []},
+    }
+    assert newer(old, new) == {
+        "old": "1",
+        "new": "2",
+        "names": ["torch.H"],
+        "parameters": {"torch.f": ["b"]},
+    }

@@ -1,16 +1,18 @@
-"""Make tokens.json for a set of recordings without its licensed tokenizer: `make_tokens.py FULL_SET [OUT]`.
+"""Make tokens.json for a set of recordings without its licensed tokenizer: `make_tokens.py FULL_SET
+[OUT]`.
 
-The ids and labels are densekit's own, from the full set's Llama-2 tokenizer; `densekit parity FULL_SET` proves them
-equal to the recorded ones first.
+The ids and labels are densekit's own, from the full set's Llama-2 tokenizer; `densekit parity
+FULL_SET` proves them equal to the recorded ones first.
 """
 
 import json
 import sys
 from pathlib import Path
 
-from densekit.datasets.annotations import Annotations
-from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizer import load_tokenizer
+
+from densekit.data.annotations import Annotations
+from densekit.text.encode import SampleEncoder
 
 LONG_ENOUGH = 2048
 
@@ -20,7 +22,9 @@ def main(full_set: Path, out: Path) -> None:
     tokenizer = load_tokenizer(full_set / "models" / "llm_tiny")
     tokens: dict[str, object] = {}
     for stage, template in ((1, "plain"), (2, "v1")):
-        encoder = SampleEncoder(tokenizer=tokenizer, template=template, semantics="faithful", max_length=LONG_ENOUGH)
+        encoder = SampleEncoder(
+            tokenizer=tokenizer, template=template, semantics="faithful", max_length=LONG_ENOUGH
+        )
         tokens["pad_id"] = encoder.pad_id
         entries = []
         for part in ("batch", "train"):
@@ -40,4 +44,7 @@ def main(full_set: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name("tokens.json"))
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name("tokens.json"),
+    )

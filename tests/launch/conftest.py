@@ -1,4 +1,6 @@
-"""A real container engine and a real Slurm: those of this machine, or private ones (tests/docker/engine.py)."""
+"""A real container engine and a real Slurm: those of this machine, or private ones
+(tests/support/engine.py).
+"""
 
 import io
 import os
@@ -16,9 +18,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from tests.docker.engine import TOOLS, Engine, stop_service
-
-from .helpers import RUN_STUB
+from tests.support.engine import TOOLS, Engine, stop_service
+from tests.support.launching import RUN_STUB
 
 STUB_IMAGE = "densekit-test:stub"
 WAIT_SECONDS = 400
@@ -35,32 +36,53 @@ def _start(tool: str, folder: Path, *arguments: str, **variables: str) -> dict[s
     """Start a private service; returns the variables by which it is found."""
     script = TOOLS / tool
     if os.getuid() != 0 or not script.is_file():
-        pytest.skip(f"nothing answers here, and {script} is not there (or this is not root) to start a private one")
+        pytest.skip(
+            f"nothing answers here, and {script} is not there (or this is not root) to start a private one"
+        )
     up = subprocess.run(
-        ["bash", str(script), "up", str(folder), *arguments], capture_output=True, text=True, timeout=300, check=False,
+        ["bash", str(script), "up", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, **variables},
-    )  # fmt: skip
+    )
     if up.returncode:
         pytest.skip(f"{tool} cannot start one here: {(up.stderr or up.stdout).strip()[-300:]}")
     told = subprocess.run(
-        ["bash", "-c", f'eval "$(bash {script} env {folder})"; env -0'], capture_output=True, text=True, check=True
+        ["bash", "-c", f'eval "$(bash {script} env {folder})"; env -0'],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     after = dict(line.split("=", 1) for line in told.stdout.split("\0") if "=" in line)
-    return {name: after[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH", "SLURM_CONF") if name in after}
+    return {
+        name: after[name]
+        for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH", "SLURM_CONF")
+        if name in after
+    }
 
 
 @pytest.fixture(scope="session")
 def engine(container_engine: Engine) -> dict[str, str]:
-    """The variables of a container engine that answers, also to requests for GPUs where it was started here."""
+    """The variables of a container engine that answers, also to requests for GPUs where it was
+    started here.
+    """
     pytest.importorskip("docker")
     names = ("DOCKER_HOST", "DOCKER_CONFIG", "PATH")
-    found = {name: container_engine.environment[name] for name in names if name in container_engine.environment}
+    found = {
+        name: container_engine.environment[name]
+        for name in names
+        if name in container_engine.environment
+    }
     return {name: value for name, value in found.items() if os.environ.get(name) != value}
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables of the one Slurm of a test run: that of this machine, or a private one with two nodes."""
+    """The variables of the one Slurm of a test run: that of this machine, or a private one with two
+    nodes.
+    """
     if _answers("scontrol", "ping"):
         yield {}
         return
@@ -75,17 +97,27 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @contextmanager
 def _the_only_one(script: Path) -> Iterator[None]:
     """slurm.sh has fixed ports: a second test run on this machine waits for the first to end."""
-    ports = re.findall(r"SlurmctldPort=(\d+)", script.read_text(encoding="utf-8")) if script.is_file() else []
+    ports = (
+        re.findall(r"SlurmctldPort=(\d+)", script.read_text(encoding="utf-8"))
+        if script.is_file()
+        else []
+    )
     deadline = time.monotonic() + WAIT_SECONDS
     try:
-        with FileLock(Path(tempfile.gettempdir()) / "densekit-test-slurm.lock", timeout=WAIT_SECONDS):
+        with FileLock(
+            Path(tempfile.gettempdir()) / "densekit-test-slurm.lock", timeout=WAIT_SECONDS
+        ):
             while ports and _in_use(int(ports[0])):
                 if time.monotonic() > deadline:
-                    pytest.fail(f"port {ports[0]}, which {script} needs, is in use: another Slurm was not stopped")
+                    pytest.fail(
+                        f"port {ports[0]}, which {script} needs, is in use: another Slurm was not stopped"
+                    )
                 time.sleep(1)
             yield
     except Timeout:
-        pytest.fail(f"another test run on this machine has had its Slurm for {WAIT_SECONDS} seconds: try again then")
+        pytest.fail(
+            f"another test run on this machine has had its Slurm for {WAIT_SECONDS} seconds: try again then"
+        )
 
 
 def _in_use(port: int) -> bool:
@@ -98,7 +130,9 @@ def hostbase(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     """A tar archive of a small system with Python, made of what is installed here."""
     script = TOOLS / "hostbase.sh"
     if os.getuid() != 0 or not script.is_file() or shutil.which("dpkg") is None:
-        pytest.skip(f"{script} is not there (or this is not root on Debian) to make an image without a network")
+        pytest.skip(
+            f"{script} is not there (or this is not root on Debian) to make an image without a network"
+        )
     place = tmp_path_factory.mktemp("image") / "base.tar"
     subprocess.run(["sh", str(script), str(place)], capture_output=True, check=True)
     return place
@@ -116,10 +150,17 @@ def stub_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
         link = tarfile.TarInfo("./usr/bin/python")
         link.type, link.linkname = tarfile.SYMTYPE, "python3"
         archive.addfile(link)
-    settings = [part for value in ("PATH=/usr/bin", "PYTHONPATH=/opt/stub") for part in ("-c", f"ENV {value}")]
+    settings = [
+        part
+        for value in ("PATH=/usr/bin", "PYTHONPATH=/opt/stub")
+        for part in ("-c", f"ENV {value}")
+    ]
     environment = {**os.environ, **engine}
     subprocess.run(
-        ["docker", "import", *settings, str(place), STUB_IMAGE], env=environment, capture_output=True, check=True
+        ["docker", "import", *settings, str(place), STUB_IMAGE],
+        env=environment,
+        capture_output=True,
+        check=True,
     )
     yield STUB_IMAGE
     subprocess.run(["docker", "rmi", STUB_IMAGE], env=environment, capture_output=True, check=False)

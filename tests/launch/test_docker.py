@@ -1,4 +1,6 @@
-"""The docker launcher against a real engine: what a container sees, how it ends, and that nothing of it stays."""
+"""The docker launcher against a real engine: what a container sees, how it ends, and that nothing
+of it stays.
+"""
 
 import json
 import os
@@ -12,14 +14,23 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
-from densekit.launch.containers import container_name, container_user, mounts
-from densekit.launch.docker import Docker
-from densekit.launch.engine import connect
-from densekit.launch.places import stop
-from densekit.run.launched import read_launched
-from densekit.run.layout import RunDir, open_run, read_json, run_math
-
-from .helpers import A100, OLD, T4, V100, cards, execution, fake_gpus, stub_run, write_json
+from densekit.launch.launchers.docker.client import connect
+from densekit.launch.launchers.docker.container import container_name, container_user, mounts
+from densekit.launch.launchers.docker.launcher import Docker
+from densekit.launch.launchers.in_flight import stop
+from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.process_handle import read_launched
+from tests.support.launching import (
+    A100,
+    OLD,
+    T4,
+    V100,
+    cards,
+    execution,
+    fake_gpus,
+    stub_run,
+    write_json,
+)
 
 pytestmark = pytest.mark.usefixtures("with_engine")
 
@@ -56,7 +67,11 @@ def look(tmp_path: Path) -> str:
 
 
 def test_what_a_container_sees(
-    tmp_path: Path, look: str, stub_image: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    look: str,
+    stub_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -67,11 +82,19 @@ def test_what_a_container_sees(
     assert seen["uid"] == (os.getuid() or 1000), "a container runs as a normal user"
     assert seen["argv"][-2:] == ["train", str(run.path)]
     assert (seen["cache"], seen["data"]) == (1, "Read-only file system")
-    assert {name for name in seen["network"] if name != "lo"} <= {"tunl0", "sit0", "ip6tnl0", "gre0", "gretap0"}
+    assert {name for name in seen["network"] if name != "lo"} <= {
+        "tunl0",
+        "sit0",
+        "ip6tnl0",
+        "gre0",
+        "gretap0",
+    }
     assert seen["env"].items() >= {"OMP_NUM_THREADS": "3", "NCCL_DEBUG": "WARN"}.items()
     assert "HF_TOKEN" not in seen["env"] and "NVIDIA_VISIBLE_DEVICES" not in seen["env"]
     launched = read_launched(run)
-    assert launched and launched.image == seen["env"]["DENSEKIT_IMAGE_ID"] == connect().image_id(stub_image)
+    assert launched and launched.image == seen["env"]["DENSEKIT_IMAGE_ID"] == connect().image_id(
+        stub_image
+    )
     assert not containers(run)
 
 
@@ -89,7 +112,9 @@ def test_exactly_the_gpus_that_are_needed(
             pytest.skip("this machine's engine has no NVIDIA toolkit, real or pretended")
         raise
     assert code == 0
-    assert read_json(run.path / "seen.json")["env"]["NVIDIA_VISIBLE_DEVICES"] == "1", "the first one that is idle"
+    assert read_json(run.path / "seen.json")["env"]["NVIDIA_VISIBLE_DEVICES"] == "1", (
+        "the first one that is idle"
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +127,9 @@ def test_exactly_the_gpus_that_are_needed(
     ],
 )
 @pytest.mark.usefixtures("stub_image")
-def test_exit_codes_are_kept_and_nothing_stays(tmp_path: Path, script: str, code: int, message: str) -> None:
+def test_exit_codes_are_kept_and_nothing_stays(
+    tmp_path: Path, script: str, code: int, message: str
+) -> None:
     found, run = launch(tmp_path, script)
     assert found == code and run.status["state"] == "failed" and message in run.status["message"]
     assert not containers(run)
@@ -128,7 +155,9 @@ def interrupt(number: signal.Signals = signal.SIGINT) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_stops_at_a_checkpoint(tmp_path: Path, stub_image: str, number: signal.Signals) -> None:
+def test_the_first_signal_stops_at_a_checkpoint(
+    tmp_path: Path, stub_image: str, number: signal.Signals
+) -> None:
     run, execution = stub_run(tmp_path, STOPS)
     when_begun(run, interrupt(number))
     assert Docker(image=stub_image).launch(run, execution) == 75
@@ -136,7 +165,9 @@ def test_the_first_signal_stops_at_a_checkpoint(tmp_path: Path, stub_image: str,
 
 
 def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> None:
-    run, execution = stub_run(tmp_path, "status('running'); (path / 'began').touch(); time.sleep(300)")
+    run, execution = stub_run(
+        tmp_path, "status('running'); (path / 'began').touch(); time.sleep(300)"
+    )
     when_begun(run, interrupt(), interrupt())
     begun = time.monotonic()
     assert Docker(image=stub_image).launch(run, execution) == 130
@@ -148,13 +179,19 @@ def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
     script = WAITS + "held = [bytearray(b'x' * 2**20) for _ in range(400)]; time.sleep(60)"
     run, execution = stub_run(tmp_path, script)
     limit = ["docker", "update", "--memory", "64m", "--memory-swap", "64m", container_name(run)]
-    when_begun(run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch)
+    when_begun(
+        run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch
+    )
     assert Docker(image=stub_image).launch(run, execution) == 137
-    assert "killed because memory ran out: fewer --workers" in run.status["message"] and not containers(run)
+    assert "killed because memory ran out: fewer --workers" in run.status[
+        "message"
+    ] and not containers(run)
 
 
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])
-def test_stopped_from_another_terminal(tmp_path: Path, stub_image: str, now: bool, code: int) -> None:
+def test_stopped_from_another_terminal(
+    tmp_path: Path, stub_image: str, now: bool, code: int
+) -> None:
     run, execution = stub_run(tmp_path, STOPS)
     told: list[str] = []
     when_begun(run, lambda: told.append(stop(run, now=now)))
@@ -181,9 +218,14 @@ def test_a_second_container_of_a_run_is_refused(tmp_path: Path, stub_image: str)
 
 def test_an_image_that_is_missing(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, "")
-    with pytest.raises(UsageError, match=r"image nope:1 is not in this engine: build or load it, or name another with"):
+    with pytest.raises(
+        UsageError,
+        match=r"image nope:1 is not in this engine: build or load it, or name another with",
+    ):
         Docker(image="nope:1").launch(run, execution)
-    with pytest.raises(UsageError, match=r"image densekit:none is not .* `densekit images build none`"):
+    with pytest.raises(
+        UsageError, match=r"image densekit:none is not .* `densekit images build none`"
+    ):
         Docker(image="densekit:none").check(execution)
     assert not containers(run)
 
@@ -191,7 +233,12 @@ def test_an_image_that_is_missing(tmp_path: Path) -> None:
 def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
     run, execution = stub_run(tmp_path, "")
     dockerfile = f"FROM {stub_image}\nENV PATH=/nowhere\n"
-    subprocess.run(["docker", "build", "-q", "-t", "densekit-test:empty", "-"], input=dockerfile, text=True, check=True)
+    subprocess.run(
+        ["docker", "build", "-q", "-t", "densekit-test:empty", "-"],
+        input=dockerfile,
+        text=True,
+        check=True,
+    )
     with pytest.raises(DataError, match="the image holds no densekit"):
         Docker(image="densekit-test:empty").launch(run, execution)
     assert not containers(run)
@@ -203,15 +250,35 @@ def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
         (cards(A100, 2), 4, None, r"--gpus 4: this host has 2; nearest: --gpus 2"),
         ([], 1, None, r"--gpus 1: this host has none .*; use --device cpu"),
         (cards(T4, 1), 1, None, r"no image has kernels for Tesla T4, compute capability 7.5"),
-        (cards(V100, 1), 1, "densekit:a100", r"image a100 is for A100, .*: use --image densekit:v100"),
+        (
+            cards(V100, 1),
+            1,
+            "densekit:a100",
+            r"image a100 is for A100, .*: use --image densekit:v100",
+        ),
         (cards(OLD, 1), 1, None, r"driver 470.82.01 is too old for CUDA 12, which needs 525.60.13"),
-        ([cards(A100, 1)[0], cards(V100, 2)[1]], 2, None, r"GPUs of several kinds .*CUDA_VISIBLE_DEVICES"),
-        (cards(A100, 1), 1, None, r"image densekit:a100 is not in this engine: `densekit images build a100`"),
+        (
+            [cards(A100, 1)[0], cards(V100, 2)[1]],
+            2,
+            None,
+            r"GPUs of several kinds .*CUDA_VISIBLE_DEVICES",
+        ),
+        (
+            cards(A100, 1),
+            1,
+            None,
+            r"image densekit:a100 is not in this engine: `densekit images build a100`",
+        ),
         (["garbage"], 1, None, r"nvidia-smi says 'garbage'"),
     ],
 )
 def test_gpus_that_cannot_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], gpus: int, image: str | None, message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
+    gpus: int,
+    image: str | None,
+    message: str,
 ) -> None:
     monkeypatch.setenv("PATH", f"{fake_gpus(tmp_path, *told)}:{os.environ['PATH']}")
     run, execution = stub_run(tmp_path, "", device="cuda", gpus=gpus)
@@ -229,7 +296,8 @@ def test_a_cache_of_someone_else(tmp_path: Path, stub_image: str) -> None:
     (tmp_path / "cache").mkdir(mode=0o755)
     run, execution = stub_run(tmp_path, "")
     with pytest.raises(
-        UsageError, match=r"container runs as 1000:1000, which may not write to the cache .*: `chown -R"
+        UsageError,
+        match=r"container runs as 1000:1000, which may not write to the cache .*: `chown -R",
     ):
         Docker(image=stub_image).launch(run, execution)
     assert not containers(run)
@@ -243,7 +311,9 @@ def test_the_printed_command_does_the_same(tmp_path: Path, look: str, stub_image
         path.chmod(0o777)
     subprocess.run(["sh", "-c", command], check=True)
     printed = json.loads((run.path / "seen.json").read_text())
-    write_json(run.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 1})
+    write_json(
+        run.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 1}
+    )
     assert Docker(image=stub_image).launch(run, execution) == 0
     called = read_json(run.path / "seen.json")
     for seen in (printed, called):
@@ -255,13 +325,18 @@ def test_a_link_is_mounted_where_the_recipe_looks_for_it(tmp_path: Path) -> None
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     recipe = {
-        "name": "mine", "models": {"language_model": str(tmp_path / "link")},
-        "data": {"annotations": None, "images": None}, "probe": None,
-    }  # fmt: skip
+        "name": "mine",
+        "models": {"language_model": str(tmp_path / "link")},
+        "data": {"annotations": None, "images": None},
+        "probe": None,
+    }
     run = open_run(tmp_path / "runs", run_math(recipe, None))
     roots = {name: str(tmp_path / name) for name in ("data", "models", "cache")}
     first = tmp_path / "runs" / "not there yet"
-    found = {mount.path: mount.read_only for mount in mounts(run, execution(roots=roots, starts_from=str(first)))}
+    found = {
+        mount.path: mount.read_only
+        for mount in mounts(run, execution(roots=roots, starts_from=str(first)))
+    }
     assert found[tmp_path / "link"] and found[tmp_path / "disk"] and found[first]
 
 

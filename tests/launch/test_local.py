@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from densekit.errors import UsageError
-from densekit.launch import base, local
-from densekit.launch.gpus import find_gpus
-from densekit.run.layout import RunDir, open_run, run_math
-from densekit.run.processes import alive
-
-from .helpers import A100, cards, execution, fake_gpus, trainer
+from densekit.launch.host_gpus import find_gpus
+from densekit.launch.launchers import base, local
+from densekit.runs.layout import RunDir, open_run, run_math
+from densekit.runs.processes import alive
+from tests.support.launching import A100, cards, execution, fake_gpus, trainer
 
 
 @pytest.fixture
@@ -40,12 +39,20 @@ def test_the_command_of_one_process(run: RunDir) -> None:
 def test_the_command_of_several_processes(run: RunDir) -> None:
     trainer_command = ["-m", "densekit", "train", str(run.path)]
     for processes in (1, 3):
-        torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", str(processes)]
+        torchrun = [
+            "-m",
+            "densekit.train.torchrun",
+            "--standalone",
+            "--nproc-per-node",
+            str(processes),
+        ]
         found = local.command(run, execution(gpus=processes, zero_stage=2))
         assert found == [sys.executable, *torchrun, *trainer_command]
 
 
-def test_the_path_is_whole_wherever_the_driver_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_is_whole_wherever_the_driver_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`densekit stop` knows the trainer by it, from any folder."""
     monkeypatch.chdir(tmp_path)
     assert local.command(RunDir(Path("runs/mine")), execution())[-1] == str(tmp_path / "runs/mine")
@@ -74,14 +81,30 @@ FAILED = {"state": "failed", "attempt": 1}
     ("script", "code", "status"),
     [
         ("status('complete')", 0, {"state": "complete", "message": "", "exit_code": 0}),
-        ("status('failed', 'no image', 3); sys.exit(3)", 3, {**FAILED, "message": "no image", "exit_code": 3}),
+        (
+            "status('failed', 'no image', 3); sys.exit(3)",
+            3,
+            {**FAILED, "message": "no image", "exit_code": 3},
+        ),
         # torchrun ends with 1 whatever its ranks end with
-        ("status('failed', 'no image', 3); sys.exit(1)", 3, {**FAILED, "message": "no image", "exit_code": 3}),
-        ("sys.exit(7)", 7, {**FAILED, "message": "the trainer ended with exit code 7", "exit_code": 7}),
+        (
+            "status('failed', 'no image', 3); sys.exit(1)",
+            3,
+            {**FAILED, "message": "no image", "exit_code": 3},
+        ),
+        (
+            "sys.exit(7)",
+            7,
+            {**FAILED, "message": "the trainer ended with exit code 7", "exit_code": 7},
+        ),
         ("status('running'); sys.exit(1)", 1, {**FAILED, "exit_code": 1}),
         ("pass", 1, {**FAILED, "message": "the trainer ended with exit code 1", "exit_code": 1}),
         ("status('running')", 1, FAILED),
-        ("status('running'); os.kill(os.getpid(), signal.SIGKILL)", 137, {**FAILED, "exit_code": 137}),
+        (
+            "status('running'); os.kill(os.getpid(), signal.SIGKILL)",
+            137,
+            {**FAILED, "exit_code": 137},
+        ),
         ("status('complete'); sys.exit(4)", 4, {"state": "complete"}),
     ],
 )
@@ -101,7 +124,9 @@ def test_the_plan_decides_the_threads(run: RunDir, monkeypatch: pytest.MonkeyPat
     assert (run.path / "env").read_text(encoding="utf-8") == "3"
 
 
-def launch_and_signal(run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, *numbers: signal.Signals) -> int:
+def launch_and_signal(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, *numbers: signal.Signals
+) -> int:
     """Launch a stub trainer and send signals to this driver, half a second apart."""
     monkeypatch.setattr(local, "command", trainer(script))
     for place, number in enumerate(numbers, start=1):
@@ -119,7 +144,10 @@ sys.exit(75)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_driver_asks_its_trainer_to_stop(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
     assert run.status["state"] == "preempted" and not run.stop_file.exists()
@@ -127,9 +155,18 @@ def test_a_stopped_driver_asks_its_trainer_to_stop(
     assert signal.getsignal(signal.SIGTERM) is not base._interrupt
 
 
-def test_the_second_signal_ends_the_trainer_at_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
-    assert run.status == {"state": "failed", "message": "interrupted", "exit_code": 130, "attempt": 1}
+def test_the_second_signal_ends_the_trainer_at_once(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
+    )
+    assert run.status == {
+        "state": "failed",
+        "message": "interrupted",
+        "exit_code": 130,
+        "attempt": 1,
+    }
 
 
 def test_the_trainer_ends_with_a_killed_driver(run: RunDir, tmp_path: Path) -> None:
@@ -138,9 +175,9 @@ def test_the_trainer_ends_with_a_killed_driver(run: RunDir, tmp_path: Path) -> N
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from densekit.launch import local
-from densekit.run.layout import RunDir
-from tests.launch.helpers import execution, trainer
+from densekit.launch.launchers import local
+from densekit.runs.layout import RunDir
+from tests.support.launching import execution, trainer
 local.command = trainer({script!r})
 local.Local().launch(RunDir(Path({str(run.path)!r})), execution())
 """

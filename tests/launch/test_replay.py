@@ -1,4 +1,5 @@
-"""`densekit replay`: a run is carried out again in its own way, and what comes out is held against what was promised.
+"""`densekit replay`: a run is carried out again in its own way, and what comes out is held against
+what was promised.
 
 The trainer is a stand-in that copies a run trained beforehand into the replay's directory.
 """
@@ -13,19 +14,26 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
-from densekit.launch import local
+from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
-from densekit.run.layout import RunDir, read_json, write_json
-from densekit.run.manifest import sealed
-from densekit.run.records import chain_next
-from tests.run.builders import change_entry, make_world, train
-
-from .helpers import names, trainer
+from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.manifest import sealed
+from densekit.runs.records import chain_next
+from tests.support.launching import names, trainer
+from tests.support.runs import change_entry, make_world, train
 
 HOW = {
-    "dtype": "fp32", "attention": "sdpa", "gpus": 1, "zero_stage": 0, "micro_batch_size": 2, "threads": 1,
-    "checkpointing": False, "deterministic": False, "checkpoints": {"keep": 2}, "workers": 1,
-}  # fmt: skip
+    "dtype": "fp32",
+    "attention": "sdpa",
+    "gpus": 1,
+    "zero_stage": 0,
+    "micro_batch_size": 2,
+    "threads": 1,
+    "checkpointing": False,
+    "deterministic": False,
+    "checkpoints": {"keep": 2},
+    "workers": 1,
+}
 COPY = """
 import shutil
 for name in ("metrics.jsonl", "feed.jsonl", "certificate.json", "init.safetensors", "connector.safetensors",
@@ -53,13 +61,17 @@ def run(first: Path) -> Path:
 @pytest.fixture
 def own(first: Path, tmp_path: Path) -> Path:
     """A run over a world that both belong to the test."""
-    return train(Path(shutil.copytree(first / "world", tmp_path / "world")), tmp_path / "runs", execution=HOW)
+    return train(
+        Path(shutil.copytree(first / "world", tmp_path / "world")), tmp_path / "runs", execution=HOW
+    )
 
 
 @pytest.fixture
 def gives(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Let the trainer's outcome be that of another run directory."""
-    return lambda source: monkeypatch.setattr(local, "command", trainer(COPY.format(source=str(source))))
+    return lambda source: monkeypatch.setattr(
+        local, "command", trainer(COPY.format(source=str(source)))
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -73,12 +85,17 @@ def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def other(folder: Path, world: Path, *, step: int, by: float, name: str = "loss") -> Path:
     """A run like `first` whose loss (or another number) is another one from a step on."""
     made = train(world, folder, execution=HOW)
-    lines = [json.loads(line) for line in (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     chain = RunDir(made).sha256
     for line in lines:
         line[name] += by if line["step"] >= step else 0
         chain = line["chain"] = chain_next(chain, line)
-    (made / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    (made / "metrics.jsonl").write_text(
+        "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
+    )
     return made
 
 
@@ -97,7 +114,9 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 # What is trained
 
 
-def test_a_replay_repeats_the_math_and_the_way(run: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+def test_a_replay_repeats_the_math_and_the_way(
+    run: Path, tmp_path: Path, gives: Any, told: Told
+) -> None:
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
     made = RunDir(tmp_path / f"{run.name}.replay1")
@@ -113,7 +132,9 @@ def test_a_replay_repeats_the_math_and_the_way(run: Path, tmp_path: Path, gives:
     ]
 
 
-def test_replays_are_numbered_and_lie_beside_their_run(own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replays_are_numbered_and_lie_beside_their_run(
+    own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gives(own)
     monkeypatch.chdir(own)
     assert replay(Path()) == replay(own / "attempts" / "..") == 0
@@ -121,7 +142,9 @@ def test_replays_are_numbered_and_lie_beside_their_run(own: Path, gives: Any, mo
     assert replay(own) == 0
     assert replay(own.parent / f"{own.name}.replay1") == 0
     ends = ["", ".replay1", ".replay1.replay1", ".replay2", ".replay3", ".replay4"]
-    assert [name for name in names(own.parent) if name[0] != "."] == [own.name + end for end in ends]
+    assert [name for name in names(own.parent) if name[0] != "."] == [
+        own.name + end for end in ends
+    ]
     assert names(own.parent / f"{own.name}.replay3") == []
 
 
@@ -138,19 +161,32 @@ def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: 
     gives(other(tmp_path / "other", tmp_path / "world", step=2, by=1e-7))
     told()
     assert replay(own, runs_dir=tmp_path / "replays") == 0
-    assert told()[-1] == ("the replay is equal within 1e-05: `gpus` was 1 and 2 in their attempts, so roundings differ")
+    assert told()[-1] == (
+        "the replay is equal within 1e-05: `gpus` was 1 and 2 in their attempts, so roundings differ"
+    )
 
 
 def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     gives(run)
     assert replay(run, runs_dir=tmp_path, deterministic=True) == 0
-    assert read_json(tmp_path / f"{run.name}.replay1" / "attempts" / "0001" / "execution.json")["deterministic"] is True
+    assert (
+        read_json(tmp_path / f"{run.name}.replay1" / "attempts" / "0001" / "execution.json")[
+            "deterministic"
+        ]
+        is True
+    )
 
 
 def test_a_replay_that_stopped_goes_on(
-    run: Path, tmp_path: Path, gives: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    gives: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(local, "command", trainer("status('preempted', 'step 3', 75); sys.exit(75)"))
+    monkeypatch.setattr(
+        local, "command", trainer("status('preempted', 'step 3', 75); sys.exit(75)")
+    )
     assert replay(run, runs_dir=tmp_path) == 75
     printed = capsys.readouterr()
     assert "equal" not in printed.out and "part" not in printed.out
@@ -162,15 +198,21 @@ def test_a_replay_that_stopped_goes_on(
 
 
 @pytest.mark.parametrize("code", [1, 3, 130])
-def test_a_training_that_fails(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(local, "command", trainer(f"status('failed', 'why', {code}); sys.exit({code})"))
+def test_a_training_that_fails(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(
+        local, "command", trainer(f"status('failed', 'why', {code}); sys.exit({code})")
+    )
     assert replay(run, runs_dir=tmp_path) == code
 
 
 # What is expected
 
 
-def test_a_last_bit_that_differs_where_none_may(run: Path, first: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+def test_a_last_bit_that_differs_where_none_may(
+    run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
+) -> None:
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-9))
     assert replay(run, runs_dir=tmp_path) == 1
     lines = told()
@@ -185,7 +227,9 @@ def test_a_last_bit_that_differs_where_none_may(run: Path, first: Path, tmp_path
     assert told()[-1] == "the replay is equal within 1e-05: that was asked for"
 
 
-def test_a_bit_that_no_tolerance_minds(run: Path, first: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+def test_a_bit_that_no_tolerance_minds(
+    run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
+) -> None:
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-16, name="lr"))
     assert replay(run, runs_dir=tmp_path) == 1
     assert "first bit difference at step 4" in told()[3]
@@ -193,17 +237,25 @@ def test_a_bit_that_no_tolerance_minds(run: Path, first: Path, tmp_path: Path, g
 
 def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
     newer = train(
-        tmp_path / "world", tmp_path / "other", execution=HOW, environment={"packages": {"transformers": "5.23.0"}}
+        tmp_path / "world",
+        tmp_path / "other",
+        execution=HOW,
+        environment={"packages": {"transformers": "5.23.0"}},
     )
     gives(newer)
     assert replay(own) == 1
     lines = told()
     assert lines[3].startswith("the runs part at step 1 by the loss: ")
-    assert lines[lines.index("what explains it, most telling first:") + 1].startswith("1. package transformers: 5.22.0")
+    assert lines[lines.index("what explains it, most telling first:") + 1].startswith(
+        "1. package transformers: 5.22.0"
+    )
     assert lines[-1] == "within 1e-05 the two are not equal either"
     gives(newer)
     assert replay(own, tolerance=1e-5) == 1
-    assert told()[-1] == "the replay parts from the run; it should be equal within 1e-05: that was asked for"
+    assert (
+        told()[-1]
+        == "the replay parts from the run; it should be equal within 1e-05: that was asked for"
+    )
 
 
 def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
@@ -220,19 +272,35 @@ def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, to
         ([{}, {}], 0.0, "in the same way"),
         ([{}, {"workers": 4, "checkpoints": {}, "micro_batches": []}], 0.0, "in the same way"),
         *[
-            ([{}, {name: value}, {name: value}], 1e-5, f"`{name}` was {HOW[name]} and {value} in their attempts")
+            (
+                [{}, {name: value}, {name: value}],
+                1e-5,
+                f"`{name}` was {HOW[name]} and {value} in their attempts",
+            )
             for name, value in {
-                "dtype": "bf16", "attention": "flash", "gpus": 2, "zero_stage": 3, "micro_batch_size": 4, "threads": 8,
-                "checkpointing": True, "deterministic": True,
+                "dtype": "bf16",
+                "attention": "flash",
+                "gpus": 2,
+                "zero_stage": 3,
+                "micro_batch_size": 4,
+                "threads": 8,
+                "checkpointing": True,
+                "deterministic": True,
             }.items()
         ],
         ([{}, {"device": "cuda"}], 1e-5, "`device` was cpu and cuda"),
         ([{"device": "cuda"}] * 2, 1e-5, "without --deterministic"),
         ([{"device": "cuda", "deterministic": True}] * 2, 0.0, "in the same way"),
-        ([{"device": "cuda"}, {"device": "cuda", "deterministic": True}], 1e-5, "`deterministic` was False and True"),
+        (
+            [{"device": "cuda"}, {"device": "cuda", "deterministic": True}],
+            1e-5,
+            "`deterministic` was False and True",
+        ),
     ],
-)  # fmt: skip
-def test_what_attempts_promise(changes: list[dict[str, Any]], tolerance: float, reason: str) -> None:
+)
+def test_what_attempts_promise(
+    changes: list[dict[str, Any]], tolerance: float, reason: str
+) -> None:
     executions = [{**HOW, "device": "cpu", **change} for change in changes]
     expected = expect(executions, None)
     assert expected.tolerance == tolerance and reason in expected.reason
@@ -259,7 +327,11 @@ def test_no_run(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("state", ["created", "running", "failed", "preempted"])
 def test_a_run_that_is_not_complete(own: Path, state: str) -> None:
     RunDir(own).set_status(state)
-    refused(own, UsageError, rf"is {state}, not complete: finish it with `densekit run made`, then replay")
+    refused(
+        own,
+        UsageError,
+        rf"is {state}, not complete: finish it with `densekit run made`, then replay",
+    )
 
 
 @pytest.mark.parametrize("damage", ["gone", "unfinished", "another"])
@@ -274,28 +346,46 @@ def test_the_run_it_starts_from(own: Path, tmp_path: Path, damage: str) -> None:
         RunDir(start).set_status("failed")
     else:
         write_json(own / "math.json", {**read_json(own / "math.json"), "starts_from": "0" * 64})
-    message = "cannot be replayed: " if damage == "another" else "gone or not complete: put that run back, then replay"
+    message = (
+        "cannot be replayed: "
+        if damage == "another"
+        else "gone or not complete: put that run back, then replay"
+    )
     refused(own, DataError, message)
 
 
 def test_a_damaged_run(own: Path) -> None:
     (own / "connector.safetensors").unlink()
     (own / "init.safetensors").unlink()
-    refused(own, DataError, r"cannot be replayed: init: .*init.safetensors is missing.*and 1 more: `densekit verify")
+    refused(
+        own,
+        DataError,
+        r"cannot be replayed: init: .*init.safetensors is missing.*and 1 more: `densekit verify",
+    )
 
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_inputs_that_changed_or_are_gone(own: Path, tmp_path: Path, gone: bool) -> None:
     if gone:
         shutil.rmtree(tmp_path / "world" / "models" / "tower")
-        refused(own, DataError, "cannot be replayed: vision_tower: not checked: its folder .*tower is not there")
+        refused(
+            own,
+            DataError,
+            "cannot be replayed: vision_tower: not checked: its folder .*tower is not there",
+        )
     else:
         change_entry(tmp_path / "world", 3)
-        refused(own, DataError, r"cannot be replayed: annotations: .*train.json was changed.* put the original back")
+        refused(
+            own,
+            DataError,
+            r"cannot be replayed: annotations: .*train.json was changed.* put the original back",
+        )
 
 
 def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: Any) -> None:
-    """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it was."""
+    """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it
+    was.
+    """
     made = tmp_path / "world" / "cache" / "tiny" / "train.json"
     made.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "world" / "data" / "train.json", made)
@@ -310,7 +400,11 @@ def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: A
 
 def test_an_attempt_without_its_execution(own: Path) -> None:
     (own / "attempts" / "0001" / "execution.json").unlink()
-    refused(own, DataError, "0001/execution.json is missing or empty, so how .* was trained is not known")
+    refused(
+        own,
+        DataError,
+        "0001/execution.json is missing or empty, so how .* was trained is not known",
+    )
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
@@ -326,7 +420,9 @@ def test_a_runs_dir_that_is_a_file(run: Path, tmp_path: Path) -> None:
 def test_a_second_driver(run: Path, tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / f".{run.name}.replay1.lock"),
-        pytest.raises(UsageError, match="replay1 is being trained by another densekit; wait for it or stop it"),
+        pytest.raises(
+            UsageError, match="replay1 is being trained by another densekit; wait for it or stop it"
+        ),
     ):
         replay(run, runs_dir=tmp_path)
     assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 0

@@ -1,7 +1,8 @@
-"""Both stages with one command, whoever starts them: docker and slurm end in the hash chains of the local launcher.
+"""Both stages with one command, whoever starts them: docker and slurm end in the hash chains of the
+local launcher.
 
-Also when they are interrupted, when a rank dies and when Slurm takes the nodes away: nothing is left running, and the
-run goes on to the same end.
+Also when they are interrupted, when a rank dies and when Slurm takes the nodes away: nothing is
+left running, and the run goes on to the same end.
 """
 
 import json
@@ -17,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from densekit.run.layout import RunDir, read_json
-from densekit.run.records import read_jsonl
+from densekit.runs.layout import RunDir, read_json
+from densekit.runs.records import read_jsonl
 from tests.train.conftest import SMALL
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,11 @@ STEPS = 100
 """Of stage 2; stage 1 has two."""
 STAGES = ("tiny_stage1", "tiny_stage2")
 NODES = ("--launcher", "slurm", "--gpus", "4", "--nodes", "2")
-SETS = [part for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}") for part in ("--set", value)]
+SETS = [
+    part
+    for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}")
+    for part in ("--set", value)
+]
 TRAINER_IMAGE = "densekit-test:trainer"
 DOCKERFILE = """
 FROM densekit-test:base
@@ -46,7 +51,12 @@ def densekit(place: Path, *arguments: str, **variables: str) -> "subprocess.Pope
     environment = {**os.environ, "PYTHONPATH": ":".join(paths), **variables}
     command = [sys.executable, "-m", "densekit", *arguments]
     return subprocess.Popen(
-        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -69,7 +79,9 @@ def evidence(run: RunDir) -> Any:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A place where the local launcher trained both stages on two and, elsewhere, on four processes."""
+    """A place where the local launcher trained both stages on two and, elsewhere, on four
+    processes.
+    """
     place = tmp_path_factory.mktemp("local")
     for gpus in ("2", "4"):
         (place / gpus).mkdir()
@@ -88,7 +100,9 @@ def assert_same(here: Path, there: Path) -> None:
 
 
 def processes(place: Path) -> dict[int, list[str]]:
-    """Processes of this machine, in containers and jobs too, that train a run of `place`: id and words."""
+    """Processes of this machine, in containers and jobs too, that train a run of `place`: id and
+    words.
+    """
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -109,25 +123,50 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") 
 
 def steps_of_stage_2(place: Path) -> int:
     """How many steps are recorded."""
-    return sum(path.read_text(encoding="utf-8").count("\n") for path in place.glob("runs/tiny_stage2-*/metrics.jsonl"))
+    return sum(
+        path.read_text(encoding="utf-8").count("\n")
+        for path in place.glob("runs/tiny_stage2-*/metrics.jsonl")
+    )
 
 
 @pytest.fixture(scope="module")
 def trainer_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     """An image with this interpreter, its packages and this checkout; made without a network."""
     environment = {**os.environ, **engine}
-    subprocess.run(["docker", "import", str(hostbase), "densekit-test:base"], env=environment, check=True)
-    contexts = {"python": sys.base_prefix, "packages": sysconfig.get_path("purelib")}
-    options = [part for name, path in contexts.items() for part in ("--build-context", f"{name}={path}")]
     subprocess.run(
-        ["docker", "build", "--network", "none", "-t", TRAINER_IMAGE, *options, "-f", "-", str(ROOT)],
-        env=environment, input=DOCKERFILE, text=True, check=True,
-    )  # fmt: skip
+        ["docker", "import", str(hostbase), "densekit-test:base"], env=environment, check=True
+    )
+    contexts = {"python": sys.base_prefix, "packages": sysconfig.get_path("purelib")}
+    options = [
+        part for name, path in contexts.items() for part in ("--build-context", f"{name}={path}")
+    ]
+    subprocess.run(
+        [
+            "docker",
+            "build",
+            "--network",
+            "none",
+            "-t",
+            TRAINER_IMAGE,
+            *options,
+            "-f",
+            "-",
+            str(ROOT),
+        ],
+        env=environment,
+        input=DOCKERFILE,
+        text=True,
+        check=True,
+    )
     yield TRAINER_IMAGE
-    subprocess.run(["docker", "rmi", TRAINER_IMAGE, "densekit-test:base"], env=environment, check=False)
+    subprocess.run(
+        ["docker", "rmi", TRAINER_IMAGE, "densekit-test:base"], env=environment, check=False
+    )
 
 
-def test_docker_trains_the_same_runs(tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str) -> None:
+def test_docker_trains_the_same_runs(
+    tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str
+) -> None:
     chosen = ("--launcher", "docker", "--image", trainer_image)
     finish(densekit(tmp_path, "run", "tiny_stage2", "--gpus", "2", *SETS, *chosen, **engine))
     assert_same(tmp_path, local / "2")
@@ -137,7 +176,9 @@ def test_docker_trains_the_same_runs(tmp_path: Path, local: Path, engine: dict[s
         assert (run.path / "connector.safetensors").stat().st_uid == (os.getuid() or 1000)
 
 
-def test_slurm_trains_the_same_runs_on_two_nodes(tmp_path: Path, local: Path, slurm: dict[str, str]) -> None:
+def test_slurm_trains_the_same_runs_on_two_nodes(
+    tmp_path: Path, local: Path, slurm: dict[str, str]
+) -> None:
     output = finish(densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm))
     assert output.count("on 4 CPU processes of 2 nodes by slurm") == 2
     assert_same(tmp_path, local / "4")
@@ -149,7 +190,14 @@ def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
 ) -> None:
     if launcher == "docker":
         variables = request.getfixturevalue("engine")
-        chosen = ("--launcher", "docker", "--gpus", "2", "--image", request.getfixturevalue("trainer_image"))
+        chosen = (
+            "--launcher",
+            "docker",
+            "--gpus",
+            "2",
+            "--image",
+            request.getfixturevalue("trainer_image"),
+        )
     else:
         variables, chosen = request.getfixturevalue("slurm"), NODES
     command = ("run", "tiny_stage2", *SETS, *chosen, "--save-steps", "10")
@@ -165,12 +213,21 @@ def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
     before = steps_of_stage_2(tmp_path)
     process = densekit(tmp_path, *command, **variables)
     wait_until(lambda: steps_of_stage_2(tmp_path) > before + 3, process)
-    os.kill(max(pid for pid, words in processes(tmp_path).items() if not any("torchrun" in word for word in words)), 9)
+    os.kill(
+        max(
+            pid
+            for pid, words in processes(tmp_path).items()
+            if not any("torchrun" in word for word in words)
+        ),
+        9,
+    )
     output = process.communicate(timeout=200)[0]
     assert process.returncode not in (0, 75) and run.status["state"] == "failed", output
     assert not processes(tmp_path)
 
-    assert "going on from the checkpoint of step" in finish(densekit(tmp_path, *command, **variables))
+    assert "going on from the checkpoint of step" in finish(
+        densekit(tmp_path, *command, **variables)
+    )
     assert run.status["attempt"] == 3
     assert_same(tmp_path, local / ("2" if launcher == "docker" else "4"))
 
@@ -186,9 +243,16 @@ def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
     environment = {**os.environ, **slurm}
     signalled = ["--batch", "--signal=USR1"] if told == "the script" else ["--signal=TERM"]
     subprocess.run(["scancel", *signalled, job], env=environment, check=True)
-    wait_until(lambda: all(word in _scontrol(environment, job) for word in ("Restarts=1", "JobState=PENDING")), process)
+    wait_until(
+        lambda: all(
+            word in _scontrol(environment, job) for word in ("Restarts=1", "JobState=PENDING")
+        ),
+        process,
+    )
     assert run.status["state"] == "preempted" and not processes(tmp_path)
-    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True)
+    subprocess.run(
+        ["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True
+    )
     output = finish(process)
     assert "preempted: queued again" in output and "going on from the checkpoint of step" in output
     assert run.status["attempt"] == 2 and read_json(run.attempt / "launch.json")["job"] == job
@@ -199,4 +263,6 @@ def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
 
 def _scontrol(environment: dict[str, str], job: str) -> str:
     command = ["scontrol", "--oneliner", "show", "job", job]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout

@@ -1,4 +1,6 @@
-"""The slurm launcher: the batch script, and jobs of a real Slurm that end, stop, wait in vain and start again."""
+"""The slurm launcher: the batch script, and jobs of a real Slurm that end, stop, wait in vain and
+start again.
+"""
 
 import itertools
 import os
@@ -16,17 +18,16 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
-from densekit.launch.batch import Batch, parse_options, script
-from densekit.launch.jobs import Follower, job_state
+from densekit.launch.launchers.in_flight import still_running, stop
+from densekit.launch.launchers.slurm.jobs import Follower, job_state
+from densekit.launch.launchers.slurm.launcher import Slurm, _refused
+from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.listing import follow, list_runs
-from densekit.launch.places import still_running, stop
-from densekit.launch.slurm import Slurm, _refused
-from densekit.run.launched import read_launched
-from densekit.run.layout import RunDir, read_json
-from tests.docker.engine import TOOLS
-from tests.docker.engine import run as prepared
-
-from .helpers import RUN_STUB, stub_run, write_json
+from densekit.runs.layout import RunDir, read_json
+from densekit.runs.process_handle import read_launched
+from tests.support.engine import TOOLS
+from tests.support.engine import run as prepared
+from tests.support.launching import RUN_STUB, stub_run, write_json
 
 
 @pytest.fixture
@@ -43,11 +44,15 @@ real = pytest.mark.usefixtures("with_slurm", "stub_trainer")
 
 def jobs(run: RunDir) -> list[str]:
     """Jobs that are queued or running under a run's name."""
-    listed = subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["squeue", "-h", "-o", "%j"], capture_output=True, text=True, check=True
+    )
     return [name for name in listed.stdout.split() if run.path.name in name]
 
 
-def launch(folder: Path, text: str, *options: str, minutes: float | None = None, **changes: Any) -> tuple[int, RunDir]:
+def launch(
+    folder: Path, text: str, *options: str, minutes: float | None = None, **changes: Any
+) -> tuple[int, RunDir]:
     run, execution = stub_run(folder, text, **changes)
     slurm = Slurm(batch=Batch(options=parse_options(options)), queue_minutes=minutes)
     return slurm.launch(run, execution), run
@@ -55,13 +60,23 @@ def launch(folder: Path, text: str, *options: str, minutes: float | None = None,
 
 def test_the_script_of_two_nodes(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2)
-    batch = Batch(options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"]))
+    batch = Batch(
+        options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"])
+    )
     lines = script(run, execution, batch).splitlines()
     options = {line.split()[1] for line in lines if line.startswith("#SBATCH")}
-    assert options >= {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--partition=gpu", "--exclusive"}
+    assert options >= {
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--gpus-per-node=4",
+        "--partition=gpu",
+        "--exclusive",
+    }
     assert "--signal=B:USR1@60" in options and "--signal=B:USR1@300" not in options
     (step,) = [line for line in lines if line.startswith("srun --kill")]
-    assert step.startswith(f"srun --kill-on-bad-exit=1 {sys.executable} -m densekit.train.torchrun --nnodes 2 ")
+    assert step.startswith(
+        f"srun --kill-on-bad-exit=1 {sys.executable} -m densekit.train.torchrun --nnodes 2 "
+    )
     assert "--nproc-per-node 4" in step and '--rdzv-endpoint "$head:$port"' in step
     assert step.endswith('-m densekit train "$run" &')
 
@@ -83,7 +98,12 @@ def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path)
     assert "apptainer exec --cleanenv" in step and "--nv" in step
     words = shlex.split(shlex.split(step)[4])  # srun --kill-on-bad-exit=1 sh -c '...'
     binds = [word for option, word in itertools.pairwise(words) if option == "--bind"]
-    for path, only in ((run.path, ""), (tmp_path / "cache", ""), (tmp_path / "data", ":ro"), (first, ":ro")):
+    for path, only in (
+        (run.path, ""),
+        (tmp_path / "cache", ""),
+        (tmp_path / "data", ":ro"),
+        (first, ":ro"),
+    ):
         assert f"{path}:{path}{only}" in binds
     assert words[-2:] == ["a b.sif", "$@"] and " sh python -m densekit.train.torchrun" in step
     text = script(run, execution, Batch(runtime="pyxis", image="densekit:a100"))
@@ -107,7 +127,10 @@ def test_options_that_the_launcher_needs_for_itself(word: str) -> None:
 @pytest.mark.parametrize(
     ("told", "advice"),
     [
-        ("Invalid account or account/partition combination specified", "--sbatch account=... or qos=..."),
+        (
+            "Invalid account or account/partition combination specified",
+            "--sbatch account=... or qos=...",
+        ),
         ("Invalid qos specification", "Slurm does not take the job: Invalid qos"),
         ("Node count specification invalid", "Slurm does not take the job: Node count"),
         ("Requested node configuration is not available", "fewer --nodes or --gpus"),
@@ -129,7 +152,9 @@ def test_the_processors_of_a_gpu_job(tmp_path: Path) -> None:
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, execution = stub_run(tmp_path, "")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="sbatch, scontrol, scancel not found: run this on a login node"):
+    with pytest.raises(
+        UsageError, match="sbatch, scontrol, scancel not found: run this on a login node"
+    ):
         Slurm().check(execution)
 
 
@@ -140,10 +165,16 @@ def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("print('hello from the node'); status('complete')", 0, ""),
         ("status('failed', 'no image', 3); sys.exit(3)", 3, "no image"),
         ("raise RuntimeError('injected')", 1, "the trainer ended with exit code 1"),
-        ("status('running'); os.kill(os.getpid(), signal.SIGKILL)", 137, "the trainer ended with exit code 137"),
+        (
+            "status('running'); os.kill(os.getpid(), signal.SIGKILL)",
+            137,
+            "the trainer ended with exit code 137",
+        ),
     ],
 )
-def test_how_a_job_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str) -> None:
+def test_how_a_job_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str
+) -> None:
     found, run = launch(tmp_path, text)
     assert found == code and message in run.status["message"]
     assert run.status["state"] == ("failed" if code else "complete")
@@ -218,7 +249,9 @@ def test_a_cancelled_job_stays_away(tmp_path: Path) -> None:
 @real
 def test_a_stopped_job_does_not_end_well(tmp_path: Path) -> None:
     """Under torchrun a stopped trainer ends with 0; what depends on the job must not start."""
-    code, run = launch(tmp_path, BEGIN + "(path / 'stop').touch(); status('preempted', 'stopped', 75); sys.exit(0)")
+    code, run = launch(
+        tmp_path, BEGIN + "(path / 'stop').touch(); status('preempted', 'stopped', 75); sys.exit(0)"
+    )
     launched = read_launched(run)
     assert code == 75 and launched and launched.job
     state = job_state(launched.job)
@@ -229,18 +262,30 @@ def test_a_stopped_job_does_not_end_well(tmp_path: Path) -> None:
 def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "hold", minutes=0.02)
     assert code == 1 and not jobs(run)
-    assert "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows" in run.status["message"]
+    assert (
+        "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows"
+        in run.status["message"]
+    )
 
 
-def test_waiting_for_another_job_is_not_waiting_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_another_job_is_not_waiting_for_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken_back: list[str] = []
-    monkeypatch.setattr("densekit.launch.jobs.cancel", taken_back.append)
+    monkeypatch.setattr("densekit.launch.launchers.slurm.jobs.cancel", taken_back.append)
     follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
-    for reason, over in (("Dependency", False), ("Dependency", False), ("Priority", False), ("Priority", True)):
+    for reason, over in (
+        ("Dependency", False),
+        ("Dependency", False),
+        ("Priority", False),
+        ("Priority", True),
+    ):
         follower.look({"JobState": "PENDING", "Reason": reason})
         assert (follower.code is not None) == over
         time.sleep(0.1)
-    assert taken_back == ["1_0"] and "waited 0.001 minutes for its nodes (Priority)" in str(follower.reason)
+    assert taken_back == ["1_0"] and "waited 0.001 minutes for its nodes (Priority)" in str(
+        follower.reason
+    )
 
 
 @pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 1)])
@@ -257,14 +302,19 @@ def test_a_job_that_slurm_has_forgotten(tmp_path: Path, complete: bool, code: in
 def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "nodes=50")
     assert code == 1 and not jobs(run)
-    assert "would never start the job (PartitionConfig), so it was cancelled: `sinfo`" in run.status["message"]
+    assert (
+        "would never start the job (PartitionConfig), so it was cancelled: `sinfo`"
+        in run.status["message"]
+    )
 
 
 @real
 def test_ctrl_c_while_queued_takes_the_job_back(tmp_path: Path) -> None:
     threading.Timer(2.0, interrupt).start()
     code, run = launch(tmp_path, "", "hold")
-    assert code == 75 and run.status["message"] == "stopped while its job was queued" and not jobs(run)
+    assert (
+        code == 75 and run.status["message"] == "stopped while its job was queued" and not jobs(run)
+    )
 
 
 @real
@@ -287,7 +337,10 @@ def test_a_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> 
     ("options", "message"),
     [
         (["gpus-per-node=50"], r"Slurm has no such nodes \(.*\): fewer --nodes or --gpus"),
-        (["partition=nope"], r"Slurm does not take the job \(.*partition.*`sinfo` lists the partitions"),
+        (
+            ["partition=nope"],
+            r"Slurm does not take the job \(.*partition.*`sinfo` lists the partitions",
+        ),
         (["nonsense=1"], r"Slurm does not take the job: .*nonsense"),
     ],
 )
@@ -300,7 +353,10 @@ def test_what_slurm_refuses(tmp_path: Path, options: list[str], message: str) ->
 @real
 def test_a_cancelled_job_is_named(tmp_path: Path) -> None:
     begun = tmp_path / "runs" / "mine-fe79689042" / "began"
-    when(begun.exists, lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True))
+    when(
+        begun.exists,
+        lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True),
+    )
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
     assert code != 0 and run.status["message"] == "the job was cancelled" and not jobs(run)
     assert job_state("999999") == {}
@@ -338,7 +394,8 @@ def inside(with_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     program = write_json(
-        tmp_path / "bin" / "apptainer", APPTAINER.format(python=sys.executable, stub=f"{tmp_path}/stub")
+        tmp_path / "bin" / "apptainer",
+        APPTAINER.format(python=sys.executable, stub=f"{tmp_path}/stub"),
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -354,10 +411,18 @@ def test_a_job_in_apptainer_is_told_what_it_needs_and_no_more(tmp_path: Path) ->
     batch = Batch(runtime="apptainer", image=f"{tmp_path}/a b.sif", options=options)
     assert Slurm(batch=batch).launch(run, execution) == 0
     seen = read_json(run.path / "seen.json")
-    assert seen.items() >= {
-        "CUDA_VISIBLE_DEVICES": "0,1", "NCCL_SOCKET_IFNAME": "ib0,ib1", "OMP_NUM_THREADS": "4", "SEEN_nv": "True",
-        "DENSEKIT_IMAGE_ID": f"{tmp_path}/a b.sif", "SEEN_image": f"{tmp_path}/a b.sif", "pwd": str(run.path),
-    }.items()  # fmt: skip
+    assert (
+        seen.items()
+        >= {
+            "CUDA_VISIBLE_DEVICES": "0,1",
+            "NCCL_SOCKET_IFNAME": "ib0,ib1",
+            "OMP_NUM_THREADS": "4",
+            "SEEN_nv": "True",
+            "DENSEKIT_IMAGE_ID": f"{tmp_path}/a b.sif",
+            "SEEN_image": f"{tmp_path}/a b.sif",
+            "pwd": str(run.path),
+        }.items()
+    )
     assert f"'{run.path}:{run.path}'" in seen["SEEN_bind"] and "SECRET" not in seen
 
 
@@ -369,7 +434,9 @@ def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[N
         Path(os.environ["SLURM_CONF"]).parent / "plugstack.conf" if slurm else None,
     )
     if settings is None or not source.is_file() or shutil.which("gcc") is None:
-        pytest.skip(f"pyxis is no part of Slurm, and a private Slurm, {source} or gcc for a stand-in is missing")
+        pytest.skip(
+            f"pyxis is no part of Slurm, and a private Slurm, {source} or gcc for a stand-in is missing"
+        )
     headers = tmp_path / "headers"
     headers.mkdir()
     packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]
@@ -377,7 +444,9 @@ def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[N
     for package in headers.glob("*.deb"):
         prepared(["dpkg", "-x", str(package), str(headers)])
     plugin = tmp_path / "fake_pyxis.so"
-    prepared(["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)])
+    prepared(
+        ["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)]
+    )
     settings = Path(slurm["SLURM_CONF"]).parent / "plugstack.conf"
     before = settings.read_text(encoding="utf-8")
     settings.write_text(f"{before}required {plugin}\n", encoding="utf-8")
@@ -389,9 +458,16 @@ def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[N
 @pytest.mark.usefixtures("pyxis", "inside")
 def test_slurm_takes_the_options_of_pyxis(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, SEES)
-    assert Slurm(batch=Batch(runtime="pyxis", image="registry#densekit:a100")).launch(run, execution) == 0
+    assert (
+        Slurm(batch=Batch(runtime="pyxis", image="registry#densekit:a100")).launch(run, execution)
+        == 0
+    )
     seen = read_json(run.path / "seen.json")
     assert seen["FAKE_PYXIS_image"] == seen["DENSEKIT_IMAGE_ID"] == "registry#densekit:a100"
     assert f"{run.path}:{run.path}" in seen["FAKE_PYXIS_mounts"].split(",")
     assert seen["FAKE_PYXIS_workdir"] == str(run.path)
-    assert set(seen["FAKE_PYXIS_env"].split(",")) >= {"OMP_NUM_THREADS", "NCCL_SOCKET_IFNAME", "DENSEKIT_IMAGE_ID"}
+    assert set(seen["FAKE_PYXIS_env"].split(",")) >= {
+        "OMP_NUM_THREADS",
+        "NCCL_SOCKET_IFNAME",
+        "DENSEKIT_IMAGE_ID",
+    }

@@ -1,4 +1,6 @@
-"""Several recipes with one command: job arrays of a real Slurm, which end, fail, stop and start again one by one."""
+"""Several recipes with one command: job arrays of a real Slurm, which end, fail, stop and start
+again one by one.
+"""
 
 import os
 import signal
@@ -12,20 +14,19 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
-from densekit.launch import local
-from densekit.launch.base import Launcher
-from densekit.launch.batch import Batch
-from densekit.launch.choose import Asked
-from densekit.launch.jobs import job_state
-from densekit.launch.local import Local
-from densekit.launch.reproduce import Carrying
-from densekit.launch.slurm import Slurm
+from densekit.launch.chain import Carrying
+from densekit.launch.launchers import local
+from densekit.launch.launchers.base import Launcher
+from densekit.launch.launchers.local import Local
+from densekit.launch.launchers.slurm.jobs import job_state
+from densekit.launch.launchers.slurm.launcher import Slurm
+from densekit.launch.launchers.slurm.script import Batch
+from densekit.launch.selection import Asked
 from densekit.launch.sweep import choose_for_all, show_sweep, sweep
-from densekit.run.launched import read_launched
-from densekit.run.layout import RunDir, read_json
-from densekit.run.roots import Roots
-
-from .helpers import STUB, trainer, write_json
+from densekit.runs.layout import RunDir, read_json
+from densekit.runs.process_handle import read_launched
+from densekit.spec.roots import Roots
+from tests.support.launching import STUB, trainer, write_json
 
 PAIR = ["a_two.yaml", "b_two.yaml"]
 """Two stage-2 recipes, each with a stage 1 of its own."""
@@ -54,7 +55,10 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for letter, rate in (("a", "1.0e-3"), ("b", "2.0e-4")):
         first = f"extends: tiny_stage1\ntitle: {letter}\noptimizer: {{learning_rate: {rate}}}\n"
         write_json(tmp_path / f"{letter}_one.yaml", first)
-        write_json(tmp_path / f"{letter}_two.yaml", f"extends: tiny_stage2\ntitle: {letter}\nneeds: {letter}_one\n")
+        write_json(
+            tmp_path / f"{letter}_two.yaml",
+            f"extends: tiny_stage2\ntitle: {letter}\nneeds: {letter}_one\n",
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
 
@@ -68,17 +72,25 @@ def stands_in(folder: Path, script: str) -> None:
 def settings(folder: Path, launcher: Launcher) -> dict[str, Any]:
     roots = Roots(data=folder, models=folder, cache=folder / "cache")
     return {
-        "overrides": (), "runs_dir": folder / "runs", "roots": roots, "carrying": Carrying(), "launcher": launcher,
-    }  # fmt: skip
+        "overrides": (),
+        "runs_dir": folder / "runs",
+        "roots": roots,
+        "carrying": Carrying(),
+        "launcher": launcher,
+    }
 
 
-def go(folder: Path, names: Sequence[str] = PAIR, launcher: Launcher | None = None, **options: Any) -> int:
+def go(
+    folder: Path, names: Sequence[str] = PAIR, launcher: Launcher | None = None, **options: Any
+) -> int:
     return sweep(names, **settings(folder, launcher or Slurm()), **options)
 
 
 def runs(folder: Path) -> dict[str, RunDir]:
     """Run directories by recipe name."""
-    return {path.name.split("-")[0]: RunDir(path) for path in sorted((folder / "runs").glob("[a-z]*"))}
+    return {
+        path.name.split("-")[0]: RunDir(path) for path in sorted((folder / "runs").glob("[a-z]*"))
+    }
 
 
 def job_of(run: RunDir) -> str:
@@ -88,7 +100,9 @@ def job_of(run: RunDir) -> str:
 
 
 def nothing_is_left(folder: Path) -> bool:
-    listed = subprocess.run(["squeue", "-h", "-o", "%Z"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["squeue", "-h", "-o", "%Z"], capture_output=True, text=True, check=True
+    )
     return str(folder) not in listed.stdout.split()
 
 
@@ -111,8 +125,14 @@ def test_each_second_stage_waits_for_its_own_first_one(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
     first, second = (part.partition("END")[0] for part in text.split("sbatch <<'END'\n")[1:])
     assert "#SBATCH --array=0-1\n" in first and "--dependency" not in first
-    assert "#SBATCH --array=0-1\n" in second and "#SBATCH --dependency=aftercorr:ID-OF-THE-FIRST\n" in second
-    assert [first.index("runs/a_one-"), second.index("runs/a_two-")] < [first.index("runs/b_one-"), len(text)]
+    assert (
+        "#SBATCH --array=0-1\n" in second
+        and "#SBATCH --dependency=aftercorr:ID-OF-THE-FIRST\n" in second
+    )
+    assert [first.index("runs/a_one-"), second.index("runs/a_two-")] < [
+        first.index("runs/b_one-"),
+        len(text),
+    ]
     assert text.count("densekit train") == 4
 
 
@@ -125,7 +145,9 @@ def test_a_first_stage_that_is_shared_is_awaited_by_all(tmp_path: Path) -> None:
 
 def test_recipes_that_need_different_means_are_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(launcher="slurm")
-    with pytest.raises(UsageError, match=r"vicuna7b_clip_stage2 would be trained by other means than tiny_stage1"):
+    with pytest.raises(
+        UsageError, match=r"vicuna7b_clip_stage2 would be trained by other means than tiny_stage1"
+    ):
         choose_for_all(["tiny_stage1", "vicuna7b_clip_stage2"], (), asked)
     choice = choose_for_all(["vicuna7b_clip_stage1", "vicuna7b_clip_stage2"], (), asked)
     assert (choice.launcher.name, choice.gpus) == ("slurm", 8)
@@ -137,7 +159,9 @@ def test_without_slurm_one_after_the_other(tmp_path: Path, monkeypatch: pytest.M
     assert go(tmp_path, ["b_two.yaml", "a_two.yaml"], Local()) == 4
     found = runs(tmp_path)
     assert sorted(found) == ["a_one", "a_two", "b_one"] and found["a_two"].complete
-    monkeypatch.setattr(local, "command", trainer("status('preempted', 'stopped', 75); sys.exit(75)"))
+    monkeypatch.setattr(
+        local, "command", trainer("status('preempted', 'stopped', 75); sys.exit(75)")
+    )
     assert go(tmp_path, ["b_two.yaml", "a_two.yaml"], Local(), force=True) == 75
     assert "a_two.old1" not in "".join(path.name for path in (tmp_path / "runs").iterdir())
 
@@ -156,7 +180,9 @@ class TestArrays:
         stands_in(tmp_path, COMPLETES)
         assert go(tmp_path) == 0
         found = runs(tmp_path)
-        assert sorted(found) == ["a_one", "a_two", "b_one", "b_two"] and all(run.complete for run in found.values())
+        assert sorted(found) == ["a_one", "a_two", "b_one", "b_two"] and all(
+            run.complete for run in found.values()
+        )
         arrays = {name: job_of(run).split("_") for name, run in found.items()}
         assert [arrays[name][1] for name in sorted(arrays)] == ["0", "0", "1", "1"]
         assert arrays["a_one"][0] == arrays["b_one"][0] != arrays["a_two"][0] == arrays["b_two"][0]
@@ -170,16 +196,22 @@ class TestArrays:
         assert "a_two: already complete" in capfd.readouterr().out and nothing_is_left(tmp_path)
 
     @pytest.mark.slow
-    def test_one_that_fails_keeps_only_its_own_second_stage_from_training(self, tmp_path: Path) -> None:
+    def test_one_that_fails_keeps_only_its_own_second_stage_from_training(
+        self, tmp_path: Path
+    ) -> None:
         stands_in(tmp_path, TRAIN + "sys.exit(7) if name == 'b_one' else status('complete')")
         assert go(tmp_path) == 7
         found = runs(tmp_path)
         assert found["a_two"].complete and not (found["b_two"].path / "trained").exists()
-        assert found["b_two"].status["message"] == "b_one, which its job waits for, did not complete"
+        assert (
+            found["b_two"].status["message"] == "b_one, which its job waits for, did not complete"
+        )
         assert nothing_is_left(tmp_path)
         stands_in(tmp_path, COMPLETES)
         assert go(tmp_path) == 0
-        assert [(runs(tmp_path)[name].path / "trained").read_text() for name in ("a_one", "b_one")] == ["x", "xx"]
+        assert [
+            (runs(tmp_path)[name].path / "trained").read_text() for name in ("a_one", "b_one")
+        ] == ["x", "xx"]
 
     def test_ctrl_c_stops_all_of_them_and_takes_back_what_waits(self, tmp_path: Path) -> None:
         stands_in(
@@ -199,7 +231,9 @@ status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)""",
         found = runs(tmp_path)
         assert {run.status["state"] for run in found.values()} == {"preempted"}
         assert found["a_two"].status["message"] == "stopped while its job was queued"
-        assert nothing_is_left(tmp_path) and not any(run.stop_file.exists() for run in found.values())
+        assert nothing_is_left(tmp_path) and not any(
+            run.stop_file.exists() for run in found.values()
+        )
 
     @pytest.mark.slow
     def test_one_that_is_preempted_queues_alone_again(self, tmp_path: Path) -> None:
@@ -231,7 +265,10 @@ status('complete')""",
         found = runs(tmp_path)
         assert seen == ["0"], "the other element goes on"
         assert {name: run.status["attempt"] for name, run in found.items()} == {
-            "a_one": 1, "a_two": 1, "b_one": 2, "b_two": 1,
-        }  # fmt: skip
+            "a_one": 1,
+            "a_two": 1,
+            "b_one": 2,
+            "b_two": 1,
+        }
         assert all(run.complete for run in found.values()) and nothing_is_left(tmp_path)
         assert read_json(found["b_one"].path / "status.json")["state"] == "complete"

@@ -1,6 +1,7 @@
 """Every kernel that can run here, forward and backward, against its samples one by one.
 
-SDPA on the CPU always; on a CUDA device every kernel that its compute capability and the installed packages allow.
+SDPA on the CPU always; on a CUDA device every kernel that its compute capability and the installed
+packages allow.
 """
 
 from typing import Any
@@ -9,16 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from densekit.capability import check_gpu
 from densekit.errors import UsageError
-from densekit.model.attention import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.segments import Segments
-from tests.model.builders import VOCABULARY, small_model
+from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
+from densekit.model.packing import Segments
+from densekit.spec.capability import check_gpu
+from tests.support.models import VOCABULARY, small_model
 
 LENGTHS = (37, 1, 150, 64)
 HEADS, HEAD_DIM = 8, 128
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Relative L2 distance; half precision rounds a value by 2**-9 (bf16) and 2**-12 (fp16), some values several times.
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+# Relative L2 distance; half precision rounds a value by 2**-9 (bf16) and 2**-12 (fp16), some values
+# several times.
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}
 CASES = [
     *(("sdpa", "cpu", dtype) for dtype in DTYPES),
@@ -53,13 +59,17 @@ def packed(kernel: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """[1, H, T, D] of one row."""
     boundaries = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
     segments = Segments(boundaries, query.device)
-    return KERNELS[kernel](nn.Module(), query, key, value, None, segments=segments)[0].transpose(1, 2)
+    return KERNELS[kernel](nn.Module(), query, key, value, None, segments=segments)[0].transpose(
+        1, 2
+    )
 
 
 def one_by_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same, each sample alone: softmax written out, on copies of its KV heads."""
     outputs = []
-    for q, k, v in zip(*(tensor.split(LENGTHS, dim=2) for tensor in (query, key, value)), strict=True):
+    for q, k, v in zip(
+        *(tensor.split(LENGTHS, dim=2) for tensor in (query, key, value)), strict=True
+    ):
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
         later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
         scores = (q @ k.transpose(2, 3) * HEAD_DIM**-0.5).masked_fill(later, -torch.inf)
@@ -102,12 +112,16 @@ def test_nothing_reaches_another_segment(case: tuple[Any, torch.device, Any]) ->
 
 
 def test_a_model_trains_with_it_under_autocast(case: tuple[Any, torch.device, Any]) -> None:
-    """fp32 weights, half-precision compute: loss and gradient beside the same model in fp32 on the CPU."""
+    """fp32 weights, half-precision compute: loss and gradient beside the same model in fp32 on the
+    CPU.
+    """
     kernel, device, dtype = case
     lengths = torch.tensor([7, 1, 12])
     total = int(lengths.sum())
     row = {
-        "input_ids": torch.randint(0, VOCABULARY, (total,), generator=torch.Generator().manual_seed(1)),
+        "input_ids": torch.randint(
+            0, VOCABULARY, (total,), generator=torch.Generator().manual_seed(1)
+        ),
         "position_ids": torch.cat([torch.arange(n) for n in lengths]),
         "pixel_values": torch.zeros(1, 3, 28, 28),
         "image_slots": torch.arange(4),
@@ -122,9 +136,17 @@ def test_a_model_trains_with_it_under_autocast(case: tuple[Any, torch.device, An
         model = small_model().train().to(where)
         model.use_kernel(name)
         with torch.autocast(where.type, DTYPES[kind], enabled=kind != "fp32"):
-            loss = model(cu_seq_lens=boundaries, **{key: value.to(where) for key, value in row.items()}).loss
+            loss = model(
+                cu_seq_lens=boundaries, **{key: value.to(where) for key, value in row.items()}
+            ).loss
         loss.backward()
-        flat = torch.cat([p.grad.flatten().cpu() for p in model.language_model.parameters() if p.grad is not None])
+        flat = torch.cat(
+            [
+                p.grad.flatten().cpu()
+                for p in model.language_model.parameters()
+                if p.grad is not None
+            ]
+        )
         results.append((loss.item(), flat))
     (expected_loss, expected), (loss, found) = results
     assert loss == pytest.approx(expected_loss, rel=TOLERANCE[dtype])

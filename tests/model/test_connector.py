@@ -6,14 +6,16 @@ import pytest
 import torch
 from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
-from densekit.model.connector import ConnectorSpec, dense_features
-from densekit.model.tower import VisionTower
+from densekit.model.connectors.dense import ConnectorSpec, dense_features
+from densekit.model.towers.tower import VisionTower
 
 HIDDEN, IMAGES = 32, 2
 
 
 @pytest.fixture(scope="module", params=["clip_tiny", "siglip_tiny"])
-def tower_states(request: pytest.FixtureRequest, golden: Path) -> tuple[str, Path, torch.Tensor, list[torch.Tensor]]:
+def tower_states(
+    request: pytest.FixtureRequest, golden: Path
+) -> tuple[str, Path, torch.Tensor, list[torch.Tensor]]:
     folder = golden / "models" / request.param
     classes = {"clip_tiny": CLIPVisionModel, "siglip_tiny": SiglipVisionModel}
     stock = classes[request.param].from_pretrained(folder).eval()
@@ -37,7 +39,9 @@ def test_every_kind_joins_the_states_in_official_order(tower_states: tuple) -> N
     name, folder, pixels, states = tower_states
     high = 23 if name == "clip_tiny" else 26
     groups = (tuple(range(high // 2 + high % 2)), tuple(range(high // 2 + high % 2, high)))
-    dci = torch.cat([states[high], *(torch.stack([states[i] for i in g]).mean(0) for g in groups)], dim=-1)
+    dci = torch.cat(
+        [states[high], *(torch.stack([states[i] for i in g]).mean(0) for g in groups)], dim=-1
+    )
 
     def pooled(state: torch.Tensor) -> torch.Tensor:
         whole = state.shape[1] // 8 * 8

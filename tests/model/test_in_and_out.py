@@ -1,17 +1,14 @@
 """Saving, loading and generating."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from densekit.errors import DataError
-from densekit.model.loading import initial_connector, load_parts, read_weights, save_weights
-from densekit.model.modeling import DenseConnectorForConditionalGeneration
-
-sys.path.insert(0, str(Path(__file__).parent))
-from builders import small_model
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.model.weights import initial_connector, load_parts, read_weights, save_weights
+from tests.support.models import small_model
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -19,7 +16,9 @@ def test_save_and_load_keep_every_weight(tmp_path: Path, tied: bool) -> None:
     model = small_model(tied=tied)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
-    again, report = DenseConnectorForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    again, report = DenseConnectorForConditionalGeneration.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert again.config.connector_spec == model.config.connector_spec
     for name, value in model.state_dict().items():
@@ -33,7 +32,10 @@ def test_generation_equals_stock_greedy_and_batches_do_not_interfere() -> None:
     text_only = torch.tensor([1, 9, 10])
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     together = model.generate([with_image, text_only], pixels, **settings)
-    alone = [model.generate([with_image], pixels, **settings), model.generate([text_only], **settings)]
+    alone = [
+        model.generate([with_image], pixels, **settings),
+        model.generate([text_only], **settings),
+    ]
     assert torch.equal(together, torch.cat(alone))
     features = model.projector(model.encode_images(pixels))[0]
     embed = model.get_input_embeddings()
@@ -53,7 +55,9 @@ def test_the_connector_is_drawn_from_its_own_named_generator() -> None:
     model = small_model()
     first = initial_connector(model, 42)
     torch.manual_seed(9)
-    assert all(torch.equal(first[name], value) for name, value in initial_connector(model, 42).items())
+    assert all(
+        torch.equal(first[name], value) for name, value in initial_connector(model, 42).items()
+    )
     assert not torch.equal(first["0.weight"], initial_connector(model, 43)["0.weight"])
     bound = first["0.weight"].shape[1] ** -0.5
     assert first["0.weight"].abs().max() <= bound and first["0.weight"].abs().max() > 0.9 * bound

@@ -1,4 +1,6 @@
-"""The adapters of flash-attn and xformers against SDPA: shapes, masks, types and what is made once per row."""
+"""The adapters of flash-attn and xformers against SDPA: shapes, masks, types and what is made once
+per row.
+"""
 
 import os
 import subprocess
@@ -12,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from densekit.errors import UsageError
-from densekit.model.attention import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.segments import Segments
-from tests.model.builders import VOCABULARY, small_model
-from tests.model.kernel_doubles import Seen, install
+from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
+from densekit.model.packing import Segments
+from tests.support.kernel_doubles import Seen, install
+from tests.support.models import VOCABULARY, small_model
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [7, 1, 12]
@@ -40,7 +42,9 @@ def qkv(kv_heads: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """As transformers hands them over: views of [1, T, heads, D]."""
     generator = torch.Generator().manual_seed(3)
     return [
-        torch.randn(1, sum(LENGTHS), heads, 16, generator=generator, dtype=dtype).transpose(1, 2).requires_grad_()
+        torch.randn(1, sum(LENGTHS), heads, 16, generator=generator, dtype=dtype)
+        .transpose(1, 2)
+        .requires_grad_()
         for heads in (4, kv_heads, kv_heads)
     ]
 
@@ -56,7 +60,9 @@ def outcome(kernel: str, inputs: list[Tensor], **options: Any) -> list[Tensor]:
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize("kernel", PACKAGES)
-def test_every_kernel_computes_what_sdpa_does(seen: Seen, kernel: str, scaling: float | None, kv_heads: int) -> None:
+def test_every_kernel_computes_what_sdpa_does(
+    seen: Seen, kernel: str, scaling: float | None, kv_heads: int
+) -> None:
     expected = outcome("sdpa", qkv(kv_heads), scaling=scaling)
     found = outcome(kernel, qkv(kv_heads), scaling=scaling)
     assert len(getattr(seen, kernel)) == 1
@@ -74,15 +80,27 @@ def test_a_row_without_segments_or_with_others_is_an_error(seen: Seen, kernel: s
     with pytest.raises(RuntimeError, match="needs a row's cu_seq_lens and no attention mask"):
         run(nn.Module(), query, key, value, torch.ones(1, 20, dtype=torch.bool), segments=segments)
     with pytest.raises(RuntimeError, match="got 1 x 19 tokens, cu_seq_lens says 1 x 20"):
-        run(nn.Module(), *(tensor[:, :, 1:] for tensor in (query, key, value)), None, segments=segments)
+        run(
+            nn.Module(),
+            *(tensor[:, :, 1:] for tensor in (query, key, value)),
+            None,
+            segments=segments,
+        )
     with pytest.raises(RuntimeError, match="got 2 x 20 tokens"):
-        run(nn.Module(), *(tensor.expand(2, -1, -1, -1) for tensor in (query, key, value)), None, segments=segments)
+        run(
+            nn.Module(),
+            *(tensor.expand(2, -1, -1, -1) for tensor in (query, key, value)),
+            None,
+            segments=segments,
+        )
     assert not seen.flash and not seen.xformers
 
 
 def row() -> dict[str, Tensor]:
     return {
-        "input_ids": torch.randint(0, VOCABULARY, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1)),
+        "input_ids": torch.randint(
+            0, VOCABULARY, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1)
+        ),
         "position_ids": torch.cat([torch.arange(n) for n in LENGTHS]),
         "cu_seq_lens": cu_seq_lens(),
         "pixel_values": torch.zeros(1, 3, 28, 28),
@@ -96,7 +114,9 @@ def row() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kernel", PACKAGES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_model_computes_with_the_kernel_it_was_told(seen: Seen, kernel: str, checkpointing: bool) -> None:
+def test_a_model_computes_with_the_kernel_it_was_told(
+    seen: Seen, kernel: str, checkpointing: bool
+) -> None:
     models = [small_model().train() for _ in range(2)]
     models[1].use_kernel(kernel)  # type: ignore[arg-type]
     for model in models:
@@ -124,7 +144,9 @@ def test_segments_are_read_once_per_row(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("kernel", PACKAGES)
 def test_under_autocast_a_kernel_gets_half_precision_only(seen: Seen, kernel: str) -> None:
-    """Rotary embedding gives fp32 queries and keys beside bf16 values there; only torch's own attention is cast."""
+    """Rotary embedding gives fp32 queries and keys beside bf16 values there; only torch's own
+    attention is cast.
+    """
     model = small_model().train()
     with torch.autocast("cpu", torch.bfloat16):
         expected = model(**row()).loss
@@ -169,13 +191,17 @@ def test_transformers_takes_no_name_for_its_own() -> None:
     assert not [name for name in IMPLEMENTATIONS.values() if "flash" in name]
 
 
-@pytest.mark.parametrize(("kernel", "module"), [("flash", "flash_attn"), ("xformers", "xformers.ops")])
+@pytest.mark.parametrize(
+    ("kernel", "module"), [("flash", "flash_attn"), ("xformers", "xformers.ops")]
+)
 def test_a_kernel_that_is_not_here_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, kernel: Any, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module.split(".")[0], None)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=f"{kernel}: {module} cannot be imported.*; install .* image.*sdpa"):
+    with pytest.raises(
+        UsageError, match=f"{kernel}: {module} cannot be imported.*; install .* image.*sdpa"
+    ):
         require_kernel(kernel)
     require_kernel("sdpa")
 
@@ -185,7 +211,11 @@ def test_the_real_xformers_mask_and_shape_rules() -> None:
     if not place.is_dir() and find_spec("xformers") is None:
         pytest.skip(f"xformers is not here: `make setup` puts it into {place} on Linux x86_64")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.model.real_xformers"], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "tests.support.real_xformers"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place)])},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr

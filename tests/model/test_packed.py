@@ -1,13 +1,12 @@
-"""The packed row: equal to samples one by one, no leak between segments, lm_head on supervised positions only."""
+"""The packed row: equal to samples one by one, no leak between segments, lm_head on supervised
+positions only.
+"""
 
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from builders import VOCABULARY, small_model
+from tests.support.models import VOCABULARY, small_model
 
 LENGTHS = (7, 1, 12)
 
@@ -36,7 +35,9 @@ def test_a_row_equals_its_samples_one_by_one(kv_heads: int) -> None:
     with torch.no_grad():
         packed = model(**_row(ids)).logits
         with model.stock_attention("eager"):
-            singles = [model.language_model(input_ids=part[None]).logits[0] for part in ids.split(LENGTHS)]
+            singles = [
+                model.language_model(input_ids=part[None]).logits[0] for part in ids.split(LENGTHS)
+            ]
     torch.testing.assert_close(packed, torch.cat(singles), atol=1e-5, rtol=0)
 
 
@@ -64,11 +65,18 @@ def test_missing_boundaries_are_an_error() -> None:
 def test_only_supervised_positions_reach_lm_head(positions: list[int]) -> None:
     model = small_model().train()
     seen = []
-    model.language_model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape))
+    model.language_model.lm_head.register_forward_hook(
+        lambda _m, inputs, _o: seen.append(inputs[0].shape)
+    )
     row = _row(_ids())
     supervised = torch.tensor(positions, dtype=torch.long)
     output = model(
-        **{**row, "supervised": supervised, "targets": supervised % VOCABULARY, "weights": torch.ones(len(positions))}
+        **{
+            **row,
+            "supervised": supervised,
+            "targets": supervised % VOCABULARY,
+            "weights": torch.ones(len(positions)),
+        }
     )
     assert [shape[1] for shape in seen] == [len(positions)]
     output.loss.backward()

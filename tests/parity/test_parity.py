@@ -32,20 +32,38 @@ def test_the_compact_set_holds(result: dict) -> None:
 
 
 def test_every_kind_of_case_ran(result: dict) -> None:
-    assert {"clip_dci/stage1", "clip_dci/stage2", "clip_sti/stage2", "siglip_dci/stage2"} <= set(result["cases"])
-    assert {"sampler", "lora", "extra/clip_dci_extra", "extra/image_preprocess", "extra/probes"} <= set(result["cases"])
+    assert {"clip_dci/stage1", "clip_dci/stage2", "clip_sti/stage2", "siglip_dci/stage2"} <= set(
+        result["cases"]
+    )
+    assert {
+        "sampler",
+        "lora",
+        "extra/clip_dci_extra",
+        "extra/image_preprocess",
+        "extra/probes",
+    } <= set(result["cases"])
     stage = result["cases"]["clip_dci/stage2"]
     for name, tolerance in {
-        "input_ids": 0, "labels": 0, "pixels": 0, "order": 0, "dense_features": 5e-5, "projector_output": 5e-5,
-        "logits": 5e-5, "loss": 1e-5, "gradients": 1e-5, "curve_loss": 1e-4,
-    }.items():  # fmt: skip
+        "input_ids": 0,
+        "labels": 0,
+        "pixels": 0,
+        "order": 0,
+        "dense_features": 5e-5,
+        "projector_output": 5e-5,
+        "logits": 5e-5,
+        "loss": 1e-5,
+        "gradients": 1e-5,
+        "curve_loss": 1e-4,
+    }.items():
         assert stage[name]["tolerance"] == tolerance, name
 
 
 def _copy(golden: Path, target: Path, *folders: str) -> Path:
     for name in (*SHARED, *folders):
         source = golden / name
-        shutil.copytree(source, target / name) if source.is_dir() else shutil.copy(source, target / name)
+        shutil.copytree(source, target / name) if source.is_dir() else shutil.copy(
+            source, target / name
+        )
     return target
 
 
@@ -53,7 +71,11 @@ def _failures(root: Path, case: str) -> dict[str, str]:
     checks = dict(find_cases(root))
     from densekit.parity.compare import run_case
 
-    return {name: values.get("error", "") for name, values in run_case(checks[case]).items() if not values["ok"]}
+    return {
+        name: values.get("error", "")
+        for name, values in run_case(checks[case]).items()
+        if not values["ok"]
+    }
 
 
 def _edit_json(path: Path, change: Callable[[dict], None]) -> None:
@@ -80,7 +102,9 @@ def _change(*keys: str | int, by: float = 0.01) -> Callable[[dict], None]:
         for key in keys[:-1]:
             value = value[key]  # type: ignore[index]
         old = value[keys[-1]]  # type: ignore[index]
-        value[keys[-1]] = "other" if isinstance(old, str) else old + (1 if isinstance(old, int) else by)  # type: ignore[index]
+        value[keys[-1]] = (
+            "other" if isinstance(old, str) else old + (1 if isinstance(old, int) else by)
+        )  # type: ignore[index]
 
     return change
 
@@ -157,7 +181,11 @@ def test_sampler_changes_are_noticed(golden: Path, tmp_path: Path) -> None:
     root = _copy(golden, tmp_path, "sampler")
     assert not _failures(root, "sampler")
     path = root / "sampler" / "sampler.json"
-    for keys in (("cases", 3, "order", 4), ("split_to_even_chunks", 0, "chunks", 0, 1), ("stage2_train_lengths", 2)):
+    for keys in (
+        ("cases", 3, "order", 4),
+        ("split_to_even_chunks", 0, "chunks", 0, 1),
+        ("stage2_train_lengths", 2),
+    ):
         kept = path.read_text()
         _edit_json(path, _change(*keys))
         assert _failures(root, "sampler"), keys
@@ -166,10 +194,17 @@ def test_sampler_changes_are_noticed(golden: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
 def test_a_missing_or_unreadable_file_is_a_failure(stage1: Path, damage: str) -> None:
-    for name in ("stage1.json", "stage1.npz", "stage1_grads.safetensors", "projector_init.safetensors"):
+    for name in (
+        "stage1.json",
+        "stage1.npz",
+        "stage1_grads.safetensors",
+        "projector_init.safetensors",
+    ):
         path = stage1 / "clip_dci" / name
         kept = path.read_bytes()
-        path.unlink() if damage == "missing" else path.write_bytes(b"" if damage == "empty" else b"\x00garbage")
+        path.unlink() if damage == "missing" else path.write_bytes(
+            b"" if damage == "empty" else b"\x00garbage"
+        )
         failures = _failures(stage1, "clip_dci/stage1")
         path.write_bytes(kept)
         assert failures.get("case"), (name, failures)
@@ -198,5 +233,8 @@ def test_comparisons_fail_on_shape_and_nan() -> None:
     quantities.close("fine", 1.0, 1.5, 1.0)
     quantities.exact("list", [1, 2], [1, 3])
     assert {name: values["ok"] for name, values in quantities.values.items()} == {
-        "shape": False, "nan": False, "fine": True, "list": False,
-    }  # fmt: skip
+        "shape": False,
+        "nan": False,
+        "fine": True,
+        "list": False,
+    }

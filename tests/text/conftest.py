@@ -1,4 +1,6 @@
-"""Tokenizers for the text tests: two tiny ones trained here, and the recorded ones where they exist."""
+"""Tokenizers for the text tests: two tiny ones trained here, and the recorded ones where they
+exist.
+"""
 
 import io
 import os
@@ -6,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from densekit.text.fast_adapter import FastTokenizer
-from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
-
-from .helpers import with_added_bos
+from densekit.text.tokenizers.fast import FastTokenizer
+from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
+from tests.support.conversations import with_added_bos
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant.",
@@ -91,7 +92,9 @@ def bpe_json() -> str:
 
 @pytest.fixture(scope="session")
 def bpe_no_bos(bpe_json: str) -> FastTokenizer:
-    return FastTokenizer(bpe_json, special={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
+    return FastTokenizer(
+        bpe_json, special={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+    )
 
 
 @pytest.fixture(scope="session")

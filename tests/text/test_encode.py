@@ -1,4 +1,6 @@
-"""Tests of ids, labels and notes of samples: every template's mapping, and each quirk in both semantics."""
+"""Tests of ids, labels and notes of samples: every template's mapping, and each quirk in both
+semantics.
+"""
 
 import re
 
@@ -6,11 +8,17 @@ import numpy as np
 import pytest
 
 from densekit.errors import DataError, UsageError
-from densekit.text import IGNORE_INDEX, IMAGE_TOKEN_ID, EncodedSample, Encoding, SampleEncoder, Tokenizer
-from densekit.text.fast_adapter import FastTokenizer
-from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
-
-from .helpers import chat, supervised, text_of, with_added_bos
+from densekit.text import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN_ID,
+    EncodedSample,
+    Encoding,
+    SampleEncoder,
+    Tokenizer,
+)
+from densekit.text.tokenizers.fast import FastTokenizer
+from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
+from tests.support.conversations import chat, supervised, text_of, with_added_bos
 
 
 def encode(
@@ -22,13 +30,17 @@ def encode(
     image: bool = False,
     limit: int = 2048,
 ) -> EncodedSample:
-    encoder = SampleEncoder(tokenizer=tokenizer, template=template, semantics=semantics, max_length=limit)  # type: ignore[arg-type]
+    encoder = SampleEncoder(
+        tokenizer=tokenizer, template=template, semantics=semantics, max_length=limit
+    )  # type: ignore[arg-type]
     return encoder.encode(turns, has_image=image)
 
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
 def test_v1_supervises_answers_and_end(sp_legacy: SentencePieceTokenizer, semantics: str) -> None:
-    sample = encode(sp_legacy, "v1", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True)
+    sample = encode(
+        sp_legacy, "v1", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True
+    )
     assert supervised(sample, sp_legacy) == ["A1.</s>", "A2.</s>"]
     assert sample.notes == ()
     assert sample.input_ids.dtype == sample.labels.dtype == np.int64
@@ -108,7 +120,9 @@ def test_only_text_samples_are_truncated(sp_legacy: SentencePieceTokenizer) -> N
         cut = encode(sp_legacy, "v1", semantics, turns, limit=len(whole.input_ids) - 3)
         assert cut.notes == ("truncated",)
         assert np.array_equal(cut.labels, whole.labels[:-3])
-        image = encode(sp_legacy, "v1", semantics, turns, image=True, limit=len(whole.input_ids) - 3)
+        image = encode(
+            sp_legacy, "v1", semantics, turns, image=True, limit=len(whole.input_ids) - 3
+        )
         assert np.array_equal(image.labels, whole.labels)
         gone = encode(sp_legacy, "v1", semantics, turns, limit=10)
         assert gone.notes == ("truncated", "no_labels")
@@ -117,7 +131,9 @@ def test_only_text_samples_are_truncated(sp_legacy: SentencePieceTokenizer) -> N
 def test_tags_collapse_to_the_front_with_an_image_only(sp_legacy: SentencePieceTokenizer) -> None:
     turns = chat("What <image> is<image> it?", "A1.")
     sample = encode(sp_legacy, "v1", "faithful", turns, image=True)
-    assert "USER: <image>\nWhat  is it? ASSISTANT" in text_of(sample, sp_legacy).replace("<image> \n", "<image>\n")
+    assert "USER: <image>\nWhat  is it? ASSISTANT" in text_of(sample, sp_legacy).replace(
+        "<image> \n", "<image>\n"
+    )
     text_only = encode(sp_legacy, "v1", "faithful", turns)
     assert IMAGE_TOKEN_ID not in text_only.input_ids
     assert "What <image> is<image> it?" in text_of(text_only, sp_legacy)
@@ -144,24 +160,37 @@ def test_plain(sp_tokenizer: SentencePieceTokenizer) -> None:
     assert (fixed.labels != IGNORE_INDEX).sum() == len(fixed.labels) - 2
     empty = encode(sp_tokenizer, "plain", "fixed", chat("<image>", ""), image=True)
     assert np.array_equal(
-        empty.labels, encode(sp_tokenizer, "plain", "faithful", chat("<image>", ""), image=True).labels
+        empty.labels,
+        encode(sp_tokenizer, "plain", "faithful", chat("<image>", ""), image=True).labels,
     )
 
 
 @pytest.mark.parametrize(
-    ("bos", "added"), [("<|begin_of_text|>", False), ("<|begin_of_text|>", True), ("<|endoftext|>", False)]
+    ("bos", "added"),
+    [("<|begin_of_text|>", False), ("<|begin_of_text|>", True), ("<|endoftext|>", False)],
 )
 def test_plain_of_a_tokenizer_without_a_pad_token(bpe_json: str, bos: str, added: bool) -> None:
-    """Llama-3 without and with an added BOS, Phi-2 (its BOS, never added, is its end and unknown token): stage 1 asks
-    no more of a tokenizer, and both semantics agree."""
+    """Llama-3 without and with an added BOS, Phi-2 (its BOS, never added, is its end and unknown
+    token): stage 1 asks no more of a tokenizer, and both semantics agree.
+    """
     vocabulary = with_added_bos(bpe_json, bos) if added else bpe_json
     special = {"bos_token": bos, "eos_token": bos if bos == "<|endoftext|>" else "<|eot_id|>"}
-    tokenizer = FastTokenizer(vocabulary, special=special | ({"unk_token": bos} if bos == "<|endoftext|>" else {}))
+    tokenizer = FastTokenizer(
+        vocabulary, special=special | ({"unk_token": bos} if bos == "<|endoftext|>" else {})
+    )
     turns = chat("Describe it.\n<image>", "the quick brown fox")
-    faithful, fixed = (encode(tokenizer, "plain", semantics, turns, image=True) for semantics in ("faithful", "fixed"))
-    assert faithful.input_ids.tolist() == fixed.input_ids.tolist() and faithful.labels.tolist() == fixed.labels.tolist()
+    faithful, fixed = (
+        encode(tokenizer, "plain", semantics, turns, image=True)
+        for semantics in ("faithful", "fixed")
+    )
+    assert (
+        faithful.input_ids.tolist() == fixed.input_ids.tolist()
+        and faithful.labels.tolist() == fixed.labels.tolist()
+    )
     assert supervised(faithful, tokenizer) == ["the quick brown fox\n"]
-    assert faithful.input_ids.tolist()[: 1 + added] == ([tokenizer.bos_id] if added else []) + [IMAGE_TOKEN_ID]
+    assert faithful.input_ids.tolist()[: 1 + added] == ([tokenizer.bos_id] if added else []) + [
+        IMAGE_TOKEN_ID
+    ]
 
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
@@ -178,8 +207,13 @@ def test_first_turn_from_gpt_is_dropped(sp_legacy: SentencePieceTokenizer) -> No
     for semantics in ("faithful", "fixed"):
         sample = encode(sp_legacy, "v1", semantics, turns)
         assert sample.notes == ("first_turn_dropped",)
-        assert np.array_equal(sample.input_ids, encode(sp_legacy, "v1", semantics, chat("Q1?", "A1.")).input_ids)
-    assert encode(sp_legacy, "v1", "faithful", turns[:1]).notes == ("first_turn_dropped", "masked_mismatch")
+        assert np.array_equal(
+            sample.input_ids, encode(sp_legacy, "v1", semantics, chat("Q1?", "A1.")).input_ids
+        )
+    assert encode(sp_legacy, "v1", "faithful", turns[:1]).notes == (
+        "first_turn_dropped",
+        "masked_mismatch",
+    )
     with pytest.raises(DataError, match="no turn is left"):
         encode(sp_legacy, "v1", "fixed", turns[:1])
 
@@ -205,7 +239,9 @@ def test_bad_turns_are_named(
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
 def test_llama_3_supervises_answers_and_end(bpe_no_bos: FastTokenizer, semantics: str) -> None:
-    sample = encode(bpe_no_bos, "llama_3", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True)
+    sample = encode(
+        bpe_no_bos, "llama_3", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True
+    )
     assert supervised(sample, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
     newline = text_of(sample, bpe_no_bos).count("<image>\nQ1?")
     assert newline == (1 if semantics == "fixed" else 0)
@@ -215,7 +251,9 @@ def test_llama_3_supervises_answers_and_end(bpe_no_bos: FastTokenizer, semantics
 
 def test_llama_3_image_in_a_later_turn(bpe_no_bos: FastTokenizer) -> None:
     turns = chat("Q1?", "A1.", "<image>\nQ2?", "A2.")
-    assert encode(bpe_no_bos, "llama_3", "faithful", turns, image=True).notes == ("masked_mismatch",)
+    assert encode(bpe_no_bos, "llama_3", "faithful", turns, image=True).notes == (
+        "masked_mismatch",
+    )
     fixed = encode(bpe_no_bos, "llama_3", "fixed", turns, image=True)
     assert supervised(fixed, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
 
@@ -249,7 +287,9 @@ def test_llama_3_empty_answer(bpe_no_bos: FastTokenizer) -> None:
 
 def test_pad_ids(sp_legacy: SentencePieceTokenizer, bpe_no_bos: FastTokenizer) -> None:
     def pad(tokenizer: Tokenizer, template: str) -> int:
-        return SampleEncoder(tokenizer=tokenizer, template=template, semantics="fixed", max_length=9).pad_id
+        return SampleEncoder(
+            tokenizer=tokenizer, template=template, semantics="fixed", max_length=9
+        ).pad_id
 
     assert pad(sp_legacy, "v1") == 0
     assert pad(bpe_no_bos, "llama_3") == bpe_no_bos.token_id("<|reserved_special_token_0|>")
@@ -281,7 +321,9 @@ def test_prompt_leaves_the_last_answer_open(sp_legacy: SentencePieceTokenizer) -
 
 
 class _WordTokenizer:
-    """One id per word or end token, but two for USER at the start of a text, as in the Llama-2 vocabulary."""
+    """One id per word or end token, but two for USER at the start of a text, as in the Llama-2
+    vocabulary.
+    """
 
     bos_id, eos_id, unk_id, vocab_size, adds_bos = 1, 2, 0, 1000, True
 
@@ -309,4 +351,6 @@ def test_later_rounds_count_one_less_unless_legacy() -> None:
     sample = encode(new, "v1", "faithful", turns)
     assert supervised(sample, new) == ["A1. </s>", "A2. </s>", "A3. </s>"]
     assert sample.notes == ()
-    assert encode(_WordTokenizer(legacy=True), "v1", "faithful", turns).notes == ("masked_mismatch",)
+    assert encode(_WordTokenizer(legacy=True), "v1", "faithful", turns).notes == (
+        "masked_mismatch",
+    )

@@ -1,4 +1,6 @@
-"""Compares ids, labels, prompts, sequences and lengths with the numbers recorded from the official code."""
+"""Compares ids, labels, prompts, sequences and lengths with the numbers recorded from the official
+code.
+"""
 
 import json
 import lzma
@@ -17,17 +19,18 @@ from densekit.text import (
     modality_length,
     model_sequence,
 )
-from densekit.text.fast_adapter import FastTokenizer
-from densekit.text.sentencepiece_adapter import SentencePieceTokenizer
-
-from .helpers import chat, supervised, text_of, with_added_bos
+from densekit.text.tokenizers.fast import FastTokenizer
+from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
+from tests.support.conversations import chat, supervised, text_of, with_added_bos
 
 LLAMA_3_NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
 
 
 @pytest.fixture(scope="module")
 def llama_3_json(shared_golden: Path) -> str:
-    return lzma.decompress((shared_golden / "tokenizer_llama3/tokenizer.json.xz").read_bytes()).decode()
+    return lzma.decompress(
+        (shared_golden / "tokenizer_llama3/tokenizer.json.xz").read_bytes()
+    ).decode()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def tokenizers(shared_golden: Path, llama_3_json: str) -> dict[Any, Tokenizer]:
         True: SentencePieceTokenizer(model, legacy=True),
         False: load_tokenizer(shared_golden / "tokenizer_llama2"),
         "nobos": FastTokenizer(llama_3_json, special=LLAMA_3_NAMES),
-        "addbos": FastTokenizer(with_added_bos(llama_3_json, LLAMA_3_NAMES["bos_token"]), special=LLAMA_3_NAMES),
+        "addbos": FastTokenizer(
+            with_added_bos(llama_3_json, LLAMA_3_NAMES["bos_token"]), special=LLAMA_3_NAMES
+        ),
     }
 
 
@@ -53,7 +58,13 @@ def test_every_recorded_tokenization(shared_golden: Path, tokenizers: dict[Any, 
         recorded = read(path)
         meta = recorded["meta"]
         template = "llama_3" if path.name.startswith("llama_3") else path.name.split("_")[0]
-        key = meta["legacy"] if "legacy" in meta else "addbos" if meta["tokenizer_adds_bos"] else "nobos"
+        key = (
+            meta["legacy"]
+            if "legacy" in meta
+            else "addbos"
+            if meta["tokenizer_adds_bos"]
+            else "nobos"
+        )
         encoder = SampleEncoder(
             tokenizer=tokenizers[key],
             template=template,
@@ -87,7 +98,9 @@ def test_every_recorded_tokenization(shared_golden: Path, tokenizers: dict[Any, 
 def test_fixed_supervises_every_recorded_conversation(
     shared_golden: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
 ) -> None:
-    encoder = SampleEncoder(tokenizer=tokenizers[key], template=template, semantics="fixed", max_length=100_000)
+    encoder = SampleEncoder(
+        tokenizer=tokenizers[key], template=template, semantics="fixed", max_length=100_000
+    )
     for case in read(shared_golden / "tokenization/conversations.json")["chat"]:
         sample = encoder.encode(case["conversations"], has_image=bool(case["has_image"]))
         turns = case["conversations"][case["conversations"][0]["from"] == "gpt" :]
@@ -101,15 +114,24 @@ def test_fixed_supervises_every_recorded_conversation(
 
 
 @pytest.mark.parametrize(("template", "key"), [("v1", False), ("v1", True), ("llama_3", "nobos")])
-def test_recorded_prompts(shared_golden: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any) -> None:
-    encoder = SampleEncoder(tokenizer=tokenizers[key], template=template, semantics="faithful", max_length=9)
+def test_recorded_prompts(
+    shared_golden: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
+) -> None:
+    encoder = SampleEncoder(
+        tokenizer=tokenizers[key], template=template, semantics="faithful", max_length=9
+    )
     prompts = read(shared_golden / f"tokenization/{template}_inference_prompts.json")["prompts"]
-    header = {"v1": ("USER: ", " ASSISTANT:"), "llama_3": ("user<|end_header_id|>\n\n", "<|eot_id|>")}[template]
+    header = {
+        "v1": ("USER: ", " ASSISTANT:"),
+        "llama_3": ("user<|end_header_id|>\n\n", "<|eot_id|>"),
+    }[template]
     for prompt in prompts:
         question = prompt["prompt"].split(header[0], 1)[1].rsplit(header[1], 1)[0]
         turns = chat(question)
         assert encoder.prompt(turns, has_image=True) == prompt["prompt"]
-        assert encoder.encode_prompt(turns, has_image=True).tolist() == prompt["input_ids"], prompt["name"]
+        assert encoder.encode_prompt(turns, has_image=True).tolist() == prompt["input_ids"], prompt[
+            "name"
+        ]
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -157,9 +179,13 @@ def test_recorded_modality_lengths(shared_golden: Path) -> None:
     assert [modality_length(entry["conversations"], "image" in entry) for entry in data] == lengths
 
 
-def test_added_bos_masks_every_sample_of_several_rounds(shared_golden: Path, tokenizers: dict[Any, Tokenizer]) -> None:
+def test_added_bos_masks_every_sample_of_several_rounds(
+    shared_golden: Path, tokenizers: dict[Any, Tokenizer]
+) -> None:
     plain_ids, added = (
-        SampleEncoder(tokenizer=tokenizers[key], template="llama_3", semantics="faithful", max_length=100_000)
+        SampleEncoder(
+            tokenizer=tokenizers[key], template="llama_3", semantics="faithful", max_length=100_000
+        )
         for key in ("nobos", "addbos")
     )
     seen = 0

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from densekit.errors import DataError
-from densekit.text import IGNORE_INDEX, IMAGE_TOKEN_ID, EncodedSample, modality_length, model_sequence
-
-from .helpers import chat
+from densekit.text import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN_ID,
+    EncodedSample,
+    modality_length,
+    model_sequence,
+)
+from tests.support.conversations import chat
 
 
 def sample(ids: list[int]) -> EncodedSample:
@@ -43,10 +48,16 @@ def test_pad_ids_leave_the_faithful_sequence_only() -> None:
 
 
 def test_both_cuts() -> None:
-    first = model_sequence(sample([0, 1, 5, 7, 8]), pad_id=0, image_tokens=3, max_length=4, semantics="faithful")
+    first = model_sequence(
+        sample([0, 1, 5, 7, 8]), pad_id=0, image_tokens=3, max_length=4, semantics="faithful"
+    )
     assert first.input_ids.tolist() == [1, 5, 7]
     second = model_sequence(
-        sample([1, IMAGE_TOKEN_ID, 7, 8]), pad_id=0, image_tokens=4, max_length=4, semantics="faithful"
+        sample([1, IMAGE_TOKEN_ID, 7, 8]),
+        pad_id=0,
+        image_tokens=4,
+        max_length=4,
+        semantics="faithful",
     )
     assert second.input_ids.tolist() == [1, *[IMAGE_TOKEN_ID] * 3]
     assert second.feature_index.tolist() == [0, 1, 2]

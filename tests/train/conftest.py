@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 SMALL = (
-    "assets.stage1_samples=32", "assets.stage2_samples=48", "assets.held_out=16", "assets.language_model_steps=3",
-)  # fmt: skip
+    "assets.stage1_samples=32",
+    "assets.stage2_samples=48",
+    "assets.held_out=16",
+    "assets.language_model_steps=3",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,9 @@ class Workplace:
     def densekit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `densekit ...` as a user does."""
         command = [sys.executable, "-m", "densekit", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=self.root, timeout=300, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=self.root, timeout=300, check=False
+        )
 
     def run(self, recipe: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`densekit run` of a tiny recipe with small assets."""

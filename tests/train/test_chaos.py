@@ -7,17 +7,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from densekit.run.layout import checkpoints_in
-from densekit.run.processes import alive
+from densekit.runs.layout import checkpoints_in
+from densekit.runs.processes import alive
+from tests.support.training import Started, assert_equal, start_run
 from tests.train.conftest import Workplace
-from tests.train.running import Started, assert_equal, start_run
 
 ENGINES = (0, 0, 3)
 """ZeRO stages to draw from; DDP twice, as its runs are short."""
 
 
 def test_random_moments(workplace: Workplace, tmp_path: Path, kills: int) -> None:
-    """Kill one rank, all ranks or their parent until `kills` hit a running trainer; every run ends the same."""
+    """Kill one rank, all ranks or their parent until `kills` hit a running trainer; every run ends
+    the same.
+    """
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)
@@ -42,7 +44,9 @@ def test_random_moments(workplace: Workplace, tmp_path: Path, kills: int) -> Non
         if not started.run.complete:
             started.finish()
         assert_equal(started, undisturbed[stage])
-    assert resumed >= kills // 4, f"only {resumed} of {hit} kills left a checkpoint behind: the delays are too short"
+    assert resumed >= kills // 4, (
+        f"only {resumed} of {hit} kills left a checkpoint behind: the delays are too short"
+    )
 
 
 def attempt_and_kill(started: Started, victim: str, delay: float, draw: random.Random) -> bool:

@@ -1,4 +1,6 @@
-"""Real trainings that differ in one thing: `densekit diff` names it first, where the runs part and by what."""
+"""Real trainings that differ in one thing: `densekit diff` names it first, where the runs part and
+by what.
+"""
 
 import json
 import shutil
@@ -11,17 +13,17 @@ import pytest
 from safetensors import safe_open
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from densekit.run.diff import Comparison, compare_runs
-from densekit.run.environment import environment
-from densekit.run.layout import RunDir, read_json, write_json
-from densekit.run.manifest import MANIFEST_FILE, sealed
-from densekit.run.records import read_jsonl
-from densekit.run.verify import verify_run
+from densekit.audit.diff.compare import Comparison, compare_runs
+from densekit.audit.verify.verify import verify_run
+from densekit.runs.environment import environment
+from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.manifest import MANIFEST_FILE, sealed
+from densekit.runs.records import read_jsonl
+from densekit.toy.models import train_tokenizer
 from densekit.train import task
-from densekit.train.tiny import train_tokenizer
-from tests.ranks import run_ranks
+from tests.support.ranks import run_ranks
+from tests.support.training import start_run, train_rank
 from tests.train.conftest import Workplace
-from tests.train.running import start_run, train_rank
 
 STEPS = 4  # 48 samples are three steps; the learning rate of the first is 0
 Train = Callable[..., Path]
@@ -57,19 +59,29 @@ def assert_parts(found: Comparison, kind: str, step: int, cause: str) -> None:
     """Where two runs part, by what, and how the words of the first cause begin."""
     parting = found.partings[0]
     assert (parting.kind, parting.step) == (kind, step), found.report()
-    assert found.causes[0].bearing == "explains" and found.causes[0].words.startswith(cause), found.report()
-    assert step == 1 or f"before that: equal to the last bit over {step - 1} step" in "\n".join(found.report())
+    assert found.causes[0].bearing == "explains" and found.causes[0].words.startswith(cause), (
+        found.report()
+    )
+    assert step == 1 or f"before that: equal to the last bit over {step - 1} step" in "\n".join(
+        found.report()
+    )
 
 
 def an_image_of(run: Path, *, step: int) -> str:
     """The annotation entry of the first sample with an image in a step."""
     fed = read_jsonl(run / "feed.jsonl")[step - 1]
-    sample = next(sample for sample, image in zip(fed["samples"], fed["images"], strict=True) if image)
+    sample = next(
+        sample for sample, image in zip(fed["samples"], fed["images"], strict=True) if image
+    )
     return str(sample.partition(":")[0])
 
 
 def entries_of(workplace: Workplace) -> list[dict[str, Any]]:
-    return list(json.loads((workplace.root / ".cache/densekit/tiny/data/stage2.json").read_text(encoding="utf-8")))
+    return list(
+        json.loads(
+            (workplace.root / ".cache/densekit/tiny/data/stage2.json").read_text(encoding="utf-8")
+        )
+    )
 
 
 def test_nothing(base: Path, again: Train) -> None:
@@ -96,11 +108,15 @@ def test_one_changed_sample(base: Path, again: Train, workplace: Workplace, tmp_
     assert str(tmp_path / "changed.json") in found.causes[0].evidence
 
 
-def test_one_changed_image_byte(base: Path, again: Train, workplace: Workplace, copied: Callable[[str], Path]) -> None:
+def test_one_changed_image_byte(
+    base: Path, again: Train, workplace: Workplace, copied: Callable[[str], Path]
+) -> None:
     index = an_image_of(base, step=3)
     images = copied("data/images")
     with (images / entries_of(workplace)[int(index)]["image"]).open("ab") as file:
-        file.write(b"\0")  # behind the end of the PNG: the pixels stay the same, and it is found all the same
+        file.write(
+            b"\0"
+        )  # behind the end of the PNG: the pixels stay the same, and it is found all the same
     found = compare_runs(base, again(f"data.images={images}"))
     users = {
         step["step"]
@@ -115,11 +131,16 @@ def test_one_changed_image_byte(base: Path, again: Train, workplace: Workplace, 
 def test_another_learning_rate(base: Path, again: Train) -> None:
     found = compare_runs(base, again("optimizer.learning_rate=0.0011"))
     assert_parts(found, "lr", 2, "the learning rate differs: 0.001 and 0.0011")
-    assert [(parting.kind, parting.step) for parting in found.partings[1:]] == [("loss", 3), ("grad_norm", 3)]
+    assert [(parting.kind, parting.step) for parting in found.partings[1:]] == [
+        ("loss", 3),
+        ("grad_norm", 3),
+    ]
 
 
 def test_another_version_of_a_package(base: Path, workplace: Workplace, tmp_path: Path) -> None:
-    started = start_run(workplace, tmp_path, f"optimizer.max_steps={STEPS}", gpus=1, save_steps=None)
+    started = start_run(
+        workplace, tmp_path, f"optimizer.max_steps={STEPS}", gpus=1, save_steps=None
+    )
     started.run.new_attempt(started.execution)
     run_ranks(1, train_with_a_newer_transformers, started.run.path)
     found = compare_runs(base, started.run.path)
@@ -128,7 +149,9 @@ def test_another_version_of_a_package(base: Path, workplace: Workplace, tmp_path
 
 
 def train_with_a_newer_transformers(path: Path) -> None:
-    """A trainer whose transformers calls itself another version and computes its norms a little differently."""
+    """A trainer whose transformers calls itself another version and computes its norms a little
+    differently.
+    """
 
     def newer(devices: Any) -> dict[str, Any]:
         values = environment(devices)
@@ -178,14 +201,22 @@ def flip_sign(path: Path, name: str) -> None:
         assert (file.get_tensor(name) < 0).sum() == 1
 
 
-def test_another_tokenizer_file(base: Path, again: Train, workplace: Workplace, copied: Callable[[str], Path]) -> None:
+def test_another_tokenizer_file(
+    base: Path, again: Train, workplace: Workplace, copied: Callable[[str], Path]
+) -> None:
     folder = copied("language_model")
-    lines = (workplace.root / ".cache/densekit/tiny/data/text.txt").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (workplace.root / ".cache/densekit/tiny/data/text.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     config = (folder / "tokenizer_config.json").read_bytes()
     train_tokenizer(lines, folder)  # without the system text that the first one saw
     assert (folder / "tokenizer_config.json").read_bytes() == config
     found = compare_runs(base, again(f"models.tokenizer={folder}"))
-    assert_parts(found, "tokens", 1, "the tokenizer file tokenizer.model differs (models.tokenizer): ")
+    assert_parts(
+        found, "tokens", 1, "the tokenizer file tokenizer.model differs (models.tokenizer): "
+    )
 
 
 def test_a_complete_run_verifies(base: Path, workplace: Workplace) -> None:
@@ -193,7 +224,9 @@ def test_a_complete_run_verifies(base: Path, workplace: Workplace) -> None:
         checks = verify_run(run)
         assert [check for check in checks if check.state != "ok"] == []
         assert len({check.name for check in checks}) >= 11
-        assert {"results.json", "connector.safetensors"} <= set(read_json(run / MANIFEST_FILE)["outputs"])
+        assert {"results.json", "connector.safetensors"} <= set(
+            read_json(run / MANIFEST_FILE)["outputs"]
+        )
 
 
 def test_a_replay(workplace: Workplace, tmp_path: Path) -> None:

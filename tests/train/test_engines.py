@@ -1,4 +1,6 @@
-"""Any hardware, the same training: certificates, gradients and curves on every world, micro-batch and engine."""
+"""Any hardware, the same training: certificates, gradients and curves on every world, micro-batch
+and engine.
+"""
 
 import json
 from pathlib import Path
@@ -10,9 +12,9 @@ from transformers import PhiConfig, PhiForCausalLM
 
 from densekit.batching.certificate import step_digest
 from densekit.parity.case import Recording
-from densekit.train.accelerators import Execution
-from tests.ranks import run_ranks
-from tests.train.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
+from densekit.train.engines.process_group import Execution
+from tests.support.ranks import run_ranks
+from tests.support.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
 
 MICRO_BATCHES = (1, 2, 4, 8)
 CONFIGURATIONS = [*((micro, GROUPS) for micro in MICRO_BATCHES), (1, FEW)]
@@ -24,7 +26,8 @@ def reference(golden: Path) -> dict[tuple, tuple[float, Tensor, list[str]]]:
     """One process, all samples of the step in one row."""
     found = run_ranks(1, gradients, golden, [(12, GROUPS), (12, FEW)], Execution())[0].returned
     return {
-        groups: (loss, flat(gradient), ids) for groups, (loss, gradient, ids) in zip((GROUPS, FEW), found, strict=True)
+        groups: (loss, flat(gradient), ids)
+        for groups, (loss, gradient, ids) in zip((GROUPS, FEW), found, strict=True)
     }
 
 
@@ -34,7 +37,9 @@ def flat(gradient: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_any_split_gives_the_same_step(golden: Path, reference: dict, engine: str, world_size: int) -> None:
+def test_any_split_gives_the_same_step(
+    golden: Path, reference: dict, engine: str, world_size: int
+) -> None:
     execution = Execution(zero_stage=ENGINES[engine])
     found = run_ranks(world_size, gradients, golden, CONFIGURATIONS, execution)[0].returned
     for (micro, groups), (loss, gradient, ids) in zip(CONFIGURATIONS, found, strict=True):
@@ -47,15 +52,24 @@ def test_any_split_gives_the_same_step(golden: Path, reference: dict, engine: st
 
 COVERING = [
     *((1, 0, 2), (1, 0, 1), (2, 0, 1), (2, 2, 1), (2, 3, 1), (3, 2, 1)),
-    *(pytest.param(*more, marks=pytest.mark.slow) for more in ((1, 2, 1), (1, 3, 2), (4, 3, 1), (4, 0, 1))),
+    *(
+        pytest.param(*more, marks=pytest.mark.slow)
+        for more in ((1, 2, 1), (1, 3, 2), (4, 3, 1), (4, 0, 1))
+    ),
 ]
 
 
 @pytest.mark.parametrize(("world_size", "zero_stage", "micro"), COVERING)
-def test_the_recorded_curve_on_every_engine(golden: Path, world_size: int, zero_stage: int, micro: int) -> None:
-    """20 steps of two samples: one rank with both, one rank with one after the other, two ranks, idle ranks."""
+def test_the_recorded_curve_on_every_engine(
+    golden: Path, world_size: int, zero_stage: int, micro: int
+) -> None:
+    """20 steps of two samples: one rank with both, one rank with one after the other, two ranks,
+    idle ranks.
+    """
     steps = json.loads((golden / "clip_dci" / "stage2.json").read_text())["steps"]
-    found = run_ranks(world_size, curve, golden, Execution(zero_stage=zero_stage), micro_batch_size=micro)[0].returned
+    found = run_ranks(
+        world_size, curve, golden, Execution(zero_stage=zero_stage), micro_batch_size=micro
+    )[0].returned
     assert len(found) == len(steps) == 20
     for (loss, norm), step in zip(found, steps, strict=True):
         assert loss == pytest.approx(step["loss"], abs=1e-5)
@@ -65,7 +79,9 @@ def test_the_recorded_curve_on_every_engine(golden: Path, world_size: int, zero_
 def test_an_optimiser_in_host_memory_gives_the_same_step(golden: Path, reference: dict) -> None:
     execution = Execution(zero_stage=3, offload=True)
     for groups, (loss, gradient, _) in zip(
-        (GROUPS, FEW), run_ranks(2, gradients, golden, [(1, GROUPS), (1, FEW)], execution)[0].returned, strict=True
+        (GROUPS, FEW),
+        run_ranks(2, gradients, golden, [(1, GROUPS), (1, FEW)], execution)[0].returned,
+        strict=True,
     ):
         expected_loss, expected, _ = reference[groups]
         assert loss == pytest.approx(expected_loss, abs=1e-5)
@@ -76,7 +92,12 @@ def test_activation_checkpointing_changes_nothing(golden: Path, reference: dict)
     for stage in (1, 2):
         plain, saved = (
             run_ranks(
-                2, gradients, golden, [(2, FEW)], Execution(zero_stage=zero, checkpointing=checkpointing), stage=stage
+                2,
+                gradients,
+                golden,
+                [(2, FEW)],
+                Execution(zero_stage=zero, checkpointing=checkpointing),
+                stage=stage,
             )[0].returned[0]
             for zero, checkpointing in ((0, False), (3, True))
         )
@@ -85,10 +106,12 @@ def test_activation_checkpointing_changes_nothing(golden: Path, reference: dict)
 
 
 def test_bf16_accumulates_in_fp32(golden: Path) -> None:
-    """Twelve micro-batches against one: only the forward pass rounds, so the gradient moves by less than 0.5 %."""
-    found = run_ranks(1, gradients, golden, [(12, GROUPS), (1, GROUPS)], Execution(dtype="bf16", zero_stage=2))[
-        0
-    ].returned
+    """Twelve micro-batches against one: only the forward pass rounds, so the gradient moves by less
+    than 0.5 %.
+    """
+    found = run_ranks(
+        1, gradients, golden, [(12, GROUPS), (1, GROUPS)], Execution(dtype="bf16", zero_stage=2)
+    )[0].returned
     whole, pieces = (flat(gradient) for _, gradient, _ in found)
     assert whole.dtype == pieces.dtype == torch.float32
     assert (whole - pieces).norm() / whole.norm() < 5e-3
@@ -104,18 +127,29 @@ def test_half_precision_starts_from_the_fp32_file(golden: Path, engine: str) -> 
 
 
 def test_phi_trains_like_any_other_language_model(golden: Path, tmp_path: Path) -> None:
-    """The official Phi-2 run ends in a NameError (ledger U1); here the class follows from config.json."""
+    """The official Phi-2 run ends in a NameError (ledger U1); here the class follows from
+    config.json.
+    """
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    PhiForCausalLM(PhiConfig(vocab_size=32000, max_position_embeddings=512, **sizes)).save_pretrained(tmp_path)
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    PhiForCausalLM(
+        PhiConfig(vocab_size=32000, max_position_embeddings=512, **sizes)
+    ).save_pretrained(tmp_path)
     recipe = Recording.read(golden, golden / "clip_dci" / "stage2.json").recipe
     recipe["models"]["language_model"] = str(tmp_path)
     one, two = (
-        run_ranks(world_size, gradients, golden, [(2, GROUPS)], Execution(zero_stage=stage), recipe=recipe)[0].returned[
-            0
-        ]
+        run_ranks(
+            world_size, gradients, golden, [(2, GROUPS)], Execution(zero_stage=stage), recipe=recipe
+        )[0].returned[0]
         for world_size, stage in ((1, 0), (2, 3))
     )
-    assert one[0] == pytest.approx(two[0], abs=1e-5) and any("dense.weight" in name for name in one[1])
+    assert one[0] == pytest.approx(two[0], abs=1e-5) and any(
+        "dense.weight" in name for name in one[1]
+    )
     assert all(gradient.any() for gradient in one[1].values())
     assert (flat(one[1]) - flat(two[1])).norm() / flat(one[1]).norm() <= 1e-6

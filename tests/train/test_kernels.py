@@ -1,4 +1,6 @@
-"""The execution's kernel is the one that computes, and one that is not here ends the run before a weight is read."""
+"""The execution's kernel is the one that computes, and one that is not here ends the run before a
+weight is read.
+"""
 
 import sys
 from pathlib import Path
@@ -7,28 +9,36 @@ from typing import Any
 import pytest
 import torch
 
-from densekit.train import accelerators
-from densekit.train.accelerators import Execution, make_accelerator
-from tests.model.kernel_doubles import install_for_good
-from tests.ranks import run_ranks
-from tests.train.worlds import FEW, gradients
+from densekit.train.engines import process_group as accelerators
+from densekit.train.engines.process_group import Execution, make_accelerator
+from tests.support.kernel_doubles import install_for_good
+from tests.support.ranks import run_ranks
+from tests.support.worlds import FEW, gradients
 
 
 def step_with(golden: Path, attention: Any, **execution: Any) -> tuple[list, int]:
-    """One recorded step with a stand-in for the kernel's package, which a CPU may run: what it gives, and its calls."""
+    """One recorded step with a stand-in for the kernel's package, which a CPU may run: what it
+    gives, and its calls.
+    """
     seen = install_for_good()
     accelerators.check_combination = lambda *_: None
     found = gradients(golden, [(2, FEW)], Execution(attention=attention, **execution))
     return found, len(seen.flash if attention == "flash" else seen.xformers)
 
 
-@pytest.mark.parametrize("engine", [{"zero_stage": 0}, {"zero_stage": 3, "checkpointing": True}], ids=["none", "zero3"])
+@pytest.mark.parametrize(
+    "engine", [{"zero_stage": 0}, {"zero_stage": 3, "checkpointing": True}], ids=["none", "zero3"]
+)
 @pytest.mark.parametrize("attention", ["flash", "xformers"])
 def test_the_trainer_computes_with_the_kernel_of_the_execution(
     golden: Path, attention: str, engine: dict[str, Any]
 ) -> None:
-    ((loss, expected, _),) = run_ranks(1, gradients, golden, [(2, FEW)], Execution(**engine))[0].returned
-    ((found_loss, found, _),), calls = run_ranks(1, step_with, golden, attention, **engine)[0].returned
+    ((loss, expected, _),) = run_ranks(1, gradients, golden, [(2, FEW)], Execution(**engine))[
+        0
+    ].returned
+    ((found_loss, found, _),), calls = run_ranks(1, step_with, golden, attention, **engine)[
+        0
+    ].returned
     layers, rows = 2, 2
     assert calls == layers * rows * (2 if engine.get("checkpointing") else 1)
     assert found_loss == pytest.approx(loss, abs=1e-5)
@@ -48,7 +58,11 @@ def start_on_cuda(capability: tuple[int, int], **execution: Any) -> None:
     ("capability", "execution", "message"),
     [
         ((9, 0), {"dtype": "bf16", "attention": "flash"}, "flash_attn cannot be imported here"),
-        ((7, 0), {"dtype": "fp16", "attention": "xformers"}, "xformers.ops cannot be imported here"),
+        (
+            (7, 0),
+            {"dtype": "fp16", "attention": "xformers"},
+            "xformers.ops cannot be imported here",
+        ),
         (
             (7, 0),
             {"dtype": "fp16", "attention": "flash"},
@@ -58,7 +72,9 @@ def start_on_cuda(capability: tuple[int, int], **execution: Any) -> None:
         ((9, 0), {"attention": "flash"}, "flash-attn has no fp32"),
     ],
 )
-def test_what_is_not_here_is_never_replaced(capability: Any, execution: dict[str, Any], message: str) -> None:
+def test_what_is_not_here_is_never_replaced(
+    capability: Any, execution: dict[str, Any], message: str
+) -> None:
     outcome = run_ranks(1, without_packages, capability, may_fail=True, **execution)[0]
     assert "UsageError" in str(outcome.error) and message in str(outcome.error)
 
@@ -72,7 +88,11 @@ def without_packages(capability: tuple[int, int], **execution: Any) -> None:
 def test_the_trainer_says_what_suits_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in (("is_available", True), ("get_device_capability", (9, 0)), ("get_device_name", "H100")):
+    for name, value in (
+        ("is_available", True),
+        ("get_device_capability", (9, 0)),
+        ("get_device_name", "H100"),
+    ):
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -84,4 +104,6 @@ def test_the_trainer_says_what_suits_the_gpu(
 
 def test_a_cpu_runs_no_cuda_kernel() -> None:
     outcome = run_ranks(1, make_accelerator, Execution(attention="flash"), may_fail=True)[0]
-    assert "UsageError: --attention flash --device cpu: this kernel runs on CUDA only" in str(outcome.error)
+    assert "UsageError: --attention flash --device cpu: this kernel runs on CUDA only" in str(
+        outcome.error
+    )

@@ -1,14 +1,17 @@
-"""Kill anywhere: SIGKILL after each file operation of a save; the resumed run ends in the very same weights."""
+"""Kill anywhere: SIGKILL after each file operation of a save; the resumed run ends in the very same
+weights.
+"""
 
 from pathlib import Path
 
 import pytest
 
+from tests.support.training import Kill, Started, Victim, assert_equal, start_run
 from tests.train.conftest import Workplace
-from tests.train.running import Kill, Started, Victim, assert_equal, start_run
 
-# What a save of two ranks does: each writes and syncs its fragments; rank 0 then writes and syncs checkpoint.json,
-# syncs the folder, renames it and syncs the folder above; where an older one is to go it hides it (rename, sync).
+# What a save of two ranks does: each writes and syncs its fragments; rank 0 then writes and syncs
+# checkpoint.json, syncs the folder, renames it and syncs the folder above; where an older one is to
+# go it hides it (rename, sync).
 OPERATIONS = {0: 9, 1: 2}
 
 
@@ -24,13 +27,17 @@ def undisturbed(
 VICTIMS = ("rank", "ranks", "parent")
 # DDP for every victim; ZeRO-3 takes three times as long, so most of it is for `make test-all`.
 CASES = [pytest.param(0, victim, id=f"ddp-{victim}") for victim in VICTIMS] + [
-    pytest.param(3, victim, id=f"zero3-{victim}", marks=[pytest.mark.slow] if victim != "ranks" else [])
+    pytest.param(
+        3, victim, id=f"zero3-{victim}", marks=[pytest.mark.slow] if victim != "ranks" else []
+    )
     for victim in VICTIMS
 ]
 
 
 @pytest.mark.parametrize(("undisturbed", "victim"), CASES, indirect=["undisturbed"])
-def test_every_operation_of_a_save(undisturbed: Started, workplace: Workplace, tmp_path: Path, victim: Victim) -> None:
+def test_every_operation_of_a_save(
+    undisturbed: Started, workplace: Workplace, tmp_path: Path, victim: Victim
+) -> None:
     started = start_run(workplace, tmp_path, zero_stage=undisturbed.execution["zero_stage"], keep=1)
     for rank, operations in OPERATIONS.items():
         for operation in range(operations):

@@ -6,11 +6,20 @@ from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from densekit.train.optim import gradient_norm, learning_rate_factor, make_optimizer, set_learning_rate
+from densekit.train.optim import (
+    gradient_norm,
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+)
 
 SETTINGS = {
-    "learning_rate": 1e-3, "connector_learning_rate": None, "weight_decay": 0.1, "betas": [0.9, 0.99], "eps": 1e-8,
-}  # fmt: skip
+    "learning_rate": 1e-3,
+    "connector_learning_rate": None,
+    "weight_decay": 0.1,
+    "betas": [0.9, 0.99],
+    "eps": 1e-8,
+}
 
 
 class Model(nn.Module):
@@ -43,7 +52,10 @@ def test_the_schedule_is_the_official_one(steps: int, ratio: float) -> None:
 def test_groups_by_rate_and_decay() -> None:
     model = Model()
     optimizer = make_optimizer(model, {**SETTINGS, "connector_learning_rate": 5e-4})
-    found = {(g["base_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in optimizer.param_groups}
+    found = {
+        (g["base_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"])
+        for g in optimizer.param_groups
+    }
     assert found == {(5e-4, 0.1): 12, (5e-4, 0.0): 4, (1e-3, 0.0): 4 + 2, (1e-3, 0.1): 8}
     set_learning_rate(optimizer, 0.5)
     assert {g["lr"] for g in optimizer.param_groups} == {2.5e-4, 5e-4}

@@ -1,4 +1,6 @@
-"""The real launcher: a driver that is told to stop, a rank that dies under torchrun, two drivers on one run."""
+"""The real launcher: a driver that is told to stop, a rank that dies under torchrun, two drivers on
+one run.
+"""
 
 import os
 import re
@@ -10,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from densekit.run.layout import RunDir, checkpoints_in
-from densekit.run.processes import alive
-from densekit.run.records import read_jsonl
+from densekit.runs.layout import RunDir, checkpoints_in
+from densekit.runs.processes import alive
+from densekit.runs.records import read_jsonl
 from tests.train.conftest import SMALL, Workplace
 
 STEPS = 150
-SETS = [part for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}") for part in ("--set", value)]
+SETS = [
+    part
+    for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}")
+    for part in ("--set", value)
+]
 
 
 def command(runs: Path, *arguments: str) -> list[str]:
@@ -25,13 +31,21 @@ def command(runs: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "densekit", *run]
 
 
-def begin(workplace: Workplace, runs: Path, *arguments: str) -> tuple["subprocess.Popen[str]", RunDir]:
+def begin(
+    workplace: Workplace, runs: Path, *arguments: str
+) -> tuple["subprocess.Popen[str]", RunDir]:
     """Start it and wait until a few steps are done."""
     process = subprocess.Popen(
-        command(runs, *arguments), cwd=workplace.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(runs, *arguments),
+        cwd=workplace.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 120
-    while not (found := [path for path in runs.glob("*/metrics.jsonl") if path.read_text().count("\n") > 3]):
+    while not (
+        found := [path for path in runs.glob("*/metrics.jsonl") if path.read_text().count("\n") > 3]
+    ):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     return process, RunDir(found[0].parent)
@@ -45,15 +59,26 @@ def ranks_of(run: RunDir) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"train" in words and str(run.path).encode() in words and b"densekit.train.torchrun" not in words:
+        if (
+            b"train" in words
+            and str(run.path).encode() in words
+            and b"densekit.train.torchrun" not in words
+        ):
             found.append(int(place.parent.name))
     return found
 
 
-def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(workplace: Workplace, tmp_path: Path) -> None:
+def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     process, run = begin(workplace, tmp_path, "--zero-stage", "2")
-    second = subprocess.run(command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False)
-    assert second.returncode == 2 and "is being trained by another densekit; wait for it or stop it" in second.stderr
+    second = subprocess.run(
+        command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False
+    )
+    assert (
+        second.returncode == 2
+        and "is being trained by another densekit; wait for it or stop it" in second.stderr
+    )
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 75, output
@@ -64,7 +89,9 @@ def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(workplace: Work
     assert [int(path.name[5:]) for path in checkpoints_in(run.checkpoints)] == [int(stopped[1])]
     assert not ranks_of(run)
 
-    done = subprocess.run(command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"going on from the checkpoint of step {stopped[1]}" in done.stdout
     assert [line["step"] for line in read_jsonl(run.metrics)] == list(range(1, STEPS + 1))
@@ -85,7 +112,9 @@ def test_a_rank_that_dies_ends_the_run_within_seconds(workplace: Workplace, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_driver_takes_its_ranks_along_and_the_run_goes_on(workplace: Workplace, tmp_path: Path) -> None:
+def test_a_killed_driver_takes_its_ranks_along_and_the_run_goes_on(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     process, run = begin(workplace, tmp_path, "--save-steps", "2")
     ranks = ranks_of(run)
     assert len(ranks) == 2
@@ -95,5 +124,9 @@ def test_a_killed_driver_takes_its_ranks_along_and_the_run_goes_on(workplace: Wo
     while any(alive(pid) for pid in ranks):
         assert time.monotonic() < deadline, "ranks outlive their driver"
         time.sleep(0.1)
-    done = subprocess.run(command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "going on from the checkpoint of step" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run(
+        command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "going on from the checkpoint of step" in done.stdout, (
+        done.stdout + done.stderr
+    )

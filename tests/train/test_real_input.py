@@ -1,4 +1,5 @@
-"""`densekit run` on a user's own recipe over the recorded data, models and the real Llama-2 tokenizer."""
+"""`densekit run` on a user's own recipe over the recorded data, models and the real Llama-2
+tokenizer."""
 
 import json
 import os
@@ -13,7 +14,9 @@ from tests.train.conftest import Workplace
 @pytest.fixture(scope="module")
 def recorded() -> Path:
     """The full recorded set, with the licensed tokenizer."""
-    folder = Path(os.environ.get("DENSEKIT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
+    folder = Path(
+        os.environ.get("DENSEKIT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden")
+    )
     if not (folder / "models" / "llm_tiny" / "tokenizer.model").is_file():
         pytest.skip(f"no recorded set with the Llama-2 tokenizer in {folder} (set DENSEKIT_GOLDEN)")
     return folder
@@ -27,7 +30,8 @@ def _recipe(recorded: Path, stage: int) -> dict:
         "models": {
             "language_model": str(recorded / "models" / "llm_tiny"),
             "vision_tower": str(recorded / "models" / "clip_tiny"),
-            "connector": str(case / ("projector_init" if stage == 1 else "projector_after_stage1")) + ".safetensors",
+            "connector": str(case / ("projector_init" if stage == 1 else "projector_after_stage1"))
+            + ".safetensors",
         },
         "connector": {"kind": "dci", "groups": [list(range(12)), list(range(12, 24))]},
         "data": {
@@ -45,7 +49,9 @@ def _recipe(recorded: Path, stage: int) -> dict:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_recorded_curve_comes_out_of_an_ordinary_run(recorded: Path, tmp_path: Path, stage: int) -> None:
+def test_the_recorded_curve_comes_out_of_an_ordinary_run(
+    recorded: Path, tmp_path: Path, stage: int
+) -> None:
     (tmp_path / "recorded.yaml").write_text(yaml.safe_dump(_recipe(recorded, stage)))
     done = Workplace(tmp_path).densekit("run", "recorded.yaml")
     assert done.returncode == 0, done.stdout + done.stderr

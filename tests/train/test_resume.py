@@ -1,4 +1,6 @@
-"""Stopping and going on: other world sizes and engines, dropout, damaged checkpoints, full disks, lost ranks."""
+"""Stopping and going on: other world sizes and engines, dropout, damaged checkpoints, full disks,
+lost ranks.
+"""
 
 import json
 import os
@@ -13,13 +15,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-from densekit.run.layout import RunDir, checkpoint_name, checkpoints_in, read_json
-from densekit.run.records import read_jsonl
+from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in, read_json
+from densekit.runs.records import read_jsonl
 from densekit.train.checkpoints import prune
+from tests.support.training import Kill, Started, assert_equal, start_run
 from tests.train.conftest import Workplace
-from tests.train.running import Kill, Started, assert_equal, start_run
 
-# The second save of an attempt is whole: seven operations each, as tests/train/test_kills.py lists them.
+# The second save of an attempt is whole: seven operations each, as tests/train/test_kills.py lists
+# them.
 AFTER_TWO_SAVES = Kill(0, 13, "ranks")
 
 
@@ -40,15 +43,26 @@ def undisturbed(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) 
     ids=lambda topology: f"{topology[0]}x{('ddp', '', 'zero2', 'zero3')[topology[1]]}",
 )
 def test_a_run_goes_on_at_another_world_size(
-    undisturbed: Started, workplace: Workplace, tmp_path: Path, before: tuple[int, int], after: tuple[int, int]
+    undisturbed: Started,
+    workplace: Workplace,
+    tmp_path: Path,
+    before: tuple[int, int],
+    after: tuple[int, int],
 ) -> None:
     started = start_run(workplace, tmp_path, gpus=before[0], zero_stage=before[1])
     started.attempt(AFTER_TWO_SAVES)
-    assert [path.name for path in checkpoints_in(started.run.checkpoints)] == ["step-00000001", "step-00000002"]
+    assert [path.name for path in checkpoints_in(started.run.checkpoints)] == [
+        "step-00000001",
+        "step-00000002",
+    ]
     started.finish(gpus=after[0], zero_stage=after[1])
     assert not started.run.checkpoints.exists()
     for line, expected in zip(metrics(started), metrics(undisturbed), strict=True):
-        assert (line["ids"], line["images"], line["lr"]) == (expected["ids"], expected["images"], expected["lr"])
+        assert (line["ids"], line["images"], line["lr"]) == (
+            expected["ids"],
+            expected["images"],
+            expected["lr"],
+        )
         assert line["loss"] == pytest.approx(expected["loss"], abs=1e-5)
     certificates = [read_json(run.run.path / "certificate.json") for run in (started, undisturbed)]
     assert certificates[0] == certificates[1]
@@ -62,10 +76,14 @@ def test_a_run_goes_on_at_another_world_size(
 
 # With three ranks a sum depends on the order in which it is taken; with two it does not.
 @pytest.mark.parametrize(("zero_stage", "gpus"), [(0, 3), (2, 3), (3, 3), (3, 2)])
-def test_a_resumed_run_ends_in_the_same_bits(workplace: Workplace, tmp_path: Path, zero_stage: int, gpus: int) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(
+    workplace: Workplace, tmp_path: Path, zero_stage: int, gpus: int
+) -> None:
     """Dropout included: its masks are drawn again the same."""
     whole, stopped = (
-        start_run(workplace, tmp_path / name, recipe="tiny_stage2_lora", zero_stage=zero_stage, gpus=gpus)
+        start_run(
+            workplace, tmp_path / name, recipe="tiny_stage2_lora", zero_stage=zero_stage, gpus=gpus
+        )
         for name in "ab"
     )
     assert whole.run.math["recipe"]["lora"]["dropout"] == 0.05
@@ -75,7 +93,9 @@ def test_a_resumed_run_ends_in_the_same_bits(workplace: Workplace, tmp_path: Pat
     assert_equal(whole, stopped)
 
 
-def test_an_optimiser_in_host_memory_resumes_in_the_same_bits(workplace: Workplace, tmp_path: Path) -> None:
+def test_an_optimiser_in_host_memory_resumes_in_the_same_bits(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     whole, stopped = (start_run(workplace, tmp_path / name, zero_stage=3) for name in "ab")
     for started in (whole, stopped):
         started.execution["offload"] = True
@@ -88,7 +108,12 @@ def test_an_optimiser_in_host_memory_resumes_in_the_same_bits(workplace: Workpla
 def test_lora_under_zero3_on_two_ranks_is_lora_on_one(workplace: Workplace, tmp_path: Path) -> None:
     one, two = (
         start_run(
-            workplace, tmp_path / str(gpus), "lora.dropout=0", recipe="tiny_stage2_lora", gpus=gpus, zero_stage=zero
+            workplace,
+            tmp_path / str(gpus),
+            "lora.dropout=0",
+            recipe="tiny_stage2_lora",
+            gpus=gpus,
+            zero_stage=zero,
         )
         for gpus, zero in ((1, 0), (2, 3))
     )
@@ -98,7 +123,9 @@ def test_lora_under_zero3_on_two_ranks_is_lora_on_one(workplace: Workplace, tmp_
         assert line["loss"] == pytest.approx(expected["loss"], abs=1e-5)
         assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
     ours, theirs = two.weights(), one.weights()
-    assert ours.keys() == theirs.keys() and any("lora_B" in name and value.any() for name, value in ours.items())
+    assert ours.keys() == theirs.keys() and any(
+        "lora_B" in name and value.any() for name, value in ours.items()
+    )
     assert all(torch.allclose(ours[name], value, atol=2e-4) for name, value in theirs.items())
 
 
@@ -117,7 +144,9 @@ def test_checkpoints_are_kept_by_count_and_age(tmp_path: Path) -> None:
 
 def test_what_was_cut_off_is_kept_in_its_attempt(workplace: Workplace, tmp_path: Path) -> None:
     started = start_run(workplace, tmp_path, gpus=1, save_steps=2)
-    started.attempt(Kill(0, 7))  # the second save begins: four steps are on record, the checkpoint holds two
+    started.attempt(
+        Kill(0, 7)
+    )  # the second save begins: four steps are on record, the checkpoint holds two
     assert len(metrics(started)) == 4
     started.finish()
     assert [line["step"] for line in metrics(started)] == [1, 2, 3, 4, 5, 6]
@@ -146,7 +175,9 @@ def flip(path: Path) -> None:
 
 
 def edit(**changes: Any) -> Callable[[Path], None]:
-    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes})) and None
+    return lambda path: (
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes})) and None
+    )
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
@@ -162,10 +193,22 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     ),
     "missing": ("rank-0001.safetensors", Path.unlink, "rank-0001.safetensors is missing"),
     "no state": ("checkpoint.json", Path.unlink, "checkpoint.json is missing"),
-    "broken state": ("checkpoint.json", lambda path: path.write_text("{"), "checkpoint.json cannot be read"),
-    "another version": ("checkpoint.json", edit(schema=99), r"not a checkpoint of this version \(schema 1\)"),
+    "broken state": (
+        "checkpoint.json",
+        lambda path: path.write_text("{"),
+        "checkpoint.json cannot be read",
+    ),
+    "another version": (
+        "checkpoint.json",
+        edit(schema=99),
+        r"not a checkpoint of this version \(schema 1\)",
+    ),
     "another run": ("checkpoint.json", edit(run="0" * 64), "step-00000002 belongs to another run"),
-    "another model": ("checkpoint.json", edit(parameters={}), "holds other parameters than this model trains"),
+    "another model": (
+        "checkpoint.json",
+        edit(parameters={}),
+        "holds other parameters than this model trains",
+    ),
     "records cut": (
         "../../metrics.jsonl",
         lambda path: path.write_text(""),
@@ -190,11 +233,20 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_can_go_on(damaged: Started,
 
 
 def test_a_full_disk_while_saving(damaged: Started) -> None:
-    """Rank 1 cannot write: every rank stops with the same message, and the earlier checkpoint is whole."""
+    """Rank 1 cannot write: every rank stops with the same message, and the earlier checkpoint is
+    whole.
+    """
     outcomes = damaged.attempt(Kill(1, 0, "disk"))
-    assert sorted("SystemExit: 3" in str(outcome.error) for outcome in outcomes) == [False, True], "one rank tells"
-    assert "No space left on device; the run can be resumed from step 2" in damaged.run.status["message"]
-    assert damaged.run.status["exit_code"] == 3 and not list(damaged.run.checkpoints.glob(".step-*"))
+    assert sorted("SystemExit: 3" in str(outcome.error) for outcome in outcomes) == [False, True], (
+        "one rank tells"
+    )
+    assert (
+        "No space left on device; the run can be resumed from step 2"
+        in damaged.run.status["message"]
+    )
+    assert damaged.run.status["exit_code"] == 3 and not list(
+        damaged.run.checkpoints.glob(".step-*")
+    )
     damaged.finish()
 
 
@@ -208,16 +260,26 @@ def test_a_lost_rank_takes_the_others_with_it(damaged: Started) -> None:
 def test_a_second_trainer_is_refused_and_changes_nothing(damaged: Started) -> None:
     with FileLock(damaged.run.path / ".trainer.lock"):
         outcomes = damaged.attempt()
-    assert "UsageError" in outcomes[0].error and "is being trained by another process" in outcomes[0].error
+    assert (
+        "UsageError" in outcomes[0].error
+        and "is being trained by another process" in outcomes[0].error
+    )
     assert "SystemExit: 2" in outcomes[1].error and damaged.run.status["state"] == "created"
     damaged.finish()
 
 
 def test_a_fixed_tail_trains_a_short_last_batch(workplace: Workplace, tmp_path: Path) -> None:
-    overrides = ("optimizer.max_steps=null", "optimizer.epochs=1", "global_batch_size=20", "ledger={U9: fixed}")
+    overrides = (
+        "optimizer.max_steps=null",
+        "optimizer.epochs=1",
+        "global_batch_size=20",
+        "ledger={U9: fixed}",
+    )
     reference = "reference={gpus: 2, per_device_batch_size: 10, grad_accum_steps: 1}"
     started = start_run(workplace, tmp_path, *overrides, reference, gpus=2, deterministic=True)
     started.finish()
     assert [line["samples"] for line in metrics(started)] == [20, 20, 8]  # of 48
-    fed = [sample for line in read_jsonl(started.run.path / "feed.jsonl") for sample in line["samples"]]
+    fed = [
+        sample for line in read_jsonl(started.run.path / "feed.jsonl") for sample in line["samples"]
+    ]
     assert len(fed) == len(set(fed)) == 48

@@ -1,4 +1,6 @@
-"""Whole runs through the command line: what a run leaves behind, and what happens when its data is bad."""
+"""Whole runs through the command line: what a run leaves behind, and what happens when its data is
+bad.
+"""
 
 import json
 import shutil
@@ -9,20 +11,32 @@ import torch
 import yaml
 
 from densekit.batching.run_order import RunOrder
-from densekit.datasets.index import SampleIndex
+from densekit.data.index import SampleIndex
 from densekit.errors import DataError
-from densekit.run.hashing import file_sha256
-from densekit.run.layout import RunDir, read_json, write_json
-from densekit.run.roots import Roots
+from densekit.files.hashing import file_sha256
+from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.spec.roots import Roots
 from densekit.train.inputs import make_dataset, make_reader
-from densekit.train.loop import Summary, check_masked
 from densekit.train.task import train
+from densekit.train.trainer import Summary, check_masked
 from tests.train.conftest import Workplace
 
 FIELDS = {
-    "step", "loss", "lr", "grad_norm", "updated", "overflows", "samples", "tokens", "supervised_tokens",
-    "masked_samples", "seconds", "ids", "images", "chain",
-}  # fmt: skip
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "updated",
+    "overflows",
+    "samples",
+    "tokens",
+    "supervised_tokens",
+    "masked_samples",
+    "seconds",
+    "ids",
+    "images",
+    "chain",
+}
 
 
 def _metrics(run: Path) -> list[dict]:
@@ -33,20 +47,24 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
     run = RunDir(workplace.run_dir("tiny_stage2"))
     assert run.complete
     lines = _metrics(run.path)
-    assert [line["step"] for line in lines] == list(range(1, 7)) and all(set(line) == FIELDS for line in lines)
+    assert [line["step"] for line in lines] == list(range(1, 7)) and all(
+        set(line) == FIELDS for line in lines
+    )
     assert all(line["samples"] == 16 for line in lines) and lines[0]["lr"] == 0.0
     manifest = read_json(run.path / "manifest.json")
     assert manifest["run"] == run.sha256 and manifest["starts_from"] == run.math["starts_from"]
     assert RunDir(workplace.run_dir("tiny_stage1")).sha256 == run.math["starts_from"]
     for name, digest in manifest["outputs"].items():
         assert file_sha256(run.path / name) == digest
-    assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(manifest["outputs"])
+    assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(
+        manifest["outputs"]
+    )
     assert set(read_json(run.path / "results.json")) == {"summary", "probe"}
     assert "held-out questions, images shuffled" in (run.attempt / "log.txt").read_text()
 
 
 def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: Workplace) -> None:
-    from densekit.model.loading import read_weights
+    from densekit.model.weights import read_weights
     from densekit.train.build import load_base
 
     stage1, stage2 = (workplace.run_dir(f"tiny_stage{n}") for n in (1, 2))
@@ -61,12 +79,18 @@ def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: 
     base = load_base(RunDir(stage2).math["recipe"], roots)
     trained = read_weights(stage2 / "model" / "model.safetensors")
     for name, value in base.vision_tower.state_dict().items():
-        assert torch.equal(trained[f"vision_tower.{name}"], value), f"the frozen tower changed: {name}"
-    assert not torch.equal(trained["language_model.lm_head.weight"], base.language_model.lm_head.weight)
+        assert torch.equal(trained[f"vision_tower.{name}"], value), (
+            f"the frozen tower changed: {name}"
+        )
+    assert not torch.equal(
+        trained["language_model.lm_head.weight"], base.language_model.lm_head.weight
+    )
 
 
 @pytest.mark.parametrize("damage", ["gone", "unfinished", "another"])
-def test_a_stage1_run_that_is_not_the_right_one_is_refused(workplace: Workplace, tmp_path: Path, damage: str) -> None:
+def test_a_stage1_run_that_is_not_the_right_one_is_refused(
+    workplace: Workplace, tmp_path: Path, damage: str
+) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(workplace.root / "runs", runs)
     (stage1,), (stage2,) = runs.glob("tiny_stage1-*"), runs.glob("tiny_stage2-*")
@@ -77,7 +101,10 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(workplace: Workplace,
     elif damage == "unfinished":
         RunDir(stage1).set_status("failed")
     else:
-        write_json(stage1 / "math.json", {**read_json(stage1 / "math.json"), "inputs": {"annotations": "other"}})
+        write_json(
+            stage1 / "math.json",
+            {**read_json(stage1 / "math.json"), "inputs": {"annotations": "other"}},
+        )
     RunDir(stage2).set_status("created")
     with pytest.raises(DataError, match="stage-1 run"):
         train(stage2)
@@ -96,7 +123,9 @@ def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) ->
     recipe = RunDir(workplace.run_dir("tiny_stage2")).math["recipe"]
     roots = Roots(cache=workplace.root / ".cache/densekit")
     for fixed in ("L1", "U8", "U9"):
-        ledger = {entry: "fixed" if entry == fixed else "faithful" for entry in ("L1", "U8", "U9", "L2")}
+        ledger = {
+            entry: "fixed" if entry == fixed else "faithful" for entry in ("L1", "U8", "U9", "L2")
+        }
         changed = {**recipe, "ledger": ledger}
         reader, annotations = make_reader(changed, roots)
         order = RunOrder(changed, SampleIndex.of(annotations).modality_lengths)
@@ -113,7 +142,9 @@ def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
 
 @pytest.fixture(scope="module")
 def two_processes(workplace: Workplace) -> list[dict]:
-    done = workplace.run("tiny_stage2", "--gpus", "2", "--micro-batch", "3", "--workers", "1", "--runs-dir", "runs2")
+    done = workplace.run(
+        "tiny_stage2", "--gpus", "2", "--micro-batch", "3", "--workers", "1", "--runs-dir", "runs2"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (workplace.root / "runs2").glob("tiny_stage2-*")
     assert RunDir(run).sha256 == RunDir(workplace.run_dir("tiny_stage2")).sha256
@@ -135,7 +166,10 @@ def test_lora_trains_adapters_and_loads_again(workplace: Workplace) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunDir(workplace.run_dir("tiny_stage2_lora"))
     names = {path.name for path in (run.path / "lora").iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors"} and not (run.path / "model").exists()
+    assert (
+        names == {"adapter_config.json", "adapter_model.safetensors"}
+        and not (run.path / "model").exists()
+    )
     model = load_trained(run, Roots(cache=workplace.root / ".cache/densekit"))
     adapters = [value for name, value in model.named_parameters() if "lora_B" in name]
     assert adapters and all(value.any() for value in adapters)
@@ -154,16 +188,22 @@ def _user_recipe(workplace: Workplace, folder: Path, **changes: object) -> Path:
     recipe = {
         "title": "mine",
         "stage": 1,
-        "models": {"language_model": str(tiny / "language_model"), "vision_tower": str(tiny / "vision_tower")},
+        "models": {
+            "language_model": str(tiny / "language_model"),
+            "vision_tower": str(tiny / "vision_tower"),
+        },
         "connector": {"kind": "sti", "layers": [1, 3]},
         "data": {
-            "annotations": "train.json", "images": "images", "template": "plain", "image_aspect_ratio": "pad",
+            "annotations": "train.json",
+            "images": "images",
+            "template": "plain",
+            "image_aspect_ratio": "pad",
         },
         "optimizer": {"learning_rate": "1e-3"},
         "global_batch_size": 4,
         "reference": {"gpus": 2, "per_device_batch_size": 2},
         **changes,
-    }  # fmt: skip
+    }
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
@@ -177,13 +217,19 @@ def test_a_users_own_recipe_trains(workplace: Workplace, tmp_path: Path) -> None
     assert [line["samples"] for line in _metrics(run)] == [4, 4]
 
 
-def test_an_undecodable_image_fails_the_run_with_its_name(workplace: Workplace, tmp_path: Path) -> None:
+def test_an_undecodable_image_fails_the_run_with_its_name(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     recipe = _user_recipe(workplace, tmp_path / "mine")
     image = next((tmp_path / "mine" / "images").iterdir())
     image.write_bytes(b"broken")
-    done = workplace.densekit("run", str(recipe), "--workers", "1", "--runs-dir", str(tmp_path / "runs"))
+    done = workplace.densekit(
+        "run", str(recipe), "--workers", "1", "--runs-dir", str(tmp_path / "runs")
+    )
     assert done.returncode == 3
-    assert image.name in done.stderr and "cannot be decoded" in done.stderr and "sample" in done.stderr
+    assert (
+        image.name in done.stderr and "cannot be decoded" in done.stderr and "sample" in done.stderr
+    )
     assert "Traceback" not in done.stderr + done.stdout
     (run,) = (tmp_path / "runs").glob("mine-*")
     status = RunDir(run).status
@@ -194,11 +240,15 @@ def test_an_undecodable_image_fails_the_run_with_its_name(workplace: Workplace, 
 def test_too_many_samples_without_labels_stop_a_run() -> None:
     check_masked(Summary(samples=127, masked_samples=127))
     check_masked(Summary(samples=1000, masked_samples=100))
-    with pytest.raises(DataError, match=r"101 of the first 1000 samples .*masked_mismatch': 101.*L1: fixed"):
+    with pytest.raises(
+        DataError, match=r"101 of the first 1000 samples .*masked_mismatch': 101.*L1: fixed"
+    ):
         check_masked(Summary(samples=1000, masked_samples=101, notes={"masked_mismatch": 101}))
 
 
-def test_an_image_that_vanished_names_the_entry_and_leaves_no_run(workplace: Workplace, tmp_path: Path) -> None:
+def test_an_image_that_vanished_names_the_entry_and_leaves_no_run(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     recipe = _user_recipe(workplace, tmp_path / "mine")
     next((tmp_path / "mine" / "images").iterdir()).unlink()
     done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))

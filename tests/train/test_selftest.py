@@ -13,7 +13,15 @@ import torch
 from densekit.train import selftest
 from densekit.train.selftest import has_code_for, wrong_device
 
-TORCH_2_7 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]  # as the wheels of the images have them
+TORCH_2_7 = [
+    "sm_50",
+    "sm_60",
+    "sm_70",
+    "sm_75",
+    "sm_80",
+    "sm_86",
+    "sm_90",
+]  # as the wheels of the images have them
 TORCH_2_8 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
 
@@ -38,7 +46,12 @@ def test_code_for_a_gpu(capability: tuple[int, int], archs: Sequence[str], runs:
     [
         ("a100", (8, 0), TORCH_2_8, None),
         ("a100", (9, 0), TORCH_2_8, None),
-        ("a100", (7, 0), TORCH_2_8, "use the v100 image"),  # torch has code for it, flash-attn has not
+        (
+            "a100",
+            (7, 0),
+            TORCH_2_8,
+            "use the v100 image",
+        ),  # torch has code for it, flash-attn has not
         ("v100", (7, 0), TORCH_2_7, None),
         ("v100", (10, 0), TORCH_2_7, "use the a100 image"),
         ("v100", (6, 1), TORCH_2_7, "older than V100"),
@@ -52,7 +65,9 @@ def test_the_image_fits_the_gpu(
     assert problem is None if says is None else problem is not None and says in problem
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], archs: str, count: int = 2) -> None:
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], archs: str, count: int = 2
+) -> None:
     """A torch built for `archs` that sees GPUs of one capability, on which nothing is computed."""
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: archs, raising=False)
@@ -99,7 +114,9 @@ def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]
     environment = {name: value for name, value in os.environ.items() if name != "DENSEKIT_TARGET"}
     environment |= {"CUDA_VISIBLE_DEVICES": ""} | ({"DENSEKIT_TARGET": target} if target else {})
     command = [sys.executable, "-m", "densekit", "selftest", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
 
 
 def test_on_a_processor() -> None:

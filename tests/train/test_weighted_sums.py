@@ -1,4 +1,6 @@
-"""Ranks and micro-batches sum: the same gradient for any split, and equal to the reference loss written out."""
+"""Ranks and micro-batches sum: the same gradient for any split, and equal to the reference loss
+written out.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from densekit.errors import DataError
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.text.encode import IGNORE_INDEX
 from densekit.train.build import read_weights
-from densekit.train.samples import SampleReader, StepBatch, StepDataset
+from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 
 # Mixed modality: text-only samples, among them a group of nothing else.
 GROUPS = ([0, 2, 4], [5, 8, 11], [1, 3, 6], [14, 7, 9])
@@ -54,7 +56,11 @@ def _gradient(
             micro_batch_size=micro_batch_size,
         )
         loss += trainer.accumulate(next(trainer.batches())).item()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss, reader
+    return (
+        torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]),
+        loss,
+        reader,
+    )
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -62,21 +68,33 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
-def test_any_split_gives_the_same_gradient(recording: Recording, start: dict, semantics: str) -> None:
-    reference, reference_loss, _ = _gradient(recording, start, semantics=semantics, micro_batch_size=12)
+def test_any_split_gives_the_same_gradient(
+    recording: Recording, start: dict, semantics: str
+) -> None:
+    reference, reference_loss, _ = _gradient(
+        recording, start, semantics=semantics, micro_batch_size=12
+    )
     for world_size, micro_batch_size in ((1, 1), (1, 2), (1, 5), (2, 3), (3, 2), (4, 8), (5, 1)):
         gradient, loss, _ = _gradient(
-            recording, start, semantics=semantics, world_size=world_size, micro_batch_size=micro_batch_size
+            recording,
+            start,
+            semantics=semantics,
+            world_size=world_size,
+            micro_batch_size=micro_batch_size,
         )
         assert _difference(gradient, reference) <= 1e-6, (world_size, micro_batch_size)
         assert loss == pytest.approx(reference_loss, abs=1e-5)
 
 
 def test_the_two_semantics_differ_as_described(recording: Recording, start: dict) -> None:
-    """faithful = mean over groups of token means; fixed = mean over all tokens: from losses of single samples."""
+    """faithful = mean over groups of token means; fixed = mean over all tokens: from losses of
+    single samples.
+    """
     losses = {}
     for semantics in ("faithful", "fixed"):
-        _, losses[semantics], reader = _gradient(recording, start, semantics=semantics, micro_batch_size=4)
+        _, losses[semantics], reader = _gradient(
+            recording, start, semantics=semantics, micro_batch_size=4
+        )
     sums, counts = {}, {}
     for sample in sorted({sample for group in GROUPS for sample in group}):
         # A group of one sample: its loss is the mean over that sample's tokens.
@@ -89,7 +107,9 @@ def test_the_two_semantics_differ_as_described(recording: Recording, start: dict
     assert abs(losses["faithful"] - losses["fixed"]) > 1e-4
 
 
-def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(recording: Recording, start: dict) -> None:
+def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(
+    recording: Recording, start: dict
+) -> None:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
     text_only = [i for i in range(len(reader.samples)) if reader.samples[i].image is None][:1]
@@ -101,7 +121,9 @@ def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(recording: Re
         )
         model.zero_grad(set_to_none=True)
         trainer.accumulate(next(trainer.batches()))
-        missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        missing = [
+            name for name, p in model.named_parameters() if p.requires_grad and p.grad is None
+        ]
         assert not missing
         assert not any(p.grad.any() for p in model.projector.parameters())
         assert bool(model.language_model.lm_head.weight.grad.any()) is expect_signal
@@ -112,7 +134,12 @@ def test_swapping_samples_in_the_loader_stops_the_run(recording: Recording, star
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
     trainer = make_trainer(model, reader, single_step(2), recording.recipe)
     trainer.dataset = Swapped(
-        reader, trainer.dataset.steps, loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=2
+        reader,
+        trainer.dataset.steps,
+        loss_semantics="faithful",
+        rank=0,
+        world_size=1,
+        micro_batch_size=2,
     )
     with pytest.raises(RuntimeError, match="the order asks for"):
         trainer.check_feed(next(trainer.batches()))
@@ -125,7 +152,9 @@ class Swapped(StepDataset):
         return super()._read(replace(step, groups=[group[::-1] for group in step.groups]))
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change(recording: Recording, start: dict) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    recording: Recording, start: dict
+) -> None:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
     with torch.no_grad():
@@ -142,11 +171,15 @@ def test_cross_entropy_of_the_row_is_the_padded_one(recording: Recording, start:
     model = recording.model(start).eval()
     reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
     (row,) = next(make_trainer(model, reader, single_step(1), recording.recipe).batches()).rows
-    inputs = row.model_inputs(torch.device("cpu"), reader.processor.lookup_table())
+    inputs = row.model_inputs(
+        torch.device("cpu"), torch.from_numpy(reader.processor.lookup_table())
+    )
     names = ("input_ids", "image_slots", "feature_index")
     with torch.no_grad(), model.stock_attention("eager"):
         features = model.encode_images(inputs["pixel_values"])
-        embeddings = model.connected().embed_row(**{name: inputs[name] for name in names}, dense_features=features)
+        embeddings = model.connected().embed_row(
+            **{name: inputs[name] for name in names}, dense_features=features
+        )
         logits = model.language_model(inputs_embeds=embeddings[None]).logits[0]
     labels = torch.from_numpy(reader.sequence(0)[0].labels)
     expected = F.cross_entropy(logits[:-1], labels[1:], ignore_index=IGNORE_INDEX)

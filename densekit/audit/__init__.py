@@ -1,0 +1,1 @@
+"""Forensics of run directories: read, compare, verify."""

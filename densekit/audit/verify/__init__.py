@@ -1,0 +1,1 @@
+"""Rechecks every hash of a run and of what it was trained from."""

@@ -1,0 +1,112 @@
+"""Base images: their tags in docker/Dockerfile, their digests in docker/images.lock.json."""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from densekit.errors import DataError, UsageError
+
+DOCKERFILE = Path("docker/Dockerfile")
+LOCK = Path("docker/images.lock.json")
+BASE_ARGUMENT = re.compile(r"^ARG (\w+_(?:BASE|DEVEL))=(\S+)$", re.MULTILINE)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def base_images(root: Path) -> dict[str, str]:
+    """Build argument -> tag, as docker/Dockerfile of the checkout at `root` has them."""
+    path = root / DOCKERFILE
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: images are built from a checkout of densekit")
+    return dict(BASE_ARGUMENT.findall(path.read_text(encoding="utf-8")))
+
+
+def read_lock(root: Path) -> dict[str, str]:
+    """Tag -> digest of every base image that was resolved; empty before the first `densekit images
+    lock`.
+
+    Raises DataError for a file that is not such a lock.
+    """
+    path = root / LOCK
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        digests = {tag: entry["digest"] for tag, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{path} is not a lock of images; delete it and run `densekit images lock`"
+        ) from None
+    for tag, digest in digests.items():
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise DataError(
+                f"{path}: {tag} has no digest but {digest!r}; run `densekit images lock`"
+            )
+    return digests
+
+
+def pinned(root: Path) -> dict[str, str]:
+    """Build argument -> `tag@digest` where the digest is known, else the tag."""
+    digests = read_lock(root)
+    return {
+        name: f"{tag}@{digests[tag]}" if tag in digests else tag
+        for name, tag in base_images(root).items()
+    }
+
+
+def resolve(tag: str) -> str:
+    """The digest a registry gives for a tag now (of the index, where it holds several platforms).
+
+    Raises UsageError with what the engine said when no registry answers.
+    """
+    command = ["docker", "buildx", "imagetools", "inspect", tag, "--format", "{{json .Manifest}}"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except FileNotFoundError:
+        raise UsageError(
+            "images lock: no `docker` here; it needs Docker's command line with buildx"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"images lock: no registry answered for {tag} within two minutes"
+        ) from None
+    if result.returncode:
+        said = result.stderr.strip().splitlines()
+        raise UsageError(
+            f"images lock: {tag} cannot be resolved: {said[-1] if said else 'docker buildx failed'}\n"
+            f"Nothing was written. Run `densekit images lock` on a machine that reaches the registry and copy {LOCK} "
+            "here; until then images are built from the tags"
+        )
+    try:
+        digest = str(json.loads(result.stdout)["digest"])
+    except (ValueError, KeyError, TypeError):
+        digest = ""
+    if not DIGEST.fullmatch(digest):
+        raise UsageError(
+            f"images lock: docker buildx gave no digest for {tag} but {result.stdout.strip()[:200]!r}"
+        )
+    return digest
+
+
+def lock(root: Path) -> dict[str, tuple[str | None, str]]:
+    """Resolve every base image and write the lock, all or nothing.
+
+    Returns tag -> (digest before, digest now).
+    """
+    before = read_lock(root)
+    now = {tag: resolve(tag) for tag in sorted(set(base_images(root).values()))}
+    _write(root, now)
+    return {tag: (before.get(tag), digest) for tag, digest in now.items()}
+
+
+def _write(root: Path, digests: Mapping[str, str]) -> None:
+    resolved = datetime.now(UTC).strftime("%Y-%m-%d")
+    content = {
+        "images": {tag: {"digest": digest, "resolved": resolved} for tag, digest in digests.items()}
+    }
+    path = root / LOCK
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,236 @@
+"""Reading LLaVA-format annotation files and refusing, with the place named, what would train on the
+wrong thing.
+
+What is legal follows the official code (docs/upstream.md); what is legal there but nearly always a
+mistake is refused here.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from densekit.errors import DataError
+
+IMAGE_TAG = "<image>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One entry. `sample_id` is unique, unlike `entry_id` (the file's own `id`, which repeats);
+    `image` is a path relative to the image folder, None for a text-only entry; `conversations` are
+    {"from", "value"} turns.
+    """
+
+    index: int
+    sample_id: str
+    entry_id: str | None
+    image: str | None
+    conversations: list[dict[str, str]]
+
+
+class Annotations(Sequence[Sample]):
+    """A validated annotation file. `sha256` is the hash of the file's bytes, `untagged_images` the
+    number of entries with an image but no tag (the official code feeds the image and then ignores
+    it).
+    """
+
+    def __init__(
+        self, path: Path, entries: list[dict[str, Any]], *, sha256: str, untagged_images: int
+    ) -> None:
+        """Wrap entries that were checked already; use `Annotations.load`."""
+        self.path = path
+        self.sha256 = sha256
+        self.untagged_images = untagged_images
+        self._entries = entries
+
+    @classmethod
+    def load(cls, path: str | Path, *, require_tag: bool = False) -> "Annotations":
+        """Read and check a JSON list of entries.
+
+        `require_tag` refuses an image without a `<image>` tag (the `plain` template of stage 1
+        needs one). In an entry without image a tag inside a sentence is ordinary text, as in the
+        official code; a tag that opens or ends a human turn is a lost image and refused. Raises
+        DataError naming the file and the entry (line and column for broken JSON).
+        """
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); give the path of a JSON file"
+            ) from error
+        entries = _parse(path, data)
+        untagged = 0
+        for index, entry in enumerate(entries):
+            try:
+                tagged, placeholder = _check_entry(entry)
+                if "image" in entry and not tagged and require_tag:
+                    raise DataError(
+                        f"image without a {IMAGE_TAG} tag; add the tag to the human turn"
+                    )
+                if "image" not in entry and placeholder:
+                    raise DataError(
+                        f"tag without an image: a human turn opens or ends with {IMAGE_TAG} but there is no 'image' "
+                        "field; add the field, or take the tag out"
+                    )
+            except DataError as error:
+                raise DataError(f"{path}: entry {index}: {error}") from None
+            untagged += "image" in entry and not tagged
+        return cls(path, entries, sha256=hashlib.sha256(data).hexdigest(), untagged_images=untagged)
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """Return one sample, or the list of a slice."""
+        if isinstance(index, slice):
+            return [self._sample(i) for i in range(*index.indices(len(self)))]
+        return self._sample(range(len(self))[index])
+
+    def images(self) -> Iterator[tuple[int, str]]:
+        """Yield (entry index, image path) for every entry with an image; cheaper than making the
+        samples.
+        """
+        for index, entry in enumerate(self._entries):
+            if "image" in entry:
+                yield index, entry["image"]
+
+    def _sample(self, index: int) -> Sample:
+        entry = self._entries[index]
+        # ASCII escapes, so that a lone surrogate (they exist in scraped text) still has an encoding
+        # to hash.
+        canonical = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        digest = hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
+        entry_id = entry.get("id")
+        return Sample(
+            index=index,
+            sample_id=f"{index}:{digest}",
+            entry_id=None if entry_id is None else str(entry_id),
+            image=entry.get("image"),
+            conversations=[
+                {"from": turn["from"], "value": turn["value"]} for turn in entry["conversations"]
+            ],
+        )
+
+
+def check_images(annotations: Annotations, folder: str | Path) -> None:
+    """Check that every image file exists under `folder`, with one directory listing per directory.
+
+    Raises DataError naming the first missing file, its entry and how many entries lack theirs.
+    Contents are not opened.
+    """
+    folder = Path(folder)
+    listings: dict[str, frozenset[str]] = {}
+    missing: list[tuple[int, str]] = []
+    for index, image in annotations.images():
+        # Plain string work: building a Path for each of 665,000 entries would take seconds.
+        directory, _, name = image.rpartition("/")
+        if directory not in listings:
+            listings[directory] = _file_names(folder / directory)
+        if name not in listings[directory]:
+            missing.append((index, image))
+    if missing:
+        index, image = missing[0]
+        raise DataError(
+            f"{annotations.path}: entry {index}: image {folder / image} does not exist; {len(missing)} of "
+            f"{len(annotations)} entries lack their image: check the image folder and that the archives were "
+            "unpacked completely"
+        )
+
+
+def _file_names(directory: Path) -> frozenset[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+
+
+def _parse(path: Path, data: bytes) -> list[Any]:
+    try:
+        entries = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: line {error.lineno}, column {error.colno}: broken JSON ({error.msg}); "
+            "the file may be cut off: compare its size with the source"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.start}: not valid UTF-8; save the file as UTF-8"
+        ) from error
+    if not isinstance(entries, list):
+        raise DataError(
+            f"{path}: holds a JSON {type(entries).__name__}; a list of entries is needed"
+        )
+    if not entries:
+        raise DataError(f"{path}: the list is empty; at least one entry is needed")
+    return entries
+
+
+def _check_entry(entry: Any) -> tuple[bool, bool]:
+    """Check the fields of one entry; return whether an image tag occurs, and whether one stands for
+    an image.
+
+    Raises DataError without the place.
+    """
+    if not isinstance(entry, dict):
+        raise DataError(
+            f"is a JSON {type(entry).__name__}; an object with 'conversations' is needed"
+        )
+    if isinstance(entry.get("image"), list):
+        raise DataError(
+            "'image' is a list; one image per sample is supported: split the entry, one image each"
+        )
+    if "image" in entry and (not isinstance(entry["image"], str) or not entry["image"]):
+        raise DataError(
+            "'image' is not a file name; write a relative path, or leave the field out for text only"
+        )
+    if "video" in entry:
+        raise DataError(
+            "'video' is not supported (the official code cannot train on it either); remove the entry"
+        )
+    turns = entry.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise DataError("no 'conversations'; give a list of turns, human first")
+
+    tagged_turns = sum(_check_turn(number, turn) for number, turn in enumerate(turns))
+    if tagged_turns > 1 and "image" in entry:
+        raise DataError(
+            f"{IMAGE_TAG} in {tagged_turns} turns but only one image; keep the tag in one turn"
+        )
+    # The official code drops a leading gpt turn (ShareGPT has them), so the count starts behind it.
+    speakers = [turn["from"] for turn in turns]
+    first = int(speakers[0] == "gpt")
+    if first == len(speakers):
+        raise DataError(
+            "a single gpt turn, which is dropped as a leading one; add the human turn it answers"
+        )
+    for number, speaker in enumerate(speakers[first:], start=first):
+        expected = "human" if (number - first) % 2 == 0 else "gpt"
+        if speaker != expected:
+            raise DataError(
+                f"turn {number} is from {speaker!r} where {expected!r} is due; turns must alternate"
+            )
+    texts = [turn["value"].strip() for turn in turns if turn["from"] == "human"]
+    placeholder = any(text.startswith(IMAGE_TAG) or text.endswith(IMAGE_TAG) for text in texts)
+    return tagged_turns > 0, placeholder
+
+
+def _check_turn(number: int, turn: Any) -> bool:
+    """Check one turn and return whether it holds an image tag."""
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
+        raise DataError(f'turn {number} has no \'from\'; write "from": "human" or "gpt"')
+    if not isinstance(turn.get("value"), str):
+        raise DataError(f"turn {number} has no 'value'; write the text of the turn as a string")
+    if turn["from"] not in ("human", "gpt"):
+        raise DataError(f"turn {number} is from {turn['from']!r}; only 'human' and 'gpt' are known")
+    return IMAGE_TAG in turn["value"]

@@ -1,0 +1,1 @@
+"""Files as such: durable writes, hashes, JSON, safetensors; nothing of recipes or runs."""

@@ -1,0 +1,1 @@
+"""The docker launcher: one container per run."""

@@ -1,0 +1,1 @@
+"""The Slurm launcher: one job per run, or an array of several."""

@@ -1,0 +1,1 @@
+"""Attention over packed micro-batches: one kernel per backend."""

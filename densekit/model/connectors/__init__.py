@@ -1,0 +1,1 @@
+"""Connectors: how hidden states of the tower become features."""

@@ -1,1 +1,0 @@
-"""Plans: what a recipe becomes on the hardware at hand."""

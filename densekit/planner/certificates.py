@@ -1,0 +1,109 @@
+"""Batch certificates of recipes: made from the annotation file, kept in the cache, found again
+without reading it.
+"""
+
+import sys
+from pathlib import Path
+
+from densekit.batching.certificate import BatchCertificate
+from densekit.batching.run_order import RunOrder, run_length
+from densekit.errors import DataError
+from densekit.files.hashing import json_sha256
+from densekit.planner.lengths import LENGTHS_FOLDER, counted
+from densekit.runs.layout import read_json, write_json
+from densekit.spec.recipe import Recipe
+from densekit.spec.roots import Roots
+
+
+def cached_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate | None:
+    """Return the certificate that `make_certificate` kept for this recipe and this annotation file,
+    if any.
+
+    The file is not read: path, size and time of its last change stand for it. A kept certificate
+    that is damaged counts as none, and is said so on the terminal.
+    """
+    path = _kept_at(recipe, roots)
+    if path is None or not path.is_file():
+        return None
+    try:
+        certificate = BatchCertificate.from_json(read_json(path))
+    except DataError as error:
+        print(f"{path}: ignored: {error}", file=sys.stderr)
+        return None
+    # Another recipe may have accepted a file that this one refuses.
+    return certificate if recipe.data.samples in (None, certificate.num_samples) else None
+
+
+def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
+    """Compute the certificate of everything the recipe feeds, and keep it under
+    `<cache>/certificates`.
+
+    Raises DataError when the annotation file is missing, wrong or not the one the recipe states.
+    """
+    # Imported here because they load tokenizers and images, which a plan without --certify does not
+    # need.
+    from densekit.data.annotations import Annotations
+    from densekit.data.index import load_index
+
+    path = roots.resolve(recipe.data.annotations)
+    kept_at = _kept_at(
+        recipe, roots
+    )  # before reading: a file that changes meanwhile is not found under it again
+    if kept_at is None:
+        makes = recipe.makes(recipe.data.annotations)
+        advice = (
+            f"`densekit run {recipe.name}` makes it first"
+            if makes
+            else "give its folder with --data-dir"
+        )
+        raise DataError(
+            f"data.annotations: {path} does not exist, and a certificate is made from it; {advice}"
+        )
+    annotations = Annotations.load(path, require_tag=recipe.data.template == "plain")
+    if recipe.data.samples not in (None, len(annotations)):
+        raise DataError(
+            f"{path} has {len(annotations)} entries, recipe {recipe.name} expects {recipe.data.samples}: "
+            "it is not the published file (a recipe with `samples: null` under `data` takes it all the same)"
+        )
+    index = load_index(annotations, roots.cache)
+    certificate = RunOrder(recipe.math(), index.modality_lengths).certificate(index.sample_ids())
+    for place, value in (
+        (kept_at, certificate.as_json()),
+        (
+            roots.cache / LENGTHS_FOLDER / kept_at.name,
+            counted(index.modality_lengths, recipe.data.template),
+        ),
+    ):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, value)
+    return certificate
+
+
+def kept_lengths(recipe: Recipe, roots: Roots) -> Path | None:
+    """Where the lengths of the recipe's samples are, once a certificate was made from its
+    annotation file.
+    """
+    path = _kept_at(recipe, roots)
+    return None if path is None else roots.cache / LENGTHS_FOLDER / path.name
+
+
+def _kept_at(recipe: Recipe, roots: Roots) -> Path | None:
+    """Where a certificate is kept: named after all it depends on. None when there is no annotation
+    file.
+    """
+    annotations = roots.resolve(recipe.data.annotations).resolve()
+    if not annotations.is_file():
+        return None
+    state = annotations.stat()
+    key = {
+        "reference": recipe.reference.model_dump(),
+        "seed": recipe.seed,
+        "grouping": recipe.data.group_by_modality_length,
+        **run_length(recipe.math()),
+        "annotations": {
+            "path": str(annotations),
+            "size": state.st_size,
+            "mtime_ns": state.st_mtime_ns,
+        },
+    }
+    return roots.cache / "certificates" / f"{json_sha256(key)}.json"

@@ -1,0 +1,78 @@
+"""Floating-point operations of one optimiser step, part by part: what is frozen, trained and
+computed again.
+"""
+
+from dataclasses import dataclass
+
+from densekit.planner.lengths import Sample
+from densekit.planner.memory_trace.model import Trains
+from densekit.spec.architectures import ModelShape
+
+FLASH_BACKWARD = 2.5
+"""Backward over forward of attention: two products become four, and the scores are computed again.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flops:
+    """Operations of some samples, by part; a multiplication with an addition is two."""
+
+    parts: dict[str, float]
+    formulas: dict[str, str]
+
+    @property
+    def total(self) -> float:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+def flops_of(
+    shape: ModelShape,
+    sample: Sample,
+    samples: float,
+    *,
+    trains: Trains,
+    lora_r: int,
+    checkpointing: bool,
+) -> Flops:
+    """Operations of `samples` average samples, forward and backward.
+
+    A weight costs 2 operations per token forward, 2 for the gradient of its input, 2 for its own
+    where it is trained, and 2 more where the forward pass is computed again. The connector stands
+    before the language model, so gradients of activations go through all of it in every stage.
+    lm_head runs on supervised positions only; the tower has no backward pass.
+    """
+    language, tower, last = shape.language, shape.tower, shape.connector.last_layer
+    tokens, images = samples * sample.tokens, samples * sample.images
+    again = int(checkpointing)
+    full = int(trains == "full")
+    in_layers = language.layers * language.layer_linear_parameters
+    adapters = language.lora_parameters(lora_r) if trains == "lora" else 0
+    tower_linear = last * (tower.block_parameters)
+    tower_scores = last * 4 * tower.tokens**2 * tower.hidden
+    hidden, width = language.hidden, shape.connector.width
+    parts = {
+        "tower": images * (2 * tower.tokens * tower_linear + tower_scores),
+        "projector": images * shape.image_tokens * hidden * (4 * width + 6 * hidden),
+        "layers": tokens * 2 * in_layers * (2 + full + again),
+        "adapters": tokens * 2 * adapters * (3 + again),
+        "attention": samples
+        * sample.squares
+        * 2
+        * language.layers
+        * language.query_width
+        * (1 + FLASH_BACKWARD + again),
+        "lm_head": samples * sample.supervised * 2 * language.vocab * hidden * (2 + full),
+    }
+    passes = (
+        f"forward 1, activations' gradients 1{', weights 1' * full}{', forward again 1' * again}"
+    )
+    formulas = {
+        "tower": f"{last} blocks, forward only, {images:.0f} images of {tower.tokens} tokens",
+        "projector": f"{images * shape.image_tokens:.0f} image tokens, forward and backward",
+        "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
+        "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
+        "attention": f"causal scores, backward {FLASH_BACKWARD} times forward",
+        "lm_head": f"{samples * sample.supervised:.0f} supervised positions x {language.vocab} words",
+    }
+    return Flops(parts=parts, formulas=formulas)

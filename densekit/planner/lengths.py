@@ -1,0 +1,103 @@
+"""How long samples are: by assumption, or counted in the annotation file when its index was made."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densekit.errors import DataError
+from densekit.runs.layout import read_json
+from densekit.spec.recipe import Recipe
+
+TOKENS_PER_WORD = 1.4
+"""Assumed for what is counted in words; the end of an answer and the speakers' names are in it."""
+SYSTEM_TOKENS = 40
+"""Assumed length of what a template other than `plain` puts before the first turn."""
+SUPERVISED = 0.55
+"""Assumed share of a stage-2 sample's text that is answers."""
+LENGTHS_FOLDER = "lengths"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Text of an average sample, in tokens, and how many samples have no image."""
+
+    with_image: float
+    """Text tokens of a sample with an image; the image's own come on top."""
+    text_only: float
+    text_only_share: float
+    source: str
+
+
+# Stage 2: 40,688 of the 665,298 entries of llava_v1_5_mix665k.json have no image.
+CAPTIONS = Lengths(
+    with_image=25, text_only=0, text_only_share=0, source="assumed: 25 text tokens in a caption"
+)
+CONVERSATIONS = Lengths(
+    with_image=200,
+    text_only=900,
+    text_only_share=40688 / 665298,
+    source="assumed: 200 text tokens with an image, 900 without one (6.1 % of the samples)",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An average sample as the language model sees it."""
+
+    tokens: float
+    squares: float
+    """Mean of the squared length: what causal attention costs."""
+    images: float
+    supervised: float
+
+
+def lengths_of(recipe: Recipe, kept: Path | None) -> Lengths:
+    """What was counted in the recipe's annotation file and kept at `kept`, else the assumption for
+    its template.
+    """
+    if kept is not None and kept.is_file():
+        try:
+            found = Lengths(**read_json(kept))
+            if all(isinstance(value, int | float) for value in list(asdict(found).values())[:3]):
+                return found
+        except (DataError, TypeError):
+            pass  # it can always be counted again
+    return CAPTIONS if recipe.data.template == "plain" else CONVERSATIONS
+
+
+def counted(modality_lengths: npt.NDArray[np.int64], template: str) -> dict[str, Any]:
+    """Lengths of an index as plain values; `modality_lengths`: words per sample, negative for
+    text-only ones.
+    """
+    lengths = modality_lengths.astype(np.float64)
+    system = 0 if template == "plain" else SYSTEM_TOKENS
+
+    def tokens(words: npt.NDArray[np.float64]) -> float:
+        return round(float(words.mean()) * TOKENS_PER_WORD + system, 1) if words.size else 0.0
+
+    return asdict(
+        Lengths(
+            with_image=tokens(lengths[lengths >= 0]),
+            text_only=tokens(-lengths[lengths < 0]),
+            text_only_share=float((lengths < 0).mean()),
+            source=f"words counted in the annotation file, {TOKENS_PER_WORD} tokens each",
+        )
+    )
+
+
+def average_sample(recipe: Recipe, lengths: Lengths, image_tokens: int) -> Sample:
+    """The average sample of a recipe; nothing is longer than its `data.max_length`."""
+    limit = recipe.data.max_length
+    image, text = min(image_tokens + lengths.with_image, limit), min(lengths.text_only, limit)
+    share = lengths.text_only_share
+    supervised = 1.0 if recipe.data.template == "plain" else SUPERVISED
+    answers = (1 - share) * max(image - image_tokens, 0) + share * text
+    return Sample(
+        tokens=(1 - share) * image + share * text,
+        squares=(1 - share) * image**2 + share * text**2,
+        images=1 - share,
+        supervised=supervised * answers,
+    )

@@ -1,0 +1,1 @@
+"""The memory of one training step: automatic differentiation of sizes instead of numbers."""

@@ -1,0 +1,239 @@
+"""Automatic differentiation of sizes: what torch's autograd keeps alive, in bytes, without torch.
+
+A `Sized` stands for a tensor and is counted from its creation until Python's last reference to it
+is gone, as torch counts storage. Operations save for the backward pass what torch's formulas save
+(its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest first,
+what it saved freed after it.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Optional
+
+HALF, SINGLE = 2, 4
+"""Bytes of an element."""
+CASTS = "buffers"
+"""The part that autocast's copies of weights are counted to."""
+
+
+class Meter:
+    """Bytes alive, by part: whenever something is allocated, what is alive then, by moment."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, int] = {}
+        self.part = self.moment = ""
+        self.looks: dict[str, list[dict[str, int]]] = {}
+
+    def begin(self, moment: str, part: str) -> None:
+        """From here on, looks belong to `moment`, and what is allocated to `part`."""
+        self.moment, self.part = moment, part
+        self._look()
+
+    def change(self, part: str, size: int) -> None:
+        """Count `size` bytes more (or fewer)."""
+        self.now[part] = self.now.get(part, 0) + size
+        if size > 0:
+            self._look()
+
+    def _look(self) -> None:
+        self.looks.setdefault(self.moment, []).append(self.now.copy())
+
+    @property
+    def peaks(self) -> dict[str, dict[str, int]]:
+        """What was alive at the highest total of every moment, the first of equals."""
+        return {
+            moment: max(looks, key=lambda look: sum(look.values()))
+            for moment, looks in self.looks.items()
+        }
+
+
+class Storage:
+    """Memory, counted while it is referenced."""
+
+    __slots__ = ("meter", "part", "size")
+
+    def __init__(self, meter: Meter, size: int) -> None:
+        self.meter, self.part, self.size = meter, meter.part, size
+        meter.change(self.part, size)
+
+    def move(self, part: str) -> None:
+        """Count it to another part."""
+        self.meter.change(self.part, -self.size)
+        self.part = part
+        self.meter.change(part, self.size)
+
+    def __del__(self) -> None:
+        self.meter.change(self.part, -self.size)
+
+
+class Sized:
+    """A tensor of `numel` elements of `width` bytes; `node` is None where no gradient is wanted.
+
+    A parameter has no storage here: its memory is counted elsewhere.
+    """
+
+    __slots__ = ("node", "numel", "storage", "width")
+
+    def __init__(
+        self, numel: int, width: int, storage: Storage | None, node: Optional["Node"] = None
+    ) -> None:
+        self.numel, self.width, self.storage, self.node = numel, width, storage, node
+
+    def data(self) -> "Sized":
+        """The same memory without history."""
+        return Sized(self.numel, self.width, self.storage)
+
+
+Given = list[Sized]
+"""The gradient that an operation of the backward pass is given: one element, which it may take out
+to free it.
+"""
+Gradients = list[Sized | None]
+Backward = Callable[[Given], Gradients]
+
+
+class Node:
+    """One operation of the backward pass, with what it saved. Leaves come before all others."""
+
+    __slots__ = ("backward", "order", "parents", "saved", "width")
+    count = itertools.count(1)
+
+    def __init__(
+        self,
+        width: int,
+        parents: Sequence[Optional["Node"]],
+        backward: Backward,
+        saved: Sequence[Sized] = (),
+    ) -> None:
+        self.width, self.parents, self.backward, self.saved = width, parents, backward, saved
+        self.order = next(Node.count) if parents else 2**62
+
+    def release(self) -> None:
+        """Free what was saved."""
+        self.saved, self.backward = (), _spent
+
+
+def _spent(_: Given) -> Gradients:
+    raise RuntimeError("an operation went backward twice")
+
+
+class Tape:
+    """Records operations. `autocast`: matrix products and attention take half, some functions fp32
+    (as on CUDA).
+    """
+
+    def __init__(self, meter: Meter, *, autocast: bool) -> None:
+        self.meter, self.autocast = meter, autocast
+        self.recording = True
+        self._casts: dict[int, tuple[Sized, Sized]] = {}
+
+    def new(self, numel: int, width: int) -> Sized:
+        """A tensor without history."""
+        return Sized(numel, width, Storage(self.meter, numel * width))
+
+    def leaf(self, x: Sized, on_gradient: Callable[[Sized], None]) -> Sized:
+        """x as something that wants a gradient and has no history."""
+
+        def accumulate(given: Given) -> Gradients:
+            on_gradient(given.pop())
+            return []
+
+        return Sized(x.numel, x.width, x.storage, Node(x.width, (), accumulate))
+
+    def operation(
+        self,
+        out: Sized,
+        inputs: Iterable[Sized],
+        backward: Backward,
+        saved: Iterable[Sized | None] = (),
+    ) -> Sized:
+        """Give `out` a history; `backward` returns a gradient for every input that has one."""
+        parents = [each.node for each in inputs]
+        if self.recording and any(parent is not None for parent in parents):
+            out.node = Node(
+                out.width, parents, backward, [each for each in saved if each is not None]
+            )
+        return out
+
+    def cast(self, x: Sized, width: int) -> Sized:
+        """x in another type; itself where it has it."""
+        if x.width == width:
+            return x
+        numel, own = x.numel, x.width
+        return self.operation(self.new(numel, width), [x], lambda _: [self.new(numel, own)])
+
+    def lower(self, x: Sized) -> Sized:
+        """What autocast hands to a matrix product. Casts of trained weights are kept until it ends."""
+        if not self.autocast or x.width == HALF:
+            return x
+        if x.storage is not None or x.node is None:
+            return self.cast(x, HALF)
+        if id(x) not in self._casts:
+            lowered = self.cast(x, HALF)
+            if lowered.storage is not None:
+                lowered.storage.move(CASTS)
+            self._casts[id(x)] = (x, lowered)
+        return self._casts[id(x)][1]
+
+    def raised(self, x: Sized) -> Sized:
+        """What autocast hands to a function that it runs in fp32."""
+        return self.cast(x, SINGLE) if self.autocast else x
+
+    def leave_autocast(self) -> None:
+        """Forget the casts of weights; what was saved for the backward pass stays."""
+        self._casts.clear()
+
+    def backward(self, root: Sized, gradient: Sized, *, unpacked: bool = False) -> None:
+        """Run every operation behind `root`, which becomes a tensor without history.
+
+        Gradients are cast to their input's type while an operation still holds what it saved; not
+        so inside a checkpointed block (`unpacked`), which gives out what it saved as it is asked.
+        """
+        assert root.node is not None
+        first, root.node = root.node, None
+        waiting = _edges(first)
+        arrived: dict[Node, Sized] = {first: gradient}
+        del gradient
+        tie = itertools.count()  # heapq would compare operations
+        ready = [(-first.order, next(tie), first)]
+        while ready:
+            node = heapq.heappop(ready)[2]
+            given = [arrived.pop(node)]
+            gradients = node.backward(given)
+            if unpacked:
+                node.release()
+            for place, parent in enumerate(node.parents):
+                value = gradients[place]
+                if parent is not None and value is not None and value.width != parent.width:
+                    gradients[place] = self.new(value.numel, parent.width)
+                del value
+            node.release()
+            given.clear()
+            for parent in node.parents:
+                value = gradients.pop(0)
+                if parent is None:
+                    continue
+                assert value is not None
+                if parent in arrived:
+                    value = self.new(value.numel, value.width)
+                arrived[parent] = value
+                del value
+                waiting[parent] -= 1
+                if not waiting[parent]:
+                    heapq.heappush(ready, (-parent.order, next(tie), parent))
+
+
+def _edges(root: Node) -> dict[Node, int]:
+    """How many gradients every operation waits for."""
+    waiting: dict[Node, int] = {root: 0}
+    stack = [root]
+    while stack:
+        for parent in stack.pop().parents:
+            if parent is None:
+                continue
+            if parent not in waiting:
+                waiting[parent] = 0
+                stack.append(parent)
+            waiting[parent] += 1
+    return waiting

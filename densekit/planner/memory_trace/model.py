@@ -1,0 +1,288 @@
+"""One training row through densekit's model, on a tape of sizes: connector, decoder layers, head
+and loss.
+
+Local variables live as long as in the code that is followed (densekit.model.vlm, transformers'
+Llama and Phi, peft's Linear), since a tensor does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, Meter, Sized, Tape
+from densekit.planner.memory_trace.operations import (
+    add,
+    checkpoint,
+    dropout,
+    function,
+    gather,
+    layer_norm,
+    linear,
+    multiply,
+    power,
+    put,
+    rms_norm,
+    rotary,
+    scaled,
+    tanh,
+)
+from densekit.spec.architectures import ModelShape
+from densekit.spec.capability import Attention
+
+Trains = Literal["connector", "full", "lora"]
+LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"
+KEPT = "activations kept up to the loss"
+"""A moment without length: what is there when lm_head begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the sizes of a row's tensors."""
+
+    trains: Trains
+    checkpointing: bool
+    attention: Attention
+    on_gpu: bool
+    width: int
+    """Bytes of an element in the forward pass: 2 or 4."""
+    masters: bool
+    """Trained weights are fp32 and cast by autocast (ReplicatedEngine); else everything is of
+    `width` (ZeRO).
+    """
+    keeps_gradients: bool
+    """Gradients stay where autograd leaves them; else they are taken out of the way at once."""
+    lora_r: int
+    lora_dropout: bool
+
+
+class Step:
+    """Forward and backward of one row through `layers` decoder layers, recorded by `meter`."""
+
+    def __init__(self, shape: ModelShape, settings: Settings, meter: Meter, *, layers: int) -> None:
+        self.shape, self.language, self.settings, self.layers = (
+            shape,
+            shape.language,
+            settings,
+            layers,
+        )
+        self.half = settings.width
+        self.trained = SINGLE if settings.masters else settings.width
+        autocast = settings.masters and settings.width != SINGLE
+        self.meter, self.tape = meter, Tape(meter, autocast=autocast)
+        self.gradients: list[Sized] = []
+        self.leaves: list[Sized] = []
+
+    def run(self, tokens: int, images: int, supervised: int) -> None:
+        """One row; peaks are left in the meter under the names of the moments."""
+        self.tokens, self.supervised = tokens, supervised
+        self.meter.begin("forward pass", LANGUAGE)
+        hidden = embeddings = self._mark(self._embedded(images), "the connector")
+        angles = self.tape.new(
+            2 * tokens * self.language.head_dim, hidden.width
+        )  # cosines and sines
+        for number in range(self.layers):
+            hidden = self._mark(self._layer(hidden), f"layer {number}")
+        hidden = self._normed(hidden)
+        logits = self._logits(hidden)
+        del hidden
+        loss = _cross_entropy(self.tape, logits)
+        del logits, embeddings
+        self.tape.leave_autocast()
+        self.meter.begin("backward pass of the loss", LOGITS)
+        self.tape.backward(loss, self.tape.new(1, SINGLE))
+        del angles
+
+    def _weight(self, numel: int, trained: bool) -> Sized:
+        """A parameter; what becomes of its gradient is the engine's."""
+        if not trained:
+            return Sized(numel, self.half, None)
+        return self.tape.leaf(Sized(numel, self.trained, None), self._gradient)
+
+    def _gradient(self, gradient: Sized) -> None:
+        if self.settings.keeps_gradients:
+            assert gradient.storage is not None
+            gradient.storage.move(GRADIENTS)
+            self.gradients.append(gradient)
+
+    def _own(self, numel: int) -> Sized:
+        """A weight of the language model itself."""
+        return self._weight(numel, self.settings.trains == "full")
+
+    def _embedded(self, images: int) -> Sized:
+        """embed_row: projector, embedding, image features put into their slots."""
+        tape, hidden, n = self.tape, self.language.hidden, images * self.shape.image_tokens
+        width = self.shape.connector.width
+        x = Sized(n * width, self.half, None)  # counted as the tower's
+        for inputs in (width, hidden):
+            x = linear(
+                tape,
+                x,
+                self._weight(inputs * hidden, True),
+                rows=n,
+                bias=self._weight(hidden, True),
+            )
+            x = function(tape, x) if inputs == width else x
+        table = self._own(self.language.vocab * hidden)
+        size, type_ = (
+            self.tokens * hidden,
+            self.trained if self.settings.trains == "full" else self.half,
+        )
+        embedded = tape.operation(
+            tape.new(size, type_), [table], lambda _: [tape.new(table.numel, type_)]
+        )
+        if self.settings.checkpointing:
+            # enable_input_require_grads: the embeddings become a leaf, and stay with its gradient.
+            embedded = self._wanting(embedded)
+        return put(tape, embedded, tape.cast(gather(tape, x, n * hidden), type_))
+
+    def _wanting(self, x: Sized) -> Sized:
+        """x as a leaf that stays, with its gradient, until the row is done."""
+        if x.node is not None:
+            return x
+        self.leaves.append(x)
+        return self.tape.leaf(x, self.leaves.append)
+
+    def _layer(self, hidden: Sized) -> Sized:
+        block: Callable[[Sized], Sized] = (
+            self._phi_layer if self.language.parallel else self._llama_layer
+        )
+        if not self.settings.checkpointing:
+            return block(hidden)
+        # The last operations of a Llama layer with adapters, which scale and add, save nothing.
+        scales_last = self.settings.trains == "lora" and not self.language.parallel
+        return checkpoint(self.tape, block, hidden, ahead=hidden.numel if scales_last else 0)
+
+    def _mark(self, x: Sized, name: str) -> Sized:
+        """x; when the way back comes to it, the moment `name` begins."""
+
+        def backward(given: Given) -> Gradients:
+            self.meter.begin(f"backward pass of {name}", LANGUAGE)
+            return [given.pop()]
+
+        return self.tape.operation(x.data(), [x], backward)
+
+    def _llama_layer(self, x: Sized) -> Sized:
+        tape, hidden = self.tape, self.language.hidden
+        residual = x
+        x = rms_norm(tape, x, self._own(hidden), self.tokens)
+        x = self._attention(x)
+        x = add(tape, residual, x)
+        residual = x
+        x = rms_norm(tape, x, self._own(hidden), self.tokens)
+        x = self._swiglu(x)
+        return add(tape, residual, x)
+
+    def _phi_layer(self, x: Sized) -> Sized:
+        tape, hidden = self.tape, self.language.hidden
+        residual = x
+        x = layer_norm(tape, x, [self._own(hidden), self._own(hidden)], self.tokens)
+        attended = dropout(tape, self._attention(x))
+        x = dropout(tape, self._gelu_mlp(x))
+        return add(tape, add(tape, attended, x), residual)
+
+    def _attention(self, x: Sized) -> Sized:
+        query, key, value = self._linear("q", x), self._linear("k", x), self._linear("v", x)
+        cosine = self.trained if self.settings.trains == "full" else self.half
+        query, key = (rotary(self.tape, each, cosine) for each in (query, key))
+        out = self._attend(query, key, value)
+        return self._linear("o", out)
+
+    def _attend(self, query: Sized, key: Sized, value: Sized) -> Sized:
+        """The kernel saves query, key, value, output and a number per head; SDPA's outputs are
+        joined into a row.
+        """
+        tape, settings = self.tape, self.settings
+        query, key, value = (tape.lower(each) for each in (query, key, value))
+        if settings.attention == "xformers" and key.numel != query.numel:
+            key, value = (self._repeated(each, query.numel) for each in (key, value))
+        sizes = [(each.numel, each.width) for each in (query, key, value)]
+        joined = settings.attention == "sdpa"
+        out = tape.new(*sizes[0])
+        saved = [
+            query.data(),
+            key.data(),
+            value.data(),
+            out.data(),
+            tape.new(self.tokens * self.language.heads, SINGLE),
+        ]
+
+        def backward(_: Given) -> Gradients:
+            workspace = self._workspace(sizes[0][0])
+            gradients: Gradients = [tape.new(*each) for each in sizes]
+            del workspace
+            for place, size in enumerate(sizes if joined else []):
+                gradients[place] = tape.new(*size)
+            return gradients
+
+        result = tape.new(*sizes[0]) if joined else out
+        return tape.operation(result, [query, key, value], backward, saved)
+
+    def _repeated(self, x: Sized, numel: int) -> Sized:
+        own, tape = (x.numel, x.width), self.tape
+        return tape.operation(tape.new(numel, x.width), [x], lambda _: [tape.new(*own)])
+
+    def _workspace(self, queries: int) -> Sized | None:
+        """Flash and cutlass kernels add query gradients up in fp32 (flash-attn 2: dq_accum)."""
+        return self.tape.new(queries, SINGLE) if self.settings.on_gpu else None
+
+    def _swiglu(self, x: Sized) -> Sized:
+        product = multiply(
+            self.tape, function(self.tape, self._linear("gate", x)), self._linear("up", x)
+        )
+        return self._linear("down", product)
+
+    def _gelu_mlp(self, x: Sized) -> Sized:
+        """transformers' gelu_new is written out in Python: every step of it is a tensor."""
+        x = self._linear("up", x)
+        x = self._gelu_new(x)
+        return self._linear("down", x)
+
+    def _gelu_new(self, x: Sized) -> Sized:
+        tape = self.tape
+        return multiply(
+            tape,
+            scaled(tape, x),
+            scaled(tape, tanh(tape, scaled(tape, add(tape, x, scaled(tape, power(tape, x)))))),
+        )
+
+    def _linear(self, name: str, x: Sized) -> Sized:
+        """A Linear of a layer, with its adapters where LoRA is trained
+        (peft.tuners.lora.layer.Linear).
+        """
+        inputs, outputs = next((i, o) for each, i, o in self.language.linears if each == name)
+        bias = self._own(outputs) if self.language.biased else None
+        result = linear(self.tape, x, self._own(inputs * outputs), rows=self.tokens, bias=bias)
+        if self.settings.trains != "lora":
+            return result
+        tape, r, width = self.tape, self.settings.lora_r, result.width
+        x = tape.cast(x, self.trained)
+        down, up = self._weight(inputs * r, True), self._weight(r * outputs, True)
+        low = dropout(tape, x) if self.settings.lora_dropout else x
+        low = linear(tape, low, down, rows=self.tokens)
+        result = add(tape, result, scaled(tape, linear(tape, low, up, rows=self.tokens)))
+        return tape.cast(result, width)
+
+    def _normed(self, x: Sized) -> Sized:
+        """The norm behind the layers."""
+        own = self.language.hidden
+        if self.language.parallel:
+            return layer_norm(self.tape, x, [self._own(own), self._own(own)], self.tokens)
+        return rms_norm(self.tape, x, self._own(own), self.tokens)
+
+    def _logits(self, hidden: Sized) -> Sized:
+        """lm_head on the supervised positions; `hidden` is alive meanwhile."""
+        tape, language, rows = self.tape, self.language, self.supervised
+        chosen = gather(tape, hidden, rows * language.hidden)
+        self.meter.begin(KEPT, LANGUAGE)
+        self.meter.begin("loss", LOGITS)
+        bias = self._own(language.vocab) if language.biased else None
+        head = self._own(language.vocab * language.hidden)
+        return linear(tape, chosen, head, rows=rows, bias=bias)
+
+
+def _cross_entropy(tape: Tape, logits: Sized) -> Sized:
+    """In fp32; log_softmax saves its result, as tanh does. The caller holds the logits."""
+    wide = tape.cast(logits, SINGLE)
+    probabilities = tanh(tape, wide)
+    numel = probabilities.numel
+    return tape.operation(tape.new(1, SINGLE), [probabilities], lambda _: [tape.new(numel, SINGLE)])

@@ -1,0 +1,152 @@
+"""Where every value of a recipe comes from: the line that wrote it, the source that was given for
+it, what it means.
+"""
+
+import ast
+import functools
+import inspect
+import itertools
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from densekit.recipes.load import load_with_places
+from densekit.recipes.yaml_lines import RECIPES_DIR, Document, part_of
+from densekit.spec import recipe as schema
+from densekit.spec.recipe import Recipe
+
+SCHEMA_DEFAULT = "schema default"
+FILE_NAME = "name of the file"
+_OVERRIDE = "--set "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """One value of a resolved recipe."""
+
+    field: str
+    value: Any
+    place: str
+    """file:line, `--set ...`, `schema default`, or `name of the file`."""
+    source: str | None
+    """What `sources` says about it; None also where the text was written about a value that is
+    overridden since.
+    """
+    meaning: str
+    """What the schema says about the field."""
+
+
+def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
+    """Every value of a recipe in the order of its schema, without `sources` and `notes`. Raises
+    UsageError.
+    """
+    recipe, document = load_with_places(name, overrides)
+    values = recipe.model_dump(mode="json", exclude={"sources", "notes"})
+    return [
+        Explained(
+            field=".".join(field),
+            value=value,
+            place=_shown(_place(field, document)),
+            source=_source(field, recipe.sources, document),
+            meaning=_meaning(field),
+        )
+        for field, value in leaves(values)
+    ]
+
+
+def report(values: list[Explained]) -> list[str]:
+    """Lines for people: each value, the place that wrote it, and below its source, or else what the
+    field means.
+    """
+    lines = []
+    for told in values:
+        lines.append(f"{told.field} = {json.dumps(told.value, ensure_ascii=False)}  [{told.place}]")
+        lines += [f"    {line}" for line in textwrap.wrap(told.source or f"({told.meaning})", 112)]
+    return lines
+
+
+def leaves(
+    values: Mapping[str, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of everything in nested mappings that is not itself a mapping with entries."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+def _place(field: tuple[str, ...], document: Document) -> str:
+    value: Any = document.values
+    for name in field:
+        if not isinstance(value, Mapping) or name not in value:
+            return SCHEMA_DEFAULT
+        value = value[name]
+    return document.place(field) or FILE_NAME
+
+
+def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Document) -> str | None:
+    keys = (".".join(field[:depth]) for depth in range(len(field), 0, -1))
+    key = next((key for key in keys if key in sources), None)
+    if key is None:
+        return None
+    told = document.place(("sources", key))
+    return (
+        sources[key] if _rank(told, document) >= _rank(_place(field, document), document) else None
+    )
+
+
+def _meaning(field: tuple[str, ...]) -> str:
+    """The docstring of a field of the schema; of the nearest one above for what has none (an entry
+    of `ledger`).
+    """
+    part: type[BaseModel] | None = Recipe
+    told = ""
+    for name in field:
+        if part is None or name not in part.model_fields:
+            break
+        told = _docstrings()[part.__name__].get(name, told)
+        part = part_of(part.model_fields[name].annotation)
+    return " ".join(told.split())
+
+
+@functools.cache
+def _docstrings() -> dict[str, dict[str, str]]:
+    """By class and field of the schema. pydantic can read them too, but at every start of the
+    program.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for part in ast.parse(inspect.getsource(schema)).body:
+        if isinstance(part, ast.ClassDef):
+            fields = found.setdefault(part.name, {})
+            for statement, after in itertools.pairwise(part.body):
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    text = after.value if isinstance(after, ast.Expr) else None
+                    fields[statement.target.id] = (
+                        str(text.value) if isinstance(text, ast.Constant) else ""
+                    )
+    return found
+
+
+def _rank(place: str | None, document: Document) -> int:
+    """How near to the recipe itself something was written: 0 for a default, then parents first,
+    `--set` last.
+    """
+    if place is None or place in (SCHEMA_DEFAULT, FILE_NAME):
+        return 0
+    if place.startswith(_OVERRIDE):
+        return len(document.files) + 1
+    return document.files.index(Path(place.rpartition(":")[0])) + 1
+
+
+def _shown(place: str) -> str:
+    """A place inside the kit as a path from its root."""
+    try:
+        return Path(place).relative_to(RECIPES_DIR.parent).as_posix()
+    except ValueError:
+        return place

@@ -1,0 +1,197 @@
+"""The recipes as the paper's tables have them: one line per configuration, with the scores that the
+paper reports.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from densekit.recipes.load import load_recipe, recipe_names
+from densekit.recipes.paper import Conflict, Number, Paper, Score, decimals, load_paper
+from densekit.spec.recipe import MADE_ASSETS, Connector, Recipe
+
+DISAGREE = "!"
+_TOWERS = {"siglip": "SigLIP", "clip": "CLIP-L"}
+_ALWAYS_READ = {"CLIP-L": 24, "SigLIP": 27}
+"""The layer that every connector reads, in the paper's numbers."""
+_MODELS = {
+    "vicuna-7b": "Vicuna-7B",
+    "vicuna-13b": "Vicuna-13B",
+    "phi-2": "Phi-2",
+    "Yi-34B": "Yi-34B",
+    "Llama-3-8B": "Llama3-8B",
+    "Llama-3-70B": "Llama3-70B",
+}
+_DATA = {
+    "LLaVA-Pretrain": "LLaVA-1.5",
+    "LLaVA-Instruct-150K": "LLaVA-1.5",
+    "MGM-Pretrain": "MGM",
+    "MGM-Finetune": "MGM",
+}
+_CONFIGURATION = ("LLM", "tower", "connector", "data", "tuning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One line of the list: a stage-2 recipe with the stage 1 it needs."""
+
+    recipe: Recipe
+    first: Recipe | None
+    """Its stage 1, where that is a recipe that ships."""
+
+    @property
+    def group(self) -> str:
+        """Name of the table that it is listed under."""
+        return (self.recipe.paper or "").partition(",")[0]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Language model, tower, connector, data of both stages, what is trained."""
+        recipe = self.recipe
+        data = [_named(part.data.annotations, _DATA) for part in (self.first, recipe) if part]
+        tower = _named(recipe.models.vision_tower, _TOWERS)
+        return (
+            _named(recipe.models.language_model, _MODELS),
+            tower,
+            _connector(recipe.connector, _ALWAYS_READ.get(tower)),
+            "+".join(dict.fromkeys(data)),
+            "LoRA" if recipe.lora else "full",
+        )
+
+    @property
+    def names(self) -> str:
+        """The second line: the recipes, and what they wait for."""
+        chain = " -> ".join(part.name for part in (self.first, self.recipe) if part)
+        waits = ", ".join(self.recipe.waits_for)
+        return f"  {chain}{f'   (waits for {waits})' if waits else ''}"
+
+
+def configurations() -> list[Configuration]:
+    """Every recipe of stage 2 that ships, by name."""
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    second = [recipe for recipe in recipes.values() if recipe.stage == 2]
+    return [
+        Configuration(recipe=recipe, first=recipes.get(recipe.needs or "")) for recipe in second
+    ]
+
+
+def list_lines() -> list[str]:
+    """What `densekit recipes` prints, at most 120 characters wide."""
+    paper = load_paper()
+    rows = configurations()
+    tables = {table.name: key for key, table in paper.tables.items()}
+    groups = dict.fromkeys([*tables, *sorted({row.group for row in rows} - {""}), ""])
+    lines: list[str] = []
+    for name in groups:
+        members = [row for row in rows if row.group == name]
+        if members:
+            key = tables.get(name)
+            title = (
+                f"{name}: {paper.tables[key].title}"
+                if key
+                else name or "Tiny: data and models are made by the kit"
+            )
+            lines += [title, *_table_lines(members, key, paper), ""]
+    recipes = {row.recipe.name for row in rows}
+    disagree = [
+        _disagreement(conflict, paper)
+        for conflict in paper.conflicts
+        if conflict.subject in recipes
+    ]
+    return [
+        *lines,
+        "Before the arrow stands the stage 1 that a recipe needs; `densekit run` trains both.",
+        "Layers and groups have the paper's numbers. `densekit show NAME --sources` explains every value of a recipe.",
+        *([f"{DISAGREE} Sources disagree:", *disagree] if disagree else []),
+    ]
+
+
+def as_json() -> list[dict[str, Any]]:
+    """Every recipe for programs: what it is, what it waits for, and its scores by benchmark."""
+    paper = load_paper()
+    fields = ("name", "title", "paper", "stage", "needs", "waits_for")
+    recipes = [load_recipe(name) for name in recipe_names()]
+    return [
+        {field: getattr(recipe, field) for field in fields}
+        | {
+            "scores": {
+                name: score.model_dump(mode="json")
+                for name, score in paper.scores(recipe.name).items()
+            }
+        }
+        for recipe in recipes
+    ]
+
+
+def _table_lines(members: list[Configuration], key: str | None, paper: Paper) -> Iterator[str]:
+    table = paper.tables[key] if key else None
+    subjects = [line.subject for line in table.rows] if table else []
+    members = sorted(
+        members,
+        key=lambda row: (subjects.index(row.recipe.name) if subjects else 0, row.recipe.name),
+    )
+    columns = [
+        _column(members, benchmark, key, paper) for benchmark in (table.columns if table else ())
+    ]
+    grid = [list(_CONFIGURATION), *(list(row.cells) for row in members)]
+    parts = [
+        [f"{cell:{width}}" for cell, width in zip(line, _widths(grid), strict=True)]
+        for line in grid
+    ]
+    for column in columns:
+        width = max(map(len, column))
+        for line, cell in zip(parts, column, strict=True):
+            line.append(f"{cell:>{width}}")
+    yield " ".join(parts[0]).rstrip()
+    for line, row in zip(parts[1:], members, strict=True):
+        yield " ".join(line).rstrip()
+        yield row.names
+
+
+def _column(
+    members: list[Configuration], benchmark: str, key: str | None, paper: Paper
+) -> list[str]:
+    """Title and cells of one column: the values as this table has them, all with the same decimals."""
+    scores = [paper.scores(row.recipe.name).get(benchmark) for row in members]
+    values = [_cell(score, key) if score else None for score in scores]
+    digits = max((decimals(value) for value in values if value is not None), default=0)
+    marks = [DISAGREE if score and score.conflict else " " for score in scores]
+    cells = ["" if value is None else f"{value:.{digits}f}" for value in values]
+    if any(mark == DISAGREE for mark in marks):
+        cells = [cell + mark for cell, mark in zip(cells, marks, strict=True)]
+    return [paper.benchmarks[benchmark].title, *cells]
+
+
+def _cell(score: Score, key: str | None) -> Number:
+    return score.value if score.conflict else score.sources.get(key or "", score.value)
+
+
+def _disagreement(conflict: Conflict, paper: Paper) -> str:
+    places: dict[Number, list[str]] = {conflict.take: []}
+    for table, value in conflict.values.items():
+        places.setdefault(value, []).append(paper.tables[table].name)
+    told = "; ".join(f"{value} ({', '.join(tables)})" for value, tables in places.items())
+    return f"  {conflict.subject}, {paper.benchmarks[conflict.benchmark].title}: taken {told}"
+
+
+def _widths(grid: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*grid, strict=True)]
+
+
+def _connector(connector: Connector, last: int | None) -> str:
+    """A connector in the paper's layer numbers: `SCI 8,16,24`, `DCI (1-12)(13-24)`."""
+    if connector.kind == "dci":
+        return "DCI " + "".join(f"({group[0] + 1}-{group[-1] + 1})" for group in connector.groups)
+    if connector.kind == "none":
+        return "none"
+    layers = [*(layer + 1 for layer in connector.layers), *([last] if last else [])]
+    return f"{connector.kind.upper()} {','.join(map(str, layers))}"
+
+
+def _named(reference: str, names: dict[str, str]) -> str:
+    """A short name for a path; what the kit makes is `tiny`."""
+    if reference.startswith(MADE_ASSETS):
+        return "tiny"
+    return next(
+        (name for part, name in names.items() if part in reference), reference.rpartition("/")[2]
+    )

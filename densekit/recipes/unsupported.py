@@ -1,0 +1,59 @@
+"""Rows of the paper that cannot be trained yet: what each waits for, and the nearest row that can."""
+
+from densekit.errors import UsageError
+from densekit.recipes.explain import leaves
+from densekit.recipes.load import load_recipe, recipe_names
+from densekit.spec.recipe import Capability, Recipe
+
+MISSING: dict[Capability, str] = {
+    "anyres": "training on several tiles of an image (AnyRes)",
+    "efficient_dc": "reducing the tokens behind the connector (Efficient DC)",
+    "tuned_tower": "training the vision tower",
+    "conv_connector": "a connector with a convolution",
+    "linear_connector": "a connector with LayerNorm and a shared Linear",
+    "dual_tower": "a second vision tower (ConvNeXt, as in Mini-Gemini)",
+    "video": "questions about video (FreeVA)",
+}
+
+
+def refuse_waiting(recipe: Recipe) -> None:
+    """Raise UsageError for a recipe that waits for something: it says for what, and which recipe
+    runs instead.
+    """
+    if not recipe.waits_for:
+        return
+    missing = " and ".join(MISSING[capability] for capability in recipe.waits_for)
+    raise UsageError(
+        f"{recipe.name} waits for {', '.join(recipe.waits_for)}: {missing} is not built yet; the nearest "
+        f"recipe that runs: {nearest_that_runs(recipe)} (`densekit show {recipe.name}` prints what is known of it)"
+    )
+
+
+def nearest_that_runs(recipe: Recipe) -> str:
+    """Name of the paper's recipe of the same stage that waits for nothing and differs in the fewest
+    values of the math.
+
+    Among equals the shortest name comes first, then the alphabet.
+    """
+    wanted = _math(recipe)
+
+    def distance(other: Recipe) -> tuple[int, int, str]:
+        values = _math(other)
+        differing = sum(wanted.get(field) != values.get(field) for field in {*wanted, *values})
+        return differing, len(other.name), other.name
+
+    shipped = map(load_recipe, recipe_names())
+    able = [
+        other
+        for other in shipped
+        if other.stage == recipe.stage and not (other.waits_for or other.assets)
+    ]
+    return min(able, key=distance).name
+
+
+def _math(recipe: Recipe) -> dict[tuple[str, ...], object]:
+    return {
+        field: value
+        for field, value in leaves(recipe.math())
+        if field not in (("name",), ("needs",))
+    }

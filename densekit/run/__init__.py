@@ -1,1 +1,0 @@
-"""The run directory: the contract between the driver and the trainer."""

@@ -1,0 +1,230 @@
+"""Layout of a run directory, its states, and how one comes into being."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densekit.errors import DataError, UsageError
+from densekit.files.hashing import json_sha256
+from densekit.runs.records import METRICS_FILE
+
+SCHEMA = 2
+CONNECTOR_FILE = "connector.safetensors"
+INIT_FILE = "init.safetensors"
+CERTIFICATE_FILE = "certificate.json"
+RESULTS_FILE = "results.json"
+PREEMPTED_CODE = 75
+"""Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
+start it again.
+"""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; DataError when the file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: this is not a complete run directory") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _read_object(path: Path, *keys: str) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise DataError(f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed")
+    return value
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run: `math.json` says what is computed and never changes; attempts say how it was carried
+    out.
+
+    status.json: {"state": "created" | "running" | "failed" | "preempted" | "complete", "message",
+    "exit_code", "attempt"}.
+    """
+
+    path: Path
+
+    @property
+    def math(self) -> dict[str, Any]:
+        """The recipe's math, with the run it starts from under `starts_from`."""
+        value = _read_object(self.path / "math.json", "schema")
+        if value["schema"] != SCHEMA:
+            raise DataError(f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}")
+        return value
+
+    @property
+    def sha256(self) -> str:
+        """The hash that is the run's identity."""
+        return json_sha256(self.math)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What state the run is in."""
+        return _read_object(self.path / "status.json", "state", "message", "exit_code", "attempt")
+
+    @property
+    def complete(self) -> bool:
+        """Whether training finished and wrote its results."""
+        return (self.path / "status.json").is_file() and self.status["state"] == "complete"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one object per optimiser step."""
+        return self.path / METRICS_FILE
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks the trainer to stop at the next step, at a checkpoint."""
+        return self.path / "stop"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def attempt(self) -> Path:
+        """Folder of the latest attempt."""
+        return self.attempt_folder(self.status["attempt"])
+
+    def attempt_folder(self, number: int) -> Path:
+        """Folder of an attempt, counted from 1."""
+        return self.path / "attempts" / f"{number:04d}"
+
+    def set_status(self, state: str, *, message: str = "", exit_code: int = 0) -> None:
+        """Record a state; the attempt number stays."""
+        attempt = self.status["attempt"]
+        write_json(
+            self.path / "status.json",
+            {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
+        )
+
+    def fail(self, message: str, exit_code: int) -> bool:
+        """Record why the attempt failed, unless another process of it did so first; returns whether
+        this one did.
+
+        The first is the cause: what its neighbours meet afterwards is that it is gone.
+        """
+        try:
+            (self.attempt / "failure").open("x").close()
+        except FileExistsError:
+            return False
+        self.set_status("failed", message=message, exit_code=exit_code)
+        return True
+
+    def new_attempt(self, execution: dict[str, Any]) -> Path:
+        """Open the next attempt; a request to stop an earlier one no longer holds."""
+        number = self.status["attempt"] + 1
+        folder = self.attempt_folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "execution.json", execution)
+        self.stop_file.unlink(missing_ok=True)
+        write_json(self.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": number})
+        return folder
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint taken after `step` optimiser steps."""
+    return f"step-{step:08d}"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first: a save is visible only once it is whole."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def run_math(
+    recipe_math: dict[str, Any], starts_from: str | None, inputs: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What math.json holds: the recipe's math, the hash of the run it starts from, SHA-256 of the
+    files it reads.
+    """
+    return {"schema": SCHEMA, "recipe": recipe_math, "starts_from": starts_from, "inputs": inputs or {}}
+
+
+def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
+    """Where a run lives: its recipe's name and the first ten digits of its hash."""
+    return runs_dir / f"{math['recipe']['name']}-{json_sha256(math)[:10]}"
+
+
+def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
+    """The run with this math, made if it does not exist.
+
+    Raises UsageError when something else lies at its place or the folder cannot be written.
+    """
+    path = run_path(runs_dir, math)
+    there = path.exists() or not _appear(path, math)  # or another densekit made the same run first
+    if there and not _holds(path, math):
+        raise UsageError(f"{path} exists but is not this run: move it away or choose another --runs-dir")
+    return RunDir(path)
+
+
+def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
+    """A repetition of the run whose folder is called `name`, at `<name>.replayN`: the first one
+    that is not complete, else a new one at the first number that is free.
+
+    Raises UsageError when the folder cannot be written.
+    """
+    number = 1
+    while True:
+        path = runs_dir / f"{name}.replay{number}"
+        if not path.exists() and _appear(path, math):
+            return RunDir(path)
+        if _holds(path, math) and not RunDir(path).complete:
+            return RunDir(path)
+        number += 1
+
+
+def _holds(path: Path, math: dict[str, Any]) -> bool:
+    return (path / "math.json").is_file() and RunDir(path).sha256 == json_sha256(math)
+
+
+def _appear(path: Path, math: dict[str, Any]) -> bool:
+    """Make a run directory: it appears whole, by one rename. False when another process was first
+    at `path`.
+
+    Raises UsageError when it cannot be written.
+    """
+    runs_dir = path.parent
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=runs_dir))
+    except OSError as error:
+        file = isinstance(error, FileExistsError | NotADirectoryError)
+        problem = "is not a folder" if file else f"cannot be written: {error.strerror}"
+        raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
+    try:
+        temporary.chmod(0o755)
+        write_json(temporary / "math.json", math)
+        write_json(temporary / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 0})
+        temporary.rename(path)
+    except OSError as error:
+        if path.exists():
+            return False
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it where the rename succeeded
+    return True
+
+
+def set_aside(run: RunDir) -> Path:
+    """Rename a run so that it can be trained anew; nothing is deleted. Returns the new place."""
+    number = 1
+    while (aside := run.path.with_name(f"{run.path.name}.old{number}")).exists():
+        number += 1
+    shutil.move(run.path, aside)
+    return aside

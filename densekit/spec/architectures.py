@@ -1,0 +1,373 @@
+"""The shapes of a recipe's models, without torch: from config.json where the folder is there, else
+from a table.
+
+Counts of parameters are those of the modules that densekit builds (densekit/model): the tower
+without the blocks that the connector does not read and without its last norm and head.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_object
+from densekit.spec.recipe import Connector, Recipe
+from densekit.spec.roots import Roots
+
+
+class UnknownShapeError(UsageError):
+    """A model that may well train, and whose shape is not known."""
+
+
+POOL_SIZE = 8
+"""Tokens averaged into one by STI (densekit.model.connectors.dense.POOL_SIZE)."""
+CONFIG = "config.json"
+Shape = TypeVar("Shape")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageShape:
+    """A decoder-only language model of transformers' Llama or Phi classes."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    gated: bool = True
+    """Llama: SwiGLU, three matrices in the MLP; Phi: GELU, two."""
+    biased: bool = False
+    """Phi: every Linear and every norm has a bias, lm_head too."""
+    parallel: bool = False
+    """Phi: attention and MLP read the same single norm of a layer and are added together."""
+    tied: bool = False
+    """lm_head and the embedding are one matrix."""
+
+    @property
+    def query_width(self) -> int:
+        """Channels of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Channels of all key heads, which are those of all value heads."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def linears(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, inputs, outputs) of every Linear of one layer."""
+        hidden, inner = self.hidden, self.intermediate
+        attention = (
+            ("q", hidden, self.query_width),
+            ("k", hidden, self.kv_width),
+            ("v", hidden, self.kv_width),
+            ("o", self.query_width, hidden),
+        )
+        if self.gated:
+            return (
+                *attention,
+                ("gate", hidden, inner),
+                ("up", hidden, inner),
+                ("down", inner, hidden),
+            )
+        return (*attention, ("up", hidden, inner), ("down", inner, hidden))
+
+    @property
+    def layer_linear_parameters(self) -> int:
+        """Matrices of one layer, without biases."""
+        return sum(inputs * outputs for _, inputs, outputs in self.linears)
+
+    @property
+    def layer_parameters(self) -> int:
+        """All parameters of one layer: matrices, biases, norms."""
+        norms = (1 if self.parallel else 2) * self.norm_parameters
+        biases = sum(outputs for *_, outputs in self.linears) if self.biased else 0
+        return self.layer_linear_parameters + biases + norms
+
+    @property
+    def norm_parameters(self) -> int:
+        """One norm: RMSNorm has a weight, LayerNorm also a bias."""
+        return self.hidden * (2 if self.biased else 1)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """The input embedding."""
+        return self.vocab * self.hidden
+
+    @property
+    def head_parameters(self) -> int:
+        """lm_head, where it is a matrix of its own."""
+        bias = self.vocab if self.biased else 0
+        return bias + (0 if self.tied else self.vocab * self.hidden)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, a tied matrix once."""
+        ends = self.embedding_parameters + self.norm_parameters + self.head_parameters
+        return self.layers * self.layer_parameters + ends
+
+    def lora_parameters(self, r: int) -> int:
+        """Adapters of rank `r` on every Linear of the layers (densekit.train.lora)."""
+        return self.layers * sum(r * (inputs + outputs) for _, inputs, outputs in self.linears)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerShape:
+    """A CLIP or SigLIP vision model; `layers` counts those of the pretrained tower, read or not."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    has_cls: bool
+    """CLIP: a CLS token and a norm before the blocks, no bias in the patch embedding. SigLIP: the
+    other way round.
+    """
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of an image, without CLS."""
+        return int(self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image inside the tower."""
+        return self.patches + self.has_cls
+
+    @property
+    def block_parameters(self) -> int:
+        """One block: four square matrices, two of the MLP, their biases, two LayerNorms."""
+        hidden, inner = self.hidden, self.intermediate
+        return 4 * hidden * (hidden + 1) + 2 * hidden * inner + inner + hidden + 4 * hidden
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Patch and position embedding, CLS and the norm before the blocks."""
+        patch = 3 * self.patch_size**2 * self.hidden
+        ends = self.hidden + 2 * self.hidden if self.has_cls else self.hidden
+        return patch + self.tokens * self.hidden + ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectorShape:
+    """What the connector reads of the tower, and what it hands to the language model."""
+
+    last_layer: int
+    """Blocks of the tower that run; later ones are not built."""
+    image_tokens: int
+    """Feature tokens of one image."""
+    width: int
+    """Channels that the projector reads."""
+    states: int
+    """Hidden states, or running sums of them, that are alive until they are joined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Language model, tower and connector of a recipe."""
+
+    language: LanguageShape
+    tower: TowerShape
+    connector: ConnectorShape
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that one image puts into the row."""
+        return self.connector.image_tokens
+
+    @property
+    def tower_parameters(self) -> int:
+        """Parameters of the tower that is built."""
+        return (
+            self.tower.embedding_parameters
+            + self.connector.last_layer * self.tower.block_parameters
+        )
+
+    @property
+    def projector_parameters(self) -> int:
+        """Two Linear layers with biases."""
+        hidden = self.language.hidden
+        return (self.connector.width + 1) * hidden + (hidden + 1) * hidden
+
+    @property
+    def parameters(self) -> int:
+        """Everything that is built."""
+        return self.tower_parameters + self.projector_parameters + self.language.parameters
+
+
+def _llama(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocab: int
+) -> LanguageShape:
+    return LanguageShape(
+        hidden=hidden,
+        intermediate=intermediate,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        vocab=vocab,
+    )
+
+
+LANGUAGE_MODELS = {
+    "microsoft/phi-2": LanguageShape(
+        hidden=2560,
+        intermediate=10240,
+        layers=32,
+        heads=32,
+        kv_heads=32,
+        head_dim=80,
+        vocab=51200,
+        gated=False,
+        biased=True,
+        parallel=True,
+    ),
+    "lmsys/vicuna-7b-v1.5": _llama(4096, 11008, 32, 32, 32, 32000),
+    "lmsys/vicuna-13b-v1.5": _llama(5120, 13824, 40, 40, 40, 32000),
+    "meta-llama/Meta-Llama-3-8B-Instruct": _llama(4096, 14336, 32, 32, 8, 128256),
+    "NousResearch/Nous-Hermes-2-Yi-34B": _llama(7168, 20480, 60, 56, 8, 64000),
+    "meta-llama/Meta-Llama-3-70B-Instruct": _llama(8192, 28672, 80, 64, 8, 128256),
+    "tiny/language_model": _llama(128, 352, 3, 4, 4, 512),
+}
+"""The paper's language models, from their published config.json, and the tiny one
+(densekit/toy/models.py).
+"""
+TOWERS = {
+    "openai/clip-vit-large-patch14-336": TowerShape(
+        hidden=1024,
+        intermediate=4096,
+        layers=24,
+        heads=16,
+        image_size=336,
+        patch_size=14,
+        has_cls=True,
+    ),
+    "google/siglip-so400m-patch14-384": TowerShape(
+        hidden=1152,
+        intermediate=4304,
+        layers=27,
+        heads=16,
+        image_size=384,
+        patch_size=14,
+        has_cls=False,
+    ),
+    "tiny/vision_tower": TowerShape(
+        hidden=96, intermediate=192, layers=6, heads=4, image_size=56, patch_size=8, has_cls=True
+    ),
+}
+
+
+def shape_of(recipe: Recipe, roots: Roots | None = None) -> ModelShape:
+    """The shapes of the recipe's models, from the folders under `roots` where they are, else from
+    the table.
+
+    Raises UsageError for a model that is neither there nor in the table, or of a type that densekit
+    does not train; DataError for a config.json that cannot be read.
+    """
+    language = _language(recipe.models.language_model, roots)
+    tower = _tower(recipe.models.vision_tower, roots)
+    return ModelShape(
+        language=language, tower=tower, connector=connector_shape(recipe.connector, tower)
+    )
+
+
+def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
+    """A recipe's connector on this tower; the high-level layer is the last but one."""
+    feature = tower.layers - 1
+    groups, layers = connector.groups, connector.layers
+    last = max([feature, *layers, *(index for group in groups for index in group)])
+    if last > tower.layers:
+        raise UsageError(
+            f"connector: hidden_states[{last}] is asked of a vision tower of {tower.layers} layers"
+        )
+    extra = (
+        len(groups) if connector.kind == "dci" else len(layers) if connector.kind == "sci" else 0
+    )
+    pooled = len(layers) * (tower.patches // POOL_SIZE) if connector.kind == "sti" else 0
+    return ConnectorShape(
+        last_layer=last,
+        image_tokens=tower.patches + pooled,
+        width=tower.hidden * (1 + extra),
+        states=1 + (extra if connector.kind != "sti" else len(layers)),
+    )
+
+
+def _language(reference: str, roots: Roots | None) -> LanguageShape:
+    config = _read_config(reference, roots)
+    if config is None:
+        return _known(reference, LANGUAGE_MODELS, "models.language_model")
+    kind = config.get("model_type")
+    if kind not in ("llama", "mistral", "phi"):
+        raise UnknownShapeError(
+            f"models.language_model: {reference} is of type {kind!r}; llama, mistral and phi are known"
+        )
+    heads = _number(config, "num_attention_heads", reference)
+    hidden = _number(config, "hidden_size", reference)
+    phi = kind == "phi"
+    return LanguageShape(
+        hidden=hidden,
+        intermediate=_number(config, "intermediate_size", reference),
+        layers=_number(config, "num_hidden_layers", reference),
+        heads=heads,
+        kv_heads=_number(config, "num_key_value_heads", reference, heads),
+        head_dim=_number(config, "head_dim", reference, hidden // heads),
+        vocab=_number(config, "vocab_size", reference),
+        gated=not phi,
+        biased=phi,
+        parallel=phi,
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def _tower(reference: str, roots: Roots | None) -> TowerShape:
+    config = _read_config(reference, roots)
+    if config is None:
+        return _known(reference, TOWERS, "models.vision_tower")
+    kind = config.get("model_type")
+    config = config.get("vision_config", config)
+    if not isinstance(config, dict):
+        raise DataError(f"{reference}/{CONFIG}: vision_config is {config!r}, an object is needed")
+    if kind not in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
+        raise UsageError(
+            f"models.vision_tower: {reference} is of type {kind!r}; CLIP and SigLIP are known"
+        )
+    names = {
+        "hidden": "hidden_size",
+        "intermediate": "intermediate_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+    }
+    values = {field: _number(config, key, reference) for field, key in names.items()}
+    return TowerShape(**values, has_cls=kind.startswith("clip"))
+
+
+def _read_config(reference: str, roots: Roots | None) -> dict[str, Any] | None:
+    """config.json behind a reference; None when its folder does not hold one."""
+    path = (roots or Roots()).resolve(reference) / CONFIG
+    return read_object(path) if path.is_file() else None
+
+
+def _known(reference: str, table: dict[str, Shape], field: str) -> Shape:
+    """The table's entry for the last two parts of a reference."""
+    name = "/".join(Path(reference.partition(":")[2] or reference).parts[-2:])
+    if name not in table:
+        raise UnknownShapeError(
+            f"{field}: {reference} holds no {CONFIG}, and its shape is not known; put the model there, give its "
+            f"folder with --models-dir, or use one of: {', '.join(sorted(table))}"
+        )
+    return table[name]
+
+
+def _number(config: dict[str, Any], key: str, reference: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if not isinstance(value, int) or value <= 0:
+        raise DataError(f"{reference}/{CONFIG}: {key} is {value!r}, a positive number is needed")
+    return value

@@ -1,0 +1,1 @@
+"""Data, tokenizer, tiny models and held-out questions that the kit makes itself."""

@@ -1,0 +1,1 @@
+"""Engines: process groups, DistributedDataParallel and DeepSpeed ZeRO."""

@@ -1,0 +1,204 @@
+"""The accelerate object and the process group, with nothing inherited from the environment."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
+
+from densekit.errors import UsageError
+from densekit.model.attention.kernels import require_kernel
+from densekit.spec.capability import (
+    Attention,
+    Device,
+    Dtype,
+    check_combination,
+    check_gpu,
+    check_offload,
+)
+
+BUCKET_ELEMENTS = 50_000_000
+"""Elements that ZeRO reduces or gathers in one collective: buffers of 200 MB in fp32."""
+PERSISTENT_ELEMENTS = 100_000
+"""ZeRO-3 keeps smaller parameters (norms) whole on every rank, as by default."""
+INITIAL_SCALE_POWER = 16
+"""fp16: the loss is first multiplied by 2 ** 16, ..."""
+LOSS_SCALE_WINDOW = 1000
+"""... and by twice as much after so many updates without an overflow (as the official DeepSpeed
+configs say).
+"""
+ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
+"""Always set from the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """The part of execution.json that decides how tensors are computed."""
+
+    device: Device = "cpu"
+    dtype: Dtype = "fp32"
+    attention: Attention = "sdpa"
+    """Kernel of packed rows."""
+    zero_stage: Literal[0, 2, 3] = 0
+    checkpointing: bool = False
+    """Activation checkpointing of the language model."""
+    offload: bool = False
+    """ZeRO-3 keeps fp32 weights, moments and gradients in host memory, and AdamW runs there."""
+    deterministic: bool = False
+    """Ask torch for deterministic kernels; an operation that has none raises."""
+
+    @classmethod
+    def of(cls, execution: dict[str, Any]) -> "Execution":
+        """From execution.json."""
+        return cls(
+            **{name: execution[name] for name in cls.__dataclass_fields__ if name in execution}
+        )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """What weights and activations of the forward pass are kept in."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
+
+
+def clear_inherited() -> None:
+    """Remove ACCELERATE_* and DS_* variables and name them on the terminal.
+
+    They would change what is computed behind the run's back (gradient accumulation, engine,
+    precision).
+    """
+    inherited = sorted(
+        name
+        for name in os.environ
+        if name.startswith(("ACCELERATE_", "DS_")) and name != ACCELERATOR_VARIABLE
+    )
+    for name in inherited:
+        del os.environ[name]
+    if inherited:
+        print(
+            f"ignored environment variables: {', '.join(inherited)} (the run directory decides)",
+            flush=True,
+        )
+
+
+def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None) -> Accelerator:
+    """The Accelerator of this process, its process group started (gloo on CPU, NCCL on CUDA).
+
+    `max_grad_norm` goes into the DeepSpeed configuration: ZeRO clips inside its own update. Raises
+    UsageError for a device, a number type or an attention kernel that is not here; nothing else is
+    taken instead.
+    """
+    clear_inherited()
+    os.environ[ACCELERATOR_VARIABLE] = (
+        execution.device
+    )  # else DeepSpeed looks for one, and warns that it found none
+    check_combination(execution.device, execution.dtype, execution.attention)
+    if execution.device == "cuda":
+        _check_cuda(execution)
+    check_offload(execution.offload, execution.zero_stage)
+    require_kernel(execution.attention)
+    if execution.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    on_cpu = execution.device == "cpu"
+    if execution.zero_stage == 0:
+        # DDP sorts its buckets anew after a process's first step, unless it has to look for unused
+        # parameters. With three ranks or more another place in a bucket is another order of
+        # summation: a resumed run would show it.
+        fixed_buckets = DistributedDataParallelKwargs(find_unused_parameters=True)
+        return Accelerator(cpu=on_cpu, kwargs_handlers=[fixed_buckets])
+    import deepspeed
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    if on_cpu:
+        # DeepSpeed would compile a shared-memory collective here; gloo does without (weights equal
+        # to the last bit).
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Accelerator(cpu=True, deepspeed_plugin=...) trains plain DDP without a word: process group and
+    # state come first.
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="torch.distributed"
+    )  # DeepSpeed's own calls
+    PartialState(cpu=on_cpu)
+    deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl")
+    config = deepspeed_config(
+        execution, world_size=torch.distributed.get_world_size(), max_grad_norm=max_grad_norm
+    )
+    accelerator = Accelerator(
+        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)
+    )
+    # accelerate tells transformers to partition whatever it builds; train/engines/zero.py says
+    # when, and for what.
+    unset_hf_deepspeed_config()
+    return accelerator
+
+
+def deepspeed_config(
+    execution: Execution, *, world_size: int, max_grad_norm: float | None
+) -> dict[str, Any]:
+    """Everything DeepSpeed may decide, decided here: no value is "auto".
+
+    The batch sizes only satisfy its arithmetic (one packed row per micro-batch): how many rows make
+    a step is said by set_gradient_accumulation_boundary. Gradients accumulate and are reduced in
+    fp32 whatever the weights are.
+    """
+    on_gpu = execution.device == "cuda"
+    return {
+        "train_batch_size": world_size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_grad_norm or 0.0,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "bf16": {"enabled": execution.dtype == "bf16"},
+        "fp16": {
+            "enabled": execution.dtype == "fp16",
+            "loss_scale": 0,
+            "initial_scale_power": INITIAL_SCALE_POWER,
+            "loss_scale_window": LOSS_SCALE_WINDOW,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        },
+        "zero_optimization": {
+            "stage": execution.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": on_gpu,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
+            "stage3_gather_16bit_weights_on_model_save": False,
+            **(
+                {"offload_optimizer": {"device": "cpu", "pin_memory": on_gpu}}
+                if execution.offload
+                else {}
+            ),
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _check_cuda(execution: Execution) -> None:
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda: torch sees no CUDA device here; check the driver, or use --device cpu"
+        )
+    line = check_gpu(torch.cuda.get_device_capability(), execution.dtype, execution.attention)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{torch.cuda.get_device_name()}: {line}", flush=True)
+
+
+def devices(accelerator: Accelerator) -> list[dict[str, str | None]]:
+    """Name and driver of the GPU this process uses, for the manifest; empty on CPU."""
+    if accelerator.device.type != "cuda":
+        return []
+    version = Path("/proc/driver/nvidia/version")
+    driver = version.read_text(encoding="utf-8").splitlines()[0] if version.is_file() else None
+    return [{"name": torch.cuda.get_device_name(accelerator.device), "driver": driver}]

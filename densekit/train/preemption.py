@@ -1,0 +1,82 @@
+"""Being asked to stop: signals and the stop file, and what happens to a rank whose neighbour died."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from densekit.errors import DensekitError
+from densekit.runs.layout import PREEMPTED_CODE
+from densekit.runs.processes import alive
+
+
+class Preempted(DensekitError):
+    """The run was asked to stop and did, at a checkpoint (exit code 75, as sysexits' EX_TEMPFAIL:
+    try again).
+    """
+
+    exit_code = PREEMPTED_CODE
+
+
+class RankLost(DensekitError):
+    """Another rank of the run ended without saying why, so this one cannot go on (exit code 1)."""
+
+
+class StopRequests:
+    """Whether this rank was asked to stop: by SIGTERM or SIGINT, or by the stop file of the run
+    (rank 0 looks).
+    """
+
+    def __init__(self, stop_file: Path | None) -> None:
+        self.stop_file = stop_file
+        self.by: str | None = None
+        self.peers: tuple[int, ...] = ()
+
+    def install(self, peers: Sequence[int]) -> None:
+        """Take over the signals. `peers`: process ids of the other ranks on this host.
+
+        A launcher sends SIGTERM both to preempt and to clear up after a rank died. In the second
+        case this process may hang in a collective for ever: a thread ends it once a peer is gone.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(True)
+        theirs.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._sockets = (ours, theirs)  # kept open
+        self.peers = tuple(peers)
+        threading.Thread(target=_watch, args=(ours, self.peers), daemon=True).start()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.by = signal.Signals(number).name
+
+    def lost_peer(self, wait: float = 1.0) -> bool:
+        """Whether another rank on this host is gone; one that is just ending gets `wait` seconds."""
+        deadline = time.monotonic() + wait
+        while all(alive(pid) for pid in self.peers):
+            if time.monotonic() > deadline or not self.peers:
+                return False
+            time.sleep(0.05)
+        return True
+
+    @property
+    def requested(self) -> bool:
+        """Asked at the start of every step."""
+        if self.by is None and self.stop_file is not None and self.stop_file.exists():
+            self.by = "the driver"
+        return self.by is not None
+
+
+def _watch(ours: socket.socket, peers: tuple[int, ...]) -> None:
+    while signal.SIGTERM not in ours.recv(64):
+        continue
+    while all(alive(pid) for pid in peers):
+        time.sleep(0.5)
+    time.sleep(1.0)  # time for an error of its own, which says more
+    print("another rank died; this one stops", flush=True)
+    os._exit(1)

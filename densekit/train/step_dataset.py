@@ -1,0 +1,170 @@
+"""From an annotation to what the model sees: tokens, labels and pixels of one sample, and of one
+optimiser step.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from torch.utils.data import Dataset
+
+from densekit.batching.split import split_step
+from densekit.batching.steps import Step
+from densekit.batching.weights import token_weights
+from densekit.data.annotations import Sample
+from densekit.data.pixels import ImageProcessor, ReadImage, read_image
+from densekit.errors import DataError, DensekitError
+from densekit.text.encode import IGNORE_INDEX, EncodedSample, Semantics
+from densekit.text.sequence import ModelSequence, model_sequence
+from densekit.train.collate import PackedRow, pack_row
+
+
+class Encoder(Protocol):
+    """What turns a conversation into ids and labels."""
+
+    pad_id: int
+    max_length: int
+    semantics: Semantics
+
+    def encode(self, conversations: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
+        """Ids and labels of one conversation before collation."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReader:
+    """Reads one sample's text and image; both are pure functions of its index."""
+
+    samples: Sequence[Sample]
+    encoder: Encoder
+    image_folder: Path
+    processor: ImageProcessor
+    image_tokens: int
+
+    def encode(self, index: int) -> EncodedSample:
+        """Ids and labels before collation; DataError names the sample."""
+        sample = self.samples[index]
+        try:
+            return self.encoder.encode(sample.conversations, has_image=sample.image is not None)
+        except DataError as error:
+            raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
+
+    def sequence(self, index: int) -> tuple[ModelSequence, EncodedSample]:
+        """The sequence the model sees, image slots expanded and cut to the maximum length."""
+        encoded = self.encode(index)
+        sequence = model_sequence(
+            encoded,
+            pad_id=self.encoder.pad_id,
+            image_tokens=self.image_tokens,
+            max_length=self.encoder.max_length,
+            semantics=self.encoder.semantics,
+        )
+        return sequence, encoded
+
+    def image(self, index: int) -> ReadImage | None:
+        """The sample's image, None for a text-only sample; DataError names the sample."""
+        sample = self.samples[index]
+        if sample.image is None:
+            return None
+        try:
+            image, digest = read_image(self.image_folder / sample.image)
+            return ReadImage(pixels=self.processor(image), digest=digest)
+        except DataError as error:
+            raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
+
+
+def supervised_count(sequence: ModelSequence) -> int:
+    """Labels left after the shift by one."""
+    return int((sequence.labels[1:] != IGNORE_INDEX).sum())
+
+
+@dataclass(kw_only=True)
+class StepBatch:
+    """What one rank feeds in one optimiser step, and the step's totals over all ranks."""
+
+    index: int
+    rows: list[PackedRow]
+    samples: int
+    tokens: int
+    supervised_tokens: int
+    masked_samples: int
+    empty_groups: int
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+class StepDataset(Dataset[StepBatch | DensekitError]):
+    """Item i: everything this rank feeds in optimiser step i.
+
+    An error is returned, not raised, because a worker process would turn it into a traceback.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        steps: Sequence[Step],
+        *,
+        loss_semantics: Semantics,
+        rank: int,
+        world_size: int,
+        micro_batch_size: int,
+    ) -> None:
+        self.reader, self.steps, self.loss_semantics = reader, steps, loss_semantics
+        self.rank, self.world_size, self.micro_batch_size = rank, world_size, micro_batch_size
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> StepBatch | DensekitError:
+        try:
+            return self._read(self.steps[index])
+        except DensekitError as error:
+            return error
+
+    def sample_ids(self, index: int) -> list[str]:
+        """The ids that step `index` has to feed, in official order, over all ranks."""
+        return [self.reader.samples[sample].sample_id for sample, _ in self.steps[index].samples]
+
+    def _read(self, step: Step) -> StepBatch:
+        # Every rank reads the text of the whole step: weights and balance depend on all its tokens.
+        read = {sample: self.reader.sequence(sample) for sample, _ in step.samples}
+        sequences = [read[sample][0] for sample, _ in step.samples]
+        counts = [supervised_count(sequence) for sequence in sequences]
+        weights = token_weights(
+            counts,
+            [number for _, number in step.samples],
+            num_groups=step.num_groups,
+            semantics=self.loss_semantics,
+        )
+        lengths = [len(sequence.input_ids) for sequence in sequences]
+        split = split_step(
+            lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size
+        )
+        return StepBatch(
+            index=step.index,
+            rows=[
+                self._row(step, positions, sequences, weights.per_sample.tolist())
+                for positions in split[self.rank]
+            ],
+            samples=len(step.samples),
+            tokens=sum(lengths),
+            supervised_tokens=weights.supervised_tokens,
+            masked_samples=sum(count == 0 for count in counts),
+            empty_groups=len(weights.empty_groups),
+            notes=Counter(note for sample, _ in step.samples for note in read[sample][1].notes),
+        )
+
+    def _row(
+        self, step: Step, positions: list[int], sequences: list[ModelSequence], weights: list[float]
+    ) -> PackedRow:
+        samples = [step.samples[position][0] for position in positions]
+        return pack_row(
+            [sequences[position] for position in positions],
+            [self.reader.image(sample) for sample in samples],
+            [weights[position] for position in positions],
+            positions=positions,
+            sample_ids=[self.reader.samples[sample].sample_id for sample in samples],
+            image_tokens=self.reader.image_tokens,
+            image_size=self.reader.processor.size,
+        )

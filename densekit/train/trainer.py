@@ -1,0 +1,243 @@
+"""The training loop: one optimiser step is one global batch, whatever ranks and micro-batches carry
+it out.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, TextIO
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from densekit.errors import DataError, DensekitError
+from densekit.model.weights import named_seed
+from densekit.runs.progress import Progress
+from densekit.runs.records import Records
+from densekit.text.encode import Semantics
+from densekit.train.engines.base import Engine
+from densekit.train.feed_check import STOP, Feed, gather_feed
+from densekit.train.optim import learning_rate_factor
+from densekit.train.step_dataset import StepBatch, StepDataset
+
+MASKED_LIMIT = 0.1
+MASKED_FROM_SAMPLES = 128
+OVERFLOW_LIMIT = 12
+"""Overflows in a row that end a run: from a loss scale of 65536 that is 32, and no gradient is that
+large.
+"""
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Totals of a run: nothing that was skipped, masked or cut stays unsaid."""
+
+    steps: int = 0
+    samples: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    masked_samples: int = 0
+    empty_groups: int = 0
+    overflows: int = 0
+    skipped_steps: int = 0
+    """Steps whose batch was consumed without changing a weight (fp16 overflow under faithful
+    semantics).
+    """
+    notes: dict[str, int] = field(default_factory=dict)
+    first_loss: float | None = None
+    last_loss: float | None = None
+    seconds: float = 0.0
+
+
+class Saver(Protocol):
+    """What decides about checkpoints and stopping, and writes them."""
+
+    def flags(self, step: int) -> int:
+        """STOP and SAVE bits of this rank before optimiser step `step` (from 0)."""
+        ...
+
+    def save(self, trainer: "Trainer", step: int, records: Records | None) -> None:
+        """Write a checkpoint of the state after `step` steps; every rank calls it."""
+        ...
+
+    def stop(self, step: int) -> None:
+        """Raise what ends a run that was asked to stop."""
+        ...
+
+
+class Trainer:
+    """Trains over the steps of a StepDataset.
+
+    `settings` is the recipe's `optimizer` section. Ranks and micro-batches sum: every row carries
+    its own token weights, so gradients add up to the gradient of the reference loss
+    (docs/architecture.md, "Why sums"). `seed` names the draws of dropout. `overflow`: what an fp16
+    overflow does to its batch (ledger L2).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        dataset: StepDataset,
+        settings: dict[str, Any],
+        *,
+        lookup_table: Tensor,
+        seed: int,
+        overflow: Semantics = "faithful",
+        workers: int = 0,
+    ) -> None:
+        self.engine, self.dataset, self.settings = engine, dataset, settings
+        self.lookup_table = lookup_table.to(engine.device)
+        self.seed, self.overflow, self.workers = seed, overflow, workers
+        self.summary = Summary()
+        self.updates = 0
+        self.overflows_in_a_row = 0
+
+    def batches(self, start: int = 0) -> Iterator[StepBatch]:
+        """This rank's batches from step `start` on; a data error of a worker is raised here."""
+        rest = Subset(self.dataset, range(start, len(self.dataset)))
+        for batch in DataLoader(rest, batch_size=None, shuffle=False, num_workers=self.workers):
+            if isinstance(batch, DensekitError):
+                raise batch
+            yield batch
+
+    def train(
+        self,
+        records: Records | None = None,
+        *,
+        label: str,
+        start: int = 0,
+        saver: Saver | None = None,
+        log: TextIO | None = None,
+        quiet: bool = False,
+    ) -> Summary:
+        """Run every step from `start` on; write one line per step to `records` (rank 0) and
+        progress to `log`.
+
+        Raises DataError when a sample cannot be read or the loss stops being finite, RuntimeError
+        when the ranks fed something else than the order asks for.
+        """
+        progress = Progress(
+            label, len(self.dataset), log=log, enabled=self.engine.rank == 0 and not quiet
+        )
+        before, started = self.summary.seconds, time.monotonic()
+        for batch in self.batches(start):
+            begun = time.monotonic()
+            feed = self.check_feed(batch, saver.flags(batch.index) if saver else 0)
+            if saver and feed.flags:
+                self.summary.seconds = round(before + begun - started, 2)
+                saver.save(self, batch.index, records)
+                if feed.flags & STOP:
+                    saver.stop(batch.index)
+            record = self.step(batch)
+            record["seconds"] = round(time.monotonic() - begun, 4)
+            self._account(batch, record)
+            if records is not None:
+                records.append(record, feed.samples, feed.images)
+            progress.update(batch.index + 1, loss=record["loss"], lr=record["lr"])
+            check_masked(self.summary)
+        self.summary.seconds = round(before + time.monotonic() - started, 2)
+        return self.summary
+
+    def check_feed(self, batch: StepBatch, flags: int = 0) -> Feed:
+        """Gather what all ranks are about to feed and compare it with the order; RuntimeError if
+        they part.
+        """
+        feed = gather_feed(
+            batch.rows,
+            flags=flags,
+            world_size=self.engine.world_size,
+            device=self.engine.device,
+            step_size=batch.samples,
+        )
+        wanted = self.dataset.sample_ids(batch.index)
+        if feed.samples != wanted:
+            raise RuntimeError(
+                f"step {batch.index + 1} fed samples {feed.samples}, the order asks for {wanted}"
+            )
+        return feed
+
+    def step(self, batch: StepBatch) -> dict[str, Any]:
+        """One optimiser step; returns its metrics (`grad_norm` is the norm before clipping).
+
+        Raises DataError, before any weight changes, when the loss is not a finite number (in fp16:
+        when gradients overflow too often in a row).
+        """
+        overflows = 0
+        factor = learning_rate_factor(
+            self.updates, steps=len(self.dataset), warmup_ratio=self.settings["warmup_ratio"]
+        )
+        while True:
+            loss = self.accumulate(batch).item()
+            if not math.isfinite(loss) and self.engine.execution.dtype != "fp16":
+                raise DataError(
+                    f"loss is {loss} at step {batch.index + 1}: training diverged; "
+                    "lower optimizer.learning_rate or set optimizer.max_grad_norm"
+                )
+            update = self.engine.update(factor)
+            overflows += update.overflow
+            self.overflows_in_a_row = self.overflows_in_a_row + 1 if update.overflow else 0
+            if self.overflows_in_a_row >= OVERFLOW_LIMIT:
+                raise DataError(
+                    f"fp16 gradients overflowed {self.overflows_in_a_row} times in a row at step {batch.index + 1}: "
+                    "training diverged, or this model needs bf16 or fp32 (--dtype)"
+                )
+            if not update.overflow or self.overflow == "faithful":
+                break
+        self.updates += not update.overflow
+        return {
+            "step": batch.index + 1,
+            "loss": loss if math.isfinite(loss) else None,
+            "lr": self.settings["learning_rate"] * factor,
+            "grad_norm": update.grad_norm,
+            "updated": not update.overflow,
+            "overflows": overflows,
+            "samples": batch.samples,
+            "tokens": batch.tokens,
+            "supervised_tokens": batch.supervised_tokens,
+            "masked_samples": batch.masked_samples,
+        }
+
+    def accumulate(self, batch: StepBatch) -> Tensor:
+        """Forward and backward over this rank's rows; gradients and loss summed over rows and
+        ranks.
+        """
+        loss = torch.zeros((), device=self.engine.device)
+        for number, row in enumerate(batch.rows):
+            # Named after the step and the row's first sample, so that a resumed run draws the same
+            # masks.
+            place = row.positions[0] if row.positions else "idle"
+            torch.manual_seed(named_seed(self.seed, f"dropout:{batch.index}:{place}"))
+            inputs = row.model_inputs(self.engine.device, self.lookup_table)
+            loss += self.engine.forward_backward(inputs, last=number == len(batch.rows) - 1)
+        return self.engine.accelerator.reduce(loss, reduction="sum")
+
+    def _account(self, batch: StepBatch, record: dict[str, Any]) -> None:
+        total = self.summary
+        total.steps += 1
+        for name in ("samples", "tokens", "supervised_tokens", "masked_samples", "empty_groups"):
+            setattr(total, name, getattr(total, name) + getattr(batch, name))
+        total.overflows += record["overflows"]
+        total.skipped_steps += not record["updated"]
+        for note, count in batch.notes.items():
+            total.notes[note] = total.notes.get(note, 0) + count
+        total.first_loss = record["loss"] if total.steps == 1 else total.first_loss
+        total.last_loss = record["loss"]
+
+    def summary_json(self) -> dict[str, Any]:
+        """The totals as plain values."""
+        return asdict(self.summary)
+
+
+def check_masked(summary: Summary) -> None:
+    """Raise DataError in a run in which too many samples teach nothing."""
+    if (
+        summary.samples >= MASKED_FROM_SAMPLES
+        and summary.masked_samples > MASKED_LIMIT * summary.samples
+    ):
+        raise DataError(
+            f"{summary.masked_samples} of the first {summary.samples} samples have no supervised token "
+            f"({summary.notes}); the limit is {MASKED_LIMIT:.0%}. If the notes say masked_mismatch, the official "
+            "label counting does not fit this tokenizer: set `ledger: {L1: fixed}`; if truncated, raise data.max_length"
+        )

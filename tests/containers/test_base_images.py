@@ -1,0 +1,146 @@
+"""Base images by tag and digest, and the command that builds from them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from densekit.containers.base_images import LOCK, base_images, lock, pinned, read_lock, resolve
+from densekit.containers.build import build_command, targets
+from densekit.errors import DataError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGESTS = ["sha256:" + digit * 64 for digit in "ab"]
+DOCKERFILE = """\
+ARG CPU_BASE=base/one:1
+ARG A100_BASE=base/two:2.0
+FROM scratch AS source
+FROM ${CPU_BASE} AS cpu-packages
+FROM ${CPU_BASE} AS cpu
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
+    return tmp_path
+
+
+def pretend_docker(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `docker` that runs `script`, first in PATH."""
+    path = folder / "bin" / "docker"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\nimport sys\n{script}", encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+ANSWER = f"""
+digest = {{"base/one:1": "{DIGESTS[0]}", "base/two:2.0": "{DIGESTS[1]}"}}[sys.argv[4]]
+assert sys.argv[1:4] == ["buildx", "imagetools", "inspect"]
+print('{{"mediaType": "x", "digest": "%s"}}' % digest)
+"""
+
+
+def test_lock_records_what_the_registry_says(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_docker(checkout, ANSWER, monkeypatch)
+    assert read_lock(checkout) == {}
+    assert lock(checkout) == {"base/one:1": (None, DIGESTS[0]), "base/two:2.0": (None, DIGESTS[1])}
+    assert read_lock(checkout) == {"base/one:1": DIGESTS[0], "base/two:2.0": DIGESTS[1]}
+    assert pinned(checkout)["CPU_BASE"] == f"base/one:1@{DIGESTS[0]}"
+    command = build_command(checkout, "cpu", ["--pull"])
+    assert f"CPU_BASE=base/one:1@{DIGESTS[0]}" in command
+    assert command[-2:] == ["--pull", str(checkout)]
+
+
+def test_another_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_docker(checkout, ANSWER, monkeypatch)
+    lock(checkout)
+    path = checkout / "docker" / "Dockerfile"
+    path.write_text(DOCKERFILE.replace("base/one:1", "base/one:2"), encoding="utf-8")
+    assert pinned(checkout)["CPU_BASE"] == "base/one:2"
+
+
+def test_nothing_is_written_when_one_fails(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ANSWER + "if 'two' in sys.argv[4]: sys.exit('ERROR: no such host')\n"
+    pretend_docker(checkout, script, monkeypatch)
+    with pytest.raises(
+        UsageError,
+        match=r"base/two:2.0 cannot be resolved: ERROR: no such host\nNothing was written",
+    ):
+        lock(checkout)
+    assert not (checkout / LOCK).exists()
+
+
+@pytest.mark.parametrize("answer", ["{}", '{"digest": "sha256:123"}', "no JSON"])
+def test_an_answer_without_a_digest_is_refused(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    pretend_docker(checkout, f"print({answer!r})", monkeypatch)
+    with pytest.raises(UsageError, match="gave no digest"):
+        resolve("base/one:1")
+
+
+def test_without_docker(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout / "nowhere"))
+    with pytest.raises(UsageError, match="no `docker` here"):
+        lock(checkout)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"images": {"base/one:1": {}}}', '{"images": {"a:1": {"digest": 3}}}']
+)
+def test_a_broken_lock_is_refused(checkout: Path, content: str) -> None:
+    (checkout / LOCK).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="densekit images lock"):
+        pinned(checkout)
+
+
+def test_unknown_targets_are_refused(checkout: Path) -> None:
+    with pytest.raises(UsageError, match="no image v100; there are cpu"):
+        build_command(checkout, "v100")
+    with pytest.raises(UsageError, match="from a checkout"):
+        base_images(checkout / "docker")
+
+
+def test_the_command_line() -> None:
+    """The Dockerfile that ships: its images, and labels that name the commit."""
+    assert targets(ROOT) == ["cpu", "a100", "v100", "tensorboard"]
+    command = [
+        sys.executable,
+        "-m",
+        "densekit",
+        "images",
+        "build",
+        "a100",
+        "--print",
+        "--",
+        "--network",
+        "none",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "--target a100",
+        "--tag densekit:a100",
+        "A100_BASE=nvidia/cuda:12.8.1-base",
+        "VERSION=",
+        "--network none",
+    ):
+        assert part in done.stdout
+
+
+def test_what_is_locked_here_was_resolved() -> None:
+    """A lock that is committed names the images of the Dockerfile and when they were resolved."""
+    digests = read_lock(ROOT)
+    if not digests:
+        pytest.skip(f"{LOCK} does not exist: no registry was reachable from where this was written")
+    assert set(digests) <= set(base_images(ROOT).values())
+    entries = json.loads((ROOT / LOCK).read_text(encoding="utf-8"))["images"].values()
+    assert all(entry["resolved"] for entry in entries)

@@ -1,0 +1,151 @@
+"""Annotation files: what is read, and how each mistake is named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densekit.data.annotations import Annotations, check_images
+from densekit.errors import DataError
+
+HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
+PLAIN = {"from": "human", "value": "What is it?"}
+GPT = {"from": "gpt", "value": "A cat."}
+
+
+def _entry(*turns: Any, **fields: Any) -> dict[str, Any]:
+    return {"conversations": list(turns), **fields}
+
+
+GOOD = _entry(HUMAN, GPT, image="a.png", id="x")
+
+
+def _write(folder: Path, data: Any) -> Path:
+    path = folder / "train.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    path = _write(tmp_path, [GOOD, {**GOOD, "id": 7}, _entry(PLAIN, GPT)])
+    annotations = Annotations.load(path)
+    assert len(annotations) == 3
+    assert annotations.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [sample.entry_id for sample in annotations] == ["x", "7", None]
+    assert [sample.image for sample in annotations[:]] == ["a.png", "a.png", None]
+    assert annotations[0].conversations == [HUMAN, GPT]
+    assert annotations[-1].index == 2
+    with pytest.raises(IndexError):
+        annotations[3]
+
+
+def test_the_sample_id_follows_the_content_and_not_the_spelling(tmp_path: Path) -> None:
+    turned = dict(reversed(GOOD.items()))
+    first, second, other = Annotations.load(_write(tmp_path, [GOOD, turned, {**GOOD, "id": "y"}]))
+    canonical = json.dumps(GOOD, sort_keys=True, separators=(",", ":"))
+    assert first.sample_id == "0:" + hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    assert second.sample_id == "1:" + first.sample_id[2:]
+    assert other.sample_id[2:] != first.sample_id[2:]
+
+
+LEGAL = {
+    "leading gpt turn": _entry(GPT, PLAIN, GPT),
+    "trailing human turn": _entry(PLAIN, GPT, PLAIN),
+    "two tags in one turn": _entry(
+        {"from": "human", "value": "<image><image>?"}, GPT, image="a.png"
+    ),
+    "image without tag": _entry(PLAIN, GPT, image="a.png"),
+    "lone surrogate": _entry({"from": "human", "value": "\ud83d"}, GPT),
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_legal_entries(tmp_path: Path, name: str) -> None:
+    annotations = Annotations.load(_write(tmp_path, [LEGAL[name]]))
+    assert annotations[0].sample_id.startswith("0:")
+    assert annotations.untagged_images == (name == "image without tag")
+
+
+REFUSED = {
+    "not an object": ("text", "is a JSON str"),
+    "no conversations": ({"id": "x"}, "no 'conversations'"),
+    "empty conversations": (_entry(), "no 'conversations'"),
+    "no from": (_entry({"value": "x"}), "turn 0 has no 'from'"),
+    "no value": (_entry(PLAIN, {"from": "gpt"}), "turn 1 has no 'value'"),
+    "value not text": (_entry(PLAIN, {"from": "gpt", "value": 3}), "turn 1 has no 'value'"),
+    "unknown speaker": (_entry(PLAIN, {"from": "bot", "value": "x"}), "turn 1 is from 'bot'"),
+    "two human turns": (_entry(PLAIN, PLAIN, GPT), "turn 1 is from 'human'"),
+    "two gpt turns first": (_entry(GPT, GPT), "turn 1 is from 'gpt'"),
+    "only a gpt turn": (_entry(GPT), "single gpt turn"),
+    "tag without image": (_entry(HUMAN, GPT), "tag without an image"),
+    "tags in two turns": (_entry(HUMAN, GPT, HUMAN, GPT, image="a.png"), "in 2 turns"),
+    "a video": (_entry(HUMAN, GPT, video="a.mp4"), "'video' is not supported"),
+    "list of images": (_entry(HUMAN, GPT, image=["a.png"]), "'image' is a list"),
+    "null image": (_entry(HUMAN, GPT, image=None), "not a file name"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_entry_is_refused_with_file_and_index(tmp_path: Path, name: str) -> None:
+    entry, message = REFUSED[name]
+    path = _write(tmp_path, [GOOD, entry])
+    with pytest.raises(DataError) as caught:
+        Annotations.load(path)
+    assert str(caught.value).startswith(f"{path}: entry 1: ")
+    assert message in str(caught.value)
+
+
+def test_a_tag_inside_a_text_only_sentence_is_text(tmp_path: Path) -> None:
+    question = {"from": "human", "value": "What does <image> mean in HTML?"}
+    assert Annotations.load(_write(tmp_path, [_entry(question, GPT)]))[0].image is None
+
+
+def test_a_tag_can_be_required(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="entry 0: image without a <image> tag"):
+        Annotations.load(_write(tmp_path, [LEGAL["image without tag"]]), require_tag=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[\n {"a": 1},\n {"b" 2}]', "line 3, column 7: broken JSON"),
+        ("", "line 1, column 1: broken JSON"),
+        ('{"conversations": []}', "holds a JSON dict"),
+        ("[]", "the list is empty"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        Annotations.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        Annotations.load(tmp_path / "absent.json")
+    (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
+    with pytest.raises(DataError, match="byte 2: not valid UTF-8"):
+        Annotations.load(tmp_path / "latin.json")
+
+
+def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    names = ["coco/1.jpg", "coco/2.jpg", "gqa/1.jpg", "coco/sub"]
+    entries = [_entry(PLAIN, GPT), *(_entry(HUMAN, GPT, image=name) for name in names)]
+    annotations = Annotations.load(_write(tmp_path, entries))
+    (tmp_path / "coco/sub").mkdir(parents=True)
+    (tmp_path / "coco/1.jpg").touch()
+    with pytest.raises(DataError) as caught:
+        check_images(annotations, tmp_path)
+    assert f"entry 2: image {tmp_path}/coco/2.jpg does not exist; 3 of 5 entries" in str(
+        caught.value
+    )
+    (tmp_path / "coco/2.jpg").touch()
+    (tmp_path / "coco/sub").rmdir()
+    (tmp_path / "coco/sub").touch()
+    (tmp_path / "gqa").mkdir()
+    (tmp_path / "gqa/1.jpg").touch()
+    check_images(annotations, tmp_path)

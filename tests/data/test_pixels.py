@@ -1,0 +1,100 @@
+"""Pixels: resizing, padding, normalisation, and what happens to files that cannot be decoded."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densekit.data.pixels import ImageProcessor, open_image
+from densekit.errors import DataError
+from densekit.model.preprocess import normalise
+
+
+@pytest.fixture(params=["clip_tiny", "siglip_tiny"])
+def tower(request: pytest.FixtureRequest, golden: Path) -> Path:
+    return golden / "models" / request.param
+
+
+def _official(raw: np.ndarray, processor: ImageProcessor) -> np.ndarray:
+    scaled = (raw.astype(np.float64) * (1 / 255)).astype(np.float32)
+    mean, std = (
+        np.array(v, dtype=np.float32)[:, None, None] for v in (processor.mean, processor.std)
+    )
+    return (scaled - mean) / std
+
+
+def test_the_lookup_table_is_the_official_order_of_operations(tower: Path) -> None:
+    processor = ImageProcessor.from_pretrained(tower, "square")
+    raw = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (3, 1, 1))
+    found = normalise(torch.from_numpy(raw)[None], torch.from_numpy(processor.lookup_table()))[
+        0
+    ].numpy()
+    assert found.dtype == np.float32
+    assert np.array_equal(found, _official(raw, processor))
+    naive = (
+        raw.astype(np.float32) * np.float32(1 / 255) - np.float32(processor.mean[0])
+    ) / np.float32(processor.std[0])
+    assert processor.mean[0] == 0.5 or not np.array_equal(found[0], naive[0])
+
+
+@pytest.mark.parametrize("size", [(40, 90), (91, 33), (56, 56), (1, 300)])
+def test_pixels_equal_transformers_own_processor(tower: Path, size: tuple[int, int]) -> None:
+    from transformers import AutoImageProcessor
+
+    stock = AutoImageProcessor.from_pretrained(tower, backend="pil")
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    )
+    processor = ImageProcessor.from_pretrained(tower, "square")
+    found = normalise(
+        torch.from_numpy(processor(image))[None], torch.from_numpy(processor.lookup_table())
+    )
+    assert torch.equal(found, stock(image, return_tensors="pt")["pixel_values"])
+
+
+def test_padding_centres_the_image_on_the_mean_colour(golden: Path) -> None:
+    processor = ImageProcessor.from_pretrained(golden / "models" / "clip_tiny", "pad")
+    out = processor(Image.new("RGB", (56, 20), (255, 0, 0)))
+    assert out.shape == (3, 56, 56) and out.dtype == np.uint8
+    assert out[:, 0, 0].tolist() == [122, 116, 104]
+    assert out[:, 28, 28].tolist() == [255, 0, 0]
+
+
+def test_every_mode_becomes_rgb(golden: Path) -> None:
+    processor = ImageProcessor.from_pretrained(golden / "models" / "siglip_tiny", "square")
+    for mode in ("L", "P", "RGBA", "1", "CMYK"):
+        assert processor(Image.new(mode, (30, 30))).shape == (3, 384, 384)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        open_image(tmp_path / "gone.png")
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(DataError, match=r"text\.jpg cannot be decoded"):
+        open_image(tmp_path / "text.jpg")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
+    with pytest.raises(DataError, match=r"cut\.png cannot be decoded"):
+        open_image(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": {"height": 10, "width": 20}}, {"resample": 2}, {"image_mean": None}, {"size": None}],
+)
+def test_an_unknown_preprocessor_is_refused(golden: Path, tmp_path: Path, change: dict) -> None:
+    config = json.loads(
+        (golden / "models" / "siglip_tiny" / "preprocessor_config.json").read_text()
+    )
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(DataError, match=r"preprocessor_config\.json cannot be used"):
+        ImageProcessor.from_pretrained(tmp_path, "square")
+
+
+def test_a_missing_preprocessor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        ImageProcessor.from_pretrained(tmp_path, "square")

@@ -1,0 +1,221 @@
+"""`densekit run`: stages in order, each run once, nothing overwritten, nothing left behind by a
+refusal.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from densekit.errors import DataError, UsageError
+from densekit.launch.chain import Carrying, load_chain, reproduce
+from densekit.launch.launchers import local
+from densekit.recipes.load import load_recipe, recipe_names
+from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.spec.roots import Roots
+from tests.support.launching import make_pair, names, trainer, write_json
+
+
+@pytest.fixture(autouse=True)
+def completes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "command", trainer("status('complete')"))
+
+
+def go(
+    folder: Path, name: str = "tiny_stage2", *overrides: str, force: bool = False, **options: Any
+) -> int:
+    return reproduce(
+        name,
+        overrides=overrides,
+        runs_dir=folder / "runs",
+        roots=Roots(data=folder, models=folder, cache=folder / "cache"),
+        carrying=Carrying(**options),
+        force=force,
+    )
+
+
+def runs(folder: Path) -> dict[str, RunDir]:
+    """Run directories by recipe name and what follows the hash."""
+    found = sorted(path for path in (folder / "runs").glob("*") if path.is_dir())
+    return {path.name.split("-")[0] + path.suffix: RunDir(path) for path in found}
+
+
+def trained(run: RunDir) -> int:
+    """How often a trainer was started in a run."""
+    return len((run.path / "trained").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in recipe_names() if not load_recipe(name).waits_for]
+)
+def test_chains(name: str) -> None:
+    chain = load_chain(name, [])
+    assert [recipe.stage for recipe in chain] == [1, 2][: chain[-1].stage]
+    assert chain[-1].name == name
+
+
+def test_both_stages_run_and_the_second_starts_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert go(Path(), gpus=2, micro_batch_size=4) == 0
+    first, second = runs(tmp_path)["tiny_stage1"], runs(tmp_path)["tiny_stage2"]
+    assert first.complete and second.complete
+    assert (first.math["starts_from"], second.math["starts_from"]) == (None, first.sha256)
+    execution = read_json(second.attempt / "execution.json")
+    assert execution["starts_from"] == str(first.path)
+    assert (execution["gpus"], execution["micro_batch_size"], execution["micro_batches"]) == (
+        2,
+        4,
+        [[4, 4]] * 2,
+    )
+    assert execution["roots"] == {
+        name: str(tmp_path / part)
+        for name, part in zip(("data", "models", "cache"), ("", "", "cache"), strict=True)
+    }
+
+
+def test_a_complete_run_is_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go(tmp_path) == go(tmp_path) == 0
+    assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
+    assert "tiny_stage2: already complete in " in capsys.readouterr().out
+    assert go(tmp_path, gpus=2) == 0
+    assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
+
+
+def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
+    assert go(tmp_path) == go(tmp_path, "tiny_stage2_lora") == 0
+    found = runs(tmp_path)
+    assert sorted(found) == ["tiny_stage1", "tiny_stage2", "tiny_stage2_lora"]
+    assert trained(found["tiny_stage1"]) == 1
+
+
+def test_what_does_not_fit_is_said_and_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densekit.planner.layout.host_memory", lambda: 1)
+    assert go(tmp_path, "tiny_stage1") == 0
+    told = capsys.readouterr().err
+    assert (
+        told.startswith("tiny_stage1: does not fit by the memory model") and told.count("\n") == 1
+    )
+
+
+def test_the_optimiser_in_main_memory_is_in_the_execution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go(tmp_path, "tiny_stage1", offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
+    assert "(ZeRO-3, offload, fp32, sdpa attention)" in capsys.readouterr().out
+    found = [
+        read_json(runs(folder)["tiny_stage1"].attempt / "execution.json")
+        for folder in (tmp_path, tmp_path / "b")
+    ]
+    assert [(one["offload"], one["zero_stage"], one["nodes"]) for one in found] == [
+        (True, 3, 1),
+        (False, 0, 1),
+    ]
+    with pytest.raises(
+        UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
+    ):
+        go(tmp_path / "c", "tiny_stage1", offload=True, zero_stage=2)
+    assert "c" not in names(tmp_path)
+
+
+def test_force_sets_the_last_stage_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(tmp_path, force=True)
+    assert sorted(runs(tmp_path)) == ["tiny_stage1", "tiny_stage2"]
+    go(tmp_path, force=True)
+    go(tmp_path, force=True)
+    found = runs(tmp_path)
+    assert sorted(found) == ["tiny_stage1", "tiny_stage2", "tiny_stage2.old1", "tiny_stage2.old2"]
+    assert [trained(run) for run in found.values()] == [1, 1, 1, 1]
+    assert "the earlier run is now " in capsys.readouterr().out
+
+
+def test_a_failed_stage_stops_the_chain_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "command", trainer("status('failed', 'why', 3); sys.exit(3)"))
+    assert go(tmp_path) == 3
+    assert sorted(runs(tmp_path)) == ["tiny_stage1"]
+    monkeypatch.setattr(local, "command", trainer("status('complete')"))
+    assert go(tmp_path) == 0
+    first = runs(tmp_path)["tiny_stage1"]
+    assert first.status["attempt"] == 2 and first.complete
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "runs", run_math(load_chain("tiny_stage2", [])[0].math(), None))
+    with (
+        FileLock(run.path.with_name(f".{run.path.name}.lock")),
+        pytest.raises(
+            UsageError, match="is being trained by another densekit; wait for it or stop it"
+        ),
+    ):
+        go(tmp_path)
+    assert run.status["attempt"] == 0
+    assert go(tmp_path) == 0
+
+
+def test_shared_overrides_reach_both_stages(tmp_path: Path) -> None:
+    connector = "connector={kind: sti, layers: [1, 3]}"
+    first, second = load_chain(
+        "tiny_stage2", [connector, "seed=7", "assets.seed=5", "optimizer.epochs=9"]
+    )
+    assert first.connector == second.connector and first.connector.kind == "sti"
+    assert (first.assets and first.assets.seed) == (second.assets and second.assets.seed) == 5
+    assert (first.seed, second.seed) == (42, 7)
+    assert (first.optimizer.epochs, second.optimizer.epochs) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "connector: {kind: sti, layers: [1]}\n",
+            "mine needs tiny_stage1, but their `connector` differ",
+        ),
+        ("models: {language_model: other}\n", "their `models.language_model` differ"),
+        ("assets: {seed: 3}\n", "their `assets` differ"),
+        ("needs: tiny_stage2\n", "mine needs tiny_stage2, which is not a stage-1 recipe"),
+        ("needs: tiny_stage9\n", "no recipe named 'tiny_stage9'; did you mean tiny_stage"),
+    ],
+)
+def test_stages_that_do_not_belong_together(tmp_path: Path, text: str, message: str) -> None:
+    path = write_json(tmp_path / "mine.yaml", "extends: tiny_stage2\n" + text)
+    with pytest.raises(UsageError, match=message):
+        go(tmp_path, str(path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_recipes_of_ones_own(tmp_path: Path) -> None:
+    path = make_pair(tmp_path / "mine")
+    assert go(tmp_path, str(path)) == 0
+    found = runs(tmp_path)
+    assert sorted(found) == ["one", "two"]
+    assert found["one"].math["recipe"]["data"]["annotations"] == str(tmp_path / "mine" / "one.json")
+
+
+@pytest.mark.parametrize("broken", ["one.json", "two.json", "images"])
+def test_what_is_wrong_with_any_stage_is_found_before_the_first_run(
+    tmp_path: Path, broken: str
+) -> None:
+    path = make_pair(tmp_path / "mine")
+    place = tmp_path / "mine" / broken
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    with pytest.raises(DataError):
+        go(tmp_path, str(path))
+    assert names(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize("options", [{"gpus": 0}, {"gpus": 1000}, {"micro_batch_size": 0}])
+def test_counts_that_cannot_work(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"--(gpus|micro-batch) \d+: "):
+        go(tmp_path, **options)
+    assert names(tmp_path) == []

@@ -1,0 +1,348 @@
+"""The paper's configurations as recipes: each is there, varies what the paper varies, and gives its
+sources.
+"""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from densekit.errors import UsageError
+from densekit.files.hashing import json_sha256
+from densekit.launch.chain import load_chain
+from densekit.recipes.explain import explain, leaves, report
+from densekit.recipes.load import load_recipe, recipe_names
+from densekit.recipes.unsupported import MISSING, nearest_that_runs, refuse_waiting
+from densekit.spec.recipe import Capability, Recipe
+
+PAPER = [name for name in recipe_names() if not name.startswith("tiny")]
+SOURCED = (
+    "models",
+    "connector",
+    "data",
+    "optimizer",
+    "lora",
+    "global_batch_size",
+    "reference",
+    "hardware",
+    "seed",
+    "semantics",
+    "ledger",
+)
+CONFIGURATIONS = [
+    "vicuna7b_clip_stage2",
+    "vicuna7b_clip_none_stage2",
+    "vicuna13b_clip_none_stage2",
+    "vicuna7b_clip_none_stage2_lora",
+    "vicuna13b_clip_none_stage2_lora",
+    "vicuna7b_clip_sti_stage2",
+    "vicuna7b_clip_sti_8_16_20_24_stage2",
+    "vicuna7b_clip_dci3_stage2",
+    "vicuna7b_clip_sci_stage2",
+    "vicuna7b_clip_sci_16_24_stage2",
+    "vicuna7b_clip_sci_8_16_20_24_stage2",
+    "vicuna7b_clip_sci_4_8_16_24_stage2",
+    "vicuna7b_clip_sci_8_12_16_24_stage2",
+    "phi2_stage2",
+    "vicuna7b_stage2",
+    "vicuna13b_stage2",
+    "llama3_8b_stage2",
+    "yi34b_stage2_lora",
+    "llama3_70b_stage2_lora",
+    "vicuna7b_mgm_stage2",
+    "vicuna13b_mgm_stage2",
+    "llama3_70b_mgm_stage2_lora",
+    "vicuna7b_clip_stage2_v100",
+    "vicuna13b_clip_stage2_v100",
+]
+WAITING = {
+    "conv_connector": ["vicuna7b_clip_sci_conv_stage2", "vicuna7b_clip_sti_conv_stage2"],
+    "linear_connector": ["vicuna7b_clip_dci_linear_stage2"],
+    "efficient_dc": ["vicuna7b_clip_efficient_stage2"],
+    "tuned_tower": ["vicuna7b_clip_tuned_stage2", "vicuna7b_tuned_stage2"],
+    "dual_tower": ["vicuna13b_clip_convnext_mgm_stage2", "vicuna7b_clip_convnext_mgm_stage2"],
+    "anyres": [
+        "vicuna13b_mgm_anyres_stage2",
+        "vicuna7b_anyres_stage2",
+        "vicuna7b_clip_anyres_stage2",
+        "vicuna7b_clip_none_anyres_stage2",
+        "vicuna7b_mgm_anyres_stage2",
+        "yi34b_mgm_anyres_stage2",
+    ],
+    "video": ["vicuna13b_video_stage2", "vicuna7b_video_stage2", "yi34b_video_stage2_lora"],
+}
+CLIP_DCI, SIGLIP_DCI = ((0, 12), (12, 24)), ((0, 13), (13, 26))
+HASHES = {
+    "tiny_stage1": "9d84666af81c7794be6cb1833ac88469d8aa1a29a9c60b871857c9266c342eaa",
+    "tiny_stage2": "cdcaec721a7684224e72c5460d0c3571dd8afc10beeb156302f32468782496d1",
+    "tiny_stage2_lora": "a82354ad11ea792975eb4b521b654ce689e55847b7656ac5a879164bc753aa61",
+    "vicuna7b_clip_stage1": "00d14c51d2d2d22f2e55be53e9b73cd3486ea7f8a758702684e0d42e2c4b8659",
+    "vicuna7b_clip_stage2": "b6eaca2b5ea093bcfd09689cf8544858f350ea84d53dc6148451d7f850eb5fc8",
+}
+"""SHA-256 of the math, as it was when these recipes were first trained: a run directory is named
+after it.
+"""
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_what_decides_the_result_keeps_its_hash(name: str) -> None:
+    assert json_sha256(load_recipe(name).math()) == HASHES[name]
+
+
+def test_every_configuration_of_the_paper_is_there() -> None:
+    second = {recipe.name: recipe for recipe in map(load_recipe, PAPER) if recipe.stage == 2}
+    waiting = {name for names in WAITING.values() for name in names}
+    assert set(second) == {*CONFIGURATIONS, *waiting}
+    for capability, names in WAITING.items():
+        assert [name for name in sorted(second) if capability in second[name].waits_for] == names
+    assert not [name for name in CONFIGURATIONS if second[name].waits_for]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_value_has_its_source(name: str) -> None:
+    """A source that was written about a value that a child overrode since is none (see `explain`)."""
+    told = [value for value in explain(name) if value.field.split(".")[0] in SOURCED]
+    assert len(told) > 25
+    assert not [
+        value.field for value in told if value.value not in (None, [], {}) and not value.source
+    ]
+    recipe = load_recipe(name)
+    outdated = [
+        value.field
+        for value in told
+        if value.source is None
+        and any(f"{value.field}.".startswith(f"{key}.") for key in recipe.sources)
+    ]
+    assert not outdated
+
+
+def test_a_source_is_not_inherited_by_another_value(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: vicuna7b_stage2\noptimizer:\n  learning_rate: 1.0e-5\n", encoding="utf-8"
+    )
+    told = {value.field: value for value in explain(str(path))}
+    assert told["optimizer.learning_rate"].place == f"{path}:3"
+    assert told["optimizer.learning_rate"].source is None
+    assert told["optimizer.warmup_ratio"].source == "official finetune script"
+    path.write_text(
+        path.read_text(encoding="utf-8") + "sources: {optimizer: tried}\n", encoding="utf-8"
+    )
+    mine = {value.field: value.source for value in explain(str(path))}
+    assert mine["optimizer.learning_rate"] is None, (
+        "the nearest key speaks, and that one is about the parent's value"
+    )
+
+
+def test_every_paper_recipe_writes_its_own_title_and_row() -> None:
+    assert len({load_recipe(name).title for name in PAPER}) == len(PAPER)
+    for name in PAPER:
+        places = {value.field: value.place for value in explain(name)}
+        assert places["title"].startswith(f"recipes/{name}.yaml:") and places["paper"].startswith(
+            f"recipes/{name}."
+        )
+
+
+@pytest.mark.parametrize("name", [*CONFIGURATIONS])
+def test_both_stages_belong_together(name: str) -> None:
+    first, second = load_chain(name, ())
+    assert (first.stage, second.stage) == (1, 2)
+    assert (first.data.template, first.optimizer.learning_rate) == ("plain", 1e-3)
+    assert (first.global_batch_size, second.global_batch_size) == (256, 128)
+    assert (second.lora is not None) == name.endswith("_lora")
+    rate = 2e-4 if second.lora else 2e-5
+    assert (second.optimizer.learning_rate, second.optimizer.epochs) == (rate, 1)
+    if second.lora:
+        assert (second.lora.r, second.lora.alpha, second.lora.dropout) == (128, 256, 0.05)
+        assert second.optimizer.connector_learning_rate == 2e-5
+
+
+def varies(name: str, other: str) -> set[str]:
+    """Fields of the math in which two recipes differ, without their names."""
+    ours, theirs = (dict(leaves(load_recipe(recipe).math())) for recipe in (name, other))
+    fields = {*ours, *theirs}
+    return {".".join(field) for field in fields if ours.get(field) != theirs.get(field)} - {
+        "name",
+        "needs",
+    }
+
+
+CONNECTOR = {"connector.kind", "connector.layers", "connector.groups"}
+LORA = {
+    "lora",
+    "lora.r",
+    "lora.alpha",
+    "lora.dropout",
+    "optimizer.learning_rate",
+    "optimizer.connector_learning_rate",
+}
+LARGE = {"reference.gpus", "reference.per_device_batch_size"}
+DATA = {"data.annotations", "data.images", "data.samples"}
+LLM = {"models.language_model"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "allowed"),
+    [
+        *(
+            (f"vicuna7b_clip_{kind}_stage{stage}", f"vicuna7b_clip_stage{stage}", CONNECTOR)
+            for stage in (1, 2)
+            for kind in ("none", "sti", "sci", "dci3", "sci_8_16_20_24", "sti_8_16_20_24")
+        ),
+        *((f"{llm}_stage1", "vicuna7b_stage1", LLM) for llm in ("vicuna13b", "phi2", "llama3_8b")),
+        ("vicuna13b_stage2", "vicuna7b_stage2", LLM),
+        ("phi2_stage2", "vicuna7b_stage2", LLM | {"data.template"}),
+        ("llama3_8b_stage2", "vicuna7b_stage2", LLM | {"data.template", "ledger.L1"}),
+        *(
+            (
+                f"{llm}_stage2_lora",
+                "vicuna7b_stage2",
+                LLM | LORA | LARGE | {"data.template", "ledger.L1"},
+            )
+            for llm in ("yi34b", "llama3_70b")
+        ),
+        *((f"{llm}_stage1", "vicuna7b_stage1", LLM | LARGE) for llm in ("yi34b", "llama3_70b")),
+        *(
+            (
+                f"vicuna7b_stage{stage}",
+                f"vicuna7b_clip_stage{stage}",
+                {"models.vision_tower", "connector.groups"},
+            )
+            for stage in (1, 2)
+        ),
+        *(
+            (f"{llm}_mgm_stage{stage}", f"{llm}_stage{stage}", DATA)
+            for stage in (1, 2)
+            for llm in ("vicuna7b", "vicuna13b")
+        ),
+        ("llama3_70b_mgm_stage2_lora", "llama3_70b_stage2_lora", DATA),
+        *(
+            (f"vicuna7b_clip_stage{stage}_v100", f"vicuna7b_clip_stage{stage}", set())
+            for stage in (1, 2)
+        ),
+        *(
+            (f"vicuna13b_clip_stage{stage}_v100", f"vicuna7b_clip_stage{stage}", LLM)
+            for stage in (1, 2)
+        ),
+        ("yi34b_mgm_anyres_stage2", "vicuna7b_mgm_stage2", LLM | LARGE | {"data.template"}),
+    ],
+)
+def test_a_variant_varies_what_the_paper_varies(name: str, other: str, allowed: set[str]) -> None:
+    assert varies(name, other) <= allowed
+
+
+def test_connectors_as_hidden_states() -> None:
+    """The paper's layer number is index + 1, and layer 24 (SigLIP: the last) is always read."""
+    layers = {
+        "sti": (7, 15),
+        "sti_8_16_20_24": (7, 15, 19),
+        "sci": (7, 15),
+        "sci_16_24": (15,),
+        "sci_8_16_20_24": (7, 15, 19),
+        "sci_4_8_16_24": (3, 7, 15),
+        "sci_8_12_16_24": (7, 11, 15),
+    }
+    for kind, indices in layers.items():
+        connector = load_recipe(f"vicuna7b_clip_{kind}_stage2").connector
+        assert (connector.kind, connector.layers) == (kind[:3], indices)
+    three = load_recipe("vicuna7b_clip_dci3_stage2").connector.groups
+    assert [list(group) for group in three] == [[*range(8)], [*range(8, 16)], [*range(16, 24)]]
+    for recipe in map(load_recipe, PAPER):
+        if recipe.connector.kind == "dci" and len(recipe.connector.groups) == 2:
+            bounds = SIGLIP_DCI if "siglip" in recipe.models.vision_tower else CLIP_DCI
+            assert recipe.connector.groups == tuple(tuple(range(*bound)) for bound in bounds), (
+                recipe.name
+            )
+
+
+def test_llama_3_recipes_fix_their_labels() -> None:
+    """docs/upstream.md, 1.8: with an added BOS `faithful` masks every conversation of several
+    rounds.
+    """
+    templates = {}
+    for recipe in map(load_recipe, PAPER):
+        model = recipe.models.language_model.rpartition("/")[2]
+        templates.setdefault((model, recipe.stage), set()).add(recipe.data.template)
+        assert recipe.semantics == "faithful"
+        assert (recipe.semantics_of("L1") == "fixed") == (recipe.data.template == "llama_3")
+    assert {model for model, stage in templates if stage == 1} == {
+        model for model, stage in templates if stage == 2
+    }
+    assert all(found == {"plain"} for (_, stage), found in templates.items() if stage == 1)
+    assert {model: found for (model, stage), found in templates.items() if stage == 2} == {
+        "vicuna-7b-v1.5": {"v1"},
+        "vicuna-13b-v1.5": {"v1"},
+        "phi-2": {"phi"},
+        "Nous-Hermes-2-Yi-34B": {"chatml_direct"},
+        "Meta-Llama-3-8B-Instruct": {"llama_3"},
+        "Meta-Llama-3-70B-Instruct": {"llama_3"},
+    }
+
+
+def hardware(recipe: Recipe) -> tuple[Any, ...]:
+    assert recipe.hardware is not None
+    return recipe.hardware.gpu, recipe.hardware.gpus, recipe.hardware.nodes
+
+
+def test_the_papers_hardware() -> None:
+    for recipe in map(load_recipe, PAPER):
+        large = recipe.name.startswith(("yi34b", "llama3_70b"))
+        expected = (
+            ("a100-80g", 32, 4)
+            if large
+            else ("v100-32g" if "v100" in recipe.name else "a100-40g", 8, 1)
+        )
+        assert hardware(recipe) == expected, recipe.name
+        assert recipe.reference.gpus == recipe.hardware.gpus  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "name", ["vicuna13b_stage2", "llama3_8b_stage2", "yi34b_stage2_lora", "tiny_stage2_lora"]
+)
+def test_every_value_is_explained(name: str) -> None:
+    """By its source, or at least by what the schema says the field means; the two are told apart."""
+    told = explain(name)
+    assert not [value.field for value in told if not value.meaning]
+    lines = report(told)
+    for value in told:
+        (place,) = (
+            number for number, line in enumerate(lines) if line.startswith(f"{value.field} = ")
+        )
+        assert lines[place + 1].startswith("    (") == (value.source is None), value.field
+    assert len({value.field for value in told}) == len(told) > 30
+
+
+def test_every_capability_is_waited_for_and_explained() -> None:
+    assert set(MISSING) == set(get_args(Capability)) == set(WAITING)
+
+
+@pytest.mark.parametrize("name", [name for names in WAITING.values() for name in names])
+def test_a_waiting_recipe_is_refused_by_what_it_waits_for(name: str) -> None:
+    recipe = load_recipe(name)
+    with pytest.raises(UsageError) as caught:
+        load_chain(name, ())
+    told = str(caught.value)
+    assert f"{name} waits for {recipe.waits_for[0]}: {MISSING[recipe.waits_for[0]]}" in told
+    nearest = told.partition("the nearest recipe that runs: ")[2].split()[0]
+    assert not load_recipe(nearest).waits_for and load_recipe(nearest).stage == recipe.stage
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("vicuna7b_clip_sti_conv_stage2", "vicuna7b_clip_sti_stage2"),
+        ("vicuna7b_clip_efficient_stage1", "vicuna7b_clip_stage1"),
+        ("vicuna13b_mgm_anyres_stage2", "vicuna13b_mgm_stage2"),
+        ("yi34b_video_stage2_lora", "yi34b_stage2_lora"),
+    ],
+)
+def test_the_nearest_recipe_that_runs(name: str, nearest: str) -> None:
+    assert nearest_that_runs(load_recipe(name)) == nearest
+
+
+def test_a_stage_1_that_waits_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: vicuna7b_clip_efficient_stage2\nwaits_for: []\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="vicuna7b_clip_efficient_stage1 waits for efficient_dc"):
+        load_chain(str(path), ())
+    refuse_waiting(load_recipe("vicuna7b_clip_stage1"))

@@ -1,0 +1,53 @@
+"""Progress: plain lines in a log, one live line on a terminal."""
+
+import io
+
+import pytest
+
+from densekit.runs import progress
+from densekit.runs.progress import Progress, clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_a_log_gets_the_first_the_last_and_one_line_every_ten_seconds(now: list[float]) -> None:
+    stream = io.StringIO()
+    shown = Progress("train", 100, stream=stream)
+    for done in range(1, 101):
+        now[0] += 1.0
+        shown.update(done, loss=1.23456789)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "train  1/100  1%  eta 1:39  loss 1.235"
+    assert lines[-1] == "train  100/100  100%  eta 0:00  loss 1.235"
+    assert [line.split()[1] for line in lines] == [f"{n}/100" for n in (*range(1, 100, 10), 100)]
+
+
+def test_a_terminal_gets_one_line_that_ends_once(now: list[float]) -> None:
+    stream = Terminal()
+    shown = Progress("train", 3, stream=stream)
+    for done in (1, 2, 3):
+        now[0] += 1.0
+        shown.update(done)
+    assert stream.getvalue().count("\n") == 1 and stream.getvalue().endswith("eta 0:00\n")
+    assert stream.getvalue().count("\r\x1b[K") == 3
+
+
+def test_a_silent_rank_writes_nothing() -> None:
+    stream = io.StringIO()
+    Progress("train", 1, stream=stream, enabled=False).update(1)
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,1 @@
+"""What tests share: made models, runs and data, ranks in processes, the private engine and Slurm."""

@@ -1,0 +1,154 @@
+"""A trainer that takes no time, and models and data that pass every check without being any."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models
+
+from densekit.runs.layout import RunDir, open_run, run_math
+
+STUB = """
+import json, os, pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[1])
+def status(state, message="", exit_code=0):
+    attempt = json.loads((path / "status.json").read_text())["attempt"]
+    value = {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt}
+    (path / "status.json").write_text(json.dumps(value))
+with (path / "trained").open("a") as file:
+    file.write("x")
+"""
+
+RUN_STUB = """
+import os, sys
+sys.argv.insert(1, sys.argv[-1])
+place = os.path.join(sys.argv[-1], "stub.py")
+with open(place) as file:
+    code = compile(file.read(), place, "exec")
+exec(code)
+"""
+"""What stands in for the whole package in containers and jobs: it runs stub.py of the run
+directory.
+"""
+
+FAKE_SMI = """#!/bin/sh
+cat {place}
+"""
+
+
+def stub_run(folder: Path, script: str, **changes: Any) -> tuple[RunDir, dict[str, Any]]:
+    """A run whose stub trainer runs `script`, with its first attempt open."""
+    recipe = {
+        "name": "mine",
+        "models": {},
+        "data": {"annotations": None, "images": None},
+        "probe": None,
+    }
+    run = open_run(folder / "runs", run_math(recipe, None))
+    roots = {name: str(folder / name) for name in ("data", "models", "cache")}
+    values = execution(roots=roots, **changes)
+    run.new_attempt(values)
+    write_json(run.path / "stub.py", STUB + script)
+    return run, values
+
+
+def fake_gpus(folder: Path, *lines: str) -> Path:
+    """A folder for PATH whose nvidia-smi tells these lines."""
+    place = write_json(folder / "smi" / "told.txt", "\n".join(lines) + "\n")
+    program = write_json(folder / "smi" / "nvidia-smi", FAKE_SMI.format(place=place))
+    program.chmod(0o755)
+    return program.parent
+
+
+A100 = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 550.54.15"
+V100 = "{index}, Tesla V100-SXM2-32GB, 7.0, 32768, {used}, 535.129.03"
+T4 = "{index}, Tesla T4, 7.5, 15360, {used}, 550.54.15"
+OLD = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 470.82.01"
+
+
+def cards(kind: str, count: int, *, used: Mapping[int, int] | None = None) -> list[str]:
+    """What nvidia-smi tells about `count` GPUs, `used` MiB of some in use."""
+    return [kind.format(index=index, used=(used or {}).get(index, 0)) for index in range(count)]
+
+
+def trainer(script: str) -> Callable[..., list[str]]:
+    """What stands in for `local.command`: a process that runs `script`, with `path` and `status()`
+    at hand.
+    """
+
+    def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+        return [sys.executable, "-S", "-E", "-c", STUB + script, str(run.path)]
+
+    return command
+
+
+def execution(**changes: Any) -> dict[str, Any]:
+    """An execution.json of one process on CPU, as far as launchers read it."""
+    values = {
+        "device": "cpu",
+        "gpus": 1,
+        "nodes": 1,
+        "zero_stage": 0,
+        "threads": 1,
+        "starts_from": None,
+    }
+    return {**values, **changes}
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def entry(
+    *, image: str | None = "a.png", question: str = "<image>\nWhat?", answer: str = "A cat."
+) -> dict[str, Any]:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
+
+
+def make_models(folder: Path) -> None:
+    """Model folders that hold what is looked for and nothing in it."""
+    for name in ("llm", "tower"):
+        write_json(folder / name / "config.json", {})
+        (folder / name / "model.safetensors").write_bytes(b"")
+    write_json(folder / "tower" / "preprocessor_config.json", {})
+    Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(folder / "llm" / "tokenizer.json"))
+
+
+STAGE_1 = """\
+extends: tiny_stage1
+title: mine
+models: {language_model: llm, vision_tower: tower}
+data: {annotations: one.json, images: images, samples: null}
+assets: null
+"""
+STAGE_2 = """\
+extends: tiny_stage2
+title: mine
+needs: one
+models: {language_model: llm, vision_tower: tower}
+data: {annotations: two.json, images: images, samples: null}
+assets: null
+probe: null
+"""
+
+
+def make_pair(folder: Path) -> Path:
+    """A stage-1 and a stage-2 recipe with everything they read beside them; returns the second's
+    file.
+    """
+    make_models(folder)
+    write_json(folder / "one.json", [entry()] * 3)
+    write_json(folder / "two.json", [entry(), entry(image=None, question="Why?")])
+    write_json(folder / "images" / "a.png", "")
+    write_json(folder / "one.yaml", STAGE_1)
+    return write_json(folder / "two.yaml", STAGE_2)

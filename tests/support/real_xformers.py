@@ -1,0 +1,48 @@
+"""The real xformers without a GPU: its mask means the same, and the V100's kernel refuses the
+device and nothing else.
+
+Run by tests/model/test_kernels.py in a process of its own: the package registers itself in torch,
+for good.
+"""
+
+import torch
+from torch.nn import functional as F
+from xformers.ops.fmha import Inputs, cutlass
+
+from densekit.model.packing import Segments
+from tests.model.test_kernels import LENGTHS, cu_seq_lens, outcome, qkv
+from tests.support.kernel_doubles import allowed, bias_of
+
+
+def check_mask(segments: Segments) -> None:
+    """The mask as a matrix, and SDPA under it against the kernel that goes segment by segment."""
+    mask = segments.block_diagonal_causal
+    assert mask.q_seqinfo.seqstart.device.type == "cpu"
+    total = sum(LENGTHS)
+    matrix = mask.materialize((total, total))
+    torch.testing.assert_close(matrix, bias_of(allowed(LENGTHS), torch.float32))
+    inputs = qkv(4)
+    output = F.scaled_dot_product_attention(*inputs, attn_mask=matrix).transpose(1, 2)
+    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+    found = [output, *torch.autograd.grad((output * weight).sum(), inputs)]
+    for ours, theirs in zip(found, outcome("sdpa", inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+
+
+def check_shapes(segments: Segments, head_dim: int) -> None:
+    """[1, T, H, D] in fp16, KV heads repeated as model/attention/kernels.py does."""
+    shape = (1, sum(LENGTHS), 4, head_dim)
+    query, key, value = (torch.zeros(shape, dtype=torch.float16) for _ in range(3))
+    inputs = Inputs(query=query, key=key, value=value, attn_bias=segments.block_diagonal_causal)
+    inputs.validate_inputs()
+    for operator in (cutlass.FwOp, cutlass.BwOp):
+        (reason,) = operator.not_supported_reasons(inputs)
+        assert reason.startswith("device=cpu"), reason
+
+
+if __name__ == "__main__":
+    row = Segments(cu_seq_lens(), torch.device("cpu"))
+    check_mask(row)
+    for size in (64, 128):
+        check_shapes(row, size)
+    print("checked")

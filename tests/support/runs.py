@@ -1,0 +1,308 @@
+"""Run directories without a trainer: real files in the real formats, and numbers that depend on
+everything they should.
+
+`make_world` writes data and models; a test changes a file in a copy of it. `train` then "trains":
+its losses are drawn from a hash of all that has had an influence so far, so that two runs part
+where, and only where, real ones would.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densekit.batching.certificate import certify
+from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.steps import iterate_steps
+from densekit.data.annotations import Annotations
+from densekit.files.hashing import file_sha256
+from densekit.runs.layout import (
+    CERTIFICATE_FILE,
+    CONNECTOR_FILE,
+    INIT_FILE,
+    RunDir,
+    open_run,
+    run_math,
+    write_json,
+)
+from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.records import Position, Records
+from densekit.spec.roots import Roots
+
+ENTRIES = 24
+STEPS = 6
+TEXT_ONLY = 3  # every third entry
+RECIPE: dict[str, Any] = {
+    "name": "made",
+    "stage": 2,
+    "needs": None,
+    "models": {
+        "language_model": "models:lm",
+        "vision_tower": "models:tower",
+        "tokenizer": None,
+        "connector": None,
+    },
+    "connector": {"kind": "dci", "layers": [], "groups": [[0, 1], [2, 3]]},
+    "data": {
+        "annotations": "data:train.json",
+        "images": "data:images",
+        "samples": None,
+        "template": "v1",
+    },
+    "optimizer": {
+        "learning_rate": 0.001,
+        "warmup_ratio": 0.0,
+        "eps": 1e-8,
+        "epochs": 1,
+        "max_steps": None,
+    },
+    "lora": None,
+    "global_batch_size": 4,
+    "reference": {"gpus": 2, "per_device_batch_size": 2, "grad_accum_steps": 1},
+    "seed": 42,
+    "ledger": {"L1": "faithful"},
+}
+ENVIRONMENT: dict[str, Any] = {
+    "densekit": "0.1.0",
+    "git": {"commit": "c" * 40, "dirty": False},
+    "python": "3.11.7",
+    "platform": "Linux",
+    "processors": 2,
+    "packages": {"transformers": "5.22.0", "torch": "2.13.0", "pytest": "9.0.0"},
+    "lock": {"train.txt": "0" * 64},
+    "image": None,
+    "devices": [],
+}
+
+
+def make_world(path: Path) -> Path:
+    """Annotations, images, a language model with its tokenizer, and a tower, under `data` and
+    `models`.
+    """
+    images = path / "data" / "images"
+    images.mkdir(parents=True)
+    entries = []
+    for number in range(ENTRIES):
+        question = f"What is in picture {number}?"
+        entry: dict[str, Any] = {"id": "same"}
+        if number % TEXT_ONLY:
+            entry["image"] = f"{number}.png"
+            (images / f"{number}.png").write_bytes(b"image" + bytes([number]))
+            question = f"<image>\n{question}"
+        entry["conversations"] = [
+            {"from": "human", "value": question},
+            {"from": "gpt", "value": f"Thing {number}."},
+        ]
+        entries.append(entry)
+    (path / "data" / "train.json").write_text(json.dumps(entries), encoding="utf-8")
+    for folder, seed in (("lm", 1), ("tower", 2)):
+        place = path / "models" / folder
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}", encoding="utf-8")
+        values = np.arange(12, dtype=np.uint16) + seed
+        write_tensors(
+            place / "model.safetensors",
+            {"embed.weight": ("BF16", [3, 4], values), "norm.weight": ("BF16", [4], values[:4])},
+        )
+    (path / "models" / "lm" / "tokenizer.model").write_bytes(b"\x01tokens")
+    return path
+
+
+def copy_world(world: Path, path: Path) -> Path:
+    """A second world, equal to the first, to change something in."""
+    return Path(shutil.copytree(world, path))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, tuple[str, list[int], np.ndarray]]) -> None:
+    """A safetensors file of (dtype, shape, values)."""
+    header: dict[str, Any] = {}
+    data = b""
+    for name, (dtype, shape, values) in tensors.items():
+        end = len(data) + values.nbytes
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), end]}
+        data += values.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def flip_byte(path: Path, place: int) -> None:
+    """Change one bit of one byte of a file (negative: counted from its end)."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def change_entry(world: Path, index: int) -> None:
+    """Give one entry another answer of the same number of words."""
+    path = world / "data" / "train.json"
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries[index]["conversations"][1]["value"] = "Else now."
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe or environment with some values changed, given as nested mappings."""
+    result = {**base}
+    for name, value in changes.items():
+        old = result.get(name)
+        result[name] = (
+            merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+        )
+    return result
+
+
+def train(
+    world: Path,
+    runs: Path,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    execution: Mapping[str, Any] | None = None,
+    stop_after: int | None = None,
+) -> Path:
+    """A run directory over a world; `stop_after` steps it is preempted with a checkpoint, else it
+    completes.
+    """
+    values = merged(RECIPE, recipe or {})
+    roots = Roots(data=world / "data", models=world / "models", cache=world / "cache")
+    annotations = Annotations.load(roots.resolve(values["data"]["annotations"]))
+    run = open_run(runs, run_math(values, None, {"annotations": annotations.sha256}))
+    how = {
+        "device": "cpu",
+        "dtype": "fp32",
+        "gpus": 1,
+        "workers": 0,
+        "roots": roots.as_json(),
+        "starts_from": None,
+    }
+    how = {**how, **(execution or {})}
+    where = merged(ENVIRONMENT, environment or {})
+    attempt = run.new_attempt(how)
+    write_json(attempt / "environment.json", where)
+
+    order = OfficialOrder(
+        modality_lengths=np.ones(len(annotations), dtype=np.int64),
+        topology=ReferenceTopology.of(values["reference"]),
+        seed=values["seed"],
+        group_by_modality=False,
+    )
+    steps = list(iterate_steps(order, epochs=values["optimizer"]["epochs"]))
+    certificate = certify(
+        order, [sample.sample_id for sample in annotations], epochs=values["optimizer"]["epochs"]
+    )
+    write_json(run.path / CERTIFICATE_FILE, certificate.as_json())
+    folders = {
+        "language_model": roots.resolve("models:lm"),
+        "vision_tower": roots.resolve("models:tower"),
+    }
+    started = start_manifest(
+        math=run.math,
+        environment=where,
+        execution=how,
+        attempts=run.status["attempt"],
+        certificate=certificate.as_json(),
+        annotations_sha256=annotations.sha256,
+        models={**folders, "tokenizer": folders["language_model"]},
+    )
+    write_json(run.path / MANIFEST_FILE, started)
+    run.set_status("running")
+    draw = np.frombuffer(
+        hashlib.sha256(f"init {values['seed']}".encode()).digest(), dtype=np.float32
+    )
+    write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
+
+    state = _start_state(values, folders, where, how, run.path / INIT_FILE)
+    with Records(run.path, Position(chain=run.sha256)) as records:
+        for step in steps[:stop_after]:
+            samples = [annotations[int(index)] for group in step.groups for index in group]
+            images = [_image_digest(roots, values, sample.image) for sample in samples]
+            ids = [sample.sample_id for sample in samples]
+            lr = values["optimizer"]["learning_rate"] * (1 - step.index / len(steps))
+            state = _hash(state, *ids, *map(str, images))
+            rounding = 1e-9 * how["gpus"]
+            record = {
+                "step": step.index + 1,
+                "loss": 2 + 0.1 * _unit(state) + rounding,
+                "lr": lr,
+                "grad_norm": 1 + 0.1 * _unit(state + "g") + rounding,
+                "updated": True,
+                "overflows": 0,
+                "samples": len(samples),
+                "tokens": sum(len(sample.conversations[0]["value"]) for sample in samples)
+                * _per_word(folders),
+                "supervised_tokens": 2 * len(samples),
+                "masked_samples": 0,
+                "seconds": 0.1,
+            }
+            records.append(record, ids, images)
+            state = _hash(state, str(lr), str(values["optimizer"]["eps"]))
+        position = records.position()
+    if stop_after is not None:
+        write_checkpoint(run.path, position.steps)
+        run.set_status("preempted", message="asked to stop", exit_code=75)
+        return run.path
+    outputs = _write_outputs(run, state)
+    write_json(
+        run.path / MANIFEST_FILE,
+        complete_manifest(started, run=run.path, init=run.path / INIT_FILE, outputs=outputs),
+    )
+    run.set_status("complete")
+    return run.path
+
+
+def write_checkpoint(run: Path, step: int) -> Path:
+    """A checkpoint of one rank."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    rank = folder / "rank-0000.safetensors"
+    write_tensors(rank, {"connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))})
+    files = {rank.name: {"sha256": file_sha256(rank), "bytes": rank.stat().st_size}}
+    write_json(folder / "checkpoint.json", {"step": step, "files": files})
+    return folder
+
+
+def _start_state(
+    recipe: dict[str, Any],
+    folders: dict[str, Path],
+    environment: dict[str, Any],
+    execution: dict[str, Any],
+    init: Path,
+) -> str:
+    """Everything that bears on the first loss, short of the samples."""
+    files = [init, folders["language_model"] / "tokenizer.model"]
+    files += [folder / "model.safetensors" for folder in folders.values()]
+    versions = [environment["packages"][name] for name in ("transformers", "torch")]
+    model = json.dumps([recipe["connector"], recipe["data"]["template"], execution["dtype"]])
+    return _hash(*map(file_sha256, files), *versions, model)
+
+
+def _image_digest(roots: Roots, recipe: dict[str, Any], image: str | None) -> str | None:
+    return (
+        None if image is None else file_sha256(roots.resolve(recipe["data"]["images"]) / image)[:16]
+    )
+
+
+def _per_word(folders: dict[str, Path]) -> int:
+    """Tokens a word has under this tokenizer: its first byte."""
+    return (folders["language_model"] / "tokenizer.model").read_bytes()[0]
+
+
+def _write_outputs(run: RunDir, state: str) -> list[Path]:
+    values = np.frombuffer(bytes.fromhex(state), dtype=np.float32)
+    path = run.path / CONNECTOR_FILE
+    write_tensors(path, {"0.weight": ("F32", [8], values)})
+    write_json(run.path / "results.json", {"summary": {}})
+    return [path]
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _unit(text: str) -> float:
+    """A number in [0, 1) drawn from a text."""
+    return int(_hash(text)[:12], 16) / 16**12

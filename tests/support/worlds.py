@@ -1,0 +1,209 @@
+"""What ranks do in the tests of engines: gradients and curves of recorded cases under any split."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from deepspeed.accelerator import get_accelerator
+from torch import Tensor
+
+from densekit.batching.steps import Step
+from densekit.data.annotations import Annotations
+from densekit.model.weights import read_weights
+from densekit.parity.case import Recording
+from densekit.runs.records import Position
+from densekit.spec.roots import Roots
+from densekit.text.encode import Semantics
+from densekit.train.build import init_by_parameter, load_base, prepare
+from densekit.train.checkpoints import TrainingState, fill_masters, load_checkpoint, save_checkpoint
+from densekit.train.engines import process_group as accelerators
+from densekit.train.engines.base import Engine, make_engine
+from densekit.train.engines.process_group import Execution, make_accelerator
+from densekit.train.lora import initial_lora
+from densekit.train.step_dataset import StepDataset
+from densekit.train.trainer import Trainer
+
+# Mixed modality: samples without an image among them, and a group of nothing else.
+FEW = ((1,), (5, 0))
+"""Three samples, the middle one without an image: with more ranks some are idle, and some rows hold
+text only.
+"""
+GROUPS = ((0, 2, 4), (5, 8, 11), (1, 3, 6), (14, 7, 9))
+
+
+def make_trainer(
+    golden: Path,
+    steps: list[Step],
+    execution: Execution,
+    *,
+    micro_batch_size: int,
+    case: str = "clip_dci",
+    stage: int = 2,
+    recipe: dict[str, Any] | None = None,
+    init: dict[str, Tensor] | None = None,
+) -> Trainer:
+    """densekit's trainer over the recorded training data on the ranks at hand."""
+    AcceleratorState._reset_state()  # one process tries many engines; a trainer has one
+    recording = Recording.read(golden, golden / case / f"stage{stage}.json")
+    recipe = recipe or recording.recipe
+    if init is None:
+        start = "projector_init" if stage == 1 else "projector_after_stage1"
+        weights = read_weights(golden / case / f"{start}.safetensors")
+        init = {f"connector.{name}": value for name, value in weights.items()}
+    accelerator = make_accelerator(execution, max_grad_norm=recipe["optimizer"]["max_grad_norm"])
+    model = prepare(load_base(recipe, Roots(), execution, accelerator), recipe, init)
+    reader = recording.reader(golden / "data" / f"stage{stage}_train.json", model)
+    engine = make_engine(model, recipe["optimizer"], accelerator, execution)
+    dataset = StepDataset(
+        reader,
+        steps,
+        loss_semantics="faithful",
+        rank=engine.rank,
+        world_size=engine.world_size,
+        micro_batch_size=micro_batch_size,
+    )
+    table = torch.from_numpy(reader.processor.lookup_table())
+    return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
+
+
+def step_of(groups: tuple[tuple[int, ...], ...], index: int = 0) -> Step:
+    """One optimiser step of these reference groups."""
+    return Step(index=index, groups=[np.array(group) for group in groups], num_groups=len(groups))
+
+
+def full_gradient(engine: Engine) -> dict[str, Tensor]:
+    """Every trainable parameter's gradient after a step's last row, whole, whatever engine shards
+    it.
+    """
+    if engine.execution.zero_stage == 0:
+        return {name: p.grad.clone() for name, p in engine.trainable.items()}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {
+        name: safe_get_full_grad(p).reshape(engine.shapes[name]).clone()
+        for name, p in engine.trainable.items()
+    }
+
+
+def gradients(
+    golden: Path,
+    configurations: list[tuple[int, tuple[tuple[int, ...], ...]]],
+    execution: Execution,
+    **options: Any,
+) -> list[tuple[float, dict[str, Tensor], list[str]]]:
+    """Loss, gradient and fed ids of one step per configuration (micro-batch size, reference
+    groups), from rank 0.
+    """
+    found = []
+    for micro_batch_size, groups in configurations:
+        trainer = make_trainer(
+            golden, [step_of(groups)], execution, micro_batch_size=micro_batch_size, **options
+        )
+        batch = next(trainer.batches())
+        feed = trainer.check_feed(batch)
+        loss = trainer.accumulate(batch).item()
+        gradient = full_gradient(trainer.engine)
+        if trainer.engine.rank == 0:
+            found.append((loss, gradient, feed.samples))
+    return found
+
+
+def curve(
+    golden: Path,
+    execution: Execution,
+    *,
+    micro_batch_size: int,
+    case: str = "clip_dci",
+    stage: int = 2,
+) -> list[tuple[float, float]]:
+    """Loss and gradient norm (before clipping) of every recorded optimiser step."""
+    recording = Recording.read(golden, golden / case / f"stage{stage}.json")
+    samples = Annotations.load(golden / "data" / f"stage{stage}_train.json")
+    trainer = make_trainer(
+        golden,
+        recording.steps(samples),
+        execution,
+        micro_batch_size=micro_batch_size,
+        case=case,
+        stage=stage,
+    )
+    found = []
+    for batch in trainer.batches():
+        trainer.check_feed(batch)
+        record = trainer.step(batch)
+        found.append((record["loss"], record["grad_norm"]))
+    return found
+
+
+def fp16_steps(
+    golden: Path,
+    zero_stage: int,
+    folder: Path,
+    *,
+    overflow: Semantics,
+    scale_power: int,
+    split_at: int | None = None,
+    offload: bool = False,
+) -> tuple[list[dict[str, Any]], int, dict[str, Any] | None]:
+    """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, updates and the
+    scaler's state.
+
+    `split_at`: save into `folder` before that step, and go on in a fresh trainer from the
+    checkpoint.
+    """
+    # DeepSpeed on a CPU says no to fp16, but gloo and the CPU can do it.
+    accelerator = get_accelerator()
+    accelerator.is_fp16_supported = lambda: True
+    accelerator.supported_dtypes = lambda: [torch.float32, torch.bfloat16, torch.float16]
+    accelerators.INITIAL_SCALE_POWER = scale_power
+    recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
+    steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
+    execution = Execution(dtype="fp16", zero_stage=zero_stage, offload=offload)
+
+    def fresh() -> Trainer:
+        trainer = make_trainer(golden, steps, execution, micro_batch_size=1)
+        trainer.overflow = overflow
+        return trainer
+
+    trainer, records = fresh(), []
+    for index in range(len(steps)):
+        if index == split_at:
+            state = TrainingState(
+                step=index,
+                updates=trainer.updates,
+                overflows_in_a_row=trainer.overflows_in_a_row,
+                summary={},
+                records=Position(),
+            )
+            saved = save_checkpoint(trainer.engine, folder, state, run_sha256="fp16")
+            trainer = fresh()
+            state = load_checkpoint(trainer.engine, saved, run_sha256="fp16")
+            trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
+        records.append(trainer.step(next(trainer.batches(index))))
+    return records, trainer.updates, trainer.engine.scaler_state()
+
+
+def start_in_bf16(
+    golden: Path, zero_stage: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+    """A LoRA run in bf16: its initial weights, its masters at step 0 under the same names, and four
+    losses.
+    """
+    recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
+    recipe = {**recording.recipe, "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
+    connector = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
+    init = {
+        f"connector.{name}": value + 1e-5 for name, value in connector.items()
+    }  # not exact in bf16
+    init |= {
+        f"lora.{name}": value for name, value in initial_lora(load_base(recipe, Roots()), 7).items()
+    }
+    steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
+    execution = Execution(dtype="bf16", zero_stage=zero_stage, checkpointing=True)
+    trainer = make_trainer(golden, steps, execution, micro_batch_size=1, recipe=recipe, init=init)
+    wanted = init_by_parameter(init)
+    fill_masters(trainer.engine, wanted)
+    masters = {name: trainer.engine.full_weight(name).clone() for name in trainer.engine.trainable}
+    return wanted, masters, [trainer.step(batch)["loss"] for batch in trainer.batches()]

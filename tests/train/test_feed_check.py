@@ -1,0 +1,53 @@
+"""What the ranks fed: ids and image digests come back in official order, and doubles and gaps are
+bugs.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from densekit.train.collate import PackedRow, pack_row
+from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
+
+EMPTY = pack_row([], [], [], positions=[], sample_ids=[], image_tokens=4, image_size=8)
+
+
+def row(*entries: tuple[int, str, str | None]) -> PackedRow:
+    positions, sample_ids, images = zip(*entries, strict=True)
+    return replace(EMPTY, positions=positions, sample_ids=sample_ids, image_digests=images)
+
+
+def gather(*rows: PackedRow, step_size: int, flags: int = 0) -> Feed:
+    return gather_feed(
+        rows, flags=flags, world_size=1, device=torch.device("cpu"), step_size=step_size
+    )
+
+
+def test_ids_and_images_come_back_in_official_order() -> None:
+    high, low = "f" * 16, "0" * 15 + "1"
+    feed = gather(
+        row((2, f"665297:{high}", None), (0, f"7:{low}", high)),
+        EMPTY,
+        row((1, f"7:{low}", low)),
+        step_size=3,
+    )
+    assert feed.samples == [f"7:{low}", f"7:{low}", f"665297:{high}"]
+    assert feed.images == [high, low, None]
+    assert feed.flags == 0
+
+
+def test_flags_travel_with_them() -> None:
+    assert gather(row((0, "0:00", None)), step_size=1, flags=STOP | SAVE).flags == STOP | SAVE
+
+
+@pytest.mark.parametrize("positions", [(0, 0), (0, 2), (1, 2)])
+def test_doubles_and_gaps(positions: tuple[int, int]) -> None:
+    rows = [row((position, f"{position}:00", None)) for position in positions]
+    with pytest.raises(RuntimeError, match=r"the ranks fed places \[.*\] of a step of 2 samples"):
+        gather(*rows, step_size=2)
+
+
+def test_more_samples_than_a_rank_can_have() -> None:
+    with pytest.raises(RuntimeError, match="a rank feeds 2 samples of a step of 1"):
+        gather(row((0, "0:00", None), (1, "1:00", None)), step_size=1)

@@ -1,0 +1,93 @@
+"""The DeepSpeed configuration, and the engine a plan asks for against the one that came up."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densekit.train.engines import process_group as accelerators
+from densekit.train.engines import zero
+from densekit.train.engines.process_group import Execution, deepspeed_config, make_accelerator
+from tests.support.ranks import run_ranks
+from tests.support.worlds import FEW, make_trainer, step_of
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from leaves(part)
+    else:
+        yield value
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_nothing_is_left_to_deepspeed(dtype: Any, stage: Any) -> None:
+    execution = Execution(dtype=dtype, zero_stage=stage)
+    config = deepspeed_config(execution, world_size=4, max_grad_norm=None)
+    assert "auto" not in list(leaves(config))
+    assert config["zero_optimization"]["stage"] == stage and config["gradient_clipping"] == 0.0
+    assert (config["bf16"]["enabled"], config["fp16"]["enabled"]) == (
+        dtype == "bf16",
+        dtype == "fp16",
+    )
+    assert config["data_types"]["grad_accum_dtype"] == config["communication_data_type"] == "fp32"
+    assert deepspeed_config(execution, world_size=4, max_grad_norm=0.5)["gradient_clipping"] == 0.5
+
+
+def wrong_stage(golden: Path) -> None:
+    """What a plan for ZeRO-3 says when ZeRO-2 came up."""
+    real = zero.ZeroEngine._prepare
+    zero.ZeroEngine._prepare = lambda self, connected: (  # type: ignore[method-assign]
+        object.__setattr__(self.execution, "zero_stage", 3),
+        real(self, connected),
+    )[1]
+    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=2), micro_batch_size=1)
+
+
+def test_another_engine_than_planned_stops_the_run(golden: Path) -> None:
+    outcome = run_ranks(1, wrong_stage, golden, may_fail=True)[0]
+    assert (
+        "the plan asks for DeepSpeed ZeRO-3, accelerate prepared DeepSpeedEngine, stage 2"
+        in str(outcome.error)
+    )
+
+
+def without_offload(golden: Path) -> None:
+    """What a plan with offload says when DeepSpeed keeps its optimiser on the device."""
+    real = accelerators.deepspeed_config
+    accelerators.deepspeed_config = lambda execution, **options: real(  # type: ignore[assignment]
+        replace(execution, offload=False), **options
+    )
+    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=3, offload=True), micro_batch_size=1)
+
+
+def test_offload_is_what_the_plan_says(golden: Path) -> None:
+    outcome = run_ranks(1, without_offload, golden, may_fail=True)[0]
+    assert "the plan says offload True, DeepSpeed came up with False" in str(outcome.error)
+    outcome = run_ranks(1, make_accelerator, Execution(zero_stage=2, offload=True), may_fail=True)[
+        0
+    ]
+    assert (
+        "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimiser in host memory"
+        in str(outcome.error)
+    )
+
+
+def inherited() -> list[str]:
+    import os
+
+    os.environ |= {"ACCELERATE_MIXED_PRECISION": "fp16", "DS_BUILD_OPS": "1"}
+    make_accelerator(Execution())
+    return sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "DS_")))
+
+
+def test_inherited_variables_do_not_reach_the_run() -> None:
+    assert run_ranks(1, inherited)[0].returned == ["DS_ACCELERATOR"]
+
+
+def test_cuda_where_there_is_none() -> None:
+    outcome = run_ranks(1, make_accelerator, Execution(device="cuda"), may_fail=True)[0]
+    assert "UsageError: --device cuda: torch sees no CUDA device" in str(outcome.error)
