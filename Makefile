@@ -29,7 +29,7 @@ FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.t
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
-SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -name runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
+SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
 .PHONY: help setup setup-driver reproduce demo parity bench kernels test test-all chaos lint format lock lock-check image clean
@@ -138,4 +138,4 @@ image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more op
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info
-	@find . \( -name .git -o -name .venv -o -name runs \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	@find . \( -name .git -o -name .venv -o -path ./runs \) -prune -o -type d -name __pycache__ -exec rm -rf {} +

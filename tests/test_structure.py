@@ -145,7 +145,7 @@ def project_files() -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         pass
     ignored = {
-        line.strip().rstrip("/")
+        line.strip().strip("/")
         for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     }
     found: list[Path] = []

@@ -13,8 +13,12 @@ import densekit
 from densekit.files.hashing import file_sha256
 
 PACKAGE = Path(densekit.__file__).resolve().parent
-IMAGE_VARIABLE = "DENSEKIT_IMAGE_ID"  # set by whatever starts a container: its image cannot be seen from inside
-REVISION_VARIABLE = "DENSEKIT_REVISION"  # an image has no .git: its build says which commit it was made from
+IMAGE_VARIABLE = (
+    "DENSEKIT_IMAGE_ID"  # set by whatever starts a container: its image cannot be seen from inside
+)
+REVISION_VARIABLE = (
+    "DENSEKIT_REVISION"  # an image has no .git: its build says which commit it was made from
+)
 
 
 def environment(devices: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -55,7 +59,9 @@ def _lock(folder: Path) -> dict[str, str]:
 def _git_state(directory: Path) -> dict[str, Any] | None:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(directory), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
 
     try:
         return {

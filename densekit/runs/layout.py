@@ -43,7 +43,9 @@ def read_json(path: Path) -> Any:
 def _read_object(path: Path, *keys: str) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict) or not value.keys() >= set(keys):
-        raise DataError(f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed")
+        raise DataError(
+            f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed"
+        )
     return value
 
 
@@ -63,7 +65,9 @@ class RunDir:
         """The recipe's math, with the run it starts from under `starts_from`."""
         value = _read_object(self.path / "math.json", "schema")
         if value["schema"] != SCHEMA:
-            raise DataError(f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}")
+            raise DataError(
+                f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}"
+            )
         return value
 
     @property
@@ -133,7 +137,10 @@ class RunDir:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "execution.json", execution)
         self.stop_file.unlink(missing_ok=True)
-        write_json(self.path / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": number})
+        write_json(
+            self.path / "status.json",
+            {"state": "created", "message": "", "exit_code": 0, "attempt": number},
+        )
         return folder
 
 
@@ -153,7 +160,12 @@ def run_math(
     """What math.json holds: the recipe's math, the hash of the run it starts from, SHA-256 of the
     files it reads.
     """
-    return {"schema": SCHEMA, "recipe": recipe_math, "starts_from": starts_from, "inputs": inputs or {}}
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe_math,
+        "starts_from": starts_from,
+        "inputs": inputs or {},
+    }
 
 
 def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
@@ -169,7 +181,9 @@ def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
     path = run_path(runs_dir, math)
     there = path.exists() or not _appear(path, math)  # or another densekit made the same run first
     if there and not _holds(path, math):
-        raise UsageError(f"{path} exists but is not this run: move it away or choose another --runs-dir")
+        raise UsageError(
+            f"{path} exists but is not this run: move it away or choose another --runs-dir"
+        )
     return RunDir(path)
 
 
@@ -210,14 +224,19 @@ def _appear(path: Path, math: dict[str, Any]) -> bool:
     try:
         temporary.chmod(0o755)
         write_json(temporary / "math.json", math)
-        write_json(temporary / "status.json", {"state": "created", "message": "", "exit_code": 0, "attempt": 0})
+        write_json(
+            temporary / "status.json",
+            {"state": "created", "message": "", "exit_code": 0, "attempt": 0},
+        )
         temporary.rename(path)
     except OSError as error:
         if path.exists():
             return False
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it where the rename succeeded
+        shutil.rmtree(
+            temporary, ignore_errors=True
+        )  # nothing is left of it where the rename succeeded
     return True
 
 

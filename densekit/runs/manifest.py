@@ -35,7 +35,9 @@ def start_manifest(
     tokenizer; every file directly in them is hashed, so this reads the weights once. Raises OSError
     when one cannot be read.
     """
-    hashed = {folder: tree_sha256(folder) for folder in set(models.values())}  # one folder often serves two parts
+    hashed = {
+        folder: tree_sha256(folder) for folder in set(models.values())
+    }  # one folder often serves two parts
     return sealed(
         {
             "schema": SCHEMA,
@@ -49,7 +51,8 @@ def start_manifest(
             "certificate": {name: certificate[name] for name in CERTIFIED},
             "data": {"annotations_sha256": annotations_sha256},
             "models": {
-                name: {"revision": _revision(folder), "files": hashed[folder]} for name, folder in models.items()
+                name: {"revision": _revision(folder), "files": hashed[folder]}
+                for name, folder in models.items()
             },
             "init_sha256": None,
             "metrics_sha256": None,
@@ -59,7 +62,9 @@ def start_manifest(
     )
 
 
-def complete_manifest(started: Mapping[str, Any], *, run: Path, init: Path, outputs: Sequence[Path]) -> dict[str, Any]:
+def complete_manifest(
+    started: Mapping[str, Any], *, run: Path, init: Path, outputs: Sequence[Path]
+) -> dict[str, Any]:
     """The manifest of a run that ended: `started` with what it wrote, sealed anew.
 
     `run` is the run directory with its metrics.jsonl, `init` the initial weights, `outputs` files
@@ -72,7 +77,10 @@ def complete_manifest(started: Mapping[str, Any], *, run: Path, init: Path, outp
             "state": "complete",
             "init_sha256": file_sha256(init),
             "metrics_sha256": file_sha256(run / METRICS_FILE),
-            "chain": {"steps": len(records), "sha256": records[-1]["chain"] if records else started["run"]},
+            "chain": {
+                "steps": len(records),
+                "sha256": records[-1]["chain"] if records else started["run"],
+            },
             "outputs": {path.relative_to(run).as_posix(): file_sha256(path) for path in outputs},
         }
     )
@@ -102,7 +110,11 @@ def folder_commits(folder: Path) -> set[str]:
         if (written := _first_line(place)) is not None:
             return {written}
     notes = (folder / ".cache" / "huggingface" / "download").rglob("*.metadata")
-    return {commit for note in notes if (commit := _first_line(note)) and re.fullmatch("[0-9a-f]+", commit)}
+    return {
+        commit
+        for note in notes
+        if (commit := _first_line(note)) and re.fullmatch("[0-9a-f]+", commit)
+    }
 
 
 def _revision(folder: Path) -> str | None:

@@ -14,7 +14,13 @@ class Progress:
     """Shows `label  done/total  NN%  eta` with a few values beside it."""
 
     def __init__(
-        self, label: str, total: int, *, stream: TextIO | None = None, log: TextIO | None = None, enabled: bool = True
+        self,
+        label: str,
+        total: int,
+        *,
+        stream: TextIO | None = None,
+        log: TextIO | None = None,
+        enabled: bool = True,
     ) -> None:
         self.label, self.total, self.log, self.enabled = label, total, log, enabled
         self.stream = stream or sys.stdout
@@ -23,14 +29,15 @@ class Progress:
         self.last_shown = self.last_logged = float("-inf")
 
     def update(self, done: int, **values: float | None) -> None:
-        """Report `done` of `total`; `values` are shown with four digits, unknown ones not at all.
-        """
+        """Report `done` of `total`; `values` are shown with four digits, unknown ones not at all."""
         now = time.monotonic()
         edge = done in (1, self.total)
         if not self.enabled:
             return
         line = self._line(done, now, values)
-        if edge or now - self.last_shown >= (TERMINAL_EVERY_SECONDS if self.terminal else LOG_EVERY_SECONDS):
+        if edge or now - self.last_shown >= (
+            TERMINAL_EVERY_SECONDS if self.terminal else LOG_EVERY_SECONDS
+        ):
             self.last_shown = now
             end = "\n" if done == self.total else ""
             self.stream.write(f"\r\x1b[K{line}{end}" if self.terminal else f"{line}\n")
@@ -42,7 +49,9 @@ class Progress:
 
     def _line(self, done: int, now: float, values: dict[str, float | None]) -> str:
         eta = (now - self.started) / max(done, 1) * (self.total - done)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
+        shown = "  ".join(
+            f"{name} {value:.4g}" for name, value in values.items() if value is not None
+        )
         return f"{self.label}  {done}/{self.total}  {100 * done // self.total}%  eta {clock(eta)}  {shown}".rstrip()
 
 

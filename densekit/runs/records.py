@@ -52,7 +52,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             record = None
         if not isinstance(record, dict):
-            raise DataError(f"{path}: line {number} is not a JSON object: the file is cut off or was edited")
+            raise DataError(
+                f"{path}: line {number} is not a JSON object: the file is cut off or was edited"
+            )
         records.append(record)
     return records
 
@@ -84,14 +86,19 @@ class Records:
         self._metrics = _open_at(folder / METRICS_FILE, position.metrics_bytes, keep_in)
         self._feed = _open_at(folder / FEED_FILE, position.feed_bytes, keep_in)
 
-    def append(self, record: dict[str, Any], samples: Sequence[str], images: Sequence[str | None]) -> dict[str, Any]:
+    def append(
+        self, record: dict[str, Any], samples: Sequence[str], images: Sequence[str | None]
+    ) -> dict[str, Any]:
         """Write one step; returns the metrics line with `ids`, `images` and `chain` in it."""
         record = {**record, "ids": step_digest(samples), "images": images_digest(images)}
         record["chain"] = self.chain = chain_next(self.chain, record)
         self.steps += 1
         # The feed first: a metrics line always has its evidence.
         for file, value in (
-            (self._feed, {"step": record["step"], "samples": list(samples), "images": list(images)}),
+            (
+                self._feed,
+                {"step": record["step"], "samples": list(samples), "images": list(images)},
+            ),
             (self._metrics, record),
         ):
             file.write(json.dumps(value).encode() + b"\n")
@@ -103,14 +110,20 @@ class Records:
         for file in (self._metrics, self._feed):
             os.fsync(file.fileno())
         return Position(
-            steps=self.steps, metrics_bytes=self._metrics.tell(), feed_bytes=self._feed.tell(), chain=self.chain
+            steps=self.steps,
+            metrics_bytes=self._metrics.tell(),
+            feed_bytes=self._feed.tell(),
+            chain=self.chain,
         )
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._metrics.close()
         self._feed.close()

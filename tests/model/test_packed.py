@@ -2,7 +2,6 @@
 positions only.
 """
 
-
 import pytest
 import torch
 

@@ -17,7 +17,10 @@ from densekit.runs import environment
     ],
 )
 def test_an_image_says_what_it_was_built_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, git: dict[str, object] | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    revision: str | None,
+    git: dict[str, object] | None,
 ) -> None:
     monkeypatch.setattr(environment, "PACKAGE", tmp_path / "densekit")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))

@@ -1,5 +1,4 @@
-"""The run directory: it appears whole, its math is its identity, and no attempt overwrites another.
-"""
+"""The run directory: it appears whole, its math is its identity, and no attempt overwrites another."""
 
 import json
 import os
@@ -10,10 +9,21 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
+from densekit.files.hashing import json_sha256
 from densekit.recipes.load import load_recipe
 from densekit.runs import layout
-from densekit.files.hashing import json_sha256
-from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in, open_replay, open_run, read_json, run_math, run_path, set_aside, write_json
+from densekit.runs.layout import (
+    RunDir,
+    checkpoint_name,
+    checkpoints_in,
+    open_replay,
+    open_run,
+    read_json,
+    run_math,
+    run_path,
+    set_aside,
+    write_json,
+)
 
 
 def math(seed: int = 1, starts_from: str | None = None) -> dict[str, Any]:
@@ -25,7 +35,11 @@ def names(folder: Path) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_new_run(tmp_path: Path) -> None:
@@ -45,7 +59,10 @@ def test_the_same_math_is_the_same_run_and_other_math_another(tmp_path: Path) ->
     before = files(run.path)
     again = open_run(tmp_path, json.loads(json.dumps(dict(reversed(math().items())))))
     assert again == run and files(run.path) == before and again.complete
-    others = {open_run(tmp_path, other).path for other in (math(seed=2), math(starts_from="a"), math(starts_from="b"))}
+    others = {
+        open_run(tmp_path, other).path
+        for other in (math(seed=2), math(starts_from="a"), math(starts_from="b"))
+    }
     assert len(others) == 3 and run.path not in others
 
 
@@ -58,14 +75,20 @@ def test_the_identity_of_a_recipe_is_its_math(tmp_path: Path) -> None:
     assert place("optimizer.learning_rate=0.01") == place("optimizer.learning_rate=1e-2")
 
 
-@pytest.mark.parametrize("content", [{}, {"math.json": json.dumps(math(seed=2))}, {"notes.txt": "mine"}])
-def test_something_else_at_its_place_is_refused_and_left_alone(tmp_path: Path, content: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "content", [{}, {"math.json": json.dumps(math(seed=2))}, {"notes.txt": "mine"}]
+)
+def test_something_else_at_its_place_is_refused_and_left_alone(
+    tmp_path: Path, content: dict[str, str]
+) -> None:
     path = run_path(tmp_path, math())
     path.mkdir()
     for name, text in content.items():
         (path / name).write_text(text, encoding="utf-8")
     before = files(tmp_path)
-    with pytest.raises(UsageError, match="exists but is not this run: move it away or choose another --runs-dir"):
+    with pytest.raises(
+        UsageError, match="exists but is not this run: move it away or choose another --runs-dir"
+    ):
         open_run(tmp_path, math())
     assert files(tmp_path) == before
 
@@ -114,12 +137,16 @@ def test_nothing_is_left_of_a_run_that_could_not_be_written(
 
     monkeypatch.setattr(layout, "write_json", write)
     expected = UsageError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match="No space left on device" if isinstance(error, OSError) else None):
+    with pytest.raises(
+        expected, match="No space left on device" if isinstance(error, OSError) else None
+    ):
         open_run(tmp_path, math())
     assert names(tmp_path) == []
 
 
-def test_another_process_may_make_the_same_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_may_make_the_same_run_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def rename(temporary: Path, path: Path) -> None:
         shutil.copytree(temporary, path)
         RunDir(path).new_attempt({"by": "the other"})
@@ -146,7 +173,9 @@ def test_replays_are_numbered_and_an_unfinished_one_goes_on(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [{}, {"math.json": json.dumps(math(seed=2))}, None])
-def test_a_replay_leaves_what_is_no_replay_alone(tmp_path: Path, content: dict[str, str] | None) -> None:
+def test_a_replay_leaves_what_is_no_replay_alone(
+    tmp_path: Path, content: dict[str, str] | None
+) -> None:
     path = tmp_path / "mine.replay1"
     if content is None:
         path.write_text("a file", encoding="utf-8")
@@ -159,7 +188,9 @@ def test_a_replay_leaves_what_is_no_replay_alone(tmp_path: Path, content: dict[s
     assert files(tmp_path).items() >= before.items()
 
 
-def test_two_processes_make_replays_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_make_replays_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename = Path.rename
 
     def late(temporary: Path, path: Path) -> None:
@@ -176,9 +207,18 @@ def test_two_processes_make_replays_at_once(tmp_path: Path, monkeypatch: pytest.
 def test_status_roundtrip(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
     run.new_attempt({})
-    for state, message, code in (("running", "", 0), ("failed", "broken « JSON »", 3), ("complete", "", 0)):
+    for state, message, code in (
+        ("running", "", 0),
+        ("failed", "broken « JSON »", 3),
+        ("complete", "", 0),
+    ):
         run.set_status(state, message=message, exit_code=code)
-        assert RunDir(run.path).status == {"state": state, "message": message, "exit_code": code, "attempt": 1}
+        assert RunDir(run.path).status == {
+            "state": state,
+            "message": message,
+            "exit_code": code,
+            "attempt": 1,
+        }
         assert run.complete == (state == "complete")
 
 
@@ -187,12 +227,21 @@ def test_attempts_are_numbered(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         run.stop_file.touch()
         folder = run.new_attempt({"gpus": number})
-        assert folder == run.attempt == run.attempt_folder(number) == run.path / "attempts" / f"{number:04d}"
+        assert (
+            folder
+            == run.attempt
+            == run.attempt_folder(number)
+            == run.path / "attempts" / f"{number:04d}"
+        )
         assert run.status == {"state": "created", "message": "", "exit_code": 0, "attempt": number}
         assert not run.stop_file.exists(), "an attempt that begins was not asked to stop yet"
         run.set_status("running")
         run.metrics.write_text(f"{number}\n", encoding="utf-8")
-    assert [read_json(run.attempt_folder(n) / "execution.json")["gpus"] for n in (1, 2, 3)] == [1, 2, 3]
+    assert [read_json(run.attempt_folder(n) / "execution.json")["gpus"] for n in (1, 2, 3)] == [
+        1,
+        2,
+        3,
+    ]
     assert run.metrics.read_text(encoding="utf-8") == "3\n" and run.math == math()
 
 
@@ -201,7 +250,11 @@ def test_the_first_failure_of_an_attempt_is_its_cause(tmp_path: Path) -> None:
     for _ in range(2):
         run.new_attempt({})
         assert run.fail("no image", 3) and not run.fail("another rank ended", 1)
-        assert (run.status["state"], run.status["message"], run.status["exit_code"]) == ("failed", "no image", 3)
+        assert (run.status["state"], run.status["message"], run.status["exit_code"]) == (
+            "failed",
+            "no image",
+            3,
+        )
 
 
 def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
@@ -210,7 +263,9 @@ def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
         (tmp_path / checkpoint_name(step)).mkdir()
     for name in (".step-00000011.saving", ".step-00000008.deleted", "step-00000012"):
         (tmp_path / name).write_text("") if name[0] == "s" else (tmp_path / name).mkdir()
-    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(step) for step in (9, 10, 100)]
+    assert [path.name for path in checkpoints_in(tmp_path)] == [
+        checkpoint_name(step) for step in (9, 10, 100)
+    ]
 
 
 def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
@@ -221,7 +276,11 @@ def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
         places.append(set_aside(run))
         assert not run.path.exists()
     assert [place.name.rpartition(".")[2] for place in places] == ["old1", "old2", "old3"]
-    assert [(place / "metrics.jsonl").read_text(encoding="utf-8") for place in places] == ["1", "2", "3"]
+    assert [(place / "metrics.jsonl").read_text(encoding="utf-8") for place in places] == [
+        "1",
+        "2",
+        "3",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +297,9 @@ def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
         ("status.json", None, "status.json is missing: this is not a complete run directory"),
     ],
 )
-def test_a_damaged_run_is_named(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
+def test_a_damaged_run_is_named(
+    tmp_path: Path, name: str, text: str | bytes | None, message: str
+) -> None:
     run = open_run(tmp_path, math())
     (run.path / name).unlink()
     if text is not None:

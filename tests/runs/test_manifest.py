@@ -1,5 +1,4 @@
-"""The manifest: the environment it records, the hashes it takes, and the seal that shows an edit.
-"""
+"""The manifest: the environment it records, the hashes it takes, and the seal that shows an edit."""
 
 import importlib.metadata
 import json
@@ -13,9 +12,9 @@ import pytest
 
 import densekit
 from densekit.errors import DataError
+from densekit.files.hashing import file_sha256, json_sha256
 from densekit.runs import environment as module
 from densekit.runs.environment import environment
-from densekit.files.hashing import file_sha256, json_sha256
 from densekit.runs.layout import RunDir, read_json
 from densekit.runs.manifest import check_seal, complete_manifest, sealed, start_manifest
 from tests.support.runs import ENVIRONMENT, make_world, train
@@ -28,7 +27,13 @@ def start(folder: Path, **changes: Any) -> dict[str, Any]:
         "environment": ENVIRONMENT,
         "execution": {"gpus": 1},
         "attempts": 2,
-        "certificate": {"schema": 1, "sha256": "5" * 64, "steps": 6, "samples_dropped": 1, "samples_repeated": 2},
+        "certificate": {
+            "schema": 1,
+            "sha256": "5" * 64,
+            "steps": 6,
+            "samples_dropped": 1,
+            "samples_repeated": 2,
+        },
         "annotations_sha256": "a" * 64,
         "models": dict.fromkeys(("language_model", "vision_tower", "tokenizer"), folder),
     }
@@ -56,8 +61,12 @@ def test_the_environment_names_what_ran() -> None:
 def test_every_installed_package_is_there_by_its_normalised_name() -> None:
     found = environment()["packages"]
     installed = {found.metadata["Name"] for found in importlib.metadata.distributions()}
-    assert len(found) == len({name.lower().replace("_", "-").replace(".", "-") for name in installed if name})
-    assert "typing-extensions" in found and not any("_" in name or name != name.lower() for name in found)
+    assert len(found) == len(
+        {name.lower().replace("_", "-").replace(".", "-") for name in installed if name}
+    )
+    assert "typing-extensions" in found and not any(
+        "_" in name or name != name.lower() for name in found
+    )
 
 
 def test_the_first_package_on_the_path_counts_and_a_broken_one_does_not(
@@ -68,7 +77,9 @@ def test_the_first_package_on_the_path_counts_and_a_broken_one_does_not(
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Name: My_Package\nVersion: {version}\n", encoding="utf-8")
     (tmp_path / "first" / "broken-1.0.dist-info").mkdir()
-    context = importlib.metadata.DistributionFinder.Context(path=[str(tmp_path / "first"), str(tmp_path / "second")])
+    context = importlib.metadata.DistributionFinder.Context(
+        path=[str(tmp_path / "first"), str(tmp_path / "second")]
+    )
     found = list(importlib.metadata.MetadataPathFinder.find_distributions(context))
     assert len(found) == 3
     monkeypatch.setattr(module.metadata, "distributions", lambda: found)
@@ -115,8 +126,15 @@ def test_no_git_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_an_attempt_starts_from(folder: Path) -> None:
     found = start(folder)
     assert (found["state"], found["recipe"], found["attempts"]) == ("running", "made", 2)
-    assert found["run"] == json_sha256({"schema": 2, "recipe": {"name": "made"}, "starts_from": None, "inputs": {}})
-    assert found["certificate"] == {"sha256": "5" * 64, "steps": 6, "samples_dropped": 1, "samples_repeated": 2}
+    assert found["run"] == json_sha256(
+        {"schema": 2, "recipe": {"name": "made"}, "starts_from": None, "inputs": {}}
+    )
+    assert found["certificate"] == {
+        "sha256": "5" * 64,
+        "steps": 6,
+        "samples_dropped": 1,
+        "samples_repeated": 2,
+    }
     assert found["data"] == {"annotations_sha256": "a" * 64}
     files = {"config.json": file_sha256(folder / "config.json")}
     assert found["models"]["tokenizer"] == {"revision": None, "files": files}
@@ -132,7 +150,9 @@ def test_what_a_complete_run_adds(tmp_path: Path) -> None:
     assert found["chain"] == {"steps": len(lines), "sha256": json.loads(lines[-1])["chain"]}
     assert found["metrics_sha256"] == file_sha256(run.metrics)
     assert found["init_sha256"] == file_sha256(run.path / "init.safetensors")
-    assert found["outputs"] == {"connector.safetensors": file_sha256(run.path / "connector.safetensors")}
+    assert found["outputs"] == {
+        "connector.safetensors": file_sha256(run.path / "connector.safetensors")
+    }
     assert check_seal(found)
 
 

@@ -48,6 +48,8 @@ def test_a_silent_rank_writes_nothing() -> None:
     assert stream.getvalue() == ""
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")]
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text

@@ -28,7 +28,9 @@ def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2]
     ids, images = (hashlib.sha256(text.encode()).hexdigest() for text in ("0:aa\n1:bb", "cc\n-"))
     assert all((line["ids"], line["images"]) == (ids, images) for line in lines)
-    linked = json.dumps({"grad_norm": 0.25, "ids": ids, "images": images, "loss": 1.5}, separators=(",", ":"))
+    linked = json.dumps(
+        {"grad_norm": 0.25, "ids": ids, "images": images, "loss": 1.5}, separators=(",", ":")
+    )
     assert lines[0]["chain"] == hashlib.sha256(f"start\n{linked}".encode()).hexdigest()
     assert lines[1]["chain"] == chain_next(lines[0]["chain"], lines[1]) == position.chain
     assert read_jsonl(tmp_path / FEED_FILE)[1] == {"step": 2, "samples": IDS, "images": IMAGES}
@@ -71,7 +73,9 @@ def test_nothing_behind_keeps_nothing(tmp_path: Path) -> None:
 def test_records_that_were_cut_off_are_refused(tmp_path: Path) -> None:
     position = write(tmp_path, 1, 2)
     (tmp_path / FEED_FILE).write_bytes((tmp_path / FEED_FILE).read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"feed.jsonl is shorter than its checkpoint says \(\d+ of \d+ bytes\)"):
+    with pytest.raises(
+        DataError, match=r"feed.jsonl is shorter than its checkpoint says \(\d+ of \d+ bytes\)"
+    ):
         Records(tmp_path, position)
 
 
@@ -86,7 +90,9 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str) -> None:
 
 def test_every_operation_is_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(durable, "observer", lambda operation, path: seen.append((operation, path.name)))
+    monkeypatch.setattr(
+        durable, "observer", lambda operation, path: seen.append((operation, path.name))
+    )
     durable.write_bytes(tmp_path / "a", b"1")
     durable.fsync(tmp_path / "a")
     durable.rename(tmp_path / "a", tmp_path / "b")
