@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from densekit import __version__
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.launch.launchers.options import ContainerRuntime
+from densekit.launch.launchers.registry import LauncherName
 from densekit.planner.precision import ZeroStage
 from densekit.recipes.load import load_recipe
 from densekit.spec.capability import Attention, Device, Dtype
@@ -21,9 +23,6 @@ from densekit.spec.roots import Roots
 
 if TYPE_CHECKING:
     from densekit.audit.verify.checks import Check
-
-LauncherName = Literal["local", "docker", "slurm"]
-Runtime = Literal["none", "pyxis", "apptainer"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 images_app = typer.Typer(
@@ -230,7 +229,9 @@ def run(
     ],
     launcher: Annotated[
         LauncherName | None,
-        typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host."),
+        typer.Option(
+            "--launcher", help="Where it trains; by default docker on a GPU host, else local."
+        ),
     ] = None,
     show_only: Annotated[
         bool, typer.Option("--print", help="Print the commands; make and start nothing.")
@@ -243,7 +244,7 @@ def run(
         int | None, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")
     ] = None,
     container: Annotated[
-        Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")
+        ContainerRuntime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")
     ] = "none",
     sbatch: Annotated[
         list[str] | None,
@@ -296,30 +297,28 @@ def run(
     checkpoint.
     """
     from densekit.launch.chain import Carrying
-    from densekit.launch.launchers.slurm.script import Batch, parse_options
-    from densekit.launch.selection import Asked
-    from densekit.launch.sweep import choose_for_all, show_sweep, sweep
+    from densekit.launch.launchers.options import LauncherOptions
+    from densekit.launch.selection import ExecutionRequest
+    from densekit.launch.sweep import select_for_all, sweep
 
-    choice = choose_for_all(
+    selection = select_for_all(
         recipe,
         overrides or (),
-        Asked(
-            launcher=launcher,
-            device=device,
-            gpus=gpus,
-            nodes=nodes,
-            gpu=gpu,
+        ExecutionRequest(device=device, gpu=gpu, world_size=gpus, nodes=nodes),
+        launcher=launcher,
+        options=LauncherOptions(
             image=image,
-            batch=Batch(runtime=container, image=image, options=parse_options(sbatch or ())),
+            container=container,
+            sbatch=tuple(sbatch or ()),
             queue_minutes=queue_minutes,
         ),
     )
     roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
     carrying = Carrying(
-        gpus=choice.gpus,
-        nodes=choice.nodes,
-        device=choice.device,
-        hardware=choice.hardware,
+        gpus=selection.world_size,
+        nodes=selection.nodes,
+        device=selection.device,
+        hardware=selection.hardware,
         dtype=dtype,
         attention=attention,
         zero_stage=zero_stage,
@@ -338,12 +337,14 @@ def run(
         "runs_dir": runs_dir,
         "roots": roots,
         "carrying": carrying,
-        "launcher": choice.launcher,
+        "launcher": selection.launcher,
     }
     if show_only:
-        print("\n".join([f"# {choice.reason}", *show_sweep(recipe, **common)]))
+        from densekit.launch.dry_run import show as commands
+
+        print("\n".join([f"# {selection.reason}", *commands(recipe, **common)]))
         return
-    raise typer.Exit(sweep(recipe, force=force, announce=choice.reason, **common))
+    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, **common))
 
 
 @app.command()
@@ -408,7 +409,7 @@ def stop(
     ] = False,
 ) -> None:
     """Stop a run at a checkpoint, whichever launcher started it; `densekit run` goes on with it."""
-    from densekit.launch.launchers.in_flight import stop as stop_run
+    from densekit.launch.running import stop as stop_run
     from densekit.runs.layout import RunDir
 
     print(stop_run(RunDir(run_dir), now=now))

@@ -1,4 +1,4 @@
-"""`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
+"""`densekit run`: a recipe after the stage that it needs, each in its own run directory."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
 from densekit.files.hashing import json_sha256
-from densekit.launch.launchers.base import Launcher, is_distributed
-from densekit.launch.launchers.in_flight import still_running
+from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
-from densekit.launch.launchers.slurm.jobs import LostContactError
+from densekit.launch.launchers.trainer_command import is_distributed
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
+from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.planner.precision import ZeroStage
@@ -24,7 +24,7 @@ from densekit.planner.search import Fixed
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_waiting
 from densekit.runs.layout import RunDir, open_run, read_json, run_math, set_aside
-from densekit.runs.process_handle import read_launched, write_launched
+from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.capability import Attention, Device, Dtype
 from densekit.spec.hardware import Hardware
 from densekit.spec.recipe import Recipe
@@ -54,13 +54,15 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     first = load_needed(recipe, name, shared)
     refuse_waiting(first)
     if first.stage != 1:
-        raise UsageError(f"{recipe.name} needs {first.name}, which is not a stage-1 recipe")
+        raise UsageError(
+            f"{recipe.name} needs {first.name}, which is not a stage-1 recipe; give `needs` one"
+        )
     for field in SHARED_FIELDS:
         ours, theirs = (_field(part, field) for part in (recipe, first))
         if ours != theirs:
             raise UsageError(
-                f"{recipe.name} needs {first.name}, but their `{field}` differ ({ours} and {theirs}): "
-                "both stages use the same one"
+                f"{recipe.name} needs {first.name}, but their `{field}` differ ({ours} and "
+                f"{theirs}); give both the same"
             )
     return [first, recipe]
 
@@ -189,8 +191,11 @@ def prepare(
     plans = [carrying.plan(recipe, roots) for recipe in chain]
     for plan in plans:
         if plan.fits is False:
-            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
-            print(f"{plan.recipe}: {told}", file=sys.stderr)
+            print(
+                f"{plan.recipe}: may run out of memory (estimated not to fit; see "
+                f"`densekit plan {plan.recipe}`); continuing",
+                file=sys.stderr,
+            )
     maths = chain_math(chain, roots)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
@@ -227,7 +232,7 @@ def reproduce(
             print(announce, flush=True)
         with locked(run):
             if force and stage is chain[-1]:
-                run = opened_anew(run)
+                run = open_again(run)
             if not already_complete(run):
                 code = start(run, carrying.execution(stage.plan, roots, previous), launcher)
                 if code != 0:
@@ -236,33 +241,33 @@ def reproduce(
     return 0
 
 
-def opened_anew(run: RunDir) -> RunDir:
-    """The run of --force: an earlier one of the same math is set aside."""
+def open_again(run: RunDir) -> RunDir:
+    """The run of --force: an earlier one of the same math is moved aside."""
     if run.status["attempt"] == 0:
         return run
     math = run.math
-    print(f"{math['recipe']['name']}: the earlier run is now {set_aside(run)}")
+    print(f"{math['recipe']['name']}: moved the earlier run aside to {set_aside(run)}")
     return open_run(run.path.parent, math)
 
 
 def already_complete(run: RunDir) -> bool:
-    """Whether there is nothing to do, which is said."""
+    """Whether there is nothing to do, which is printed."""
     if run.complete:
-        print(
-            f"{run.math['recipe']['name']}: already complete in {run.path} (--force trains it anew)"
-        )
+        name = run.math["recipe"]["name"]
+        print(f"{name}: already complete in {run.path} (--force retrains it)")
     return run.complete
 
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Keep other drivers away from a run inside the block; UsageError when one is at it."""
+    """Keep other drivers away from a run inside the block; UsageError when one is training it."""
     try:
         with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
             yield
     except Timeout:
         raise UsageError(
-            f"{run.path} is being trained by another densekit; wait for it or stop it"
+            f"another densekit is training {run.path}; wait for it, or stop it with "
+            f"`densekit stop {run.path}`"
         ) from None
 
 
@@ -276,7 +281,7 @@ def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = No
     try:
         return launcher.launch(run, execution)
     except LostContactError:
-        raise  # the job goes on
+        raise  # what it started may go on
     except DensekitError as error:
         run.set_status("failed", message=str(error), exit_code=error.exit_code)
         raise
@@ -284,9 +289,9 @@ def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = No
 
 def begin(run: RunDir, execution: dict[str, Any], launcher: Launcher) -> None:
     """Open the next attempt. Raises UsageError when an earlier one is still training."""
-    if (place := still_running(run)) is not None:
+    if (where := still_running(run)) is not None:
         raise UsageError(
-            f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it"
+            f"{run.path} is still being trained ({where}); `densekit stop {run.path}` stops it"
         )
     run.new_attempt(execution)
     print(
@@ -308,16 +313,16 @@ def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
 
 
 def open_next_attempt(path: Path) -> None:
-    """Open the next attempt of the run at `path` in the way of its last one, unless that one did
-    not begin.
+    """Open the next attempt of the run at `path` with the execution of its last one, unless that
+    one did not begin.
 
     Raises DataError when `path` is no run, UsageError when it is complete.
     """
     run = RunDir(path)
-    state, launched = run.status["state"], read_launched(run)
+    state, handle = run.status["state"], read_handle(run)
     if state == "complete":
-        raise UsageError(f"{path} is complete")
+        raise UsageError(f"{path} is complete: it has no next attempt")
     if state != "created":
         run.new_attempt(read_json(run.attempt / "execution.json"))
-        if launched:
-            write_launched(run, launched)
+        if handle:
+            write_handle(handle)

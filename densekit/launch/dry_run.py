@@ -1,27 +1,32 @@
 """`densekit run --print`: the commands of every stage, with nothing started and nothing made."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from densekit.errors import DataError
 from densekit.launch.chain import Carrying, chain_math, load_chain
-from densekit.launch.launchers.base import Launcher
+from densekit.launch.launchers.base import Element, Launcher
 from densekit.runs.layout import RunDir, run_math, run_path
+from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
+UNKNOWN_HASH = "HASH"
+"""Stands in a run's name for its hash where data is missing that the hash covers."""
 
-class Planned(RunDir):
-    """A run directory that is not there yet, with the math that it will have and its first attempt."""
 
-    def __init__(self, path: Path, math: dict[str, object]) -> None:
-        super().__init__(path)
-        object.__setattr__(self, "_math", math)
+@dataclass(frozen=True)
+class PlannedRun(RunDir):
+    """A run directory that need not be there yet: it knows its math, and its next attempt."""
+
+    planned_math: Mapping[str, Any]
 
     @property
-    def math(self) -> dict[str, object]:
+    def math(self) -> dict[str, Any]:
         """What math.json will hold."""
-        return dict(self.__dict__["_math"])
+        return {**self.planned_math}
 
     @property
     def attempt(self) -> Path:
@@ -31,7 +36,7 @@ class Planned(RunDir):
 
 
 def show(
-    name: str,
+    names: Sequence[str],
     *,
     overrides: Sequence[str],
     runs_dir: Path,
@@ -39,27 +44,42 @@ def show(
     carrying: Carrying,
     launcher: Launcher,
 ) -> list[str]:
-    """Shell text, stage by stage. Where data is missing the run's name is not known, and a note on
-    stderr says so.
+    """Shell text, stage by stage, or the scripts of a launcher that trains several runs at once.
+
+    Where data is missing the run's name is not known, and a note on stderr says so.
     """
+    elements: dict[Path, Element] = {}
+    lines: list[str] = []
+    for name in dict.fromkeys(names):
+        previous: Element | None = None
+        for recipe, run in _planned_runs(name, overrides, runs_dir, roots):
+            execution = carrying.execution(
+                carrying.plan(recipe, roots), roots, previous.run if previous else None
+            )
+            launcher.check_options(execution)
+            element = Element(run=run, execution=execution, after=previous)
+            previous = elements.setdefault(run.path, element)
+            lines.append(f"# {recipe.name}, after {run.attempt / 'execution.json'} was written:")
+            lines += launcher.commands(run, execution)
+    if len(names) > 1 and (arrays := launcher.arrays()) is not None:
+        return arrays.commands([*elements.values()])
+    return lines
+
+
+def _planned_runs(
+    name: str, overrides: Sequence[str], runs_dir: Path, roots: Roots
+) -> Iterator[tuple[Recipe, PlannedRun]]:
+    """Every recipe of a chain with its run."""
     chain = load_chain(name, overrides)
     try:
         maths = chain_math(chain, roots)
         paths = [run_path(runs_dir, math) for math in maths]
     except DataError as error:
         print(
-            f"note: {error}; until then a run's hash is not known: HASH stands for it",
+            f"note: {error}; until then the run's hash is not known: {UNKNOWN_HASH} stands for it",
             file=sys.stderr,
         )
         maths = [run_math(recipe.math(), None) for recipe in chain]
-        paths = [runs_dir / f"{recipe.name}-HASH" for recipe in chain]
-    lines: list[str] = []
-    previous: RunDir | None = None
+        paths = [runs_dir / f"{recipe.name}-{UNKNOWN_HASH}" for recipe in chain]
     for recipe, path, math in zip(chain, paths, maths, strict=True):
-        run = Planned(path, math)
-        execution = carrying.execution(carrying.plan(recipe, roots), roots, previous)
-        launcher.check_options(execution)
-        lines.append(f"# {recipe.name}, after {run.attempt / 'execution.json'} was written:")
-        lines += launcher.commands(run, execution)
-        previous = run
-    return lines
+        yield recipe, PlannedRun(path, math)

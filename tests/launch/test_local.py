@@ -13,7 +13,7 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import find_gpus
-from densekit.launch.launchers import base, local
+from densekit.launch.launchers import local, waiting
 from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.runs.processes import alive
 from tests.support.launching import A100, cards, execution, fake_gpus, trainer
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> RunDir:
     return opened
 
 
-def test_the_command_of_one_process(run: RunDir) -> None:
+def test_single_process_command(run: RunDir) -> None:
     assert local.command(run, execution()) == [
         sys.executable,
         "-m",
@@ -36,7 +36,7 @@ def test_the_command_of_one_process(run: RunDir) -> None:
     ]
 
 
-def test_the_command_of_several_processes(run: RunDir) -> None:
+def test_distributed_command_uses_torchrun(run: RunDir) -> None:
     trainer_command = ["-m", "densekit", "train", str(run.path)]
     for processes in (1, 3):
         torchrun = [
@@ -50,7 +50,7 @@ def test_the_command_of_several_processes(run: RunDir) -> None:
         assert found == [sys.executable, *torchrun, *trainer_command]
 
 
-def test_the_path_is_whole_wherever_the_driver_was_started(
+def test_command_holds_the_absolute_run_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`densekit stop` knows the trainer by it, from any folder."""
@@ -58,7 +58,7 @@ def test_the_path_is_whole_wherever_the_driver_was_started(
     assert local.command(RunDir(Path("runs/mine")), execution())[-1] == str(tmp_path / "runs/mine")
 
 
-def test_the_gpus_that_were_planned_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_gpus_become_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     folder = fake_gpus(tmp_path, *cards(A100, 3, used={0: 70000}))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -69,8 +69,8 @@ def test_the_gpus_that_were_planned_for(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_gpus() == []
 
 
-def test_several_nodes_are_not_this_host(run: RunDir) -> None:
-    with pytest.raises(UsageError, match="the local launcher knows this host only"):
+def test_several_nodes_are_refused(run: RunDir) -> None:
+    with pytest.raises(UsageError, match="--nodes 2: the local launcher trains on this host only"):
         local.Local().check(execution(gpus=4, nodes=2))
 
 
@@ -108,7 +108,7 @@ FAILED = {"state": "failed", "attempt": 1}
         ("status('complete'); sys.exit(4)", 4, {"state": "complete"}),
     ],
 )
-def test_how_a_trainer_ends(
+def test_exit_code_and_status_of_a_trainer(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, code: int, status: dict[str, object]
 ) -> None:
     monkeypatch.setattr(local, "command", trainer(script))
@@ -116,7 +116,9 @@ def test_how_a_trainer_ends(
     assert run.status.items() >= status.items()
 
 
-def test_the_plan_decides_the_threads(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planned_threads_replace_omp_num_threads(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     script = "(path / 'env').write_text(os.environ.get('OMP_NUM_THREADS', '-')); status('complete')"
     monkeypatch.setattr(local, "command", trainer(script))
@@ -143,7 +145,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_driver_asks_its_trainer_to_stop(
+def test_first_signal_requests_a_checkpoint(
     run: RunDir,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -152,24 +154,22 @@ def test_a_stopped_driver_asks_its_trainer_to_stop(
     assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
     assert run.status["state"] == "preempted" and not run.stop_file.exists()
     assert "stopped by the driver after step 3" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is not base._interrupt
+    assert signal.getsignal(signal.SIGTERM) is not waiting._interrupt
 
 
-def test_the_second_signal_ends_the_trainer_at_once(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_signal_kills_the_trainer(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
     )
     assert run.status == {
         "state": "failed",
-        "message": "interrupted",
+        "message": "killed by Ctrl-C",
         "exit_code": 130,
         "attempt": 1,
     }
 
 
-def test_the_trainer_ends_with_a_killed_driver(run: RunDir, tmp_path: Path) -> None:
+def test_trainer_ends_when_its_driver_is_killed(run: RunDir, tmp_path: Path) -> None:
     script = "(path / 'pid').write_text(str(os.getpid())); time.sleep(60)"
     driver = f"""
 import sys

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, models
 
 from densekit.runs.layout import RunDir, open_run, run_math
@@ -60,6 +61,11 @@ def fake_gpus(folder: Path, *lines: str) -> Path:
     program = write_json(folder / "smi" / "nvidia-smi", FAKE_SMI.format(place=place))
     program.chmod(0o755)
     return program.parent
+
+
+def put_gpus_on_path(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) -> None:
+    """Let nvidia-smi tell these lines, on a PATH with little else."""
+    monkeypatch.setenv("PATH", f"{fake_gpus(folder, *lines)}:/usr/bin:/bin")
 
 
 A100 = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 550.54.15"
