@@ -40,7 +40,8 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     import torch
     from memory_trace import SETTINGS, build, row_inputs
 
-    from densekit.train.engines.process_group import Execution, make_accelerator
+    from densekit.train.engines.process_group import make_accelerator
+from densekit.spec.execution import Execution
     from densekit.train.engines.zero import ZeroEngine
 
     torch.set_num_threads(1)

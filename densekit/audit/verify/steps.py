@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from densekit.audit.verify.checks import Check, Subject, check_file
+from densekit.audit.verify.checks import Subject, check_file
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, step_digest
 from densekit.errors import DataError
 from densekit.runs.layout import CERTIFICATE_FILE, read_json
@@ -19,6 +19,7 @@ from densekit.runs.records import (
     images_digest,
     read_jsonl,
 )
+from densekit.spec.check import Check
 
 REMEDY = "put back a copy of the file, or train again (`densekit run --force`)"
 
