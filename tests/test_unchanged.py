@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tools.unchanged.cache import code_of
 from tools.unchanged.checkouts import Failed, Side, snapshot
 from tools.unchanged.compare import Declaration, compare, read_declarations
 from tools.unchanged.items import all_items, select
@@ -129,6 +130,11 @@ def test_a_process_that_imports_another_densekit_is_noticed(tmp_path: Path) -> N
     side.checkout.mkdir()
     with pytest.raises(Failed, match="imported from elsewhere"):
         side.imported_from()
+
+
+def test_comments_of_the_list_keep_results() -> None:
+    code = '"""A list."""\n\n\ndef f():\n    """It."""  # why\n    return 1\n'
+    assert code_of(code) == code_of("def f():\n    return (1)") != code_of("def f():\n    return 2")
 
 
 def unchanged(tmp_path: Path, tree: Path, item: str) -> tuple[int, dict[str, Any]]:

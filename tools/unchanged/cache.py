@@ -1,5 +1,6 @@
 """Results of a commit, kept by its hash and what else decides them: machine, packages, the list."""
 
+import ast
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ def fingerprint() -> dict[str, str]:
     """What has to be equal for a kept result to count."""
     packages = {f"{found.metadata['Name'].lower()}=={found.version}" for found in distributions()}
     listed = "\n".join(sorted(one for one in packages if not one.startswith("densekit==")))
-    sources = "\n".join((HERE / name).read_text(encoding="utf-8") for name in COLLECTING)
+    sources = "\n".join(code_of((HERE / name).read_text(encoding="utf-8")) for name in COLLECTING)
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": _sha256(listed),
@@ -52,6 +53,20 @@ class Cache:
         kept = {"fingerprint": self.fingerprint, "items": self.items}
         temporary.write_text(json.dumps(kept), encoding="utf-8")
         temporary.replace(self.path)
+
+
+def code_of(source: str) -> str:
+    """A program without comments, docstrings and layout, whose edits change no result."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(lines := getattr(node, name, None), list):
+                setattr(node, name, [line for line in lines if not _is_text(line)])
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _processor() -> str:

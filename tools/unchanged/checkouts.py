@@ -82,7 +82,7 @@ class Side:
         return self._python(place, ["-m", "densekit", *arguments], processes)
 
     def ask(self, place: Path, requests: dict[str, list[str]]) -> dict[str, Any]:
-        """Exit code and output of many commands by name; JSON is parsed, other text cut into lines."""
+        """Exit code and output of many commands by name; JSON parsed, other text cut into lines."""
         asked, answered = place / "requests.json", place / "answers.json"
         asked.write_text(json.dumps(requests), encoding="utf-8")
         self._python(place, ["-P", str(HERE / "inside.py"), str(asked), str(answered)], 1)
