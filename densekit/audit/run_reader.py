@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DataError
-from densekit.runs.layout import RunDir, read_json
+from densekit.files.json_files import optional_object, read_jsonl
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import FEED_FILE, METRICS_FILE, read_jsonl
+from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.spec.roots import Roots
 
 NUMBERS = ("loss", "lr", "grad_norm")
@@ -158,14 +159,6 @@ def read_feed(path: Path) -> dict[int, Fed]:
             )
         steps[number] = Fed(samples=samples or [], images=images or [])
     return steps
-
-
-def optional_object(path: Path) -> dict[str, Any]:
-    """A JSON object, {} when the file is not there; DataError when it is broken or no object."""
-    value = read_json(path) if path.exists() else {}
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not what densekit wrote: a JSON object is needed")
-    return value
 
 
 def section(value: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
 from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.base import Launcher, is_distributed
 from densekit.launch.launchers.in_flight import still_running
 from densekit.launch.launchers.local import Local
@@ -23,7 +24,7 @@ from densekit.planner.precision import ZeroStage
 from densekit.planner.search import Fixed
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_waiting
-from densekit.runs.layout import RunDir, open_run, read_json, run_math, set_aside
+from densekit.runs.layout import RunDir, open_run, run_math, set_aside
 from densekit.runs.process_handle import read_launched, write_launched
 from densekit.spec.capability import Attention, Device, Dtype
 from densekit.spec.hardware import Hardware

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.audit.run_reader import optional_object
 from densekit.errors import DensekitError
+from densekit.files.json_files import optional_object
 from densekit.launch.launchers.in_flight import is_there
 from densekit.runs.layout import CERTIFICATE_FILE, RunDir
 from densekit.runs.process_handle import Launched, read_launched

@@ -10,9 +10,10 @@ from typing import Any
 
 from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
 from densekit.audit.model_files import PARTS
-from densekit.audit.run_reader import Evidence, optional_object, read_evidence, section
+from densekit.audit.run_reader import Evidence, read_evidence, section
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import optional_object
 from densekit.launch.chain import locked, start
 from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, open_replay

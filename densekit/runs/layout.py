@@ -1,7 +1,5 @@
 """Layout of a run directory, its states, and how one comes into being."""
 
-import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from typing import Any
 
 from densekit.errors import DataError, UsageError
 from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_object, write_json
 from densekit.runs.records import METRICS_FILE
 
 SCHEMA = 2
@@ -21,32 +20,7 @@ PREEMPTED_CODE = 75
 """Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
 start it again.
 """
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; DataError when the file is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: this is not a complete run directory") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _read_object(path: Path, *keys: str) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict) or not value.keys() >= set(keys):
-        raise DataError(
-            f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed"
-        )
-    return value
+REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
 
 @dataclass(frozen=True)
@@ -63,7 +37,7 @@ class RunDir:
     @property
     def math(self) -> dict[str, Any]:
         """The recipe's math, with the run it starts from under `starts_from`."""
-        value = _read_object(self.path / "math.json", "schema")
+        value = read_object(self.path / "math.json", "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
             raise DataError(
                 f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}"
@@ -78,7 +52,9 @@ class RunDir:
     @property
     def status(self) -> dict[str, Any]:
         """What state the run is in."""
-        return _read_object(self.path / "status.json", "state", "message", "exit_code", "attempt")
+        return read_object(
+            self.path / "status.json", "state", "message", "exit_code", "attempt", remedy=REMEDY
+        )
 
     @property
     def complete(self) -> bool:

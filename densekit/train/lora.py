@@ -13,9 +13,9 @@ from peft import (
 from torch import Tensor, nn
 
 from densekit.errors import DataError
+from densekit.files.json_files import write_json
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import named_generator, save_weights
-from densekit.runs.layout import write_json
 
 PREFIX = "base_model.model."
 

@@ -18,20 +18,13 @@ from densekit.batching.certificate import CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.files.json_files import read_json, read_jsonl, write_json
 from densekit.model.weights import read_weights
 from densekit.runs.environment import environment
-from densekit.runs.layout import (
-    CERTIFICATE_FILE,
-    INIT_FILE,
-    RESULTS_FILE,
-    RunDir,
-    checkpoints_in,
-    read_json,
-    write_json,
-)
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records, read_jsonl
+from densekit.runs.records import Position, Records
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe

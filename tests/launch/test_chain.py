@@ -10,10 +10,11 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.chain import Carrying, load_chain, reproduce
 from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.spec.roots import Roots
 from tests.support.launching import make_pair, names, trainer, write_json
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.docker.client import connect
 from densekit.launch.launchers.docker.container import container_name, container_user, mounts
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.in_flight import stop
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.runs.process_handle import read_launched
 from tests.support.launching import (
     A100,

@@ -14,9 +14,10 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
 from tests.support.launching import names, trainer

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from densekit.runs.layout import RunDir, read_json
-from densekit.runs.records import read_jsonl
+from densekit.files.json_files import read_json, read_jsonl
+from densekit.runs.layout import RunDir
 from tests.train.conftest import SMALL
 
 pytestmark = pytest.mark.slow

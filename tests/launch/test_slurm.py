@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.in_flight import still_running, stop
 from densekit.launch.launchers.slurm.jobs import Follower, job_state
 from densekit.launch.launchers.slurm.launcher import Slurm, _refused
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.listing import follow, list_runs
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_launched
 from tests.support.engine import TOOLS
 from tests.support.engine import run as prepared

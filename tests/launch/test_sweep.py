@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.chain import Carrying
 from densekit.launch.launchers import local
 from densekit.launch.launchers.base import Launcher
@@ -23,7 +24,7 @@ from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
 from densekit.launch.selection import Asked
 from densekit.launch.sweep import choose_for_all, show_sweep, sweep
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_launched
 from densekit.spec.roots import Roots
 from tests.support.launching import STUB, trainer, write_json

@@ -20,6 +20,7 @@ from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
+from densekit.files.json_files import write_json
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
     CONNECTOR_FILE,
@@ -27,7 +28,6 @@ from densekit.runs.layout import (
     RunDir,
     open_run,
     run_math,
-    write_json,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
 from densekit.runs.records import Position, Records

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from densekit.files.json_files import read_jsonl
 from densekit.runs.layout import RunDir, checkpoints_in
 from densekit.runs.processes import alive
-from densekit.runs.records import read_jsonl
 from tests.train.conftest import SMALL, Workplace
 
 STEPS = 150

@@ -15,8 +15,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in, read_json
-from densekit.runs.records import read_jsonl
+from densekit.files.json_files import read_json, read_jsonl
+from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in
 from densekit.train.checkpoints import prune
 from tests.support.training import Kill, Started, assert_equal, start_run
 from tests.train.conftest import Workplace

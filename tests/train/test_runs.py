@@ -14,7 +14,8 @@ from densekit.batching.run_order import RunOrder
 from densekit.data.index import SampleIndex
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.spec.roots import Roots
 from densekit.train.inputs import make_dataset, make_reader
 from densekit.train.task import train
