@@ -14,13 +14,13 @@ import yaml
 
 from densekit import __version__
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.planner.precision import ZeroStage
 from densekit.recipes.load import load_recipe
-from densekit.spec.capability import Attention, Device, Dtype
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
+from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
 
 if TYPE_CHECKING:
-    from densekit.audit.verify.checks import Check
+    from densekit.spec.check import Check
 
 LauncherName = Literal["local", "docker", "slurm"]
 Runtime = Literal["none", "pyxis", "apptainer"]
@@ -59,7 +59,7 @@ DtypeName = Annotated[
     Dtype | None, typer.Option("--dtype", help="Number type; by default what suits the device.")
 ]
 AttentionName = Annotated[
-    Attention | None,
+    AttentionKernel | None,
     typer.Option(
         "--attention", help="Kernel of packed rows; by default what suits device and type."
     ),
@@ -193,27 +193,26 @@ def plan(
     """
     from densekit.planner import report as screen
     from densekit.planner.request import answer, reported
-    from densekit.planner.search import Fixed
 
-    fixed = Fixed(
+    request = ExecutionRequest(
+        device=device,
+        gpu=gpu,
+        world_size=gpus,
+        nodes=nodes,
         micro_batch_size=micro_batch,
         zero_stage=zero_stage,
-        checkpointing=checkpointing,
-        offload=offload,
+        activation_checkpointing=checkpointing,
+        cpu_offload=offload,
         dtype=dtype,
         attention=attention,
+        keep=keep,
     )
     loaded = load_recipe(recipe, overrides or ())
     planned, others = answer(
         loaded,
-        fixed,
+        request,
         Roots(data=data_dir, models=models_dir, cache=cache_dir),
         runs_dir,
-        device=device,
-        gpu=gpu,
-        gpus=gpus,
-        nodes=nodes,
-        keep=keep,
         price=price,
         certify=certify,
     )
@@ -295,7 +294,6 @@ def run(
     """Train recipes, each after the stage it needs. A run that was stopped goes on from its newest
     checkpoint.
     """
-    from densekit.launch.chain import Carrying
     from densekit.launch.launchers.slurm.script import Batch, parse_options
     from densekit.launch.selection import Asked
     from densekit.launch.sweep import choose_for_all, show_sweep, sweep
@@ -315,29 +313,29 @@ def run(
         ),
     )
     roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
-    carrying = Carrying(
-        gpus=choice.gpus,
-        nodes=choice.nodes,
+    request = ExecutionRequest(
         device=choice.device,
-        hardware=choice.hardware,
-        dtype=dtype,
-        attention=attention,
+        world_size=choice.gpus,
+        nodes=choice.nodes,
+        micro_batch_size=micro_batch,
         zero_stage=zero_stage,
         activation_checkpointing=checkpointing,
-        offload=offload,
-        micro_batch_size=micro_batch,
+        cpu_offload=offload,
+        dtype=dtype,
+        attention=attention,
         workers=workers,
+        deterministic=deterministic,
         save_steps=save_steps,
         save_minutes=save_minutes,
         keep=keep,
         keep_hours=keep_hours,
-        deterministic=deterministic,
     )
     common: dict[str, Any] = {
         "overrides": overrides or (),
         "runs_dir": runs_dir,
         "roots": roots,
-        "carrying": carrying,
+        "request": request,
+        "hardware": choice.hardware,
         "launcher": choice.launcher,
     }
     if show_only:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from densekit.errors import DataError
 from densekit.files.json_files import optional_object, read_jsonl
 from densekit.runs.layout import RunDir
@@ -97,7 +99,7 @@ def _read(run: RunDir) -> Evidence:
     }
     return Evidence(
         path=path,
-        math=run.math,
+        math=run.math.as_json(),
         run=run.sha256,
         state=str(status["state"]),
         message=str(status["message"]),
@@ -176,8 +178,8 @@ def section(value: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
 def execution_roots(execution: Mapping[str, Any], path: Path) -> Roots:
     """The named roots of an execution; DataError when they are not there."""
     try:
-        return Roots.from_json(section(execution, "roots", path))
-    except TypeError:
+        return Roots.model_validate(section(execution, "roots", path))
+    except ValidationError:
         raise DataError(
             f"{path}: the execution's `roots` are not paths under the names data, models, cache"
         ) from None

@@ -19,7 +19,8 @@ from densekit.parity.case import Recording, make_trainer, normalised_pixels, run
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
 from densekit.parity.stage import pad
 from densekit.parity.tokens import user_text
-from densekit.text.encode import IGNORE_INDEX, SampleEncoder
+from densekit.spec.types import IGNORE_INDEX
+from densekit.text.encode import SampleEncoder
 from densekit.train.step_dataset import SampleReader
 
 ONE_PIXEL_STEP = {
@@ -66,7 +67,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     reader = recording.reader(root / "data" / "stage2_batch.json", model)
     chosen = _chosen_samples(reader, arrays["input_ids"])
     trainer = make_trainer(
-        model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.recipe
+        model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.math
     )
     (row,) = (batch := next(trainer.batches())).rows
     inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)

@@ -18,7 +18,7 @@ def check_lora(root: Path, path: Path, quantities: Quantities) -> None:
     adapters = read_weights(path.with_name(f"{stem}_init.safetensors"))
     init = {f"connector.{_projector_name(name)}": value for name, value in projector.items()}
     model = recording.model({**init, **{f"lora.{name}": value for name, value in adapters.items()}})
-    quantities.exact("settings", recording.recipe["lora"] is not None, True)
+    quantities.exact("settings", recording.math.lora is not None, True)
     reader = recording.reader(root / recording.arguments["data_path"], model)
     check_curve(recording, model, reader, quantities)
     final = read_weights(path.with_name(f"{stem}_final.safetensors"))

@@ -11,7 +11,8 @@ import numpy as np
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
-from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN, EncodedSample, SampleEncoder, Semantics
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN, Semantics
+from densekit.text.encode import EncodedSample, SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer

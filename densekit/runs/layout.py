@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.errors import DataError, UsageError
-from densekit.files.hashing import json_sha256
-from densekit.files.json_files import read_object, write_json
-from densekit.runs.records import METRICS_FILE
+from pydantic import ValidationError
 
-SCHEMA = 2
+from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, read_object, write_json
+from densekit.runs.records import METRICS_FILE
+from densekit.spec.execution import Execution
+from densekit.spec.math import SCHEMA, RunMath
+
+EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
@@ -35,19 +38,38 @@ class RunDir:
     path: Path
 
     @property
-    def math(self) -> dict[str, Any]:
-        """The recipe's math, with the run it starts from under `starts_from`."""
-        value = read_object(self.path / "math.json", "schema", remedy=REMEDY)
+    def math(self) -> RunMath:
+        """What the run computes. Raises DataError for a math.json that is not what densekit wrote."""
+        path = self.path / "math.json"
+        value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
+            raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
+        try:
+            return RunMath.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
             raise DataError(
-                f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}"
-            )
-        return value
+                f"{path} is not what densekit wrote: {field}: {first['msg']}; put back a copy of it"
+            ) from None
 
     @property
     def sha256(self) -> str:
         """The hash that is the run's identity."""
-        return json_sha256(self.math)
+        return self.math.sha256
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+        return self.math.recipe.name
+
+    @property
+    def execution(self) -> Execution:
+        """How the latest attempt is carried out. Raises DataError for an execution.json that is
+        missing or not what densekit wrote.
+        """
+        path = self.attempt / EXECUTION_FILE
+        return Execution.from_json(read_json(path), source=str(path))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -106,12 +128,12 @@ class RunDir:
         self.set_status("failed", message=message, exit_code=exit_code)
         return True
 
-    def new_attempt(self, execution: dict[str, Any]) -> Path:
+    def new_attempt(self, execution: Execution) -> Path:
         """Open the next attempt; a request to stop an earlier one no longer holds."""
         number = self.status["attempt"] + 1
         folder = self.attempt_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "execution.json", execution)
+        write_json(folder / EXECUTION_FILE, execution.as_json())
         self.stop_file.unlink(missing_ok=True)
         write_json(
             self.path / "status.json",
@@ -130,26 +152,12 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def run_math(
-    recipe_math: dict[str, Any], starts_from: str | None, inputs: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """What math.json holds: the recipe's math, the hash of the run it starts from, SHA-256 of the
-    files it reads.
-    """
-    return {
-        "schema": SCHEMA,
-        "recipe": recipe_math,
-        "starts_from": starts_from,
-        "inputs": inputs or {},
-    }
-
-
-def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
+def run_path(runs_dir: Path, math: RunMath) -> Path:
     """Where a run lives: its recipe's name and the first ten digits of its hash."""
-    return runs_dir / f"{math['recipe']['name']}-{json_sha256(math)[:10]}"
+    return runs_dir / f"{math.recipe.name}-{math.sha256[:10]}"
 
 
-def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
+def open_run(runs_dir: Path, math: RunMath) -> RunDir:
     """The run with this math, made if it does not exist.
 
     Raises UsageError when something else lies at its place or the folder cannot be written.
@@ -163,7 +171,7 @@ def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
     return RunDir(path)
 
 
-def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
+def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
     """A repetition of the run whose folder is called `name`, at `<name>.replayN`: the first one
     that is not complete, else a new one at the first number that is free.
 
@@ -179,11 +187,11 @@ def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
         number += 1
 
 
-def _holds(path: Path, math: dict[str, Any]) -> bool:
-    return (path / "math.json").is_file() and RunDir(path).sha256 == json_sha256(math)
+def _holds(path: Path, math: RunMath) -> bool:
+    return (path / "math.json").is_file() and RunDir(path).sha256 == math.sha256
 
 
-def _appear(path: Path, math: dict[str, Any]) -> bool:
+def _appear(path: Path, math: RunMath) -> bool:
     """Make a run directory: it appears whole, by one rename. False when another process was first
     at `path`.
 
@@ -199,7 +207,7 @@ def _appear(path: Path, math: dict[str, Any]) -> bool:
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
         temporary.chmod(0o755)
-        write_json(temporary / "math.json", math)
+        write_json(temporary / "math.json", math.as_json())
         write_json(
             temporary / "status.json",
             {"state": "created", "message": "", "exit_code": 0, "attempt": 0},

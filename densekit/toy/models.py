@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -19,6 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import named_generator
 from densekit.runs.progress import Progress
+from densekit.spec.math import Assets
 from densekit.text.templates import get_template
 from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 from densekit.toy.dataset import make_shapes
@@ -30,7 +30,7 @@ BATCH_SIZE = 32
 SYSTEM_LINES = 200
 
 
-def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> None:
+def ensure_tiny(folder: Path, assets: Assets, *, show: bool = True) -> None:
     """Make `folder`/{data,language_model,vision_tower} unless they are there, made from the same
     settings.
 
@@ -38,7 +38,7 @@ def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> N
     same assets is waited for; the folder appears whole, and one made from other settings is
     replaced.
     """
-    wanted = {"version": RECIPE_VERSION, **assets}
+    wanted = {"version": RECIPE_VERSION, **assets.model_dump(mode="json")}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         marker = folder / "tiny.json"
@@ -56,16 +56,16 @@ def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> N
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _make(folder: Path, assets: dict[str, Any], show: bool) -> None:
+def _make(folder: Path, assets: Assets, show: bool) -> None:
     data = folder / "data"
     if show:
         print(f"making the tiny data set, tokenizer and models in {folder.parent}", flush=True)
     make_shapes(
         data,
-        seed=assets["seed"],
-        stage1=assets["stage1_samples"],
-        stage2=assets["stage2_samples"],
-        held_out=assets["held_out"],
+        seed=assets.seed,
+        stage1=assets.stage1_samples,
+        stage2=assets.stage2_samples,
+        held_out=assets.held_out,
     )
     language_model = folder / "language_model"
     language_model.mkdir()
@@ -77,9 +77,9 @@ def _make(folder: Path, assets: dict[str, Any], show: bool) -> None:
     train_tokenizer([*dialogues, *lines[:SYSTEM_LINES]], language_model)
     tokenizer = load_tokenizer(language_model)
     train_language_model(
-        lines, tokenizer, language_model, assets["seed"], assets["language_model_steps"], show
+        lines, tokenizer, language_model, assets.seed, assets.language_model_steps, show
     )
-    make_tower(folder / "vision_tower", assets["seed"])
+    make_tower(folder / "vision_tower", assets.seed)
 
 
 def train_tokenizer(lines: list[str], folder: Path) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from densekit.audit.diff.compare import compare_runs
-from densekit.audit.verify.checks import Check
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
+from densekit.spec.check import Check
 from tests.support.runs import (
     change_entry,
     copy_world,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densekit.audit.run_reader import section
-from densekit.audit.verify.checks import Check, Subject, check_file, summed
+from densekit.audit.verify.checks import Subject, check_file, summed
 from densekit.audit.verify.inputs import (
     check_annotations,
     check_connector,
@@ -19,6 +19,7 @@ from densekit.files.hashing import json_sha256
 from densekit.files.json_files import optional_object
 from densekit.runs.layout import INIT_FILE, RunDir, checkpoint_name, checkpoints_in
 from densekit.runs.manifest import MANIFEST_FILE, check_seal
+from densekit.spec.check import Check
 
 STATES = ("created", "running", "failed", "preempted", "complete")
 CHECKPOINT_REMEDY = "remove the folder: an earlier checkpoint is then resumed from"
