@@ -89,7 +89,7 @@ def read_evidence(path: Path) -> Evidence:
 def _read(run: RunDir) -> Evidence:
     path, status = run.path, run.status
     manifest = optional_object(path / MANIFEST_FILE)
-    last = status["attempt"] if isinstance(status["attempt"], int) else 0
+    last = status.attempt if isinstance(status.attempt, int) else 0
     attempt = run.attempt_folder(last)
     written = sorted((path / "attempts").glob("[0-9][0-9][0-9][0-9]/environment.json"))
     earlier = {
@@ -101,8 +101,8 @@ def _read(run: RunDir) -> Evidence:
         path=path,
         math=run.math.as_json(),
         run=run.sha256,
-        state=str(status["state"]),
-        message=str(status["message"]),
+        state=str(status.state),
+        message=str(status.message),
         manifest=manifest,
         execution=section(manifest, "execution", path / MANIFEST_FILE)
         or optional_object(attempt / "execution.json"),

@@ -151,7 +151,7 @@ def _executions(run: RunDir) -> list[Execution]:
     say.
     """
     found = []
-    for number in range(1, run.status["attempt"] + 1):
+    for number in range(1, run.status.attempt + 1):
         path = run.attempt_folder(number) / "execution.json"
         if not (values := optional_object(path)):
             raise DataError(

@@ -148,7 +148,7 @@ def test_a_failed_stage_stops_the_chain_and_is_tried_again(
     monkeypatch.setattr(local, "command", trainer("status('complete')"))
     assert go(tmp_path) == 0
     first = runs(tmp_path)["tiny_stage1"]
-    assert first.status["attempt"] == 2 and first.complete
+    assert first.status.attempt == 2 and first.complete
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         ),
     ):
         go(tmp_path)
-    assert run.status["attempt"] == 0
+    assert run.status.attempt == 0
     assert go(tmp_path) == 0
 
 

@@ -132,7 +132,7 @@ def test_exit_codes_are_kept_and_nothing_stays(
     tmp_path: Path, script: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, script)
-    assert found == code and run.status["state"] == "failed" and message in run.status["message"]
+    assert found == code and run.status.state == "failed" and message in run.status.message
     assert not containers(run)
 
 
@@ -162,7 +162,7 @@ def test_the_first_signal_stops_at_a_checkpoint(
     run, execution = stub_run(tmp_path, STOPS)
     when_begun(run, interrupt(number))
     assert Docker(image=stub_image).launch(run, execution) == 75
-    assert run.status["state"] == "preempted" and not containers(run) and not run.stop_file.exists()
+    assert run.status.state == "preempted" and not containers(run) and not run.stop_file.exists()
 
 
 def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> None:
@@ -173,7 +173,7 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> N
     begun = time.monotonic()
     assert Docker(image=stub_image).launch(run, execution) == 130
     assert time.monotonic() - begun < 30 and not containers(run)
-    assert run.status["message"] == "interrupted"
+    assert run.status.message == "interrupted"
 
 
 def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
@@ -184,9 +184,10 @@ def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
         run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch
     )
     assert Docker(image=stub_image).launch(run, execution) == 137
-    assert "killed because memory ran out: fewer --workers" in run.status[
-        "message"
-    ] and not containers(run)
+    assert (
+        "killed because memory ran out: fewer --workers" in run.status.message
+        and not containers(run)
+    )
 
 
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])

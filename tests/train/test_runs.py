@@ -109,7 +109,7 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(
     RunDir(stage2).set_status("created")
     with pytest.raises(DataError, match="stage-1 run"):
         train(stage2)
-    assert RunDir(stage2).status["state"] == "failed"
+    assert RunDir(stage2).status.state == "failed"
 
 
 def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
@@ -234,7 +234,7 @@ def test_an_undecodable_image_fails_the_run_with_its_name(
     assert "Traceback" not in done.stderr + done.stdout
     (run,) = (tmp_path / "runs").glob("mine-*")
     status = RunDir(run).status
-    assert status["state"] == "failed" and image.name in status["message"]
+    assert status.state == "failed" and image.name in status.message
     assert not (run / "connector.safetensors").exists()
 
 

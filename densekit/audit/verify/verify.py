@@ -65,7 +65,7 @@ def _check_math(subject: Subject) -> Iterator[Check]:
 
 def _check_status(subject: Subject) -> Iterator[Check]:
     status = RunDir(subject.path).status
-    state = status["state"]
+    state = status.state
     if state not in STATES:
         message = f"{subject.path / 'status.json'}: state {state!r} is none of {', '.join(STATES)}; {REMEDY}"
         yield Check(name="status", state="fail", message=message)
