@@ -393,7 +393,7 @@ def tail(run_dir: RunPath) -> None:
         raise typer.Exit(0) from None
     status = run.status
     print(
-        f"{run_dir} is {status['state']}" + (f": {status['message']}" if status["message"] else ""),
+        f"{run_dir} is {status.state}" + (f": {status.message}" if status.message else ""),
         file=sys.stderr,
     )
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_object, write_json
 
 DOCKERFILE = Path("docker/Dockerfile")
 LOCK = Path("docker/images.lock.json")
@@ -33,9 +34,9 @@ def read_lock(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        entries = read_object(path)["images"]
         digests = {tag: entry["digest"] for tag, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, KeyError, AttributeError, TypeError):
         raise DataError(
             f"{path} is not a lock of images; delete it and run `densekit images lock`"
         ) from None
@@ -106,7 +107,4 @@ def _write(root: Path, digests: Mapping[str, str]) -> None:
     content = {
         "images": {tag: {"digest": digest, "resolved": resolved} for tag, digest in digests.items()}
     }
-    path = root / LOCK
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(root / LOCK, content)
