@@ -15,9 +15,9 @@ for group in (recipes, plan, train, runs, host, parity, evaluate):
     app.add_typer(group.commands)
 app.add_typer(
     containers.commands,
-    name="images",
+    name="containers",
     no_args_is_help=True,
-    help="Build the images that docker/Dockerfile describes.",
+    help="Lock and build the container images of docker/Dockerfile.",
 )
 
 

@@ -1,4 +1,4 @@
-"""`densekit images lock` and `build`: the container images of docker/Dockerfile."""
+"""`densekit containers lock` and `build`: the container images of docker/Dockerfile."""
 
 import shlex
 from pathlib import Path
