@@ -143,7 +143,7 @@ lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata 
 	@$(BIN)/python tools/lock.py --check
 
 image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
-	@$(BIN)/densekit images build $(TARGET) -- $(ARGS)
+	@$(BIN)/densekit containers build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info
