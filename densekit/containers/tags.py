@@ -7,7 +7,7 @@ CPU_TARGET = "cpu"
 
 
 def image_tag(target: str) -> str:
-    """The tag that `densekit images build TARGET` gives."""
+    """The tag that `densekit containers build TARGET` gives."""
     return f"{REPOSITORY}:{target}"
 
 
@@ -20,4 +20,4 @@ def target_of(image: str) -> str | None:
 def how_to_get(image: str) -> str:
     """What a message advises where a container image is missing."""
     target = target_of(image)
-    return f"run `densekit images build {target}`" if target else "build or load it"
+    return f"run `densekit containers build {target}`" if target else "build or load it"

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from densekit.audit.verify.checks import Check, State
 from densekit.errors import DensekitError
 from densekit.launch.chain import load_chain
 from densekit.launch.host_gpus import VISIBLE, Gpu, check_driver, find_gpus, kind_of, pick
@@ -15,6 +14,8 @@ from densekit.launch.launchers.trainer_command import GIB
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.planner.plan import make_plan
+from densekit.spec.check import Check, CheckState
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -38,7 +39,7 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
     return checks
 
 
-def _check(name: str, state: State, message: str) -> Check:
+def _check(name: str, state: CheckState, message: str) -> Check:
     return Check(name=name, state=state, message=message)
 
 
@@ -95,7 +96,10 @@ def _memory(gpus: Sequence[Gpu], chain: Sequence[Recipe], roots: Roots) -> str:
     for recipe in chain:
         picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
         plan = make_plan(
-            recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked), roots=roots
+            recipe,
+            ExecutionRequest(device="cuda", world_size=len(picked)),
+            hardware=kind_of(picked),
+            roots=roots,
         )
         if plan.memory_gib is None:
             return "not estimated: the architecture of a model is unknown"

@@ -1,15 +1,17 @@
 """`densekit run --print`: the commands of every stage, with nothing started and nothing made."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from densekit.errors import DataError
-from densekit.launch.chain import Carrying, chain_math, load_chain
+from densekit.launch.chain import chain_math, execution_of, load_chain, plan_stage
 from densekit.launch.launchers.base import Element, Launcher
-from densekit.runs.layout import RunDir, run_math, run_path
+from densekit.runs.layout import STATUS_FILE, RunDir, run_path
+from densekit.spec.execution import ExecutionRequest
+from densekit.spec.hardware import Hardware
+from densekit.spec.math import RunMath
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -21,18 +23,18 @@ UNKNOWN_HASH = "HASH"
 class PlannedRun(RunDir):
     """A run directory that need not be there yet: it knows its math, and its next attempt."""
 
-    planned_math: Mapping[str, Any]
+    planned_math: RunMath
 
     @property
-    def math(self) -> dict[str, Any]:
+    def math(self) -> RunMath:
         """What math.json will hold."""
-        return {**self.planned_math}
+        return self.planned_math
 
     @property
     def attempt(self) -> Path:
         """Folder of the attempt that is opened next."""
-        status = self.path / "status.json"
-        return self.attempt_folder(self.status["attempt"] + 1 if status.is_file() else 1)
+        is_there = (self.path / STATUS_FILE).is_file()
+        return self.attempt_folder(self.status.attempt + 1 if is_there else 1)
 
 
 def show(
@@ -41,7 +43,8 @@ def show(
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
+    request: ExecutionRequest,
+    hardware: Hardware | None = None,
     launcher: Launcher,
 ) -> list[str]:
     """Shell text, stage by stage, or the scripts of a launcher that trains several runs at once.
@@ -53,9 +56,8 @@ def show(
     for name in dict.fromkeys(names):
         previous: Element | None = None
         for recipe, run in _planned_runs(name, overrides, runs_dir, roots):
-            execution = carrying.execution(
-                carrying.plan(recipe, roots), roots, previous.run if previous else None
-            )
+            plan = plan_stage(recipe, request, hardware, roots)
+            execution = execution_of(plan, roots, previous.run if previous else None)
             launcher.check_options(execution)
             element = Element(run=run, execution=execution, after=previous)
             previous = elements.setdefault(run.path, element)
@@ -79,7 +81,7 @@ def _planned_runs(
             f"note: {error}; until then the run's hash is not known: {UNKNOWN_HASH} stands for it",
             file=sys.stderr,
         )
-        maths = [run_math(recipe.math(), None) for recipe in chain]
+        maths = [RunMath(recipe=recipe.math(), starts_from=None) for recipe in chain]
         paths = [runs_dir / f"{recipe.name}-{UNKNOWN_HASH}" for recipe in chain]
     for recipe, path, math in zip(chain, paths, maths, strict=True):
         yield recipe, PlannedRun(path, math)

@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from densekit.audit.run_reader import optional_object
 from densekit.errors import DensekitError
+from densekit.files.json_files import optional_object
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
-from densekit.runs.layout import CERTIFICATE_FILE, RunDir
+from densekit.runs.layout import CERTIFICATE_FILE, RunDir, Status
 from densekit.runs.process_handle import ProcessHandle, read_handle
 
 POLL_SECONDS = 0.5
@@ -49,9 +48,9 @@ def _listed(run: RunDir) -> ListedRun:
         run=name,
         state=_state(status, handle),
         steps=_steps(run),
-        attempt=status["attempt"],
+        attempt=status.attempt,
         place=_place(handle) if handle else "",
-        message=str(status["message"]),
+        message=status.message,
     )
 
 
@@ -62,8 +61,8 @@ def _place(handle: ProcessHandle) -> str:
         return f"{handle.launcher} on {handle.host}"
 
 
-def _state(status: dict[str, Any], handle: ProcessHandle | None) -> str:
-    state = str(status["state"])
+def _state(status: Status, handle: ProcessHandle | None) -> str:
+    state = status.state
     if state not in UNDER_WAY or handle is None:
         return state
     try:
@@ -89,16 +88,16 @@ def follow(run: RunDir) -> Iterator[str]:
     attempt, shown = -1, 0
     while True:
         status = run.status
-        if status["attempt"] != attempt:
-            attempt, shown = status["attempt"], 0
+        if status.attempt != attempt:
+            attempt, shown = status.attempt, 0
         log = run.attempt_folder(attempt) / "log.txt"
         text = log.read_bytes() if log.is_file() else b""
         whole = text[: text.rfind(b"\n") + 1]
         if len(whole) > shown:
             yield whole[shown:].decode("utf-8", errors="replace")
             shown = len(whole)
-        elif status["state"] not in UNDER_WAY:
-            if status["state"] != "preempted" or not _is_there(run):
+        elif status.state not in UNDER_WAY:
+            if status.state != "preempted" or not _is_there(run):
                 return
             time.sleep(POLL_SECONDS)
         elif _is_gone(run, status):
@@ -111,7 +110,7 @@ def follow(run: RunDir) -> Iterator[str]:
             time.sleep(POLL_SECONDS)
 
 
-def _is_gone(run: RunDir, status: dict[str, Any]) -> bool:
+def _is_gone(run: RunDir, status: Status) -> bool:
     handle = read_handle(run)
     return handle is None or (_state(status, handle) == "gone" and run.status == status)
 

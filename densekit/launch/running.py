@@ -46,7 +46,7 @@ def stop(run: RunDir, *, now: bool) -> str:
 
     Raises UsageError when nothing runs, or when it has to be killed from another machine.
     """
-    handle, state = read_handle(run), run.status["state"]
+    handle, state = read_handle(run), run.status.state
     # A job that was requeued belongs to a run that is preempted, and one that the driver lost
     # contact with to a failed one.
     if handle is None or (state not in UNDER_WAY and still_running(run) is None):

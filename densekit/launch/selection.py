@@ -18,22 +18,13 @@ from densekit.launch.launchers.registry import (
     launcher_names,
 )
 from densekit.planner.search import usual_nodes
-from densekit.spec.capability import Device
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware, hardware
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Device
 
 INSIDE_VARIABLE = "DENSEKIT_TARGET"
 """Set in every container image of ours: inside, a run is processes and no further container."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutionRequest:
-    """What the command line says; None where it says nothing."""
-
-    device: Device | None = None
-    gpu: str | None = None
-    world_size: int | None = None
-    nodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +32,8 @@ class Selection:
     """A launcher and what depends on the machines it trains on."""
 
     launcher: Launcher
-    device: Device
-    world_size: int
-    nodes: int
+    request: ExecutionRequest
+    """What was asked, with device, world_size and nodes filled in."""
     hardware: Hardware | None
     """The GPUs of this host, or those that the cluster is assumed to have; None on a CPU and where
     nobody named them.
@@ -51,19 +41,12 @@ class Selection:
     reason: str
     """One line for the user."""
 
-    def differs_from(self, other: "Selection") -> bool:
-        """Whether two recipes with these cannot be trained by one command."""
-        mine, theirs = (
-            (part.launcher.name, part.device, part.world_size, part.nodes, part.hardware)
-            for part in (self, other)
-        )
-        return mine != theirs
-
     def describe(self) -> str:
         """In words: `slurm, 16 x a100-80g on 2 nodes`."""
-        kind = self.hardware.name if self.hardware else self.device
-        nodes = f" on {self.nodes} nodes" if self.nodes > 1 else ""
-        return f"{self.launcher.name}, {self.world_size} x {kind}{nodes}"
+        asked = self.request
+        kind = self.hardware.name if self.hardware else asked.device
+        nodes = f" on {asked.nodes} nodes" if asked.nodes != 1 else ""
+        return f"{self.launcher.name}, {asked.world_size} x {kind}{nodes}"
 
 
 def select(
@@ -105,11 +88,10 @@ def select(
     nodes = request.nodes
     if nodes is None:
         nodes = usual_nodes(kind, world_size) if remote and kind else 1
+    filled = {"device": device, "world_size": world_size, "nodes": nodes}
     return Selection(
         launcher=_configured(name, options),
-        device=device,
-        world_size=world_size,
-        nodes=nodes,
+        request=request.model_copy(update=filled),
         hardware=kind,
         reason=f"launcher {name} ({'as asked' if asked else why}): {where}",
     )

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DensekitError, UsageError
-from densekit.files.hashing import json_sha256
 from densekit.launch.chain import (
-    Carrying,
     Stage,
     already_complete,
     begin,
+    execution_of,
     locked,
     open_again,
     prepare,
@@ -27,10 +26,13 @@ from densekit.launch.launchers.base import (
     LostContactError,
 )
 from densekit.launch.launchers.options import LauncherOptions
-from densekit.launch.selection import ExecutionRequest, Selection, select
+from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
 from densekit.recipes.unsupported import refuse_waiting
 from densekit.runs.layout import RunDir, open_run
+from densekit.spec.execution import ExecutionRequest
+from densekit.spec.hardware import Hardware
+from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
 
 
@@ -54,7 +56,7 @@ def select_for_all(
     }
     first = selections[names[0]]
     for name, selection in selections.items():
-        if selection.differs_from(first):
+        if selection.describe() != first.describe():
             raise UsageError(
                 f"{name} resolves to a different launcher or device than {names[0]} "
                 f"({selection.describe()}; {first.describe()}): run them separately, or pass "
@@ -69,7 +71,8 @@ def sweep(
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
+    request: ExecutionRequest,
+    hardware: Hardware | None = None,
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
@@ -83,14 +86,15 @@ def sweep(
     common: dict[str, Any] = {
         "overrides": overrides,
         "roots": roots,
-        "carrying": carrying,
+        "request": request,
+        "hardware": hardware,
         "launcher": launcher,
     }
     if len(names) > 1:
         chains = [prepare(name, **common) for name in names]
         if (arrays := launcher.arrays()) is not None:
             with ExitStack() as locks:
-                elements = _open_all(chains, carrying, roots, runs_dir, locks, force=force)
+                elements = _open_all(chains, roots, runs_dir, locks, force=force)
                 if announce:
                     print(announce, flush=True)
                 return _launch_all(elements, launcher, arrays)
@@ -105,7 +109,6 @@ def sweep(
 
 def _open_all(
     chains: Sequence[Sequence[Stage]],
-    carrying: Carrying,
     roots: Roots,
     runs_dir: Path,
     locks: ExitStack,
@@ -117,7 +120,7 @@ def _open_all(
     """
     asked_for = [chain[-1].math for chain in chains]
 
-    def opened(math: dict[str, Any]) -> RunDir:
+    def opened(math: RunMath) -> RunDir:
         run = open_run(runs_dir, math)
         locks.enter_context(locked(run))
         return open_again(run) if force and math in asked_for else run
@@ -126,11 +129,9 @@ def _open_all(
     for chain in chains:
         previous: Element | None = None
         for stage in chain:
-            run_hash = json_sha256(stage.math)
+            run_hash = stage.math.sha256
             if run_hash not in elements:
-                execution = carrying.execution(
-                    stage.plan, roots, previous.run if previous else None
-                )
+                execution = execution_of(stage.plan, roots, previous.run if previous else None)
                 elements[run_hash] = Element(
                     run=opened(stage.math), execution=execution, after=previous
                 )
@@ -149,6 +150,6 @@ def _launch_all(elements: Sequence[Element], launcher: Launcher, arrays: Arrays)
         raise  # what it started may go on
     except DensekitError as error:
         for element in left:
-            if element.run.status["state"] in UNDER_WAY:
+            if element.run.status.state in UNDER_WAY:
                 element.run.set_status("failed", message=str(error), exit_code=error.exit_code)
         raise

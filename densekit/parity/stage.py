@@ -33,7 +33,8 @@ from densekit.parity.compare import (
     Quantities,
     compare_statistics,
 )
-from densekit.text.encode import IGNORE_INDEX, SampleEncoder
+from densekit.spec.types import IGNORE_INDEX
+from densekit.text.encode import SampleEncoder
 from densekit.train.optim import trainable
 from densekit.train.step_dataset import SampleReader, supervised_count
 from densekit.train.trainer import Trainer
@@ -159,7 +160,7 @@ def _check_vision(
 
 
 def _full_tower(recording: Recording, last_layer: int) -> VisionTower:
-    tower = recording.recipe["models"]["vision_tower"]
+    tower = recording.math.models.vision_tower
     config = vision_config_of(read_config(Path(tower), "vision tower"))
     return VisionTower.from_pretrained(tower, config, last_layer, torch.float32)
 
@@ -173,7 +174,7 @@ def _check_batch(
     quantities: Quantities,
 ) -> None:
     record = recording.record
-    trainer = make_trainer(model, reader, single_step(len(reader.samples)), recording.recipe)
+    trainer = make_trainer(model, reader, single_step(len(reader.samples)), recording.math)
     batch = next(trainer.batches())
     (row,) = batch.rows
     inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
@@ -287,7 +288,7 @@ def check_curve(
     quantities.exact("order", ids, [step["ids"] for step in record["steps"]])
     if "order" in record:
         quantities.exact("order", ids, record["order"])
-    trainer = make_trainer(model, reader, steps, recording.recipe)
+    trainer = make_trainer(model, reader, steps, recording.math)
     lines = []
     for batch in trainer.batches():
         trainer.check_feed(batch)
@@ -315,7 +316,7 @@ def _check_log(
     quantities: Quantities,
 ) -> None:
     rounds = -(-len(reader.samples) // trainer.dataset.steps[0].groups[0].size)
-    base = trainer.settings["learning_rate"]
+    base = trainer.settings.learning_rate
     own = {group["base_lr"] for group in trainer.engine.optimizer.param_groups}
     for line, step in zip(lines, record["steps"], strict=True):
         ours = sorted({rate * line["lr"] / base for rate in own})

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from densekit.errors import UsageError
-from densekit.planner.search import USABLE, Candidate, Fixed, Job, Place, usual_nodes
+from densekit.planner.search import USABLE, Candidate, Job, Place, usual_nodes
 from densekit.planner.time import Interval
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import GIB, HARDWARE, Hardware
-from densekit.spec.recipe import Lora
+from densekit.spec.math import Lora
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 PAPER_LORA = Lora(r=128, alpha=256)
@@ -82,8 +83,11 @@ def refusal(job: Job, place: Place) -> UsageError:
 
 def offers(job: Job, place: Place) -> Iterator[str]:
     """What fits instead, as options: less fixed, more GPUs, other GPUs, LoRA."""
-    free = replace(job, fixed=Fixed(dtype=job.fixed.dtype, attention=job.fixed.attention))
-    restricted = job.fixed != free.fixed
+    free = replace(
+        job,
+        request=ExecutionRequest(dtype=job.request.dtype, attention=job.request.attention),
+    )
+    restricted = job.request != free.request
     if restricted and (best := free.best(place)) is not None:
         yield f"{place}{_options(best)}"
     own = place.hardware

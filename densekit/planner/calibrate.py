@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, read_jsonl
 from densekit.planner.flops import flops_of
 from densekit.planner.lengths import Sample
-from densekit.runs.layout import read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import METRICS_FILE, read_jsonl
+from densekit.runs.records import METRICS_FILE
 from densekit.spec.architectures import shape_of
+from densekit.spec.execution import Execution
 from densekit.spec.hardware import named_hardware
-from densekit.spec.recipe import Recipe
-from densekit.spec.roots import Roots
 
 WARM_UP = 10
 """Steps of a run that are not counted: kernels are chosen and memory is allocated in them."""
@@ -47,22 +47,22 @@ def measured_efficiency(runs_dir: Path) -> dict[str, Efficiency]:
 
 def _efficiency(run: Path, manifest: dict[str, Any]) -> tuple[str, float] | None:
     """Kind of GPU and share of its peak, of a complete run on GPUs of the table without offload."""
-    devices, execution = manifest["environment"]["devices"], manifest["execution"]
+    devices = manifest["environment"]["devices"]
+    execution = Execution.from_json(manifest["execution"], source=str(run / MANIFEST_FILE))
     if (
         manifest["state"] != "complete"
         or not devices
-        or execution["device"] != "cuda"
-        or execution.get("offload")
+        or execution.device != "cuda"
+        or execution.cpu_offload
     ):
         return None
     hardware = named_hardware(devices[0]["name"])
     if hardware is None:
         return None
-    math = read_json(run / "math.json")["recipe"]
-    recipe = Recipe.model_validate({**math, "title": math["name"]})
-    if recipe.assets is not None:
+    math = RunDir(run).math.recipe
+    if math.assets is not None:
         return None  # too small to say anything of a GPU
-    shape = shape_of(recipe, Roots.from_json(execution["roots"]))
+    shape = shape_of(math, execution.roots)
     records = read_jsonl(run / METRICS_FILE)[WARM_UP:]
     if len(records) < STEPS:
         return None
@@ -78,11 +78,11 @@ def _efficiency(run: Path, manifest: dict[str, Any]) -> tuple[str, float] | None
         shape,
         sample,
         samples,
-        trains="connector" if recipe.stage == 1 else "lora" if recipe.lora else "full",
-        lora_r=recipe.lora.r if recipe.lora else 0,
-        checkpointing=execution["checkpointing"],
+        trains=math.trains,
+        lora_r=math.lora.r if math.lora else 0,
+        checkpointing=execution.activation_checkpointing,
     )
     seconds = statistics.median(record["seconds"] for record in records) * len(records)
     return hardware.name, flops.total / (
-        seconds * execution["gpus"] * hardware.flops[execution["dtype"]]
+        seconds * execution.world_size * hardware.flops[execution.dtype]
     )

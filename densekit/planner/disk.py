@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from densekit.spec.architectures import ModelShape
-from densekit.spec.capability import Dtype
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Dtype
 
 GB = 10**9
 CHECKPOINT_BYTES = 12

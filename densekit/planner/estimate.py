@@ -11,19 +11,20 @@ from densekit.planner.certificates import kept_lengths
 from densekit.planner.disk import Disk, disk_of
 from densekit.planner.lengths import average_sample, lengths_of
 from densekit.planner.memory import Layout, Memory
-from densekit.planner.search import Candidate, Fixed, Job, Place, fits
+from densekit.planner.search import Candidate, Job, Place, fits
 from densekit.planner.time import Interval
 from densekit.spec.architectures import shape_of
-from densekit.spec.capability import Device
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.types import Device
 
 
 def job_of(
     recipe: Recipe,
     roots: Roots | None,
-    fixed: Fixed,
+    request: ExecutionRequest,
     measured: Mapping[str, tuple[float, float]] | None,
 ) -> Job:
     """A recipe with the shapes of its models and its average sample.
@@ -34,7 +35,7 @@ def job_of(
     shape = shape_of(recipe, roots)
     lengths = lengths_of(recipe, kept_lengths(recipe, roots) if roots else None)
     sample = average_sample(recipe, lengths, shape.image_tokens)
-    return Job(recipe, shape, sample, lengths.source, fixed, measured or {})
+    return Job(recipe, shape, sample, lengths.source, request, measured or {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ computed again.
 from dataclasses import dataclass
 
 from densekit.planner.lengths import Sample
-from densekit.planner.memory_trace.model import Trains
 from densekit.spec.architectures import ModelShape
+from densekit.spec.types import Trains
 
 FLASH_BACKWARD = 2.5
 """Backward over forward of attention: two products become four, and the scores are computed again.

@@ -9,12 +9,14 @@ from densekit.planner.estimate import job_of
 from densekit.planner.memory import Layout, Memory
 from densekit.planner.notes import chosen_notes
 from densekit.planner.precision import choose_kernel, default_sharding
-from densekit.planner.search import DEFAULT_MICRO_BATCH, Candidate, Fixed, Job, Place, fastest
+from densekit.planner.search import DEFAULT_MICRO_BATCH, Candidate, Job, Place, fastest
 from densekit.spec.architectures import UnknownShapeError
-from densekit.spec.capability import Capability, Device
+from densekit.spec.capability import Capability
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import GIB, host_memory
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.types import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +38,12 @@ def searched(job: Job, place: Place) -> Sized:
     """
     candidates = job.candidates(place)
     best = fastest(candidates)
-    if best is None and (job.fixed.micro_batch_size is None or not candidates):
+    if best is None and (job.request.micro_batch_size is None or not candidates):
         raise refusal(job, place)
     chosen = best or min(candidates, key=lambda one: one.memory.peak)
-    kernel = choose_kernel("cuda", job.fixed.dtype, job.fixed.attention, place.hardware.capability)
+    kernel = choose_kernel(
+        "cuda", job.request.dtype, job.request.attention, place.hardware.capability
+    )
     return Sized(
         layout=chosen.layout,
         micro_batch_size=chosen.micro_batch_size,
@@ -54,7 +58,7 @@ def searched(job: Job, place: Place) -> Sized:
 def ruled(
     recipe: Recipe,
     job: Job | None,
-    fixed: Fixed,
+    request: ExecutionRequest,
     *,
     device: Device,
     gpus: int,
@@ -62,9 +66,9 @@ def ruled(
     capability: Capability | None,
 ) -> Sized:
     """The fixed rules for a CPU, for a GPU that nobody named, and for models of unknown shape."""
-    kernel = choose_kernel(device, fixed.dtype, fixed.attention, capability)
-    stage = 3 if fixed.offload and fixed.zero_stage is None else fixed.zero_stage
-    sharding = default_sharding(recipe.stage, device, stage, fixed.checkpointing)
+    kernel = choose_kernel(device, request.dtype, request.attention, capability)
+    stage = 3 if request.cpu_offload and request.zero_stage is None else request.zero_stage
+    sharding = default_sharding(recipe.stage, device, stage, request.activation_checkpointing)
     if device == "cpu" and kernel.dtype == "fp16" and sharding.zero_stage:
         raise UsageError(
             f"--dtype fp16 --zero-stage {sharding.zero_stage} --device cpu: DeepSpeed has no fp16 on CPU; nearest: "
@@ -74,7 +78,7 @@ def ruled(
         world=gpus,
         zero_stage=sharding.zero_stage,
         checkpointing=sharding.checkpointing,
-        offload=bool(fixed.offload),
+        offload=bool(request.cpu_offload),
         dtype=kernel.dtype,
         attention=kernel.attention,
         trains=job.trains if job else "connector",
@@ -82,7 +86,9 @@ def ruled(
         lora_dropout=bool(job and job.lora_dropout),
         device=device,
     )
-    micro = min(fixed.micro_batch_size or DEFAULT_MICRO_BATCH, -(-recipe.global_batch_size // gpus))
+    micro = min(
+        request.micro_batch_size or DEFAULT_MICRO_BATCH, -(-recipe.global_batch_size // gpus)
+    )
     memory = job.worst_memory(layout, micro) if job else None
     notes = [*kernel.notes, *sharding.notes]
     fits = None
@@ -100,11 +106,11 @@ def ruled(
 def job_if_known(
     recipe: Recipe,
     roots: Roots | None,
-    fixed: Fixed,
+    request: ExecutionRequest,
     measured: Mapping[str, tuple[float, float]] | None,
 ) -> tuple[Job | None, list[str]]:
     """`job_of`, or None and a note that says why the models' shapes are not known."""
     try:
-        return job_of(recipe, roots, fixed, measured), []
+        return job_of(recipe, roots, request, measured), []
     except UnknownShapeError as error:
         return None, [f"memory, hours and disk are not known: {error}"]

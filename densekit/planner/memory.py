@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from densekit.planner.memory_trace.interpolate import peaks
-from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings, Trains
+from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS, Settings
 from densekit.planner.model_states import Layout, States
 from densekit.spec.architectures import ModelShape
+from densekit.spec.types import Trains
 
 TOWER, BUFFERS = "tower", "buffers"
 PARTS = ("weights", GRADIENTS, "optimiser", TOWER, LANGUAGE, LOGITS, BUFFERS, "fragmentation")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from densekit.planner.memory_trace.autograd import SINGLE
-from densekit.planner.memory_trace.model import Trains
 from densekit.spec.architectures import ModelShape
-from densekit.spec.capability import Attention, Device, Dtype
+from densekit.spec.types import AttentionKernel, Device, Dtype, Trains
 
 BUCKET_ELEMENTS = 50_000_000
 """Elements of a ZeRO bucket (densekit.train.engines.process_group.BUCKET_ELEMENTS)."""
@@ -43,7 +42,7 @@ class Layout:
     offload: bool
     """DeepSpeed keeps masters and moments in host memory, and updates them there."""
     dtype: Dtype
-    attention: Attention
+    attention: AttentionKernel
     trains: Trains
     lora_r: int = 0
     lora_dropout: bool = True

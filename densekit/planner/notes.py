@@ -6,9 +6,9 @@ from densekit.batching.counts import official_step_counts
 from densekit.batching.order import ReferenceTopology
 from densekit.planner.search import USABLE, Candidate, Job
 from densekit.recipes.revisions import unpinned
-from densekit.spec.capability import Device
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Device
 
 
 def reference_notes(recipe: Recipe, device: Device) -> list[str]:
@@ -42,7 +42,7 @@ def chosen_notes(job: Job, chosen: Candidate, candidates: list[Candidate]) -> li
     )
     if not chosen.fits:
         return [
-            f"does not fit: {row}; planned because --micro-batch {job.fixed.micro_batch_size} was asked for"
+            f"does not fit: {row}; planned because --micro-batch {job.request.micro_batch_size} was asked for"
         ]
     reason = "the only way that fits" if fitting == 1 else f"the fastest of {fitting} ways that fit"
     if len(candidates) == 1:
@@ -74,7 +74,7 @@ def tail_notes(recipe: Recipe, samples: int) -> list[str]:
         return (
             [f"ledger U9 fixed: the last step of every epoch has {short} samples"] if short else []
         )
-    official = official_step_counts(samples, ReferenceTopology.of(recipe.reference.model_dump()))
+    official = official_step_counts(samples, ReferenceTopology.of(recipe.reference))
     if recipe.optimizer.max_steps or len(set(official.values())) == 1:
         return []
     told = [

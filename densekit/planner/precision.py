@@ -5,18 +5,8 @@ what was asked for, or a default with its reason.
 from dataclasses import dataclass
 from typing import Literal
 
-from densekit.spec.capability import (
-    TABLE,
-    Attention,
-    Capability,
-    Device,
-    Dtype,
-    check_combination,
-    check_gpu,
-    suited,
-)
-
-ZeroStage = Literal[0, 2, 3]
+from densekit.spec.capability import TABLE, Capability, check_combination, check_gpu, suited
+from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +14,17 @@ class Kernel:
     """What tensors are computed in, and by which attention."""
 
     dtype: Dtype
-    attention: Attention
+    attention: AttentionKernel
     """Kernel of packed rows."""
     notes: tuple[str, ...]
     """The reason for every value that nobody asked for."""
 
 
 def choose_kernel(
-    device: Device, dtype: Dtype | None, attention: Attention | None, capability: Capability | None
+    device: Device,
+    dtype: Dtype | None,
+    attention: AttentionKernel | None,
+    capability: Capability | None,
 ) -> Kernel:
     """Fill in what is None on a device; `capability` is that of its GPU, where it is known.
 
@@ -95,7 +88,7 @@ def _default_dtype(device: Device, capability: Capability | None) -> tuple[Dtype
 
 def _default_attention(
     device: Device, dtype: Dtype, capability: Capability | None
-) -> tuple[Attention, str]:
+) -> tuple[AttentionKernel, str]:
     if device == "cpu":
         return "sdpa", "the kernels of flash-attn and xformers run on CUDA only"
     if dtype == "fp32":

@@ -28,7 +28,9 @@ def screen(
     """Lines of a plan; `scores` are the reported ones, `why` adds the arithmetic, `others` where
     else it fits.
     """
-    where = f"{plan.gpus} x {plan.gpu}" + (f" on {plan.nodes} nodes" if plan.nodes > 1 else "")
+    where = f"{plan.execution.world_size} x {plan.gpu}" + (
+        f" on {plan.execution.nodes} nodes" if plan.execution.nodes > 1 else ""
+    )
     fits = {True: "fits", False: "does NOT fit", None: "whether it fits is not known"}[plan.fits]
     yield f"{plan.recipe} on {where}: {fits}"
     for name, text in _facts(plan):
@@ -63,15 +65,21 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
             f"{plan.memory_gib['peak']:.1f} GiB in a worst-case row: {', '.join(parts)}{host}",
         )
     engine = (
-        f"ZeRO-{plan.zero_stage}" if plan.zero_stage else "DDP" if plan.gpus > 1 else "no sharding"
+        f"ZeRO-{plan.execution.zero_stage}"
+        if plan.execution.zero_stage
+        else "DDP"
+        if plan.execution.world_size > 1
+        else "no sharding"
     )
-    engine += ", offload" if plan.offload else ""
-    recompute = f"activation checkpointing {'on' if plan.checkpointing else 'off'}"
+    engine += ", offload" if plan.execution.cpu_offload else ""
+    recompute = (
+        f"activation checkpointing {'on' if plan.execution.activation_checkpointing else 'off'}"
+    )
     yield (
         "execution",
-        f"{engine}, {recompute}, {plan.dtype}, {plan.attention} attention; image {plan.image or 'unknown'}",
+        f"{engine}, {recompute}, {plan.execution.dtype}, {plan.execution.attention} attention; image {plan.image or 'unknown'}",
     )
-    rows = f"{plan.grad_accum_steps} row{'s' * (plan.grad_accum_steps > 1)} of up to {plan.micro_batch_size}"
+    rows = f"{len(plan.micro_batches[0])} row{'s' * (len(plan.micro_batches[0]) > 1)} of up to {plan.execution.micro_batch_size}"
     yield "step", f"{plan.global_batch_size} samples: on every process {rows}"
     if plan.steps is None:
         yield "steps", "unknown"
@@ -87,8 +95,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "disk", f"{plan.disk_gib:.1f} GiB" + (f": {', '.join(parts)}" if parts else "")
     if plan.official_batch:
         yield "official", _official(plan.official_batch)
-    if plan.certificate_sha256:
-        yield "certificate", plan.certificate_sha256
+    if plan.execution.certificate_sha256:
+        yield "certificate", plan.execution.certificate_sha256
 
 
 def _official(batch: dict[str, Any]) -> str:

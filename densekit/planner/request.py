@@ -11,12 +11,13 @@ from densekit.planner.calibrate import measured_efficiency
 from densekit.planner.certificates import cached_certificate, make_certificate
 from densekit.planner.estimate import job_of, steps_for_hours
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.search import Fixed, usual_nodes
+from densekit.planner.search import usual_nodes
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.spec.capability import Device
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware, hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.types import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +74,10 @@ def target_of(
 
 def answer(
     recipe: Recipe,
-    fixed: Fixed,
+    request: ExecutionRequest,
     roots: Roots,
     runs_dir: Path,
     *,
-    device: Device | None = None,
-    gpu: str | None = None,
-    gpus: int | None = None,
-    nodes: int | None = None,
-    keep: int = 2,
     price: float | None = None,
     certify: bool = False,
 ) -> tuple[Plan, list[Alternative] | None]:
@@ -90,27 +86,37 @@ def answer(
 
     Raises UsageError for what cannot work, DataError for data that is wrong.
     """
-    target = target_of(recipe, device=device, gpu=gpu, gpus=gpus, nodes=nodes)
+    target = target_of(
+        recipe,
+        device=request.device,
+        gpu=request.gpu,
+        gpus=request.world_size,
+        nodes=request.nodes,
+    )
     certificate = make_certificate(recipe, roots) if certify else cached_certificate(recipe, roots)
     measured = measured_efficiency(runs_dir)
     plan = make_plan(
         recipe,
-        fixed,
-        gpus=target.gpus,
-        nodes=target.nodes,
-        device=target.device,
+        request.model_copy(
+            update={
+                "device": target.device,
+                "world_size": target.gpus,
+                "nodes": target.nodes,
+            }
+        ),
         hardware=target.hardware,
         num_samples=None if certificate else count_samples(recipe, roots),
         certificate=certificate,
         roots=roots,
         measured=measured,
-        keep=keep,
         price=price,
     )
     steps, _ = steps_for_hours(recipe, plan.steps)
     if not target.papers or plan.hours is None or steps is None:
         return plan, None
-    return plan, alternatives(job_of(recipe, roots, fixed, measured), steps, plan.gpus)
+    return plan, alternatives(
+        job_of(recipe, roots, request, measured), steps, plan.execution.world_size
+    )
 
 
 def reported(recipe: Recipe) -> dict[str, float]:

@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from densekit.errors import UsageError
 from densekit.planner.flops import Flops, flops_of
 from densekit.planner.lengths import Sample
 from densekit.planner.memory import Layout, Memory, Row, memory_of
-from densekit.planner.memory_trace.model import Trains
 from densekit.planner.model_states import States
-from densekit.planner.precision import ZeroStage, choose_kernel
+from densekit.planner.precision import choose_kernel
 from densekit.planner.time import StepTime, step_time
 from densekit.spec.architectures import ModelShape
-from densekit.spec.capability import Attention, Dtype, check_offload
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import BY_NAME, GIB, Hardware
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Trains, ZeroStage
 
 DEFAULT_MICRO_BATCH = 16
 USABLE = 0.95
@@ -26,30 +25,6 @@ packs perfectly.
 """
 HOST_USABLE = 0.8
 """Share of a node's main memory that an offloaded optimiser may fill."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fixed:
-    """What the command line decides; None leaves it to the search."""
-
-    micro_batch_size: int | None = None
-    zero_stage: ZeroStage | None = None
-    checkpointing: bool | None = None
-    offload: bool | None = None
-    dtype: Dtype | None = None
-    attention: Attention | None = None
-
-    def check(self) -> None:
-        """Raises UsageError for what no engine does."""
-        if self.zero_stage is not None:
-            check_offload(bool(self.offload), self.zero_stage)
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise UsageError(
-                f"--micro-batch {self.micro_batch_size}: at least one sample; nearest: --micro-batch 1"
-            )
-
-
-NOTHING = Fixed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +78,7 @@ class Job:
     sample: Sample
     lengths: str
     """Where the sample's length comes from."""
-    fixed: Fixed = NOTHING
+    request: ExecutionRequest = ExecutionRequest()
     measured: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Efficiency of earlier runs, by kind of GPU."""
 
@@ -171,23 +146,25 @@ class Job:
         ZeRO-3, and is no use to a stage that trains the connector alone.
         """
         kernel = choose_kernel(
-            "cuda", self.fixed.dtype, self.fixed.attention, place.hardware.capability
+            "cuda", self.request.dtype, self.request.attention, place.hardware.capability
         )
         for offload in (False, True):
-            if self.fixed.offload not in (None, offload) or (
-                offload and self.fixed.offload is None and not self.heavy
+            if self.request.cpu_offload not in (None, offload) or (
+                offload and self.request.cpu_offload is None and not self.heavy
             ):
                 continue
             stages: tuple[ZeroStage, ...] = (3,) if offload else (0,) if place.gpus == 1 else (2, 3)
-            if self.fixed.zero_stage is not None:
+            if self.request.zero_stage is not None:
                 stages = (
-                    (self.fixed.zero_stage,) if not offload or self.fixed.zero_stage == 3 else ()
+                    (self.request.zero_stage,)
+                    if not offload or self.request.zero_stage == 3
+                    else ()
                 )
             for stage in stages:
                 for checkpointing in (
                     (False, True)
-                    if self.fixed.checkpointing is None
-                    else (self.fixed.checkpointing,)
+                    if self.request.activation_checkpointing is None
+                    else (self.request.activation_checkpointing,)
                 ):
                     yield Layout(
                         world=place.gpus,
@@ -223,8 +200,8 @@ class Job:
     def candidate(self, place: Place, layout: Layout) -> Candidate:
         """A layout with the micro-batch that was asked for, or else the largest that fits."""
         share = -(-self.recipe.global_batch_size // place.gpus)
-        if self.fixed.micro_batch_size is not None:
-            samples = min(self.fixed.micro_batch_size, share)
+        if self.request.micro_batch_size is not None:
+            samples = min(self.request.micro_batch_size, share)
         else:
             limit = min(
                 share, max(DEFAULT_MICRO_BATCH, self.recipe.reference.per_device_batch_size)

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from densekit.files.hashing import file_sha256, json_sha256, tree_sha256
-from densekit.runs.records import METRICS_FILE, read_jsonl
+from densekit.files.json_files import read_jsonl
+from densekit.runs.records import METRICS_FILE
+from densekit.spec.execution import Execution
+from densekit.spec.math import RunMath
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -20,9 +23,9 @@ CERTIFIED = ("sha256", "steps", "samples_dropped", "samples_repeated")
 
 def start_manifest(
     *,
-    math: Mapping[str, Any],
+    math: RunMath,
     environment: Mapping[str, Any],
-    execution: Mapping[str, Any],
+    execution: Execution,
     attempts: int,
     certificate: Mapping[str, Any],
     annotations_sha256: str,
@@ -42,11 +45,11 @@ def start_manifest(
         {
             "schema": SCHEMA,
             "state": "running",
-            "run": json_sha256(math),
-            "recipe": math["recipe"]["name"],
-            "starts_from": math["starts_from"],
+            "run": math.sha256,
+            "recipe": math.recipe.name,
+            "starts_from": math.starts_from,
             "environment": dict(environment),
-            "execution": dict(execution),
+            "execution": execution.as_json(),
             "attempts": attempts,
             "certificate": {name: certificate[name] for name in CERTIFIED},
             "data": {"annotations_sha256": annotations_sha256},

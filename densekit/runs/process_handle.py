@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from densekit.errors import DataError
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_object, write_json
+from densekit.runs.layout import RunDir
 
 LAUNCH_FILE = "launch.json"
+REMEDY = "delete it, and end what it names by hand"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +61,11 @@ def read_handle(run: RunDir) -> ProcessHandle | None:
     path = run.attempt / LAUNCH_FILE
     if not path.is_file():
         return None
-    value = read_json(path)
     names = ("launcher", "host")
-    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in names):
-        raise DataError(f"{path}: an object with `launcher` and `host` is needed; delete the file")
+    value = read_object(path, *names, remedy=REMEDY)
+    for name in names:
+        if not isinstance(value[name], str):
+            raise DataError(f"{path}: `{name}` must be a string; {REMEDY}")
     details = {  # files of 0.1.0 hold null for what other launchers would need
         name: part for name, part in value.items() if name not in names and part is not None
     }

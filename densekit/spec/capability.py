@@ -3,16 +3,10 @@ in two tables.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from densekit.errors import UsageError
+from densekit.spec.types import AttentionKernel, Device, Dtype
 
-Device = Literal["cpu", "cuda"]
-Dtype = Literal["fp32", "bf16", "fp16"]
-Attention = Literal["sdpa", "flash", "xformers"]
-"""Kernel of packed rows: torch's SDPA segment by segment, flash-attn varlen, xformers
-block-diagonal.
-"""
 Capability = tuple[int, int]
 """Compute capability of a GPU, as torch and the driver give it: (8, 0) is an A100, (7, 0) a V100.
 """
@@ -24,7 +18,7 @@ class Suited:
 
     since: Capability
     dtype: Dtype
-    attention: Attention
+    attention: AttentionKernel
     reason: str
 
 
@@ -83,7 +77,7 @@ def suited(capability: Capability) -> Suited:
     )
 
 
-def check_combination(device: Device, dtype: Dtype, attention: Attention) -> None:
+def check_combination(device: Device, dtype: Dtype, attention: AttentionKernel) -> None:
     """Raises UsageError for a kernel that cannot run on a device in a number type; it names one
     that can.
     """
@@ -112,7 +106,7 @@ def check_offload(offload: bool, zero_stage: int) -> None:
         )
 
 
-def check_gpu(capability: Capability, dtype: Dtype, attention: Attention) -> str:
+def check_gpu(capability: Capability, dtype: Dtype, attention: AttentionKernel) -> str:
     """One line that says what suits this GPU and what the run computes with.
 
     Raises UsageError for a number type or a kernel that the GPU does not have; it names those that

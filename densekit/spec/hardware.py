@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from densekit.errors import UsageError
-from densekit.spec.capability import Capability, Dtype
+from densekit.spec.capability import Capability
+from densekit.spec.types import Dtype
 
 GIB = 2**30
 MIB = 2**20

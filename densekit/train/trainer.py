@@ -16,7 +16,8 @@ from densekit.errors import DataError, DensekitError
 from densekit.model.weights import named_seed
 from densekit.runs.progress import Progress
 from densekit.runs.records import Records
-from densekit.text.encode import Semantics
+from densekit.spec.math import Optimizer
+from densekit.spec.types import Semantics
 from densekit.train.engines.base import Engine
 from densekit.train.feed_check import STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
@@ -80,7 +81,7 @@ class Trainer:
         self,
         engine: Engine,
         dataset: StepDataset,
-        settings: dict[str, Any],
+        settings: Optimizer,
         *,
         lookup_table: Tensor,
         seed: int,
@@ -166,7 +167,7 @@ class Trainer:
         """
         overflows = 0
         factor = learning_rate_factor(
-            self.updates, steps=len(self.dataset), warmup_ratio=self.settings["warmup_ratio"]
+            self.updates, steps=len(self.dataset), warmup_ratio=self.settings.warmup_ratio
         )
         while True:
             loss = self.accumulate(batch).item()
@@ -189,7 +190,7 @@ class Trainer:
         return {
             "step": batch.index + 1,
             "loss": loss if math.isfinite(loss) else None,
-            "lr": self.settings["learning_rate"] * factor,
+            "lr": self.settings.learning_rate * factor,
             "grad_norm": update.grad_norm,
             "updated": not update.overflow,
             "overflows": overflows,

@@ -10,10 +10,13 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
-from densekit.launch.chain import Carrying, load_chain, reproduce
+from densekit.files.json_files import read_json
+from densekit.launch.chain import load_chain, reproduce
 from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run
+from densekit.spec.execution import ExecutionRequest
+from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
 from tests.support.launching import make_pair, names, trainer, write_json
 
@@ -31,7 +34,7 @@ def go(
         overrides=overrides,
         runs_dir=folder / "runs",
         roots=Roots(data=folder, models=folder, cache=folder / "cache"),
-        carrying=Carrying(**options),
+        request=ExecutionRequest(**options),
         force=force,
     )
 
@@ -58,17 +61,13 @@ def test_chain_is_the_needed_stage_then_the_recipe(name: str) -> None:
 
 def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert go(Path(), gpus=2, micro_batch_size=4) == 0
+    assert go(Path(), world_size=2, micro_batch_size=4) == 0
     first, second = runs(tmp_path)["tiny_stage1"], runs(tmp_path)["tiny_stage2"]
     assert first.complete and second.complete
-    assert (first.math["starts_from"], second.math["starts_from"]) == (None, first.sha256)
+    assert (first.math.starts_from, second.math.starts_from) == (None, first.sha256)
     execution = read_json(second.attempt / "execution.json")
     assert execution["starts_from"] == str(first.path)
-    assert (execution["gpus"], execution["micro_batch_size"], execution["micro_batches"]) == (
-        2,
-        4,
-        [[4, 4]] * 2,
-    )
+    assert (execution["world_size"], execution["micro_batch_size"]) == (2, 4)
     assert execution["roots"] == {
         name: str(tmp_path / part)
         for name, part in zip(("data", "models", "cache"), ("", "", "cache"), strict=True)
@@ -79,7 +78,7 @@ def test_complete_run_is_not_retrained(tmp_path: Path, capsys: pytest.CaptureFix
     assert go(tmp_path) == go(tmp_path) == 0
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
     assert "tiny_stage2: already complete in " in capsys.readouterr().out
-    assert go(tmp_path, gpus=2) == 0
+    assert go(tmp_path, world_size=2) == 0
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
 
 
@@ -105,20 +104,20 @@ def test_run_that_may_not_fit_warns_and_continues(
 def test_cpu_offload_is_in_the_execution(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert go(tmp_path, "tiny_stage1", offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
-    assert "(ZeRO-3, offload, fp32, sdpa attention)" in capsys.readouterr().out
+    assert go(tmp_path, "tiny_stage1", cpu_offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
+    assert "(ZeRO-3, CPU offload, fp32, sdpa attention)" in capsys.readouterr().out
     found = [
         read_json(runs(folder)["tiny_stage1"].attempt / "execution.json")
         for folder in (tmp_path, tmp_path / "b")
     ]
-    assert [(one["offload"], one["zero_stage"], one["nodes"]) for one in found] == [
+    assert [(one["cpu_offload"], one["zero_stage"], one["nodes"]) for one in found] == [
         (True, 3, 1),
         (False, 0, 1),
     ]
     with pytest.raises(
         UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
     ):
-        go(tmp_path / "c", "tiny_stage1", offload=True, zero_stage=2)
+        go(tmp_path / "c", "tiny_stage1", cpu_offload=True, zero_stage=2)
     assert "c" not in names(tmp_path)
 
 
@@ -144,11 +143,13 @@ def test_failed_stage_ends_the_chain_and_is_retried(
     monkeypatch.setattr(local, "command", trainer("status('complete')"))
     assert go(tmp_path) == 0
     first = runs(tmp_path)["tiny_stage1"]
-    assert first.status["attempt"] == 2 and first.complete
+    assert first.status.attempt == 2 and first.complete
 
 
 def test_second_driver_is_refused(tmp_path: Path) -> None:
-    run = open_run(tmp_path / "runs", run_math(load_chain("tiny_stage2", [])[0].math(), None))
+    run = open_run(
+        tmp_path / "runs", RunMath(recipe=load_recipe("tiny_stage1").math(), starts_from=None)
+    )
     with (
         FileLock(run.path.with_name(f".{run.path.name}.lock")),
         pytest.raises(
@@ -156,7 +157,7 @@ def test_second_driver_is_refused(tmp_path: Path) -> None:
         ),
     ):
         go(tmp_path)
-    assert run.status["attempt"] == 0
+    assert run.status.attempt == 0
     assert go(tmp_path) == 0
 
 
@@ -196,7 +197,7 @@ def test_user_recipes_resolve_paths_beside_their_file(tmp_path: Path) -> None:
     assert go(tmp_path, str(path)) == 0
     found = runs(tmp_path)
     assert sorted(found) == ["one", "two"]
-    assert found["one"].math["recipe"]["data"]["annotations"] == str(tmp_path / "mine" / "one.json")
+    assert found["one"].math.recipe.data.annotations == str(tmp_path / "mine" / "one.json")
 
 
 @pytest.mark.parametrize("broken", ["one.json", "two.json", "images"])
@@ -209,7 +210,9 @@ def test_preflight_covers_every_stage_before_the_first_run(tmp_path: Path, broke
     assert names(tmp_path) == ["mine"]
 
 
-@pytest.mark.parametrize("options", [{"gpus": 0}, {"gpus": 1000}, {"micro_batch_size": 0}])
+@pytest.mark.parametrize(
+    "options", [{"world_size": 0}, {"world_size": 1000}, {"micro_batch_size": 0}]
+)
 def test_invalid_counts_are_refused(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=r"--(gpus|micro-batch) \d+: "):
         go(tmp_path, **options)

@@ -14,22 +14,25 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.docker.client import connect
 from densekit.launch.launchers.docker.container import container_user
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.mounts import mounts
 from densekit.launch.launchers.trainer_command import job_name
 from densekit.launch.running import stop
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run
 from densekit.runs.process_handle import read_handle
+from densekit.spec.execution import Execution
+from densekit.spec.roots import Roots
 from tests.support.launching import (
     A100,
     OLD,
     T4,
     V100,
     cards,
-    execution,
     fake_gpus,
+    stub_math,
     stub_run,
     write_json,
 )
@@ -107,7 +110,7 @@ def test_container_sees_only_the_picked_gpus(
     place = fake_gpus(tmp_path, *cards(A100, 4, used={0: 70000, 2: 5}))
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     script = look.replace("sys.argv", "'-'")
-    run, execution = stub_run(tmp_path, script, device="cuda", gpus=1)
+    run, execution = stub_run(tmp_path, script, device="cuda", world_size=1)
     try:
         code = Docker(image=stub_image).launch(run, execution)
     except DataError as error:
@@ -134,7 +137,7 @@ def test_exit_code_is_kept_and_the_container_removed(
     tmp_path: Path, script: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, script)
-    assert found == code and run.status["state"] == "failed" and message in run.status["message"]
+    assert found == code and run.status.state == "failed" and message in run.status.message
     assert not containers(run)
 
 
@@ -166,7 +169,7 @@ def test_first_signal_requests_a_checkpoint(
     run, execution = stub_run(tmp_path, STOPS)
     when_begun(run, interrupt(number))
     assert Docker(image=stub_image).launch(run, execution) == 75
-    assert run.status["state"] == "preempted" and not containers(run) and not run.stop_file.exists()
+    assert run.status.state == "preempted" and not containers(run) and not run.stop_file.exists()
 
 
 def test_second_signal_kills_the_container(tmp_path: Path, stub_image: str) -> None:
@@ -177,7 +180,7 @@ def test_second_signal_kills_the_container(tmp_path: Path, stub_image: str) -> N
     begun = time.monotonic()
     assert Docker(image=stub_image).launch(run, execution) == 130
     assert time.monotonic() - begun < 30 and not containers(run)
-    assert run.status["message"] == "killed by Ctrl-C"
+    assert run.status.message == "killed by Ctrl-C"
 
 
 def test_out_of_memory_kill_is_named(tmp_path: Path, stub_image: str) -> None:
@@ -188,9 +191,10 @@ def test_out_of_memory_kill_is_named(tmp_path: Path, stub_image: str) -> None:
         run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch
     )
     assert Docker(image=stub_image).launch(run, execution) == 137
-    assert "killed because host RAM ran out: use fewer --workers" in run.status[
-        "message"
-    ] and not containers(run)
+    assert (
+        "killed because host RAM ran out: use fewer --workers" in run.status.message
+        and not containers(run)
+    )
 
 
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])
@@ -229,7 +233,7 @@ def test_missing_container_image_is_named(tmp_path: Path) -> None:
     ):
         Docker(image="nope:1").launch(run, execution)
     with pytest.raises(
-        UsageError, match=r"no image densekit:none: run `densekit images build none`, or"
+        UsageError, match=r"no image densekit:none: run `densekit containers build none`, or"
     ):
         Docker(image="densekit:none").check(execution)
     assert not containers(run)
@@ -287,7 +291,7 @@ def test_container_image_without_densekit_is_named(tmp_path: Path, stub_image: s
             cards(A100, 1),
             1,
             None,
-            r"no image densekit:a100: run `densekit images build a100`, or name",
+            r"no image densekit:a100: run `densekit containers build a100`, or name",
         ),
         (["garbage"], 1, None, r"nvidia-smi printed `garbage` where index, name, "),
     ],
@@ -301,7 +305,7 @@ def test_unusable_gpus_are_refused(
     message: str,
 ) -> None:
     monkeypatch.setenv("PATH", f"{fake_gpus(tmp_path, *told)}:{os.environ['PATH']}")
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=gpus)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=gpus)
     with pytest.raises(UsageError, match=message) as caught:
         Docker(image=image).check(execution)
     assert "\n" not in str(caught.value)
@@ -346,19 +350,12 @@ def test_printed_command_equals_the_handle_container(
 def test_symbolic_link_and_its_target_are_mounted(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    recipe = {
-        "name": "mine",
-        "models": {"language_model": str(tmp_path / "link")},
-        "data": {"annotations": None, "images": None},
-        "probe": None,
-    }
-    run = open_run(tmp_path / "runs", run_math(recipe, None))
-    roots = {name: str(tmp_path / name) for name in ("data", "models", "cache")}
+    math = stub_math(language_model=str(tmp_path / "link"))
+    run = open_run(tmp_path / "runs", math)
     first = tmp_path / "runs" / "not there yet"
-    found = {
-        mount.path: mount.read_only
-        for mount in mounts(run, execution(roots=roots, starts_from=str(first)))
-    }
+    roots = Roots(**{name: tmp_path / name for name in ("data", "models", "cache")})
+    execution = Execution(roots=roots, starts_from=str(first))
+    found = {mount.path: mount.read_only for mount in mounts(run, execution)}
     assert found[tmp_path / "link"] and found[tmp_path / "disk"] and found[first]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from densekit.audit.verify.checks import Check
 from densekit.launch.doctor import doctor
 from densekit.launch.launchers.docker.client import Engine
 from densekit.launch.launchers.registry import launcher_class, launcher_names
+from densekit.spec.check import Check
 from densekit.spec.roots import Roots
 from tests.support.launching import A100, T4, cards, names, put_gpus_on_path
 

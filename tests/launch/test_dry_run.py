@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from densekit.launch.chain import Carrying
 from densekit.launch.dry_run import show
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.launcher import Slurm
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
 from tests.support.launching import A100, cards, names, put_gpus_on_path
 
@@ -26,14 +26,14 @@ def commands(folder: Path, launcher: Launcher, *recipes: str, **ways: Any) -> st
         overrides=(),
         runs_dir=folder / "runs",
         roots=Roots(data=folder / "data", models=folder / "models", cache=folder / "cache"),
-        carrying=Carrying(**ways),
+        request=ExecutionRequest(**ways),
         launcher=launcher,
     )
     return "\n".join(lines)
 
 
 def test_print_makes_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = commands(tmp_path, Local(), gpus=2)
+    text = commands(tmp_path, Local(), world_size=2)
     torchrun = r"densekit.train.torchrun --standalone --nproc-per-node 2 -m densekit train"
     assert len(re.findall(rf"{torchrun} \S+-[0-9a-f]{{10}}", text)) == 2
     text = commands(tmp_path, Docker())
@@ -49,7 +49,7 @@ def test_missing_data_leaves_the_run_hash_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 8))
-    text = commands(tmp_path, Docker(), PAPER, gpus=8, device="cuda")
+    text = commands(tmp_path, Docker(), PAPER, world_size=8, device="cuda")
     assert """--gpus '"device=0,1,2,3,4,5,6,7"'""" in text
     assert "densekit:a100" in text and f"{PAPER}-HASH" in text
     assert "until then the run's hash is not known" in capsys.readouterr().err

@@ -10,16 +10,15 @@ from typing import get_args
 
 import pytest
 
-from densekit.launch.chain import Carrying
 from densekit.launch.dry_run import show
 from densekit.launch.launchers import local, registry
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.registry import launcher_class, launcher_names
 from densekit.launch.listing import list_runs
 from densekit.launch.running import stop
-from densekit.launch.selection import ExecutionRequest
 from densekit.launch.sweep import select_for_all, sweep
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
 from tests.support.launching import trainer
 
@@ -45,7 +44,7 @@ def run_tiny(folder: Path, launcher: Launcher) -> int:
         overrides=(),
         runs_dir=folder / "runs",
         roots=roots,
-        carrying=Carrying(),
+        request=ExecutionRequest(),
         launcher=launcher,
     )
 
@@ -86,7 +85,7 @@ def test_new_launcher_prints_its_commands(tmp_path: Path, background: Launcher) 
         overrides=(),
         runs_dir=tmp_path / "runs",
         roots=Roots(),
-        carrying=Carrying(),
+        request=ExecutionRequest(),
         launcher=background,
     )
     assert lines[-1].startswith(f"nohup {sys.executable} -m densekit train {tmp_path}/runs/tiny_")

@@ -14,22 +14,24 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
+from densekit.spec.execution import Execution
 from tests.support.launching import names, trainer
 from tests.support.runs import change_entry, make_world, train
 
 HOW = {
     "dtype": "fp32",
     "attention": "sdpa",
-    "gpus": 1,
+    "world_size": 1,
     "zero_stage": 0,
     "micro_batch_size": 2,
     "threads": 1,
-    "checkpointing": False,
+    "activation_checkpointing": False,
     "deterministic": False,
     "checkpoints": {"keep": 2},
     "workers": 1,
@@ -121,7 +123,7 @@ def test_replay_has_the_same_math_and_execution(
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
     made = RunDir(tmp_path / f"{run.name}.replay1")
-    assert made.math == RunDir(run).math and made.complete and made.status["attempt"] == 1
+    assert made.math == RunDir(run).math and made.complete and made.status.attempt == 1
     execution = read_json(run / "attempts" / "0001" / "execution.json")
     assert read_json(made.attempt / "execution.json") == execution and execution["workers"] == 1
     assert told()[1:] == [
@@ -153,7 +155,7 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     own: Path, gives: Any, tmp_path: Path, told: Told
 ) -> None:
     run = RunDir(own)
-    execution = {**read_json(run.attempt / "execution.json"), "gpus": 2}
+    execution = {**read_json(run.attempt / "execution.json"), "world_size": 2}
     shutil.copy(run.attempt / "environment.json", run.new_attempt(execution))
     run.set_status("complete")
     edit_manifest(own, attempts=2, execution=execution)
@@ -165,7 +167,8 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     told()
     assert replay(own, runs_dir=tmp_path / "replays") == 0
     assert told()[-1] == (
-        "the replay is equal within 1e-05 (`gpus` was 1 and 2 in the attempts, so rounding differs)"
+        "the replay is equal within 1e-05 (`world_size` was 1 and 2 in the attempts, so rounding "
+        "differs)"
     )
 
 
@@ -196,7 +199,7 @@ def test_stopped_replay_resumes(
     assert printed.err.endswith(f"{run.name}.replay1: `densekit replay {run}` resumes it\n")
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
-    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 2
+    assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 2
     assert not (tmp_path / f"{run.name}.replay2").exists()
 
 
@@ -274,7 +277,7 @@ def test_trained_weight_difference_diverges(
     ("changes", "tolerance", "reason"),
     [
         ([{}, {}], 0.0, "the same execution"),
-        ([{}, {"workers": 4, "checkpoints": {}, "micro_batches": []}], 0.0, "the same execution"),
+        ([{}, {"workers": 4, "checkpoints": {"keep": 9}}], 0.0, "the same execution"),
         *[
             (
                 [{}, {name: value}, {name: value}],
@@ -284,11 +287,11 @@ def test_trained_weight_difference_diverges(
             for name, value in {
                 "dtype": "bf16",
                 "attention": "flash",
-                "gpus": 2,
+                "world_size": 2,
                 "zero_stage": 3,
                 "micro_batch_size": 4,
                 "threads": 8,
-                "checkpointing": True,
+                "activation_checkpointing": True,
                 "deterministic": True,
             }.items()
         ],
@@ -305,7 +308,7 @@ def test_trained_weight_difference_diverges(
 def test_expected_tolerance_follows_the_executions(
     changes: list[dict[str, Any]], tolerance: float, reason: str
 ) -> None:
-    executions = [{**HOW, "device": "cpu", **change} for change in changes]
+    executions = [Execution(**{**HOW, **change}) for change in changes]
     expected = expect(executions, None)
     assert expected.tolerance == tolerance and reason in expected.reason
     assert expect(executions, 0.5).tolerance == 0.5
@@ -429,4 +432,4 @@ def test_second_driver_is_refused(run: Path, tmp_path: Path) -> None:
         ),
     ):
         replay(run, runs_dir=tmp_path)
-    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 0
+    assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 0

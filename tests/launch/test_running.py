@@ -35,7 +35,7 @@ def test_process_id_of_another_program_is_not_the_trainer(run: RunDir) -> None:
     assert row.state == "gone"
     assert still_running(run) is None
     assert "no longer exists; `densekit run` resumes" in stop(run, now=True)
-    assert run.status["state"] == "failed"
+    assert run.status.state == "failed"
     assert list_runs(run.path / "nope") == []
 
 
@@ -54,10 +54,10 @@ def test_run_on_another_host_is_stopped_through_its_directory(run: RunDir) -> No
 def test_requeued_job_opens_the_next_attempt_with_its_handle(run: RunDir) -> None:
     handle = started(run, "slurm", "login", job="7")
     open_next_attempt(run.path)
-    assert run.status["attempt"] == 1, "an attempt that did not begin is not over"
+    assert run.status.attempt == 1, "an attempt that did not begin is not over"
     run.set_status("running")
     open_next_attempt(run.path)
-    assert run.status["attempt"] == 2 and read_handle(run) == handle
+    assert run.status.attempt == 2 and read_handle(run) == handle
     run.set_status("complete")
     with pytest.raises(UsageError, match="is complete: it has no next attempt"):
         open_next_attempt(run.path)
@@ -86,10 +86,17 @@ def test_handle_of_an_unknown_launcher_is_listed_and_not_stopped(run: RunDir) ->
         stop(run, now=True)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"launcher": "local"}', '{"launcher": 1, "host": "x"}'])
-def test_damaged_handle_names_its_file(run: RunDir, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"launch.json must hold a JSON object; delete it"),
+        ('{"launcher": "local"}', r"launch.json has no `host`; delete it"),
+        ('{"launcher": 1, "host": "x"}', r"launch.json: `launcher` must be a string; delete it"),
+    ],
+)
+def test_damaged_handle_names_its_file(run: RunDir, text: str, message: str) -> None:
     write_json(run.attempt / "launch.json", text)
-    with pytest.raises(DataError, match=r"launch.json: an object with `launcher` and `host` is ne"):
+    with pytest.raises(DataError, match=message):
         read_handle(run)
 
 

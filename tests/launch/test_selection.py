@@ -7,10 +7,10 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.options import LauncherOptions
-from densekit.launch.selection import ExecutionRequest, Selection, select
+from densekit.launch.selection import Selection, select
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.search import Fixed
 from densekit.recipes.load import load_recipe
+from densekit.spec.execution import ExecutionRequest
 from tests.support.launching import A100, V100, cards, put_gpus_on_path
 
 pytestmark = pytest.mark.usefixtures("bare_host")
@@ -26,10 +26,7 @@ def planned(selection: Selection, recipe: str = PAPER, **wanted: Any) -> Plan:
     """What `run` would plan from a selection."""
     return make_plan(
         load_recipe(recipe),
-        Fixed(**wanted),
-        gpus=selection.world_size,
-        nodes=selection.nodes,
-        device=selection.device,
+        selection.request.model_copy(update=wanted),
         hardware=selection.hardware,
     )
 
@@ -37,19 +34,21 @@ def planned(selection: Selection, recipe: str = PAPER, **wanted: Any) -> Plan:
 def test_gpu_host_selects_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 10))
     found = selected()
-    assert (found.launcher.name, found.device) == ("docker", "cuda")
-    assert (found.world_size, found.nodes) == (8, 1)
+    assert (found.launcher.name, found.request.device) == ("docker", "cuda")
+    assert (found.request.world_size, found.request.nodes) == (8, 1)
     assert found.hardware is not None
     assert (found.hardware.name, found.hardware.memory_mib) == ("a100-80g", 81920)
     assert found.reason.startswith(
         "launcher docker (this host has GPUs): 8 of 10 GPUs of this host (NVIDIA A100-SXM4-80GB, "
     )
     plan = planned(found)
-    assert (plan.dtype, plan.attention, plan.fits) == ("bf16", "flash", True)
+    assert (plan.execution.dtype, plan.execution.attention, plan.fits) == ("bf16", "flash", True)
     half = planned(found, dtype="fp16")
-    assert (half.dtype, half.attention, half.image) == ("fp16", "flash", "a100"), (
-        "the image a100 has no xformers"
-    )
+    assert (half.execution.dtype, half.execution.attention, half.image) == (
+        "fp16",
+        "flash",
+        "a100",
+    ), "the image a100 has no xformers"
 
 
 def test_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +56,13 @@ def test_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stage_1 = "vicuna7b_clip_stage1"
     found = selected(stage_1)
     plan = planned(found, stage_1)
-    assert (plan.gpu, plan.gpus) == ("v100-32g", 2)
-    assert (plan.dtype, plan.attention, plan.image) == ("fp16", "xformers", "v100")
-    assert planned(found, stage_1, dtype="fp32", micro_batch_size=1).attention == "sdpa"
+    assert (plan.gpu, plan.execution.world_size) == ("v100-32g", 2)
+    assert (plan.execution.dtype, plan.execution.attention, plan.image) == (
+        "fp16",
+        "xformers",
+        "v100",
+    )
+    assert planned(found, stage_1, dtype="fp32", micro_batch_size=1).execution.attention == "sdpa"
     with pytest.raises(UsageError, match=r"bf16 needs 8\.0; use --dtype fp16 --attention xformers"):
         planned(found, dtype="bf16")
 
@@ -69,11 +72,19 @@ def test_cluster_gpus_are_the_papers_or_those_named(
 ) -> None:
     papers = selected("llama3_70b_stage2_lora", launcher="slurm")
     assert papers.hardware is not None
-    assert (papers.hardware.name, papers.world_size, papers.nodes) == ("a100-80g", 32, 4)
+    assert (papers.hardware.name, papers.request.world_size, papers.request.nodes) == (
+        "a100-80g",
+        32,
+        4,
+    )
     named = selected(launcher="slurm", gpu="h200", world_size=16)
     assert named.hardware is not None
-    assert (named.hardware.name, named.world_size, named.nodes) == ("h200-141g", 16, 2)
-    assert selected(launcher="slurm", nodes=4).nodes == 4
+    assert (named.hardware.name, named.request.world_size, named.request.nodes) == (
+        "h200-141g",
+        16,
+        2,
+    )
+    assert selected(launcher="slurm", nodes=4).request.nodes == 4
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 2))
     with pytest.raises(UsageError, match="--gpu h200: this host has a100-80g; omit --gpu"):
         selected(gpu="h200")
@@ -111,7 +122,7 @@ def test_launcher_and_reason(
     found = selected(recipe, **asked)
     assert found.launcher.name == launcher and f"({why}" in found.reason
     if "CUDA_VISIBLE_DEVICES" in variables:
-        assert found.world_size == 2
+        assert found.request.world_size == 2
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,18 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.slurm.jobs import Follower, job_state
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.launchers.slurm.submit import refusal
 from densekit.launch.listing import follow, list_runs
 from densekit.launch.running import still_running, stop
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir, run_path
 from densekit.runs.process_handle import read_handle
 from tests.support.engine import TOOLS
 from tests.support.engine import run as prepared
-from tests.support.launching import RUN_STUB, stub_run, write_json
+from tests.support.launching import RUN_STUB, stub_math, stub_run, write_json
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def launch(
 
 
 def test_two_node_script_uses_c10d_rendezvous(tmp_path: Path) -> None:
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=8, nodes=2)
     batch = Batch(
         options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"])
     )
@@ -84,7 +85,7 @@ def test_two_node_script_uses_c10d_rendezvous(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gpus", [1, 4])
 def test_single_node_script_uses_standalone_rendezvous(tmp_path: Path, gpus: int) -> None:
-    run, execution = stub_run(tmp_path, "", gpus=gpus)
+    run, execution = stub_run(tmp_path, "", world_size=gpus)
     text = script(run, execution, Batch())
     assert "--rdzv-endpoint" not in text and ("--standalone" in text) == (gpus > 1)
 
@@ -93,7 +94,7 @@ def test_cluster_containers_mount_host_paths(tmp_path: Path) -> None:
     for name in ("data", "stage 1"):
         (tmp_path / name).mkdir()
     first = str(tmp_path / "stage 1")
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=2, nodes=2, starts_from=first)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=2, nodes=2, starts_from=first)
     text = script(run, execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "apptainer exec --cleanenv" in step and "--nv" in step
@@ -143,7 +144,7 @@ def test_sbatch_errors_name_the_option_that_helps(told: str, advice: str) -> Non
 
 
 def test_gpu_job_requests_cpus_per_gpu(tmp_path: Path) -> None:
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2, threads=1)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=8, nodes=2, threads=1)
     text = script(run, execution, Batch())
     assert "--cpus-per-task=16" in text and "export OMP_NUM_THREADS=4" in text
     asked = script(run, execution, Batch(options=parse_options(["cpus-per-task=64"])))
@@ -177,8 +178,8 @@ def test_exit_code_and_status_of_a_job(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, text)
-    assert found == code and message in run.status["message"]
-    assert run.status["state"] == ("failed" if code else "complete")
+    assert found == code and message in run.status.message
+    assert run.status.state == ("failed" if code else "complete")
     assert ("hello from the node" in capfd.readouterr().out) == (code == 0)
     handle = read_handle(run)
     assert handle and handle.text("job") and not jobs(run) and still_running(run) is None
@@ -210,16 +211,16 @@ def interrupt() -> None:
 
 @real
 def test_first_signal_stops_at_a_checkpoint_without_requeue(tmp_path: Path) -> None:
-    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt)
+    when(lambda: any(tmp_path.glob("runs/mine-*/began")), interrupt)
     code, run = launch(tmp_path, STOPS)
-    assert code == 75 and run.status["state"] == "preempted" and not jobs(run)
+    assert code == 75 and run.status.state == "preempted" and not jobs(run)
 
 
 @real
 def test_second_signal_cancels_the_job(tmp_path: Path) -> None:
-    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt, interrupt)
+    when(lambda: any(tmp_path.glob("runs/mine-*/began")), interrupt, interrupt)
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
-    assert code == 130 and run.status["message"] == "killed by Ctrl-C" and not jobs(run)
+    assert code == 130 and run.status.message == "killed by Ctrl-C" and not jobs(run)
 
 
 STOPS_WHEN_TOLD = """
@@ -243,7 +244,7 @@ def test_cancelled_job_is_not_requeued(tmp_path: Path) -> None:
     when((run.path / "began").exists, cancel_it)
     assert Slurm().launch(run, execution) == 75
     time.sleep(3)
-    assert not jobs(run) and run.status["state"] == "preempted" and run.status["attempt"] == 1
+    assert not jobs(run) and run.status.state == "preempted" and run.status.attempt == 1
     assert (run.path / "trained").read_text() == "x"
 
 
@@ -265,7 +266,7 @@ def test_job_is_cancelled_after_queue_minutes(tmp_path: Path) -> None:
     assert code == 1 and not jobs(run)
     assert (
         "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: ask for fewer nodes"
-        in run.status["message"]
+        in run.status.message
     )
 
 
@@ -305,7 +306,7 @@ def test_job_that_can_never_start_is_cancelled(tmp_path: Path) -> None:
     assert code == 1 and not jobs(run)
     assert (
         "would never start the job (PartitionConfig), so it was cancelled: use fewer"
-        in run.status["message"]
+        in run.status.message
     )
 
 
@@ -313,9 +314,7 @@ def test_job_that_can_never_start_is_cancelled(tmp_path: Path) -> None:
 def test_ctrl_c_cancels_a_queued_job(tmp_path: Path) -> None:
     threading.Timer(2.0, interrupt).start()
     code, run = launch(tmp_path, "", "hold")
-    assert (
-        code == 75 and run.status["message"] == "stopped while its job was queued" and not jobs(run)
-    )
+    assert code == 75 and run.status.message == "stopped while its job was queued" and not jobs(run)
 
 
 @real
@@ -330,7 +329,7 @@ def test_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> No
     assert still_running(run) == f"Slurm job {job}"
     assert stop(run, now=False) == f"asked Slurm job {job} to stop at a checkpoint"
     assert "".join(follow(run)) == "step 1\n"
-    assert run.status["state"] == "preempted"
+    assert run.status.state == "preempted"
 
 
 @real
@@ -355,13 +354,13 @@ def test_refused_job_is_one_line_with_advice(
 
 @real
 def test_cancelled_job_is_named(tmp_path: Path) -> None:
-    begun = tmp_path / "runs" / "mine-fe79689042" / "began"
+    name = f"densekit-{run_path(tmp_path, stub_math()).name}"
     when(
-        begun.exists,
-        lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True),
+        lambda: any(tmp_path.glob("runs/mine-*/began")),
+        lambda: subprocess.run(["scancel", "--name", name], check=True),
     )
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
-    assert code != 0 and run.status["message"] == "the job was cancelled" and not jobs(run)
+    assert code != 0 and run.status.message == "the job was cancelled" and not jobs(run)
     assert job_state("999999") == {}
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
-from densekit.launch.chain import Carrying
 from densekit.launch.dry_run import show
 from densekit.launch.launchers import local
 from densekit.launch.launchers.base import Launcher
@@ -22,10 +21,11 @@ from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.jobs import job_state
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
-from densekit.launch.selection import ExecutionRequest, Selection
+from densekit.launch.selection import Selection
 from densekit.launch.sweep import select_for_all, sweep
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_handle
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
 from tests.support.launching import STUB, trainer, write_json
 
@@ -76,7 +76,7 @@ def settings(folder: Path, launcher: Launcher) -> dict[str, Any]:
         "overrides": (),
         "runs_dir": folder / "runs",
         "roots": roots,
-        "carrying": Carrying(),
+        "request": ExecutionRequest(),
         "launcher": launcher,
     }
 
@@ -154,7 +154,7 @@ def test_recipes_with_different_selections_are_refused(monkeypatch: pytest.Monke
     ):
         selected("tiny_stage1", "vicuna7b_clip_stage2")
     both = selected("vicuna7b_clip_stage1", "vicuna7b_clip_stage2")
-    assert (both.launcher.name, both.world_size) == ("slurm", 8)
+    assert (both.launcher.name, both.request.world_size) == ("slurm", 8)
 
 
 def test_local_sweep_is_sequential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +205,7 @@ class TestArrays:
         assert go(tmp_path) == 7
         found = runs(tmp_path)
         assert found["a_two"].complete and not (found["b_two"].path / "trained").exists()
-        assert (
-            found["b_two"].status["message"] == "b_one, which its job waits for, did not complete"
-        )
+        assert found["b_two"].status.message == "b_one, which its job waits for, did not complete"
         assert nothing_is_left(tmp_path)
         stands_in(tmp_path, COMPLETES)
         assert go(tmp_path) == 0
@@ -231,8 +229,8 @@ status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)""",
         )
         assert go(tmp_path) == 75
         found = runs(tmp_path)
-        assert {run.status["state"] for run in found.values()} == {"preempted"}
-        assert found["a_two"].status["message"] == "stopped while its job was queued"
+        assert {run.status.state for run in found.values()} == {"preempted"}
+        assert found["a_two"].status.message == "stopped while its job was queued"
         assert nothing_is_left(tmp_path) and not any(
             run.stop_file.exists() for run in found.values()
         )
@@ -266,11 +264,10 @@ status('complete')""",
         assert go(tmp_path) == 0
         found = runs(tmp_path)
         assert seen == ["0"], "the other element goes on"
-        assert {name: run.status["attempt"] for name, run in found.items()} == {
+        assert {name: run.status.attempt for name, run in found.items()} == {
             "a_one": 1,
             "a_two": 1,
             "b_one": 2,
             "b_two": 1,
         }
         assert all(run.complete for run in found.values()) and nothing_is_left(tmp_path)
-        assert read_json(found["b_one"].path / "status.json")["state"] == "complete"

@@ -4,8 +4,6 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
-from typing import Any
 
 from densekit.launch.launchers import local
 from densekit.launch.launchers.base import Launcher
@@ -13,6 +11,7 @@ from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.runs.processes import alive
+from densekit.spec.execution import Execution
 
 
 class Background(Launcher):
@@ -20,10 +19,10 @@ class Background(Launcher):
 
     name = "background"
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         return [f"nohup {shlex.join(local.command(run, execution))} &"]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         with (run.attempt / "background.log").open("wb") as log:
             process = subprocess.Popen(
                 local.command(run, execution), stdout=log, stderr=log, start_new_session=True

@@ -14,13 +14,14 @@ from densekit.data.annotations import Annotations
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.runs.records import Position
+from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
-from densekit.text.encode import Semantics
+from densekit.spec.types import Semantics
 from densekit.train.build import init_by_parameter, load_base, prepare
 from densekit.train.checkpoints import TrainingState, fill_masters, load_checkpoint, save_checkpoint
 from densekit.train.engines import process_group as accelerators
 from densekit.train.engines.base import Engine, make_engine
-from densekit.train.engines.process_group import Execution, make_accelerator
+from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import initial_lora
 from densekit.train.step_dataset import StepDataset
 from densekit.train.trainer import Trainer

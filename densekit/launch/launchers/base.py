@@ -6,16 +6,17 @@ A new launcher is one subclass of `Launcher` in this folder and one line in regi
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from densekit.audit.verify.checks import Check
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle, write_handle
+from densekit.spec.check import Check
+from densekit.spec.execution import Execution
 
 UNDER_WAY = ("created", "running")
 """States of a run whose trainer was started and has not ended."""
@@ -41,29 +42,28 @@ class Launcher(ABC):
 
     # Before a run
 
-    def check_options(self, execution: Mapping[str, Any]) -> None:
+    def check_options(self, execution: Execution) -> None:
         """Refuse what cannot work on any machine, with `--print` too. Raises UsageError."""
-        nodes = execution.get("nodes", 1)
-        if nodes > 1 and not self.remote:
+        if execution.nodes > 1 and not self.remote:
             raise UsageError(
-                f"--nodes {nodes}: the {self.name} launcher trains on this host only; omit --nodes "
-                "or use --launcher slurm"
+                f"--nodes {execution.nodes}: the {self.name} launcher trains on this host only; "
+                "omit --nodes or use --launcher slurm"
             )
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Refuse what cannot work here, before a run directory is made. Raises UsageError or
         DataError with the next step.
         """
         self.check_options(execution)
 
     @abstractmethod
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands to read and run by hand; starts nothing."""
 
     # A run
 
     @abstractmethod
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Train the run's latest attempt and wait for it; returns an exit code and leaves nothing
         running.
 
@@ -102,7 +102,7 @@ class Launcher(ABC):
             run.stop_file.touch()
             return f"asked {self.where(handle)} to stop at a checkpoint"
         self.kill(handle)
-        if run.status["state"] in UNDER_WAY:
+        if run.status.state in UNDER_WAY:
             message = "killed by `densekit stop --now`"
             run.set_status("failed", message=message, exit_code=KILLED_CODE)
         return f"killed {self.where(handle)}"
@@ -122,14 +122,14 @@ class Element:
     """One run of several that are launched together."""
 
     run: RunDir
-    execution: dict[str, Any]
+    execution: Execution
     after: "Element | None"
     """The run that it starts from, if that is trained with the same command."""
 
     @property
     def name(self) -> str:
         """The recipe's."""
-        return str(self.run.math["recipe"]["name"])
+        return self.run.name
 
 
 class Arrays(ABC):

@@ -5,12 +5,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from densekit.audit.verify.checks import Check
 from densekit.errors import DataError
 from densekit.launch.host_gpus import VISIBLE, Gpu, find_gpus, pick
 from densekit.launch.launchers.base import Launcher
@@ -24,23 +22,25 @@ from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.runs.processes import alive, die_with_parent
+from densekit.spec.check import Check
+from densekit.spec.execution import Execution
 
 TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
 SHM = Path("/dev/shm")
 
 
-def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+def command(run: RunDir, execution: Execution) -> list[str]:
     """The command line that trains a run on this host, in this interpreter's environment."""
     return [sys.executable, *trainer_arguments(run.path.resolve(), execution)]
 
 
-def environment(execution: Mapping[str, Any]) -> dict[str, str]:
+def environment(execution: Execution) -> dict[str, str]:
     """Variables of the trainer; among them the GPUs with the least memory in use, by nvidia-smi's
     numbers.
     """
     variables = trainer_environment(execution)
-    if execution["device"] == "cuda" and (found := find_gpus()):
-        numbers = ",".join(str(gpu.index) for gpu in pick(found, execution["gpus"]))
+    if execution.device == "cuda" and (found := find_gpus()):
+        numbers = ",".join(str(gpu.index) for gpu in pick(found, execution.world_size))
         variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: numbers}
     return variables
 
@@ -50,12 +50,12 @@ class Local(Launcher):
 
     name = "local"
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The one command, with its variables."""
         variables = [f"{name}={value}" for name, value in environment(execution).items()]
         return [shlex.join(["env", *variables, *command(run, execution)])]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Start the trainer and wait for it; a trainer that signal n killed gives 128 + n.
 
         It has a session of its own, so that a terminal's Ctrl-C reaches the driver alone, and it

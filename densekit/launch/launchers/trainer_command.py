@@ -1,11 +1,10 @@
 """The command that trains a run and the environment variables with it, wherever it runs."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 
 PASSED_PREFIXES = (
     "NCCL_",
@@ -25,24 +24,19 @@ container engine is 64 MB.
 """
 
 
-def trainer_arguments(path: Path, execution: Mapping[str, Any]) -> list[str]:
+def trainer_arguments(path: Path, execution: Execution) -> list[str]:
     """What follows the interpreter to train the run at `path` on the processes of one host."""
     trainer = ["-m", "densekit", "train", str(path)]
-    if not is_distributed(execution):
+    if not execution.is_distributed:
         return trainer
-    processes = str(execution["gpus"])
+    processes = str(execution.world_size)
     torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", processes]
     return [*torchrun, *trainer]
 
 
-def is_distributed(execution: Mapping[str, Any]) -> bool:
-    """Whether torchrun starts the trainer; ZeRO needs a process group for one process too."""
-    return bool(execution["gpus"] > 1 or execution["zero_stage"] > 0)
-
-
-def trainer_environment(execution: Mapping[str, Any]) -> dict[str, str]:
+def trainer_environment(execution: Execution) -> dict[str, str]:
     """Variables that the plan decides, whatever the caller's are."""
-    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution["threads"])}
+    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution.threads)}
 
 
 def passed_on() -> dict[str, str]:

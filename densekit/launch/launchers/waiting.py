@@ -57,23 +57,23 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     """
     code = code if code >= 0 else 128 - code
     status = run.status
-    complete = status["state"] == "complete"
+    complete = status.state == "complete"
     if code == 0 and not complete:
         code = 1
-    if code != 0 and not complete and (reason or status["state"] in UNDER_WAY):
+    if code != 0 and not complete and (reason or status.state in UNDER_WAY):
         killed = code == INTERRUPTED_CODE
         ended = "killed by Ctrl-C" if killed else f"the trainer ended with exit code {code}"
         message = reason or ended
         run.set_status("failed", message=message, exit_code=code)
         _report(run, message)
-    elif code != 0 and status["exit_code"]:
-        code = status["exit_code"]
+    elif code != 0 and status.exit_code:
+        code = status.exit_code
     if code == PREEMPTED_CODE:
-        _report(run, run.status["message"])
+        _report(run, run.status.message)
     elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
         _report(run, f"the same command resumes from checkpoint {saved[-1].name}")
     return code
 
 
 def _report(run: RunDir, message: str) -> None:
-    print(f"{run.math['recipe']['name']}: {message}", file=sys.stderr, flush=True)
+    print(f"{run.name}: {message}", file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ Llama and Phi, peft's Linear), since a tensor does.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, Meter, Sized, Tape
 from densekit.planner.memory_trace.operations import (
@@ -27,9 +26,8 @@ from densekit.planner.memory_trace.operations import (
     tanh,
 )
 from densekit.spec.architectures import ModelShape
-from densekit.spec.capability import Attention
+from densekit.spec.types import AttentionKernel, Trains
 
-Trains = Literal["connector", "full", "lora"]
 LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"
 KEPT = "activations kept up to the loss"
 """A moment without length: what is there when lm_head begins."""
@@ -41,7 +39,7 @@ class Settings:
 
     trains: Trains
     checkpointing: bool
-    attention: Attention
+    attention: AttentionKernel
     on_gpu: bool
     width: int
     """Bytes of an element in the forward pass: 2 or 4."""

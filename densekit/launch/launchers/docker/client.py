@@ -45,7 +45,7 @@ MEANINGS = (
     ),
     (
         "executable file not found",
-        "the container image has no densekit: use one that `densekit images build` made",
+        "the container image has no densekit: use one that `densekit containers build` made",
     ),
 )
 """Part of what an engine answers, in lower case -> what it means for the user."""

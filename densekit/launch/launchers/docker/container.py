@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.mounts import Mount, mounts
@@ -21,6 +20,7 @@ from densekit.launch.launchers.trainer_command import (
 )
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 
 NORMAL_USER = 1000
 """Who a container runs as when root starts it (the user of the images)."""
@@ -69,7 +69,7 @@ class Container:
 
 def container_of(
     run: RunDir,
-    execution: Mapping[str, Any],
+    execution: Execution,
     *,
     image: str,
     image_id: str,
@@ -86,7 +86,7 @@ def container_of(
         user=user,
         groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],
         devices=devices,
-        shm_bytes=SHM_BYTES[execution["device"]],
+        shm_bytes=SHM_BYTES[execution.device],
         terminal=sys.stdout.isatty(),
     )
 

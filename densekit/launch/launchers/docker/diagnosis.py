@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from densekit import __version__
-from densekit.audit.verify.checks import Check, State
 from densekit.containers.tags import how_to_get
 from densekit.errors import DensekitError
 from densekit.launch.host_gpus import Gpu, image_for_gpus
@@ -14,13 +13,14 @@ from densekit.launch.launchers.docker.client import (
     connect,
     one_sentence_errors,
 )
+from densekit.spec.check import Check, CheckState
 
 VERSION_LABEL = "org.opencontainers.image.version"
 
 
 def diagnose(gpus: Sequence[Gpu], *, tiny: bool) -> Iterator[Check]:
     """What is missing fails on a host with GPUs, and is a warning where `local` can train."""
-    needed: State = "fail" if gpus else "warn"
+    needed: CheckState = "fail" if gpus else "warn"
     try:
         engine = connect()
         with one_sentence_errors():

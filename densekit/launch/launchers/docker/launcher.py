@@ -2,11 +2,10 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from densekit.audit.verify.checks import Check
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import (
     Gpu,
@@ -25,6 +24,8 @@ from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
+from densekit.spec.check import Check
+from densekit.spec.execution import Execution
 
 UNKNOWN_ID = "sha256:UNKNOWN"
 """Stands in `--print` for an image's id where no engine is there to tell it."""
@@ -45,13 +46,13 @@ class Docker(Launcher):
         """With the container image that was asked for."""
         return cls(image=options.image)
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Engine, container image, GPUs and driver. UsageError names the first that is missing."""
         super().check(execution)
         image = self._image(_gpus(execution))
         connect().image_id(image)
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""
         gpus = _gpus(execution)
         image, rootless, image_id = self._image(gpus), False, UNKNOWN_ID
@@ -70,7 +71,7 @@ class Docker(Launcher):
         )
         return [container.shell()]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Train in a container and remove it.
 
         Raises UsageError or DataError, with nothing left, when it cannot be started.
@@ -79,7 +80,7 @@ class Docker(Launcher):
         image, engine = self._image(gpus), connect()
         image_id = engine.image_id(image)
         user = container_user(rootless=engine.rootless)
-        _prepare_folders(run, Path(execution["roots"]["cache"]), user)
+        _prepare_folders(run, execution.roots.cache, user)
         container = container_of(
             run, execution, image=image, image_id=image_id, devices=_indices(gpus), user=user
         )
@@ -119,10 +120,10 @@ class Docker(Launcher):
         return self.image
 
 
-def _gpus(execution: Mapping[str, Any]) -> list[Gpu]:
-    if execution["device"] == "cpu":
+def _gpus(execution: Execution) -> list[Gpu]:
+    if execution.device == "cpu":
         return []
-    gpus = pick(find_gpus(), execution["gpus"])
+    gpus = pick(find_gpus(), execution.world_size)
     check_driver(gpus)
     return gpus
 

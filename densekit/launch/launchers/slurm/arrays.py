@@ -101,7 +101,7 @@ class SlurmArrays(Arrays):
         ended = wait_stoppable(*runs, wait=wait, kill=lambda: cancel(*jobs.values()))
         codes = []
         for element, follower in followers.items():
-            never_began = element.run.status["state"] == "created"
+            never_began = element.run.status.state == "created"
             reason = (blocked(element) if never_began else None) or follower.reason
             code = ended if follower.code is None else follower.code
             codes.append(settle(element.run, code, reason))

@@ -3,10 +3,9 @@ told to stop.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
-from densekit.audit.verify.checks import Check
 from densekit.errors import PREEMPTED_CODE, UsageError
 from densekit.launch.host_gpus import Gpu
 from densekit.launch.launchers.base import Arrays, Launcher
@@ -25,6 +24,8 @@ from densekit.launch.launchers.slurm.submit import sbatch
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
+from densekit.spec.check import Check
+from densekit.spec.execution import Execution
 
 COMMANDS = ("sbatch", "scontrol", "scancel")
 
@@ -51,7 +52,7 @@ class Slurm(Launcher):
         )
         return cls(batch=batch, queue_minutes=options.queue_minutes)
 
-    def check_options(self, execution: Mapping[str, Any]) -> None:
+    def check_options(self, execution: Execution) -> None:
         """UsageError for a container runtime without an image, and for an image without one."""
         super().check_options(execution)
         if self.batch.runtime != "none" and self.batch.image is None:
@@ -62,7 +63,7 @@ class Slurm(Launcher):
                 "--container apptainer"
             )
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Slurm's commands. Raises UsageError."""
         super().check(execution)
         if missing := [name for name in COMMANDS if shutil.which(name) is None]:
@@ -70,11 +71,11 @@ class Slurm(Launcher):
                 f"{', '.join(missing)} not found: run this on a login node of the cluster"
             )
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
         return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take
         the job.
         """
@@ -89,7 +90,7 @@ class Slurm(Launcher):
         code = wait_stoppable(run, wait=wait, kill=lambda: cancel(job))
         return settle(run, code, follower.reason)
 
-    def submit(self, run: RunDir, execution: Mapping[str, Any]) -> str:
+    def submit(self, run: RunDir, execution: Execution) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
         job = sbatch(str(write_script(run, execution, self.batch)))
         self.note(run, job=job)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from densekit.errors import PREEMPTED_CODE, UsageError
 from densekit.launch.launchers.base import Element
@@ -18,13 +17,13 @@ from densekit.launch.launchers.mounts import mounts
 from densekit.launch.launchers.options import ContainerRuntime
 from densekit.launch.launchers.slurm.templates import ARRAY, JOB
 from densekit.launch.launchers.trainer_command import (
-    is_distributed,
     job_name,
     passed_on,
     trainer_environment,
 )
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 
 WARNING_SECONDS = 300
 """Slurm signals a job so long before its time limit; a step and a checkpoint have to fit in."""
@@ -68,10 +67,10 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
     return options
 
 
-def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
+def script(run: RunDir, execution: Execution, batch: Batch) -> str:
     """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
-    if execution["device"] == "cuda":  # the plan counted the CPUs of the login node
+    if execution.device == "cuda":  # the plan counted the CPUs of the login node
         variables["OMP_NUM_THREADS"] = str(CPUS_PER_GPU)
     if batch.image:
         variables[IMAGE_VARIABLE] = batch.image
@@ -88,11 +87,11 @@ def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
     )
 
 
-def write_script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> Path:
+def write_script(run: RunDir, execution: Execution, batch: Batch) -> Path:
     """Write the batch script into the attempt, and make the cache: a container that mounts a folder
     which is missing does not start.
     """
-    Path(execution["roots"]["cache"]).mkdir(parents=True, exist_ok=True)
+    execution.roots.cache.mkdir(parents=True, exist_ok=True)
     path = run.attempt.resolve() / "job.sbatch"
     path.write_text(script(run, execution, batch), encoding="utf-8")
     return path
@@ -102,7 +101,7 @@ def array_script(elements: Sequence[Element], batch: Batch, dependency: str | No
     """The script of a job array: each element is the job of one run, whose script lies in its
     attempt. `dependency`: what the array waits for, as sbatch's option of that name has it.
     """
-    most_threads = max(elements, key=lambda element: int(element.execution["threads"]))
+    most_threads = max(elements, key=lambda element: element.execution.threads)
     waits = {"dependency": dependency} if dependency else {}
     options = _options(
         elements[0].run,
@@ -126,22 +125,22 @@ def python(batch: Batch) -> str:
     return sys.executable if batch.runtime == "none" else "python"
 
 
-def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> dict[str, str | None]:
-    each = execution["gpus"] // execution["nodes"]
+def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str | None]:
+    each = execution.per_node
     options: dict[str, str | None] = {
         "job-name": job_name(run),
-        "nodes": str(execution["nodes"]),
+        "nodes": str(execution.nodes),
         "ntasks-per-node": "1",
         "output": f"{_escaped(run.attempt.resolve())}/slurm-%j.out",
         "open-mode": "append",
         "requeue": None,
         "signal": f"B:USR1@{WARNING_SECONDS}",
     }
-    if execution["device"] == "cuda":
+    if execution.device == "cuda":
         options["gpus-per-node"] = str(each)
         options["cpus-per-task"] = str(each * CPUS_PER_GPU)
     else:
-        options["cpus-per-task"] = str(each * execution["threads"])
+        options["cpus-per-task"] = str(each * execution.threads)
     return {**options, **batch.options}
 
 
@@ -162,9 +161,7 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if any(sign in value for sign in " \t#;") else value
 
 
-def _inside(
-    run: RunDir, execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]
-) -> str:
+def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[str, str]) -> str:
     """What stands between `srun` and the interpreter: nothing, or the container with everything at
     its own path.
     """
@@ -182,7 +179,7 @@ def _inside(
         ]
         return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
     words = ["apptainer", "exec", "--cleanenv", "--pwd", str(run.path.resolve())]
-    words += ["--nv"] * (execution["device"] == "cuda")
+    words += ["--nv"] * (execution.device == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
     # The environment stays outside, but for what APPTAINERENV_ names: the GPUs are those that Slurm
@@ -193,12 +190,12 @@ def _inside(
     return f" sh -c {shlex.quote(inside)} sh"
 
 
-def _trainer(execution: Mapping[str, Any]) -> str:
+def _trainer(execution: Execution) -> str:
     trainer = '-m densekit train "$run"'
-    if not is_distributed(execution):
+    if not execution.is_distributed:
         return trainer
-    nodes = execution["nodes"]
-    each = execution["gpus"] // nodes
+    nodes = execution.nodes
+    each = execution.per_node
     torchrun = "-m densekit.train.torchrun"
     if nodes == 1:
         return f"{torchrun} --standalone --nproc-per-node {each} {trainer}"
