@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from densekit.files.hashing import file_sha256, json_sha256, tree_sha256
-from densekit.files.json_files import read_jsonl
-from densekit.runs.records import METRICS_FILE
+from densekit.runs.records import METRICS_FILE, read_steps
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
 
@@ -73,7 +72,7 @@ def complete_manifest(
     `run` is the run directory with its metrics.jsonl, `init` the initial weights, `outputs` files
     inside `run`. Raises DataError when the metrics cannot be read.
     """
-    records = read_jsonl(run / METRICS_FILE)
+    records = read_steps(run / METRICS_FILE)
     return sealed(
         {
             **started,
@@ -82,7 +81,7 @@ def complete_manifest(
             "metrics_sha256": file_sha256(run / METRICS_FILE),
             "chain": {
                 "steps": len(records),
-                "sha256": records[-1]["chain"] if records else started["run"],
+                "sha256": records[-1].chain if records else started["run"],
             },
             "outputs": {path.relative_to(run).as_posix(): file_sha256(path) for path in outputs},
         }

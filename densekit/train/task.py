@@ -17,13 +17,14 @@ from densekit.batching.certificate import CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.files.json_files import read_json, read_jsonl, write_json
+from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
 from densekit.runs.environment import environment
-from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records
+from densekit.runs.records import Position, Records, read_steps
+from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
@@ -43,7 +44,7 @@ from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
-from densekit.train.trainer import Summary, Trainer
+from densekit.train.trainer import Trainer
 
 
 def train(run_dir: Path) -> None:
@@ -234,8 +235,8 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
 def _check_fed(run: RunDir) -> None:
     """Compare what all attempts together fed with the certificate."""
     fed = CertificateBuilder()
-    for line in read_jsonl(run.metrics):
-        fed.add(line["ids"])
+    for record in read_steps(run.metrics):
+        fed.add(record.ids)
     certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
     if fed.sha256 != certified:
         raise DataError(
@@ -255,9 +256,9 @@ def _finish(
     report's lines.
     """
     math = run.math.recipe
-    results: dict[str, Any] = {"summary": vars(summary)}
+    scores = None
     if math.probe:
-        results["probe"] = run_probe(
+        scores = run_probe(
             load_trained(run, roots),
             load_tokenizer(roots.resolve(math.models.tokenizer_folder)),
             make_encoder(math, roots),
@@ -266,8 +267,8 @@ def _finish(
             roots.resolve(math.probe.images),
             seed=math.seed,
         )
-    write_json(run.path / RESULTS_FILE, results)
-    files = [*outputs, run.path / RESULTS_FILE]
+    results = Results(summary=summary, probe=scores)
+    files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed)
-    return report(summary, results, str(run.path))
+    return report(results, str(run.path))

@@ -12,21 +12,23 @@ import pytest
 
 import densekit
 from densekit.errors import DataError
-from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json
 from densekit.runs import environment as module
 from densekit.runs.environment import environment
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import check_seal, complete_manifest, sealed, start_manifest
-from tests.support.runs import ENVIRONMENT, make_world, train
+from densekit.spec.execution import Execution
+from densekit.spec.math import RunMath
+from tests.support.runs import ENVIRONMENT, made_math, make_world, train
 
 
 def start(folder: Path, **changes: Any) -> dict[str, Any]:
     """The manifest of an attempt whose three models lie in one folder."""
     values: dict[str, Any] = {
-        "math": {"schema": 2, "recipe": {"name": "made"}, "starts_from": None, "inputs": {}},
+        "math": RunMath(recipe=made_math(), starts_from=None),
         "environment": ENVIRONMENT,
-        "execution": {"gpus": 1},
+        "execution": Execution(),
         "attempts": 2,
         "certificate": {
             "schema": 1,
@@ -127,9 +129,7 @@ def test_no_git_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_an_attempt_starts_from(folder: Path) -> None:
     found = start(folder)
     assert (found["state"], found["recipe"], found["attempts"]) == ("running", "made", 2)
-    assert found["run"] == json_sha256(
-        {"schema": 2, "recipe": {"name": "made"}, "starts_from": None, "inputs": {}}
-    )
+    assert found["run"] == RunMath(recipe=made_math(), starts_from=None).sha256
     assert found["certificate"] == {
         "sha256": "5" * 64,
         "steps": 6,

@@ -29,7 +29,8 @@ from densekit.runs.layout import (
     open_run,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
-from densekit.runs.records import Position, Records
+from densekit.runs.records import Position, Records, StepMetrics
+from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math, RunMath
 from densekit.spec.roots import Roots
@@ -218,20 +219,20 @@ def train(
             lr = math.optimizer.learning_rate * (1 - step.index / len(steps))
             state = _hash(state, *ids, *map(str, images))
             rounding = 1e-9 * how.world_size
-            record = {
-                "step": step.index + 1,
-                "loss": 2 + 0.1 * _unit(state) + rounding,
-                "lr": lr,
-                "grad_norm": 1 + 0.1 * _unit(state + "g") + rounding,
-                "updated": True,
-                "overflows": 0,
-                "samples": len(samples),
-                "tokens": sum(len(sample.conversations[0]["value"]) for sample in samples)
-                * _per_word(folders),
-                "supervised_tokens": 2 * len(samples),
-                "masked_samples": 0,
-                "seconds": 0.1,
-            }
+            words = sum(len(sample.conversations[0]["value"]) for sample in samples)
+            record = StepMetrics(
+                step=step.index + 1,
+                loss=2 + 0.1 * _unit(state) + rounding,
+                lr=lr,
+                grad_norm=1 + 0.1 * _unit(state + "g") + rounding,
+                updated=True,
+                overflows=0,
+                samples=len(samples),
+                tokens=words * _per_word(folders),
+                supervised_tokens=2 * len(samples),
+                masked_samples=0,
+                seconds=0.1,
+            )
             records.append(record, ids, images)
             state = _hash(state, str(lr), str(math.optimizer.eps))
         position = records.position()
@@ -287,7 +288,7 @@ def _write_outputs(run: RunDir, state: str) -> list[Path]:
     values = np.frombuffer(bytes.fromhex(state), dtype=np.float32)
     path = run.path / CONNECTOR_FILE
     write_tensors(path, {"0.weight": ("F32", [8], values)})
-    write_json(run.path / "results.json", {"summary": {}})
+    Results(summary=Summary()).write(run.path)
     return [path]
 
 
