@@ -7,21 +7,20 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from densekit.batching.certificate import CertificateBuilder
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
-from densekit.runs.environment import environment
+from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
-from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Position, Records, read_steps
 from densekit.runs.results import Results, Summary
@@ -140,7 +139,7 @@ def _train(
         ]
     )
     if main:
-        write_json(run.attempt / "environment.json", environment(devices(accelerator)))
+        write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
         if math.assets:
             ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
@@ -148,7 +147,7 @@ def _train(
     reader, annotations = make_reader(math, roots)
     index = load_index(annotations, roots.cache)
     order = RunOrder(math, index.modality_lengths)
-    manifest: dict[str, Any] = {}
+    manifest: Manifest | None = None
     if main:
         settle_certificate(run, order.certificate(index.sample_ids()), execution.certificate_sha256)
         manifest = _start(run, execution, roots, annotations.sha256)
@@ -167,9 +166,9 @@ def _train(
             trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)
         )
         if main:
+            assert log is not None and manifest is not None
             _check_fed(run)
             lines = _finish(run, roots, reader, manifest, outputs, summary)
-            assert log is not None
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
     accelerator.wait_for_everyone()
@@ -192,17 +191,15 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
     return stage1
 
 
-def _start(
-    run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str
-) -> dict[str, Any]:
+def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
     """Write the manifest of what this attempt starts from."""
     models = run.math.recipe.models
     manifest = start_manifest(
         math=run.math,
-        environment=read_json(run.attempt / "environment.json"),
+        environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
         execution=execution,
         attempts=run.status.attempt,
-        certificate=read_json(run.path / CERTIFICATE_FILE),
+        certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
         models={
             "language_model": roots.resolve(models.language_model),
@@ -210,7 +207,7 @@ def _start(
             "tokenizer": roots.resolve(models.tokenizer_folder),
         },
     )
-    write_json(run.path / MANIFEST_FILE, manifest)
+    write_json(run.path / MANIFEST_FILE, manifest.as_json())
     return manifest
 
 
@@ -248,7 +245,7 @@ def _finish(
     run: RunDir,
     roots: Roots,
     reader: SampleReader,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
@@ -270,5 +267,5 @@ def _finish(
     results = Results(summary=summary, probe=scores)
     files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
-    write_json(run.path / MANIFEST_FILE, completed)
+    write_json(run.path / MANIFEST_FILE, completed.as_json())
     return report(results, str(run.path))
