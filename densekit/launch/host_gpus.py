@@ -11,7 +11,7 @@ from pathlib import Path
 
 from densekit.containers.tags import CPU_TARGET, image_tag, target_of
 from densekit.errors import UsageError
-from densekit.spec.capability import TARGETS, Target, image_for
+from densekit.spec.capability import GENERATIONS, Generation, container_image_for
 from densekit.spec.hardware import Hardware, found_hardware
 
 QUERY = ("index", "name", "compute_cap", "memory.total", "memory.used", "driver_version")
@@ -133,13 +133,13 @@ def image_for_gpus(gpus: Sequence[Gpu]) -> str:
 
     Raises UsageError when no image has kernels for them.
     """
-    return image_tag(_target_for(gpus[0]).name if gpus else CPU_TARGET)
+    return image_tag(_generation(gpus[0]).container_image if gpus else CPU_TARGET)
 
 
-def _target_for(gpu: Gpu) -> Target:
-    if (target := image_for(gpu.capability)) is not None:
-        return target
-    known = "; ".join(f"{image_tag(target.name)} for {target.cards}" for target in TARGETS)
+def _generation(gpu: Gpu) -> Generation:
+    if (generation := container_image_for(gpu.capability)) is not None:
+        return generation
+    known = "; ".join(f"{image_tag(row.container_image)} for {row.gpus}" for row in GENERATIONS)
     raise UsageError(
         f"no container image has kernels for {gpu} (there are {known}): use --launcher local with "
         "a torch that has"
@@ -150,12 +150,12 @@ def check_image(image: str, gpus: Sequence[Gpu]) -> None:
     """UsageError when one of our container images has no kernels for these GPUs; what those of
     others have is not known.
     """
-    for target in TARGETS:
-        if target.name == target_of(image):
+    for row in GENERATIONS:
+        if row.container_image == target_of(image):
             for gpu in gpus:
-                if not target.has_code_for(gpu.capability):
+                if not row.has_kernels_for(gpu.capability):
                     raise UsageError(
-                        f"--image {image} has kernels for {target.cards}, and GPU {gpu.index} is "
+                        f"--image {image} has kernels for {row.gpus}, and GPU {gpu.index} is "
                         f"{gpu}: use --image {image_for_gpus([gpu])}"
                     )
 

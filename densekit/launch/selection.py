@@ -17,7 +17,7 @@ from densekit.launch.launchers.registry import (
     launcher_class,
     launcher_names,
 )
-from densekit.planner.search import usual_nodes
+from densekit.planner.cluster import usual_nodes
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware, hardware
 from densekit.spec.recipe import Recipe

@@ -21,7 +21,6 @@ EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-RESULTS_FILE = "results.json"
 State = Literal["created", "running", "failed", "preempted", "complete"]
 REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
