@@ -18,7 +18,7 @@ from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_waiting
-from densekit.runs.layout import RunDir, open_run, set_aside
+from densekit.runs.layout import RunDir, move_aside, open_run
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
@@ -189,7 +189,7 @@ def open_again(run: RunDir) -> RunDir:
     if run.status.attempt == 0:
         return run
     math = run.math
-    print(f"{math.recipe.name}: moved the earlier run aside to {set_aside(run)}")
+    print(f"{math.recipe.name}: moved the earlier run aside to {move_aside(run)}")
     return open_run(run.path.parent, math)
 
 

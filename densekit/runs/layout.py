@@ -223,8 +223,8 @@ def _appear(path: Path, math: RunMath) -> bool:
     return True
 
 
-def set_aside(run: RunDir) -> Path:
-    """Rename a run so that it can be trained anew; nothing is deleted. Returns the new place."""
+def move_aside(run: RunDir) -> Path:
+    """Rename a run so that it can be retrained; nothing is deleted. Returns the new place."""
     number = 1
     while (aside := run.path.with_name(f"{run.path.name}.old{number}")).exists():
         number += 1

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from densekit.errors import DataError
@@ -15,6 +14,7 @@ from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.trainer_command import (
     GIB,
     SHM_BYTES,
+    missing_packages,
     trainer_arguments,
     trainer_environment,
 )
@@ -25,7 +25,6 @@ from densekit.runs.processes import alive, die_with_parent
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
 
-TRAINING_PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
 SHM = Path("/dev/shm")
 
 
@@ -110,8 +109,7 @@ def _trains(pid: int, run: RunDir) -> bool:
 
 
 def _packages() -> Check:
-    missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         message = (
             f"{', '.join(missing)} not installed: run `make setup` for --launcher local "
             "(containers do not need them here)"

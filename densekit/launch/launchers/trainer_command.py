@@ -1,6 +1,7 @@
 """The command that trains a run and the environment variables with it, wherever it runs."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from densekit.runs.layout import RunDir
@@ -17,11 +18,18 @@ PASSED_PREFIXES = (
 """Variables of this shell that reach a container or job: how libraries communicate and log, never
 what is computed, no secrets.
 """
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
+"""What the trainer imports and the driver does without."""
 GIB = 1024**3
 SHM_BYTES = {"cuda": 16 * GIB, "cpu": GIB}
 """Shared memory that NCCL and data workers hand tensors over in, by device; the default of a
 container engine is 64 MB.
 """
+
+
+def missing_packages() -> list[str]:
+    """Which of PACKAGES this Python lacks."""
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def trainer_arguments(path: Path, execution: Execution) -> list[str]:
