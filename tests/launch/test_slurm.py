@@ -19,7 +19,8 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.files.json_files import read_json
-from densekit.launch.launchers.slurm.jobs import Follower, job_state
+from densekit.launch.launchers.slurm.follower import Follower
+from densekit.launch.launchers.slurm.jobs import job_state
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.launchers.slurm.submit import refusal
@@ -274,7 +275,7 @@ def test_dependency_wait_does_not_count_as_queue_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken_back: list[str] = []
-    monkeypatch.setattr("densekit.launch.launchers.slurm.jobs.cancel", taken_back.append)
+    monkeypatch.setattr("densekit.launch.launchers.slurm.follower.cancel", taken_back.append)
     follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
     for reason, over in (
         ("Dependency", False),
