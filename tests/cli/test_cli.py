@@ -295,7 +295,7 @@ def test_run_trains_where_it_is_told(
     assert values["roots"]["data"] == str(tmp_path / "d")
     assert "already complete" in run_cli("run", "tiny_stage2", "--runs-dir", "r").out
     assert (
-        "the earlier run is now r/tiny_stage2"
+        "moved the earlier run aside to r/tiny_stage2"
         in run_cli("run", "tiny_stage2", "--runs-dir", "r", "--force").out
     )
 

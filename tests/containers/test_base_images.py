@@ -116,7 +116,7 @@ def test_the_command_line() -> None:
         sys.executable,
         "-m",
         "densekit",
-        "images",
+        "containers",
         "build",
         "a100",
         "--print",
