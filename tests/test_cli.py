@@ -21,7 +21,8 @@ from densekit.errors import DataError
 from densekit.launch.launchers import local
 from densekit.recipes.load import recipe_names
 from densekit.spec.recipe import Recipe
-from tests.support.launching import entry, make_pair, names, trainer, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import entry, make_pair, trainer
 from tests.support.runs import make_world
 from tests.support.runs import train as made_run
 
@@ -281,6 +282,7 @@ def test_thinking_makes_nothing(run_cli: Cli, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.ranks
 def test_run_trains_where_it_is_told(
     run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +302,7 @@ def test_run_trains_where_it_is_told(
     )
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("code", [1, 2, 3, 130])
 def test_run_ends_as_its_trainer_did(
     run_cli: Cli, monkeypatch: pytest.MonkeyPatch, code: int
@@ -567,6 +570,7 @@ def test_verify(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     assert [check["name"] for check in found["checks"] if check["state"] == "fail"] == ["outputs"]
 
 
+@pytest.mark.ranks
 def test_replay(run_cli: Cli, two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = two_runs
     copied = "import shutil; shutil.copytree({!r}, path, dirs_exist_ok=True)"
@@ -602,6 +606,7 @@ def _densekit(
     )
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("verb", ["plan", "diff", "verify", "replay"])
 def test_thinking_loads_no_heavy_package(verb: str) -> None:
     arguments = {"plan": ["vicuna7b_clip_stage2", "--why"], "diff": ["nope", "nope"]}.get(
@@ -614,6 +619,7 @@ def test_thinking_loads_no_heavy_package(verb: str) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.ranks
 def test_a_terminal_without_the_letters() -> None:
     result = _densekit(
         "show", "tiny_stage1", "--set", "title=\u00e9t\u00e9", PYTHONIOENCODING="ascii"
@@ -622,6 +628,7 @@ def test_a_terminal_without_the_letters() -> None:
     assert "title: \\xe9t\\xe9" in result.stdout
 
 
+@pytest.mark.ranks
 def test_a_refusal_of_the_real_program() -> None:
     result = _densekit("run", "tiny_stage3")
     assert (result.returncode, result.stdout) == (2, "")

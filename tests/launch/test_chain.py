@@ -15,7 +15,8 @@ from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.runs.layout import RunDir, open_run, read_json, run_math
 from densekit.spec.roots import Roots
-from tests.support.launching import make_pair, names, trainer, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import make_pair, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,7 @@ def test_chains(name: str) -> None:
     assert chain[-1].name == name
 
 
+@pytest.mark.ranks
 def test_both_stages_run_and_the_second_starts_from_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +79,7 @@ def test_both_stages_run_and_the_second_starts_from_the_first(
     }
 
 
+@pytest.mark.ranks
 def test_a_complete_run_is_not_trained_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +90,7 @@ def test_a_complete_run_is_not_trained_again(
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
 
 
+@pytest.mark.ranks
 def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
     assert go(tmp_path) == go(tmp_path, "tiny_stage2_lora") == 0
     found = runs(tmp_path)
@@ -94,6 +98,7 @@ def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
     assert trained(found["tiny_stage1"]) == 1
 
 
+@pytest.mark.ranks
 def test_what_does_not_fit_is_said_and_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +110,7 @@ def test_what_does_not_fit_is_said_and_tried(
     )
 
 
+@pytest.mark.ranks
 def test_the_optimiser_in_main_memory_is_in_the_execution(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +131,7 @@ def test_the_optimiser_in_main_memory_is_in_the_execution(
     assert "c" not in names(tmp_path)
 
 
+@pytest.mark.ranks
 def test_force_sets_the_last_stage_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +145,7 @@ def test_force_sets_the_last_stage_aside(
     assert "the earlier run is now " in capsys.readouterr().out
 
 
+@pytest.mark.ranks
 def test_a_failed_stage_stops_the_chain_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +158,7 @@ def test_a_failed_stage_stops_the_chain_and_is_tried_again(
     assert first.status["attempt"] == 2 and first.complete
 
 
+@pytest.mark.ranks
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     run = open_run(tmp_path / "runs", run_math(load_chain("tiny_stage2", [])[0].math(), None))
     with (
@@ -194,6 +203,7 @@ def test_stages_that_do_not_belong_together(tmp_path: Path, text: str, message: 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.ranks
 def test_recipes_of_ones_own(tmp_path: Path) -> None:
     path = make_pair(tmp_path / "mine")
     assert go(tmp_path, str(path)) == 0

@@ -20,17 +20,9 @@ from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.in_flight import stop
 from densekit.runs.layout import RunDir, open_run, read_json, run_math
 from densekit.runs.process_handle import read_launched
-from tests.support.launching import (
-    A100,
-    OLD,
-    T4,
-    V100,
-    cards,
-    execution,
-    fake_gpus,
-    stub_run,
-    write_json,
-)
+from tests.support.files import write_json
+from tests.support.launching import A100, OLD, T4, V100, cards, execution, fake_gpus, stub_run
+from tests.support.needs import needs
 
 pytestmark = pytest.mark.usefixtures("with_engine")
 
@@ -109,7 +101,7 @@ def test_exactly_the_gpus_that_are_needed(
         code = Docker(image=stub_image).launch(run, execution)
     except DataError as error:
         if "cannot hand out GPUs" in str(error):
-            pytest.skip("this machine's engine has no NVIDIA toolkit, real or pretended")
+            needs("pretend-gpu", "this machine's engine has no NVIDIA toolkit")
         raise
     assert code == 0
     assert read_json(run.path / "seen.json")["env"]["NVIDIA_VISIBLE_DEVICES"] == "1", (
@@ -292,7 +284,7 @@ def test_gpus_that_cannot_work(
 
 def test_a_cache_of_someone_else(tmp_path: Path, stub_image: str) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root's containers run as somebody else")
+        needs("root", "only root's containers run as somebody else")
     (tmp_path / "cache").mkdir(mode=0o755)
     run, execution = stub_run(tmp_path, "")
     with pytest.raises(

@@ -18,6 +18,8 @@ from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.runs.processes import alive
 from tests.support.launching import A100, cards, execution, fake_gpus, trainer
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:

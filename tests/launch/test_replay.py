@@ -19,7 +19,8 @@ from densekit.launch.replay import expect, replay
 from densekit.runs.layout import RunDir, read_json, write_json
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
-from tests.support.launching import names, trainer
+from tests.support.files import names
+from tests.support.launching import trainer
 from tests.support.runs import change_entry, make_world, train
 
 HOW = {
@@ -114,6 +115,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 # What is trained
 
 
+@pytest.mark.ranks
 def test_a_replay_repeats_the_math_and_the_way(
     run: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_replay_repeats_the_math_and_the_way(
     ]
 
 
+@pytest.mark.ranks
 def test_replays_are_numbered_and_lie_beside_their_run(
     own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ def test_replays_are_numbered_and_lie_beside_their_run(
     assert names(own.parent / f"{own.name}.replay3") == []
 
 
+@pytest.mark.ranks
 def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: Told) -> None:
     run = RunDir(own)
     execution = {**read_json(run.attempt / "execution.json"), "gpus": 2}
@@ -166,6 +170,7 @@ def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: 
     )
 
 
+@pytest.mark.ranks
 def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     gives(run)
     assert replay(run, runs_dir=tmp_path, deterministic=True) == 0
@@ -177,6 +182,7 @@ def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     )
 
 
+@pytest.mark.ranks
 def test_a_replay_that_stopped_goes_on(
     run: Path,
     tmp_path: Path,
@@ -197,6 +203,7 @@ def test_a_replay_that_stopped_goes_on(
     assert not (tmp_path / f"{run.name}.replay2").exists()
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("code", [1, 3, 130])
 def test_a_training_that_fails(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -210,6 +217,7 @@ def test_a_training_that_fails(
 # What is expected
 
 
+@pytest.mark.ranks
 def test_a_last_bit_that_differs_where_none_may(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -227,6 +235,7 @@ def test_a_last_bit_that_differs_where_none_may(
     assert told()[-1] == "the replay is equal within 1e-05: that was asked for"
 
 
+@pytest.mark.ranks
 def test_a_bit_that_no_tolerance_minds(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -235,6 +244,7 @@ def test_a_bit_that_no_tolerance_minds(
     assert "first bit difference at step 4" in told()[3]
 
 
+@pytest.mark.ranks
 def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
     newer = train(
         tmp_path / "world",
@@ -258,6 +268,7 @@ def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: To
     )
 
 
+@pytest.mark.ranks
 def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
     copy = Path(shutil.copytree(own, tmp_path / "copy"))
     edit_manifest(copy, outputs={"connector.safetensors": "0" * 64})
@@ -382,6 +393,7 @@ def test_inputs_that_changed_or_are_gone(own: Path, tmp_path: Path, gone: bool) 
         )
 
 
+@pytest.mark.ranks
 def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: Any) -> None:
     """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it
     was.

@@ -20,9 +20,9 @@ import pytest
 
 from densekit.runs.layout import RunDir, read_json
 from densekit.runs.records import read_jsonl
-from tests.train.conftest import SMALL
+from tests.support.workplace import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 100

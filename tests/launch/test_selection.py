@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import APIError
 
 from densekit.errors import DataError, UsageError
 from densekit.launch.chain import Carrying, open_next_attempt
@@ -25,7 +26,8 @@ from densekit.planner.search import Fixed
 from densekit.recipes.load import load_recipe
 from densekit.runs.process_handle import Launched, read_launched, write_launched
 from densekit.spec.roots import Roots
-from tests.support.launching import A100, T4, V100, cards, fake_gpus, names, stub_run, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import A100, T4, V100, cards, fake_gpus, stub_run
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +60,7 @@ def planned(choice: Choice, recipe: str = PAPER, **wanted: Any) -> Plan:
     )
 
 
+@pytest.mark.ranks
 def test_a_gpu_host_gets_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(A100, 10))
     choice = choose(load_recipe(PAPER), Asked())
@@ -82,6 +85,7 @@ def test_a_gpu_host_gets_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.ranks
 def test_a_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(V100, 2))
     choice = choose(load_recipe("vicuna7b_clip_stage1"), Asked())
@@ -101,6 +105,7 @@ def test_a_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         planned(choice, dtype="bf16")
 
 
+@pytest.mark.ranks
 def test_the_kind_of_a_clusters_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     papers = choose(load_recipe("llama3_70b_stage2_lora"), Asked(launcher="slurm"))
     assert papers.hardware is not None
@@ -123,6 +128,7 @@ def test_the_kind_of_a_clusters_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
         choose(load_recipe(PAPER), Asked(gpu="a100"))
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("recipe", "told", "variables", "asked", "launcher", "why"),
     [
@@ -203,6 +209,7 @@ def test_print_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert names(tmp_path) == []
 
 
+@pytest.mark.ranks
 def test_print_where_data_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,9 +247,8 @@ def test_no_engine() -> None:
     ],
 )
 def test_what_an_engine_refuses_is_a_sentence(told: str, meaning: str) -> None:
-    errors = pytest.importorskip("docker.errors")
     with pytest.raises(DataError, match=meaning) as caught, sentences():
-        raise errors.APIError("500 Server Error", explanation=told)
+        raise APIError("500 Server Error", explanation=told)
     assert "\n" not in str(caught.value)
 
 
@@ -252,16 +258,13 @@ class StubContainer:
     removed = False
 
     def start(self) -> None:
-        raise pytest.importorskip("docker.errors").APIError(
-            "500", explanation="could not select device driver"
-        )
+        raise APIError("500", explanation="could not select device driver")
 
     def remove(self, force: bool) -> None:
         self.removed = True
 
 
 def test_a_container_that_does_not_start_is_removed(tmp_path: Path) -> None:
-    pytest.importorskip("docker")
     made = StubContainer()
 
     class Client:
@@ -289,6 +292,7 @@ def test_doctor_without_anything(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.ranks
 def test_doctor_on_a_gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in(monkeypatch, tmp_path, *cards(A100, 2, used={1: 60000}))
     checks = {check.name: check for check in doctor(None, Roots(), tmp_path)}
@@ -303,6 +307,7 @@ def test_doctor_on_a_gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert states(doctor(None, Roots(), tmp_path))["driver"] == "fail"
 
 
+@pytest.mark.ranks
 def test_doctor_says_whether_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def memory(recipe: str, *told: str) -> Any:
         put_in(monkeypatch, tmp_path / recipe, *told)
@@ -341,6 +346,7 @@ class StubClient:
         return self
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("runtimes", "version", "told", "toolkit", "image"),
     [
@@ -358,7 +364,6 @@ def test_doctor_asks_the_engine(
     toolkit: str,
     image: str,
 ) -> None:
-    pytest.importorskip("docker")
     put_in(monkeypatch, tmp_path, *cards(told, 1))
     monkeypatch.setattr(
         "densekit.launch.doctor.connect", lambda: Engine(StubClient(runtimes, version))

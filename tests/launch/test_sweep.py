@@ -26,7 +26,8 @@ from densekit.launch.sweep import choose_for_all, show_sweep, sweep
 from densekit.runs.layout import RunDir, read_json
 from densekit.runs.process_handle import read_launched
 from densekit.spec.roots import Roots
-from tests.support.launching import STUB, trainer, write_json
+from tests.support.files import write_json
+from tests.support.launching import STUB, trainer
 
 PAIR = ["a_two.yaml", "b_two.yaml"]
 """Two stage-2 recipes, each with a stage 1 of its own."""
@@ -153,6 +154,7 @@ def test_recipes_that_need_different_means_are_run_apart(monkeypatch: pytest.Mon
     assert (choice.launcher.name, choice.gpus) == ("slurm", 8)
 
 
+@pytest.mark.ranks
 def test_without_slurm_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "status('complete') if 'b_one' not in path.name else sys.exit(4)"
     monkeypatch.setattr(local, "command", trainer(script))

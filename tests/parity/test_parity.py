@@ -13,6 +13,8 @@ from densekit.errors import DataError
 from densekit.parity.compare import Quantities
 from densekit.parity.report import find_cases, run_parity
 
+pytestmark = pytest.mark.ranks
+
 SHARED = ("data", "models", "tokens.json")
 
 

@@ -14,6 +14,8 @@ from densekit.spec.architectures import shape_of
 from densekit.spec.roots import Roots
 from tests.support.ranks import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 WORLD = 2
 

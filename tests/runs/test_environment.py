@@ -7,6 +7,7 @@ import pytest
 from densekit.runs import environment
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("revision", "git"),
     [

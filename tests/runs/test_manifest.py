@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.ranks
 def test_the_environment_names_what_ran() -> None:
     found = environment([{"name": "A100", "driver": "550"}])
     assert found["densekit"] == densekit.__version__
@@ -58,6 +59,7 @@ def test_the_environment_names_what_ran() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.ranks
 def test_every_installed_package_is_there_by_its_normalised_name() -> None:
     found = environment()["packages"]
     installed = {found.metadata["Name"] for found in importlib.metadata.distributions()}
@@ -69,6 +71,7 @@ def test_every_installed_package_is_there_by_its_normalised_name() -> None:
     )
 
 
+@pytest.mark.ranks
 def test_the_first_package_on_the_path_counts_and_a_broken_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +89,7 @@ def test_the_first_package_on_the_path_counts_and_a_broken_one_does_not(
     assert environment()["packages"] == {"my-package": "2.0"}
 
 
+@pytest.mark.ranks
 def test_lock_files_and_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "requirements"
     lock.mkdir()
@@ -100,6 +104,7 @@ def test_lock_files_and_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert environment()["image"] is None
 
 
+@pytest.mark.ranks
 def test_the_git_state(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
@@ -116,6 +121,7 @@ def test_the_git_state(tmp_path: Path) -> None:
     assert state and state["dirty"]
 
 
+@pytest.mark.ranks
 def test_no_git_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert module._git_state(tmp_path) is None

@@ -1,6 +1,5 @@
 """A trainer that takes no time, and models and data that pass every check without being any."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, models
 
 from densekit.runs.layout import RunDir, open_run, run_math
+from tests.support.files import write_json
 
 STUB = """
 import json, os, pathlib, signal, sys, time
@@ -95,17 +95,6 @@ def execution(**changes: Any) -> dict[str, Any]:
         "starts_from": None,
     }
     return {**values, **changes}
-
-
-def write_json(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    """What lies in a folder."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def entry(

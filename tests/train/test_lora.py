@@ -146,6 +146,7 @@ def _padded_loss(
     return loss + 0.0 * mlp(torch.zeros(1, 96)).sum()
 
 
+@pytest.mark.ranks
 def test_a_recorded_lora_training_is_reproduced(recorded_lora: Path) -> None:
     path = recorded_lora / "clip_dci" / "lora.json"
     values = run_case(lambda quantities: check_lora(recorded_lora, path, quantities))
@@ -160,6 +161,7 @@ def test_a_recorded_lora_training_is_reproduced(recorded_lora: Path) -> None:
     } <= set(values)
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     "file", ["lora_init", "lora_final", "lora_projector_init", "lora_projector_final"]
 )

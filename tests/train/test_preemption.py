@@ -15,7 +15,9 @@ import pytest
 from densekit.runs.layout import RunDir, checkpoints_in
 from densekit.runs.processes import alive
 from densekit.runs.records import read_jsonl
-from tests.train.conftest import SMALL, Workplace
+from tests.support.workplace import SMALL, Workplace
+
+pytestmark = pytest.mark.ranks
 
 STEPS = 150
 SETS = [
