@@ -22,12 +22,13 @@ from typing import Any
 import torch
 
 from densekit.planner.memory import TOWER, Layout, Row, memory_of
-from densekit.planner.memory_trace.model import KEPT, Trains
+from densekit.planner.memory_trace.model import KEPT
 from densekit.planner.model_states import States
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import ModelShape, shape_of
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.types import Trains
 
 TOLERANCE = 0.05
 SMALL = 0.002

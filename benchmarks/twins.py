@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from densekit.data.pixels import ReadImage
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
 from densekit.train.collate import PackedRow, pack_row
 

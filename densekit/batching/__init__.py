@@ -1,7 +1,7 @@
 """Which samples each optimiser step consumes, how they are shared out, and what each token weighs."""
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
-from densekit.batching.counts import StepCounts, Tail, count_steps, official_step_counts
+from densekit.batching.counts import StepCounts, count_steps, official_step_counts
 from densekit.batching.order import (
     OfficialOrder,
     ReferenceTopology,
@@ -13,6 +13,7 @@ from densekit.batching.rng import DEFAULT_SEED, TorchGenerator
 from densekit.batching.split import split_step
 from densekit.batching.steps import Step, iterate_steps
 from densekit.batching.weights import TokenWeights, token_weights
+from densekit.spec.types import Semantics
 
 __all__ = [
     "DEFAULT_SEED",
@@ -20,9 +21,9 @@ __all__ = [
     "CertificateBuilder",
     "OfficialOrder",
     "ReferenceTopology",
+    "Semantics",
     "Step",
     "StepCounts",
-    "Tail",
     "TokenWeights",
     "TorchGenerator",
     "certify",

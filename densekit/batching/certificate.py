@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from densekit.batching.counts import Tail, count_steps
+from densekit.batching.counts import count_steps
 from densekit.batching.order import OfficialOrder
 from densekit.batching.steps import iterate_steps
 from densekit.errors import DataError, UsageError
+from densekit.spec.types import Semantics
 
 SCHEMA = 1
 
@@ -95,7 +96,7 @@ def certify(
     *,
     epochs: float | None = None,
     max_steps: int | None = None,
-    tail: Tail = "faithful",
+    tail: Semantics = "faithful",
 ) -> BatchCertificate:
     """Return the certificate of the run that feeds `order`; length and tail as `iterate_steps`, and
     its errors.
@@ -125,7 +126,7 @@ def certify(
     )
 
 
-def _source(order: OfficialOrder, tail: Tail) -> str:
+def _source(order: OfficialOrder, tail: Semantics) -> str:
     topology = order.topology
     grouping = "grouped by modality and length" if order.group_by_modality else "not grouped"
     return (

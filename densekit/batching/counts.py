@@ -19,12 +19,10 @@ or dropped.
 import bisect
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from densekit.batching.order import ReferenceTopology
 from densekit.errors import DataError, UsageError
-
-Tail = Literal["faithful", "fixed"]
+from densekit.spec.types import Semantics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ def count_steps(
     topology: ReferenceTopology,
     epochs: float | None = None,
     max_steps: int | None = None,
-    tail: Tail = "faithful",
+    tail: Semantics = "faithful",
 ) -> StepCounts:
     """Count the steps of `epochs` passes (may be fractional) or of exactly `max_steps`, in time
     that does not grow with either.

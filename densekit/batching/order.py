@@ -5,7 +5,7 @@ tests/golden/sampler/sampler.json and the 20-step runs beside it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from densekit.batching.rng import DEFAULT_SEED, Indices, TorchGenerator
 from densekit.errors import DataError, UsageError
+from densekit.spec.math import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,12 @@ class ReferenceTopology:
                 )
 
     @classmethod
-    def of(cls, reference: Mapping[str, int]) -> "ReferenceTopology":
-        """From a recipe's `reference` section: gpus, per_device_batch_size, grad_accum_steps."""
+    def of(cls, reference: Reference) -> "ReferenceTopology":
+        """From a recipe's `reference` section."""
         return cls(
-            world_size=reference["gpus"],
-            per_device_batch_size=reference["per_device_batch_size"],
-            grad_accum_steps=reference["grad_accum_steps"],
+            world_size=reference.gpus,
+            per_device_batch_size=reference.per_device_batch_size,
+            grad_accum_steps=reference.grad_accum_steps,
         )
 
     @property

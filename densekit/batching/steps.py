@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from densekit.batching.counts import Tail, count_steps
+from densekit.batching.counts import count_steps
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.rng import Indices
+from densekit.spec.types import Semantics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def iterate_steps(
     *,
     epochs: float | None = None,
     max_steps: int | None = None,
-    tail: Tail = "faithful",
+    tail: Semantics = "faithful",
 ) -> Iterator[Step]:
     """Yield every optimiser step of the run with its samples; arguments and errors as
     `count_steps`.

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from densekit.errors import UsageError
+from densekit.spec.types import Semantics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def token_weights(
     group_numbers: Sequence[int] | npt.NDArray[np.int64],
     *,
     num_groups: int,
-    semantics: Literal["faithful", "fixed"],
+    semantics: Semantics,
 ) -> TokenWeights:
     """Return the weight of a supervised token for every sample of one optimiser step.
 

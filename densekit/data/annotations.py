@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from densekit.errors import DataError
-
-IMAGE_TAG = "<image>"
+from densekit.spec.types import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +69,11 @@ class Annotations(Sequence[Sample]):
                 tagged, placeholder = _check_entry(entry)
                 if "image" in entry and not tagged and require_tag:
                     raise DataError(
-                        f"image without a {IMAGE_TAG} tag; add the tag to the human turn"
+                        f"image without a {IMAGE_TOKEN} tag; add the tag to the human turn"
                     )
                 if "image" not in entry and placeholder:
                     raise DataError(
-                        f"tag without an image: a human turn opens or ends with {IMAGE_TAG} but there is no 'image' "
+                        f"tag without an image: a human turn opens or ends with {IMAGE_TOKEN} but there is no 'image' "
                         "field; add the field, or take the tag out"
                     )
             except DataError as error:
@@ -205,7 +204,7 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
     tagged_turns = sum(_check_turn(number, turn) for number, turn in enumerate(turns))
     if tagged_turns > 1 and "image" in entry:
         raise DataError(
-            f"{IMAGE_TAG} in {tagged_turns} turns but only one image; keep the tag in one turn"
+            f"{IMAGE_TOKEN} in {tagged_turns} turns but only one image; keep the tag in one turn"
         )
     # The official code drops a leading gpt turn (ShareGPT has them), so the count starts behind it.
     speakers = [turn["from"] for turn in turns]
@@ -221,7 +220,7 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
                 f"turn {number} is from {speaker!r} where {expected!r} is due; turns must alternate"
             )
     texts = [turn["value"].strip() for turn in turns if turn["from"] == "human"]
-    placeholder = any(text.startswith(IMAGE_TAG) or text.endswith(IMAGE_TAG) for text in texts)
+    placeholder = any(text.startswith(IMAGE_TOKEN) or text.endswith(IMAGE_TOKEN) for text in texts)
     return tagged_turns > 0, placeholder
 
 
@@ -233,4 +232,4 @@ def _check_turn(number: int, turn: Any) -> bool:
         raise DataError(f"turn {number} has no 'value'; write the text of the turn as a string")
     if turn["from"] not in ("human", "gpt"):
         raise DataError(f"turn {number} is from {turn['from']!r}; only 'human' and 'gpt' are known")
-    return IMAGE_TAG in turn["value"]
+    return IMAGE_TOKEN in turn["value"]

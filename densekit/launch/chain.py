@@ -1,17 +1,15 @@
 """`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
-from densekit.files.hashing import json_sha256
-from densekit.launch.launchers.base import Launcher, is_distributed
+from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.in_flight import still_running
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.jobs import LostContactError
@@ -19,14 +17,13 @@ from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.precision import ZeroStage
-from densekit.planner.search import Fixed
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_waiting
-from densekit.runs.layout import RunDir, open_run, read_json, run_math, set_aside
+from densekit.runs.layout import RunDir, open_run, set_aside
 from densekit.runs.process_handle import read_launched, write_launched
-from densekit.spec.capability import Attention, Device, Dtype
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
+from densekit.spec.math import RunMath
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -65,16 +62,17 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     return [first, recipe]
 
 
-def chain_math(chain: Sequence[Recipe], roots: Roots) -> list[dict[str, Any]]:
+def chain_math(chain: Sequence[Recipe], roots: Roots) -> list[RunMath]:
     """The math.json of every run of a chain, after a preflight of all of them: each names the run
     it starts from.
 
     Raises DataError for the first file that is missing or wrong.
     """
-    maths: list[dict[str, Any]] = []
+    maths: list[RunMath] = []
     for recipe in chain:
-        starts_from = json_sha256(maths[-1]) if maths else None
-        maths.append(run_math(recipe.math(), starts_from, preflight(recipe, roots)))
+        starts_from = maths[-1].sha256 if maths else None
+        inputs = preflight(recipe, roots)
+        maths.append(RunMath(recipe=recipe.math(), starts_from=starts_from, inputs=inputs))
     return maths
 
 
@@ -85,91 +83,23 @@ def _field(recipe: Recipe, dotted: str) -> object:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Carrying:
-    """How a run is carried out, as asked for on the command line; None takes the plan's default."""
-
-    gpus: int = 1
-    """Processes of all nodes together."""
-    nodes: int = 1
-    device: Device = "cpu"
-    dtype: Dtype | None = None
-    attention: Attention | None = None
-    zero_stage: ZeroStage | None = None
-    activation_checkpointing: bool | None = None
-    offload: bool | None = None
-    micro_batch_size: int | None = None
-    hardware: Hardware | None = None
-    """The kind of the GPUs, where it is known: the search then plans for their memory."""
-    workers: int = 0
-    save_steps: int | None = None
-    save_minutes: float = 15.0
-    """Minutes between checkpoints; 0 saves by steps alone."""
-    keep: int = 2
-    keep_hours: float = 0.0
-    deterministic: bool = False
-
-    def plan(self, recipe: Recipe, roots: Roots) -> Plan:
-        """The plan of one recipe. Raises UsageError for what cannot work."""
-        for name, value, least in (
-            ("--save-steps", self.save_steps, 1),
-            ("--save-minutes", self.save_minutes, 0),
-            ("--keep-hours", self.keep_hours, 0),
-        ):
-            if value is not None and value < least:
-                raise UsageError(f"{name} {value}: at least {least}")
-        fixed = Fixed(
-            micro_batch_size=self.micro_batch_size,
-            zero_stage=self.zero_stage,
-            checkpointing=self.activation_checkpointing,
-            offload=self.offload,
-            dtype=self.dtype,
-            attention=self.attention,
-        )
-        return make_plan(
-            recipe,
-            fixed,
-            gpus=self.gpus,
-            nodes=self.nodes,
-            device=self.device,
-            hardware=self.hardware,
-            workers=self.workers,
-            certificate=cached_certificate(recipe, roots),
-            roots=roots,
-            keep=self.keep,
-        )
-
-    def execution(self, plan: Plan, roots: Roots, previous: RunDir | None) -> dict[str, Any]:
-        """What execution.json holds."""
-        planned = plan.as_json()
-        return {name: planned[name] for name in PLANNED} | {
-            "deterministic": self.deterministic,
-            "checkpoints": {
-                "every_steps": self.save_steps,
-                "every_minutes": self.save_minutes or None,
-                "keep": self.keep,
-                "keep_hours": self.keep_hours,
-            },
-            "roots": roots.as_json(),
-            "starts_from": str(previous.path.resolve()) if previous else None,
-        }
+def plan_stage(
+    recipe: Recipe, request: ExecutionRequest, hardware: Hardware | None, roots: Roots
+) -> Plan:
+    """The plan of one recipe. Raises UsageError for what cannot work."""
+    return make_plan(
+        recipe,
+        request,
+        hardware=hardware,
+        certificate=cached_certificate(recipe, roots),
+        roots=roots,
+    )
 
 
-PLANNED = (
-    "device",
-    "gpus",
-    "nodes",
-    "micro_batch_size",
-    "micro_batches",
-    "attention",
-    "dtype",
-    "zero_stage",
-    "checkpointing",
-    "offload",
-    "certificate_sha256",
-    "workers",
-    "threads",
-)
+def execution_of(plan: Plan, roots: Roots, previous: RunDir | None) -> Execution:
+    """The planned execution, with the folders of this host and the run it starts from."""
+    starts_from = str(previous.path.resolve()) if previous else None
+    return plan.execution.model_copy(update={"roots": roots.absolute(), "starts_from": starts_from})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,15 +108,21 @@ class Stage:
 
     recipe: Recipe
     plan: Plan
-    math: dict[str, Any]
+    math: RunMath
 
 
 def prepare(
-    name: str, *, overrides: Sequence[str], roots: Roots, carrying: Carrying, launcher: Launcher
+    name: str,
+    *,
+    overrides: Sequence[str],
+    roots: Roots,
+    request: ExecutionRequest,
+    hardware: Hardware | None,
+    launcher: Launcher,
 ) -> list[Stage]:
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
-    plans = [carrying.plan(recipe, roots) for recipe in chain]
+    plans = [plan_stage(recipe, request, hardware, roots) for recipe in chain]
     for plan in plans:
         if plan.fits is False:
             told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
@@ -195,7 +131,7 @@ def prepare(
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
-    launcher.check(carrying.execution(plans[-1], roots, None))
+    launcher.check(execution_of(plans[-1], roots, None))
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 
@@ -206,7 +142,8 @@ def reproduce(
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
+    request: ExecutionRequest,
+    hardware: Hardware | None = None,
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
@@ -219,7 +156,14 @@ def reproduce(
     refused.
     """
     launcher = launcher or Local()
-    chain = prepare(name, overrides=overrides, roots=roots, carrying=carrying, launcher=launcher)
+    chain = prepare(
+        name,
+        overrides=overrides,
+        roots=roots,
+        request=request,
+        hardware=hardware,
+        launcher=launcher,
+    )
     previous: RunDir | None = None
     for stage in chain:
         run = open_run(runs_dir, stage.math)
@@ -229,7 +173,7 @@ def reproduce(
             if force and stage is chain[-1]:
                 run = opened_anew(run)
             if not already_complete(run):
-                code = start(run, carrying.execution(stage.plan, roots, previous), launcher)
+                code = start(run, execution_of(stage.plan, roots, previous), launcher)
                 if code != 0:
                     return code
         previous = run
@@ -238,19 +182,17 @@ def reproduce(
 
 def opened_anew(run: RunDir) -> RunDir:
     """The run of --force: an earlier one of the same math is set aside."""
-    if run.status["attempt"] == 0:
+    if run.status.attempt == 0:
         return run
     math = run.math
-    print(f"{math['recipe']['name']}: the earlier run is now {set_aside(run)}")
+    print(f"{math.recipe.name}: the earlier run is now {set_aside(run)}")
     return open_run(run.path.parent, math)
 
 
 def already_complete(run: RunDir) -> bool:
     """Whether there is nothing to do, which is said."""
     if run.complete:
-        print(
-            f"{run.math['recipe']['name']}: already complete in {run.path} (--force trains it anew)"
-        )
+        print(f"{run.name}: already complete in {run.path} (--force trains it anew)")
     return run.complete
 
 
@@ -266,7 +208,7 @@ def locked(run: RunDir) -> Iterator[None]:
         ) from None
 
 
-def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = None) -> int:
+def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -> int:
     """Open the next attempt of a run and train it; returns an exit code.
 
     Raises UsageError when an earlier attempt, whose driver is gone, is still training.
@@ -282,29 +224,18 @@ def start(run: RunDir, execution: dict[str, Any], launcher: Launcher | None = No
         raise
 
 
-def begin(run: RunDir, execution: dict[str, Any], launcher: Launcher) -> None:
+def begin(run: RunDir, execution: Execution, launcher: Launcher) -> None:
     """Open the next attempt. Raises UsageError when an earlier one is still training."""
     if (place := still_running(run)) is not None:
         raise UsageError(
             f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it"
         )
     run.new_attempt(execution)
+    where = "" if launcher.name == "local" else f" by {launcher.name}"
     print(
-        f"{run.math['recipe']['name']}: training in {run.path} {carried_out(execution, launcher)}",
+        f"{run.name}: training in {run.path} {execution.describe(where=where)}",
         flush=True,
     )
-
-
-def carried_out(execution: Mapping[str, Any], launcher: Launcher) -> str:
-    """How a run is carried out, in words."""
-    stage = execution["zero_stage"]
-    engine = f"ZeRO-{stage}" if stage else "DDP" if is_distributed(execution) else "no sharding"
-    engine += ", offload" if execution.get("offload") else ""
-    kind = f"{execution['device'].upper()} process{'es' if execution['gpus'] > 1 else ''}"
-    where = "" if launcher.name == "local" else f" by {launcher.name}"
-    nodes = f" of {execution['nodes']} nodes" if execution.get("nodes", 1) > 1 else ""
-    how = f"{engine}, {execution['dtype']}, {execution['attention']} attention"
-    return f"on {execution['gpus']} {kind}{nodes}{where} ({how})"
 
 
 def open_next_attempt(path: Path) -> None:
@@ -314,10 +245,10 @@ def open_next_attempt(path: Path) -> None:
     Raises DataError when `path` is no run, UsageError when it is complete.
     """
     run = RunDir(path)
-    state, launched = run.status["state"], read_launched(run)
+    state, launched = run.status.state, read_launched(run)
     if state == "complete":
         raise UsageError(f"{path} is complete")
     if state != "created":
-        run.new_attempt(read_json(run.attempt / "execution.json"))
+        run.new_attempt(run.execution)
         if launched:
             write_launched(run, launched)

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from densekit import __version__
-from densekit.audit.verify.checks import Check, State
 from densekit.errors import DensekitError
 from densekit.launch.chain import load_chain
 from densekit.launch.host_gpus import Gpu, check_driver, find_gpus, pick, target_for
@@ -19,6 +18,8 @@ from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.selection import kind_of
 from densekit.planner.plan import make_plan
+from densekit.spec.check import Check, CheckState
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -52,7 +53,7 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
     return checks
 
 
-def _check(name: str, state: State, message: str) -> Check:
+def _check(name: str, state: CheckState, message: str) -> Check:
     return Check(name=name, state=state, message=message)
 
 
@@ -111,7 +112,10 @@ def _memory(gpus: list[Gpu], chain: list[Recipe], roots: Roots) -> str:
     for recipe in chain:
         picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
         plan = make_plan(
-            recipe, gpus=len(picked), device="cuda", hardware=kind_of(picked), roots=roots
+            recipe,
+            ExecutionRequest(device="cuda", world_size=len(picked)),
+            hardware=kind_of(picked),
+            roots=roots,
         )
         if plan.memory_gib is None:
             return "not known: the shapes of the models are not"
@@ -120,7 +124,7 @@ def _memory(gpus: list[Gpu], chain: list[Recipe], roots: Roots) -> str:
 
 
 def _engine(gpus: list[Gpu], recipe: Recipe | None) -> Iterator[Check]:
-    needed: State = "fail" if gpus else "warn"
+    needed: CheckState = "fail" if gpus else "warn"
     try:
         engine = connect()
         told = engine.client.version()
@@ -148,7 +152,7 @@ def _engine(gpus: list[Gpu], recipe: Recipe | None) -> Iterator[Check]:
 def _image(engine: Engine, gpus: list[Gpu], recipe: Recipe | None) -> Check:
     try:
         on_gpu = gpus and (recipe is None or recipe.assets is None)
-        image = f"densekit:{target_for(gpus[0]).name if on_gpu else 'cpu'}"
+        image = f"densekit:{target_for(gpus[0]).container_image if on_gpu else 'cpu'}"
         engine.image_id(image)
         labels = engine.client.images.get(image).labels or {}
     except DensekitError as error:

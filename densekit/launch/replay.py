@@ -6,17 +6,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
 from densekit.audit.model_files import PARTS
-from densekit.audit.run_reader import Evidence, optional_object, read_evidence, section
+from densekit.audit.run_reader import Evidence, read_evidence, section
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import optional_object
 from densekit.launch.chain import locked, start
 from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, open_replay
-from densekit.spec.recipe import MADE_ASSETS
+from densekit.spec.execution import Execution
+from densekit.spec.math import MADE_ASSETS
 
 TOLERANCE = 1e-5
 INPUTS = (*PARTS, "annotations", "connector")
@@ -25,11 +26,11 @@ ALIKE = (
     "device",
     "dtype",
     "attention",
-    "gpus",
+    "world_size",
     "zero_stage",
     "micro_batch_size",
     "threads",
-    "checkpointing",
+    "activation_checkpointing",
     "deterministic",
 )
 
@@ -68,7 +69,9 @@ def replay(
     _check_replayable(path)
     original = RunDir(path)
     executions = _executions(original)
-    execution = {**executions[-1], **({"deterministic": True} if deterministic else {})}
+    execution = executions[-1].model_copy(
+        update={"deterministic": deterministic or executions[-1].deterministic}
+    )
     Local().check(execution)
     place = path.resolve()
     run = open_replay(runs_dir or place.parent, place.name, original.math)
@@ -83,7 +86,7 @@ def replay(
     return 0 if expected.met(found) else 1
 
 
-def expect(executions: Sequence[dict[str, Any]], tolerance: float | None) -> Expectation:
+def expect(executions: Sequence[Execution], tolerance: float | None) -> Expectation:
     """What attempts carried out like this promise: bits, when all are alike and, on a GPU,
     deterministic.
 
@@ -93,11 +96,11 @@ def expect(executions: Sequence[dict[str, Any]], tolerance: float | None) -> Exp
     if tolerance is not None:
         return Expectation(tolerance=tolerance, reason="that was asked for")
     for field in ALIKE:
-        values = list(dict.fromkeys(str(execution.get(field)) for execution in executions))
+        values = list(dict.fromkeys(str(getattr(execution, field)) for execution in executions))
         if len(values) > 1:
             reason = f"`{field}` was {' and '.join(values)} in their attempts, so roundings differ"
             return Expectation(tolerance=TOLERANCE, reason=reason)
-    if executions[0].get("device") != "cpu" and not executions[0].get("deterministic"):
+    if executions[0].device != "cpu" and not executions[0].deterministic:
         reason = "without --deterministic a GPU's kernels do not repeat their roundings"
         return Expectation(tolerance=TOLERANCE, reason=reason)
     return Expectation(tolerance=0.0, reason="all attempts were carried out in the same way")
@@ -143,18 +146,19 @@ def _made_again(evidence: Evidence) -> list[str]:
     return [name for name in INPUTS if str(references.get(name)).startswith(MADE_ASSETS)]
 
 
-def _executions(run: RunDir) -> list[dict[str, Any]]:
+def _executions(run: RunDir) -> list[Execution]:
     """How every attempt of a run was carried out, the first one first; DataError when one does not
     say.
     """
     found = []
-    for number in range(1, run.status["attempt"] + 1):
+    for number in range(1, run.status.attempt + 1):
         path = run.attempt_folder(number) / "execution.json"
-        if not (execution := optional_object(path)):
+        if not (values := optional_object(path)):
             raise DataError(
-                f"{path} is missing or empty, so how {run.path} was trained is not known; put back a copy"
+                f"{path} is missing or empty, so how {run.path} was trained is not known; "
+                "put back a copy"
             )
-        found.append(execution)
+        found.append(Execution.from_json(values, source=str(path)))
     return found
 
 

@@ -1,9 +1,9 @@
 """Whether the models and data in place are of the commits that recipes/revisions.yaml pins."""
 
-from densekit.audit.verify.checks import Check
 from densekit.errors import DensekitError
 from densekit.recipes.revisions import not_pinned, repositories
 from densekit.runs.manifest import folder_commits
+from densekit.spec.check import Check
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 

@@ -12,10 +12,10 @@ from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
-from densekit.planner.search import usual_nodes
-from densekit.spec.capability import Device
+from densekit.planner.cluster import usual_nodes
 from densekit.spec.hardware import Hardware, found_hardware, hardware
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Device
 
 LauncherName = Literal["local", "docker", "slurm"]
 INSIDE_VARIABLE = "DENSEKIT_TARGET"

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DensekitError, UsageError
-from densekit.files.hashing import json_sha256
 from densekit.launch.chain import (
-    Carrying,
     Stage,
     already_complete,
     begin,
+    execution_of,
     locked,
     opened_anew,
     prepare,
@@ -32,6 +31,9 @@ from densekit.launch.selection import Asked, Choice, choose
 from densekit.recipes.load import load_recipe
 from densekit.recipes.unsupported import refuse_waiting
 from densekit.runs.layout import PREEMPTED_CODE, RunDir, open_run, run_path
+from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.spec.hardware import Hardware
+from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
 
 
@@ -40,7 +42,7 @@ class Member:
     """One run of a sweep."""
 
     run: RunDir
-    execution: dict[str, Any]
+    execution: Execution
     after: "Member | None"
     """The run that it starts from, if that is trained in this sweep too."""
     job: str = ""
@@ -48,7 +50,7 @@ class Member:
     @property
     def name(self) -> str:
         """The recipe's."""
-        return str(self.run.math["recipe"]["name"])
+        return self.run.name
 
 
 def choose_for_all(names: Sequence[str], overrides: Sequence[str], asked: Asked) -> Choice:
@@ -85,7 +87,8 @@ def sweep(
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
+    request: ExecutionRequest,
+    hardware: Hardware | None = None,
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
@@ -99,15 +102,14 @@ def sweep(
     common: dict[str, Any] = {
         "overrides": overrides,
         "roots": roots,
-        "carrying": carrying,
+        "request": request,
+        "hardware": hardware,
         "launcher": launcher,
     }
     if len(names) > 1:
         chains = [prepare(name, **common) for name in names]
         if isinstance(launcher, Slurm):
-            return _as_arrays(
-                chains, launcher, runs_dir, roots, carrying, force=force, announce=announce
-            )
+            return _as_arrays(chains, launcher, runs_dir, roots, force=force, announce=announce)
     first_code = 0
     for name in dict.fromkeys(names):
         code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
@@ -123,7 +125,8 @@ def show_sweep(
     overrides: Sequence[str],
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
+    request: ExecutionRequest,
+    hardware: Hardware | None = None,
     launcher: Launcher,
 ) -> list[str]:
     """What --print shows: the commands of every recipe, or the scripts of every element and of the
@@ -132,7 +135,8 @@ def show_sweep(
     common: dict[str, Any] = {
         "overrides": overrides,
         "roots": roots,
-        "carrying": carrying,
+        "request": request,
+        "hardware": hardware,
         "launcher": launcher,
     }
     if len(names) == 1 or not isinstance(launcher, Slurm):
@@ -142,9 +146,7 @@ def show_sweep(
             for line in show(name, runs_dir=runs_dir, **common)
         ]
     chains = [prepare(name, **common) for name in names]
-    first, second = _levels(
-        chains, carrying, roots, lambda math: Planned(run_path(runs_dir, math), math)
-    )
+    first, second = _levels(chains, roots, lambda math: Planned(run_path(runs_dir, math), math))
     first, dependency = _in_order(first, second)
     lines: list[str] = []
     for members, waits_for in ((first, None), (second, f"{dependency}:ID-OF-THE-FIRST")):
@@ -163,7 +165,6 @@ def _as_arrays(
     slurm: Slurm,
     runs_dir: Path,
     roots: Roots,
-    carrying: Carrying,
     *,
     force: bool,
     announce: str | None,
@@ -171,12 +172,12 @@ def _as_arrays(
     asked_for = [chain[-1].math for chain in chains]
     with ExitStack() as locks:
 
-        def opened(math: dict[str, Any]) -> RunDir:
+        def opened(math: RunMath) -> RunDir:
             run = open_run(runs_dir, math)
             locks.enter_context(locked(run))
             return opened_anew(run) if force and math in asked_for else run
 
-        levels = _levels(chains, carrying, roots, opened)
+        levels = _levels(chains, roots, opened)
         if announce:
             print(announce, flush=True)
         first, second = (
@@ -197,16 +198,15 @@ def _as_arrays(
         except DensekitError as error:
             cancel(*(member.job for member in members if member.job))
             for member in members:
-                if member.run.status["state"] in ("created", "running"):
+                if member.run.status.state in ("created", "running"):
                     member.run.set_status("failed", message=str(error), exit_code=error.exit_code)
             raise
 
 
 def _levels(
     chains: Sequence[list[Stage]],
-    carrying: Carrying,
     roots: Roots,
-    opened: Callable[[dict[str, Any]], RunDir],
+    opened: Callable[[RunMath], RunDir],
 ) -> list[list[Member]]:
     """The distinct runs of all chains: those that start from nothing, and those that start from one
     of them.
@@ -215,11 +215,9 @@ def _levels(
     for chain in chains:
         previous: Member | None = None
         for level, stage in zip(levels, chain, strict=False):
-            name = json_sha256(stage.math)
+            name = stage.math.sha256
             if name not in level:
-                execution = carrying.execution(
-                    stage.plan, roots, previous.run if previous else None
-                )
+                execution = execution_of(stage.plan, roots, previous.run if previous else None)
                 level[name] = Member(opened(stage.math), execution, previous)
             previous = level[name]
     return [[*level.values()] for level in levels]
@@ -238,7 +236,7 @@ def _in_order(first: Sequence[Member], second: Sequence[Member]) -> tuple[list[M
     return [*leading, *(member for member in first if member not in leading)], "aftercorr"
 
 
-def _pairs(members: Sequence[Member]) -> list[tuple[RunDir, dict[str, Any]]]:
+def _pairs(members: Sequence[Member]) -> list[tuple[RunDir, Execution]]:
     return [(member.run, member.execution) for member in members]
 
 
@@ -292,7 +290,7 @@ def _follow(members: Sequence[Member], slurm: Slurm, *, together: bool) -> int:
     codes = []
     for member in members:
         follower = followers[member.job]
-        never_began = member.run.status["state"] == "created"
+        never_began = member.run.status.state == "created"
         reason = (blocked(member) if never_began else None) or follower.reason
         codes.append(settle(member.run, ended if follower.code is None else follower.code, reason))
     return next((code for code in codes if code), 0)

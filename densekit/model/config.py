@@ -5,8 +5,9 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from densekit.model.connectors.dense import ConnectorSpec
 from densekit.model.towers.tower import num_patches, vision_config_of
+from densekit.spec.connector import Connector
+from densekit.spec.vision import ImageLayout
 
 
 class DenseConnectorConfig(PreTrainedConfig):
@@ -35,17 +36,19 @@ class DenseConnectorConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def connector_spec(self) -> ConnectorSpec:
-        """The connector with its indices; the high-level layer follows from the tower."""
-        assert self.connector is not None
-        return ConnectorSpec(
-            kind=self.connector["kind"],
-            feature_layer=vision_config_of(self.vision_config).num_hidden_layers - 1,
-            layers=tuple(self.connector.get("layers") or ()),
-            groups=tuple(tuple(group) for group in self.connector.get("groups") or ()),
-        )
+    def tower_layers(self) -> int:
+        """Layers of the pretrained tower, read or not."""
+        return int(vision_config_of(self.vision_config).num_hidden_layers)
 
     @property
-    def image_tokens(self) -> int:
-        """Feature tokens that one image puts into the row."""
-        return self.connector_spec.num_tokens(num_patches(self.vision_config))
+    def connector_spec(self) -> Connector:
+        """The connector with its indices."""
+        assert self.connector is not None
+        given = {name: value for name, value in self.connector.items() if value}
+        return Connector.model_validate(given)
+
+    @property
+    def image_layout(self) -> ImageLayout:
+        """How an image becomes views and tokens."""
+        patches = num_patches(self.vision_config)
+        return ImageLayout(patches=patches, connector=self.connector_spec)

@@ -17,10 +17,11 @@ from transformers.modeling_utils import PreTrainedModel
 
 from densekit.model.attention.kernels import IMPLEMENTATIONS
 from densekit.model.config import DenseConnectorConfig
-from densekit.model.connectors.dense import Projector, dense_features
+from densekit.model.connectors import dense_features
 from densekit.model.packing import Segments
+from densekit.model.projector import Projector
 from densekit.model.towers.tower import VisionTower, vision_config_of
-from densekit.spec.capability import Attention
+from densekit.spec.types import AttentionKernel
 
 
 @dataclass
@@ -113,14 +114,15 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: DenseConnectorConfig) -> None:
         super().__init__(config)
         spec = config.connector_spec
-        self.vision_tower = VisionTower(config.vision_config, spec.last_layer)
+        last_layer = spec.last_layer(config.tower_layers)
+        self.vision_tower = VisionTower(config.vision_config, last_layer)
         width = spec.width(vision_config_of(config.vision_config).hidden_size)
         self.projector = Projector(width, config.text_config.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
         self.use_kernel("sdpa")
 
-    def use_kernel(self, attention: Attention) -> None:
+    def use_kernel(self, attention: AttentionKernel) -> None:
         """Compute packed rows with this kernel from now on; model.attention.require_kernel says
         whether it is here.
         """
@@ -142,7 +144,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         with torch.no_grad():
             return dense_features(
-                self.vision_tower.hidden_states(pixel_values), self.config.connector_spec
+                self.vision_tower.hidden_states(pixel_values),
+                self.config.connector_spec,
+                tower_layers=self.config.tower_layers,
             )
 
     def connected(self) -> ConnectedLanguageModel:

@@ -16,6 +16,7 @@ from densekit.errors import DataError
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.towers.tower import VisionTower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.connector import Connector
 
 
 def read_config(directory: Path, what: str) -> PreTrainedConfig:
@@ -31,20 +32,19 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
 
 
 def model_config(
-    language_model: Path, vision_tower: Path, connector: dict[str, Any]
+    language_model: Path, vision_tower: Path, connector: Connector
 ) -> DenseConnectorConfig:
     """The configuration of a model made of these parts; DataError when they do not fit together."""
     try:
         config = DenseConnectorConfig(
             text_config=read_config(language_model, "language model"),
             vision_config=read_config(vision_tower, "vision tower"),
-            connector=connector,
+            connector=connector.model_dump(mode="json"),
         )
-        layers = config.vision_config
-        layers = getattr(layers, "vision_config", layers).num_hidden_layers
-        if config.connector_spec.last_layer > layers:
+        last_layer = connector.last_layer(config.tower_layers)
+        if last_layer > config.tower_layers:
             raise ValueError(
-                f"hidden_states[{config.connector_spec.last_layer}] is asked of a tower of {layers} layers"
+                f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
             )
     except ValueError as error:
         raise DataError(f"connector on {vision_tower}: {error}") from None
@@ -54,7 +54,7 @@ def model_config(
 def load_parts(
     language_model: Path,
     vision_tower: Path,
-    connector: dict[str, Any],
+    connector: Connector,
     *,
     dtype: torch.dtype = torch.float32,
     language_model_context: AbstractContextManager[Any] | None = None,
@@ -76,7 +76,10 @@ def load_parts(
             )
         model.language_model.set_attn_implementation(implementation)
         model.vision_tower = VisionTower.from_pretrained(
-            str(vision_tower), config.vision_config, config.connector_spec.last_layer, torch.float32
+            str(vision_tower),
+            config.vision_config,
+            connector.last_layer(config.tower_layers),
+            torch.float32,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(

@@ -2,7 +2,6 @@
 own trainer.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,30 @@ from densekit.batching.steps import Step, iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.preprocess import normalise
 from densekit.model.towers.tower import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_config
 from densekit.parity.tokens import RecordedEncoder, has_tokenizer
+from densekit.spec.connector import Connector
+from densekit.spec.execution import Execution
+from densekit.spec.math import Data, Lora, Math, Models, Optimizer, Reference
 from densekit.spec.roots import Roots
+from densekit.spec.types import LEDGER_ENTRIES
 from densekit.text.encode import SampleEncoder
 from densekit.text.lengths import modality_length
 from densekit.text.tokenizers.base import load_tokenizer
+from densekit.train.assembly import build_trainer
 from densekit.train.build import load_base, prepare
-from densekit.train.engines.base import make_engine
-from densekit.train.engines.process_group import Execution, make_accelerator
-from densekit.train.step_dataset import SampleReader, StepDataset
+from densekit.train.engines.process_group import make_accelerator
+from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
 
 SHALLOW_LAYERS = (7, 15)  # sti, sci: the paper's layers 8 and 16 (facts: connector definitions)
 
 
-def official_connector(kind: str, blocks: int, is_clip: bool) -> dict[str, Any]:
+def official_connector(kind: str, blocks: int, is_clip: bool) -> Connector:
     """The connector of the official code as indices: two equal groups for dci, layers 7 and 15 for
     sti and sci.
 
@@ -42,15 +46,12 @@ def official_connector(kind: str, blocks: int, is_clip: bool) -> dict[str, Any]:
     the plain path.
     """
     if kind in ("sti", "sci"):
-        return {"kind": kind, "layers": SHALLOW_LAYERS, "groups": ()}
+        return Connector(kind=kind, layers=SHALLOW_LAYERS)
     if kind == "dci":
         half = (blocks if is_clip else blocks - 1) // 2
-        return {
-            "kind": kind,
-            "layers": (),
-            "groups": (tuple(range(half)), tuple(range(half, 2 * half))),
-        }
-    return {"kind": "none", "layers": (), "groups": ()}
+        groups = (tuple(range(half)), tuple(range(half, 2 * half)))
+        return Connector(kind=kind, groups=groups)
+    return Connector(kind="none")
 
 
 def read_argv(argv: list[str]) -> dict[str, str]:
@@ -71,7 +72,7 @@ class Recording:
     @classmethod
     def read(cls, root: Path, path: Path) -> "Recording":
         """Read stageN.json or lora.json."""
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return cls(root, record, read_argv(record["argv"]))
 
     @property
@@ -80,45 +81,64 @@ class Recording:
         return 1 if self.arguments.get("tune_mm_mlp_adapter") == "True" else 2
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The recipe (as in math.json) that this command line spells."""
+    def math(self) -> Math:
+        """The math that this command line spells."""
         given = self.arguments
         tower = self.root / given["vision_tower"]
         vision = vision_config_of(read_config(tower, "vision tower"))
         is_clip = vision.model_type == "clip_vision_model"
         lora = None
         if given.get("lora_enable") == "True":
-            lora = {
-                "r": int(given.get("lora_r", 64)),
-                "alpha": int(given.get("lora_alpha", 16)),
-                "dropout": float(given.get("lora_dropout", 0.05)),
-            }
+            lora = Lora(
+                r=int(given.get("lora_r", 64)),
+                alpha=int(given.get("lora_alpha", 16)),
+                dropout=float(given.get("lora_dropout", 0.05)),
+            )
         connector_rate = given.get("mm_projector_lr")
-        return {
-            "stage": self.stage,
-            "models": {
-                "language_model": str(self.root / given["model_name_or_path"]),
-                "vision_tower": str(tower),
-            },
-            "connector": official_connector(
+        reference = Reference(
+            gpus=1,
+            per_device_batch_size=int(given["per_device_train_batch_size"]),
+            grad_accum_steps=int(given.get("gradient_accumulation_steps", 1)),
+        )
+        return Math(
+            name="recorded",
+            stage=1 if self.stage == 1 else 2,
+            needs=None,
+            models=Models(
+                language_model=str(self.root / given["model_name_or_path"]),
+                vision_tower=str(tower),
+            ),
+            connector=official_connector(
                 given.get("mm_dense_connector_type", "dci"), vision.num_hidden_layers, is_clip
             ),
-            "lora": lora,
-            "seed": int(given.get("seed", 42)),
-            "optimizer": {
-                "learning_rate": float(given["learning_rate"]),
-                "connector_learning_rate": float(connector_rate) if connector_rate else None,
-                "weight_decay": float(given.get("weight_decay", 0.0)),
-                "betas": (0.9, 0.999),
-                "eps": 1e-8,
-                "warmup_ratio": float(given.get("warmup_ratio", 0.0)),
-                "max_grad_norm": float(given.get("max_grad_norm", 1.0)),
-            },
-        }
+            data=Data(
+                annotations=str(self.root / given["data_path"]),
+                images=str(self.root / given["image_folder"]),
+                template=given["version"],  # type: ignore[arg-type]  # checked by the type
+                image_aspect_ratio="pad" if given.get("image_aspect_ratio") == "pad" else "square",
+                max_length=self.max_length,
+                group_by_modality_length=given.get("group_by_modality_length") == "True",
+            ),
+            optimizer=Optimizer(
+                learning_rate=float(given["learning_rate"]),
+                connector_learning_rate=float(connector_rate) if connector_rate else None,
+                weight_decay=float(given.get("weight_decay", 0.0)),
+                warmup_ratio=float(given.get("warmup_ratio", 0.0)),
+                max_grad_norm=float(given.get("max_grad_norm", 1.0)),
+                max_steps=int(given["max_steps"]),
+            ),
+            lora=lora,
+            global_batch_size=reference.global_batch_size,
+            reference=reference,
+            seed=int(given.get("seed", 42)),
+            ledger=dict.fromkeys(LEDGER_ENTRIES, "faithful"),
+            assets=None,
+            probe=None,
+        )
 
     def model(self, init: dict[str, Tensor]) -> DenseConnectorForConditionalGeneration:
         """The model at step 0 from `connector.*` (and `lora.*`) weights, ready to train."""
-        return prepare(load_base(self.recipe, Roots()), self.recipe, init)
+        return prepare(load_base(self.math, Roots()), self.math, init)
 
     def reader(
         self, annotations: Path, model: DenseConnectorForConditionalGeneration
@@ -135,7 +155,7 @@ class Recording:
                 self.root / given["vision_tower"],
                 "pad" if given.get("image_aspect_ratio") == "pad" else "square",
             ),
-            image_tokens=model.config.image_tokens,
+            image_tokens=model.config.image_layout.max_tokens,
         )
 
     def encoder(self) -> SampleEncoder | RecordedEncoder:
@@ -182,21 +202,11 @@ def make_trainer(
     model: DenseConnectorForConditionalGeneration,
     reader: SampleReader,
     steps: list[Step],
-    recipe: dict[str, Any],
+    math: Math,
 ) -> Trainer:
     """densekit's trainer over given steps, one process, one micro-batch per reference group."""
-    dataset = StepDataset(
-        reader,
-        steps,
-        loss_semantics="faithful",
-        rank=0,
-        world_size=1,
-        micro_batch_size=max(len(group) for group in steps[0].groups),
-    )
-    execution = Execution()
-    engine = make_engine(model, recipe["optimizer"], make_accelerator(execution), execution)
-    table = torch.from_numpy(reader.processor.lookup_table())
-    return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
+    execution = Execution(micro_batch_size=max(len(group) for group in steps[0].groups))
+    return build_trainer(model, reader, steps, math, execution, make_accelerator(execution))
 
 
 def single_step(samples: int) -> list[Step]:

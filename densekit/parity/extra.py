@@ -1,7 +1,6 @@
 """The recordings under extra/: preprocessing of single images, padding and generation probes."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from densekit.batching.steps import Step
 from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.preprocess import normalise
 from densekit.model.towers.tower import num_patches
 from densekit.model.weights import read_config, read_weights
@@ -19,7 +19,8 @@ from densekit.parity.case import Recording, make_trainer, normalised_pixels, run
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
 from densekit.parity.stage import pad
 from densekit.parity.tokens import user_text
-from densekit.text.encode import IGNORE_INDEX, SampleEncoder
+from densekit.spec.types import IGNORE_INDEX
+from densekit.text.encode import SampleEncoder
 from densekit.train.step_dataset import SampleReader
 
 ONE_PIXEL_STEP = {
@@ -57,7 +58,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     """`<case>_extra`: both attention paths, left padding and greedy generation on the case after
     stage 1.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     arrays = dict(np.load(path.with_suffix(".npz")))
     folder = root / path.stem.removesuffix("_extra")
     recording = Recording.read(root, folder / "stage2.json")
@@ -66,7 +67,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     reader = recording.reader(root / "data" / "stage2_batch.json", model)
     chosen = _chosen_samples(reader, arrays["input_ids"])
     trainer = make_trainer(
-        model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.recipe
+        model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.math
     )
     (row,) = (batch := next(trainer.batches())).rows
     inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
@@ -157,7 +158,7 @@ def check_probes(root: Path, quantities: Quantities) -> None:
     """Defects and invariants the official code was probed for; those densekit mends must still be
     on record.
     """
-    record = json.loads((root / "extra" / "probes.json").read_text(encoding="utf-8"))
+    record = read_json(root / "extra" / "probes.json")
     off, on = record["gradient_checkpointing_off_on"]
     quantities.close("gradient_checkpointing", on, off, 0.0)
     quantities.exact(

@@ -1,8 +1,8 @@
 """A recorded LoRA training and the recorded list of modules LoRA applies to."""
 
-import json
 from pathlib import Path
 
+from densekit.files.json_files import read_json
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.parity.compare import FINAL_LORA, Quantities
@@ -18,7 +18,7 @@ def check_lora(root: Path, path: Path, quantities: Quantities) -> None:
     adapters = read_weights(path.with_name(f"{stem}_init.safetensors"))
     init = {f"connector.{_projector_name(name)}": value for name, value in projector.items()}
     model = recording.model({**init, **{f"lora.{name}": value for name, value in adapters.items()}})
-    quantities.exact("settings", recording.recipe["lora"] is not None, True)
+    quantities.exact("settings", recording.math.lora is not None, True)
     reader = recording.reader(root / recording.arguments["data_path"], model)
     check_curve(recording, model, reader, quantities)
     final = read_weights(path.with_name(f"{stem}_final.safetensors"))
@@ -43,7 +43,7 @@ def check_target_modules(root: Path, quantities: Quantities) -> None:
     """lora/target_modules.json against the Linear modules of the recorded language model."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    recorded = json.loads((root / "lora" / "target_modules.json").read_text())
+    recorded = read_json(root / "lora" / "target_modules.json")
     model = AutoModelForCausalLM.from_config(
         AutoConfig.from_pretrained(root / "models" / "llm_tiny")
     )

@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import json
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from pydantic import BaseModel
 
 from densekit.recipes.load import load_with_places
 from densekit.recipes.yaml_lines import RECIPES_DIR, Document, part_of
-from densekit.spec import recipe as schema
 from densekit.spec.recipe import Recipe
 
 SCHEMA_DEFAULT = "schema default"
@@ -110,18 +110,25 @@ def _meaning(field: tuple[str, ...]) -> str:
     for name in field:
         if part is None or name not in part.model_fields:
             break
-        told = _docstrings()[part.__name__].get(name, told)
+        told = next((texts[name] for texts in _docstrings(part) if name in texts), told)
         part = part_of(part.model_fields[name].annotation)
     return " ".join(told.split())
 
 
+def _docstrings(part: type[BaseModel]) -> Iterator[dict[str, str]]:
+    """By field, what a part of the schema says about it, and then what each base of it says."""
+    for base in part.__mro__:
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            yield _docstrings_of(base.__module__).get(base.__name__, {})
+
+
 @functools.cache
-def _docstrings() -> dict[str, dict[str, str]]:
-    """By class and field of the schema. pydantic can read them too, but at every start of the
+def _docstrings_of(module: str) -> dict[str, dict[str, str]]:
+    """By class and field of a module. pydantic can read them too, but at every start of the
     program.
     """
     found: dict[str, dict[str, str]] = {}
-    for part in ast.parse(inspect.getsource(schema)).body:
+    for part in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(part, ast.ClassDef):
             fields = found.setdefault(part.name, {})
             for statement, after in itertools.pairwise(part.body):

@@ -8,7 +8,9 @@ from typing import Any
 
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.recipes.paper import Conflict, Number, Paper, Score, decimals, load_paper
-from densekit.spec.recipe import MADE_ASSETS, Connector, Recipe
+from densekit.spec.connector import Connector
+from densekit.spec.math import MADE_ASSETS
+from densekit.spec.recipe import Recipe
 
 DISAGREE = "!"
 _TOWERS = {"siglip": "SigLIP", "clip": "CLIP-L"}

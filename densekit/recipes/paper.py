@@ -13,7 +13,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from densekit.errors import UsageError
 from densekit.recipes.load import recipe_names
 from densekit.recipes.yaml_lines import RECIPES_DIR, read_document, told
-from densekit.spec.recipe import Part
+from densekit.spec.part import Part
 
 PAPER_FILE = RECIPES_DIR / "paper.yaml"
 Number = int | float

@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError
 
 from densekit.errors import DataError, UsageError
 from densekit.recipes.yaml_lines import RECIPES_DIR, read_document, told
-from densekit.spec.recipe import Part, Recipe
+from densekit.spec.part import Part
+from densekit.spec.recipe import Recipe
 
 REVISIONS_FILE = RECIPES_DIR / "revisions.yaml"
 Kind = Literal["model", "dataset"]

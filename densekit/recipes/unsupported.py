@@ -3,9 +3,9 @@
 from densekit.errors import UsageError
 from densekit.recipes.explain import leaves
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.spec.recipe import Capability, Recipe
+from densekit.spec.recipe import Feature, Recipe
 
-MISSING: dict[Capability, str] = {
+MISSING: dict[Feature, str] = {
     "anyres": "training on several tiles of an image (AnyRes)",
     "efficient_dc": "reducing the tokens behind the connector (Efficient DC)",
     "tuned_tower": "training the vision tower",
@@ -54,6 +54,6 @@ def nearest_that_runs(recipe: Recipe) -> str:
 def _math(recipe: Recipe) -> dict[tuple[str, ...], object]:
     return {
         field: value
-        for field, value in leaves(recipe.math())
+        for field, value in leaves(recipe.math().as_json())
         if field not in (("name",), ("needs",))
     }

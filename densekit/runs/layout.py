@@ -1,89 +1,93 @@
 """Layout of a run directory, its states, and how one comes into being."""
 
-import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from densekit.errors import DataError, UsageError
-from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_json, read_object, write_json
 from densekit.runs.records import METRICS_FILE
+from densekit.spec.execution import Execution
+from densekit.spec.math import SCHEMA, RunMath
+from densekit.spec.part import Part, read_part
 
-SCHEMA = 2
+MATH_FILE = "math.json"
+STATUS_FILE = "status.json"
+EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-RESULTS_FILE = "results.json"
 PREEMPTED_CODE = 75
 """Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
 start it again.
 """
+State = Literal["created", "running", "failed", "preempted", "complete"]
+REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+class Status(Part):
+    """status.json: what state a run is in."""
 
-
-def read_json(path: Path) -> Any:
-    """Read JSON; DataError when the file is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: this is not a complete run directory") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _read_object(path: Path, *keys: str) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict) or not value.keys() >= set(keys):
-        raise DataError(
-            f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed"
-        )
-    return value
+    state: State
+    message: str = ""
+    """Why it failed or stopped."""
+    exit_code: int = 0
+    attempt: Annotated[int, Field(ge=0, strict=True)]
+    """Number of the latest attempt; 0 before the first."""
 
 
 @dataclass(frozen=True)
 class RunDir:
     """One run: `math.json` says what is computed and never changes; attempts say how it was carried
     out.
-
-    status.json: {"state": "created" | "running" | "failed" | "preempted" | "complete", "message",
-    "exit_code", "attempt"}.
     """
 
     path: Path
 
     @property
-    def math(self) -> dict[str, Any]:
-        """The recipe's math, with the run it starts from under `starts_from`."""
-        value = _read_object(self.path / "math.json", "schema")
+    def math(self) -> RunMath:
+        """What the run computes. Raises DataError for a math.json that is not what densekit wrote."""
+        path = self.path / MATH_FILE
+        value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
-            raise DataError(
-                f"{self.path}/math.json has schema {value['schema']}; this version reads {SCHEMA}"
-            )
-        return value
+            raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
+        return read_part(RunMath, value, source=path, remedy=REMEDY)
 
     @property
     def sha256(self) -> str:
         """The hash that is the run's identity."""
-        return json_sha256(self.math)
+        return self.math.sha256
 
     @property
-    def status(self) -> dict[str, Any]:
-        """What state the run is in."""
-        return _read_object(self.path / "status.json", "state", "message", "exit_code", "attempt")
+    def name(self) -> str:
+        """Of the recipe."""
+        return self.math.recipe.name
+
+    @property
+    def execution(self) -> Execution:
+        """How the latest attempt is carried out. Raises DataError for an execution.json that is
+        missing or not what densekit wrote.
+        """
+        path = self.attempt / EXECUTION_FILE
+        return Execution.from_json(read_json(path), source=str(path))
+
+    @property
+    def status(self) -> Status:
+        """What state the run is in. Raises DataError for a status.json that is missing or not what
+        densekit wrote.
+        """
+        path = self.path / STATUS_FILE
+        value = read_object(path, remedy=REMEDY)
+        return read_part(Status, value, source=path, remedy=REMEDY)
 
     @property
     def complete(self) -> bool:
         """Whether training finished and wrote its results."""
-        return (self.path / "status.json").is_file() and self.status["state"] == "complete"
+        return (self.path / STATUS_FILE).is_file() and self.status.state == "complete"
 
     @property
     def metrics(self) -> Path:
@@ -103,18 +107,17 @@ class RunDir:
     @property
     def attempt(self) -> Path:
         """Folder of the latest attempt."""
-        return self.attempt_folder(self.status["attempt"])
+        return self.attempt_folder(self.status.attempt)
 
     def attempt_folder(self, number: int) -> Path:
         """Folder of an attempt, counted from 1."""
         return self.path / "attempts" / f"{number:04d}"
 
-    def set_status(self, state: str, *, message: str = "", exit_code: int = 0) -> None:
+    def set_status(self, state: State, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
-        attempt = self.status["attempt"]
-        write_json(
-            self.path / "status.json",
-            {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
+        _write_status(
+            self.path,
+            Status(state=state, message=message, exit_code=exit_code, attempt=self.status.attempt),
         )
 
     def fail(self, message: str, exit_code: int) -> bool:
@@ -130,17 +133,14 @@ class RunDir:
         self.set_status("failed", message=message, exit_code=exit_code)
         return True
 
-    def new_attempt(self, execution: dict[str, Any]) -> Path:
+    def new_attempt(self, execution: Execution) -> Path:
         """Open the next attempt; a request to stop an earlier one no longer holds."""
-        number = self.status["attempt"] + 1
+        number = self.status.attempt + 1
         folder = self.attempt_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "execution.json", execution)
+        write_json(folder / EXECUTION_FILE, execution.as_json())
         self.stop_file.unlink(missing_ok=True)
-        write_json(
-            self.path / "status.json",
-            {"state": "created", "message": "", "exit_code": 0, "attempt": number},
-        )
+        _write_status(self.path, Status(state="created", attempt=number))
         return folder
 
 
@@ -154,26 +154,12 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def run_math(
-    recipe_math: dict[str, Any], starts_from: str | None, inputs: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """What math.json holds: the recipe's math, the hash of the run it starts from, SHA-256 of the
-    files it reads.
-    """
-    return {
-        "schema": SCHEMA,
-        "recipe": recipe_math,
-        "starts_from": starts_from,
-        "inputs": inputs or {},
-    }
-
-
-def run_path(runs_dir: Path, math: dict[str, Any]) -> Path:
+def run_path(runs_dir: Path, math: RunMath) -> Path:
     """Where a run lives: its recipe's name and the first ten digits of its hash."""
-    return runs_dir / f"{math['recipe']['name']}-{json_sha256(math)[:10]}"
+    return runs_dir / f"{math.recipe.name}-{math.sha256[:10]}"
 
 
-def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
+def open_run(runs_dir: Path, math: RunMath) -> RunDir:
     """The run with this math, made if it does not exist.
 
     Raises UsageError when something else lies at its place or the folder cannot be written.
@@ -187,7 +173,7 @@ def open_run(runs_dir: Path, math: dict[str, Any]) -> RunDir:
     return RunDir(path)
 
 
-def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
+def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
     """A repetition of the run whose folder is called `name`, at `<name>.replayN`: the first one
     that is not complete, else a new one at the first number that is free.
 
@@ -203,11 +189,15 @@ def open_replay(runs_dir: Path, name: str, math: dict[str, Any]) -> RunDir:
         number += 1
 
 
-def _holds(path: Path, math: dict[str, Any]) -> bool:
-    return (path / "math.json").is_file() and RunDir(path).sha256 == json_sha256(math)
+def _write_status(folder: Path, status: Status) -> None:
+    write_json(folder / STATUS_FILE, status.model_dump())
 
 
-def _appear(path: Path, math: dict[str, Any]) -> bool:
+def _holds(path: Path, math: RunMath) -> bool:
+    return (path / MATH_FILE).is_file() and RunDir(path).sha256 == math.sha256
+
+
+def _appear(path: Path, math: RunMath) -> bool:
     """Make a run directory: it appears whole, by one rename. False when another process was first
     at `path`.
 
@@ -223,11 +213,8 @@ def _appear(path: Path, math: dict[str, Any]) -> bool:
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
         temporary.chmod(0o755)
-        write_json(temporary / "math.json", math)
-        write_json(
-            temporary / "status.json",
-            {"state": "created", "message": "", "exit_code": 0, "attempt": 0},
-        )
+        write_json(temporary / MATH_FILE, math.as_json())
+        _write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)
     except OSError as error:
         if path.exists():

@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_object
-from densekit.spec.recipe import Connector, Recipe
+from densekit.spec.connector import Connector
+from densekit.spec.math import Math
+from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.vision import ImageLayout
 
 
 class UnknownShapeError(UsageError):
     """A model that may well train, and whose shape is not known."""
 
 
-POOL_SIZE = 8
-"""Tokens averaged into one by STI (densekit.model.connectors.dense.POOL_SIZE)."""
 CONFIG = "config.json"
 Shape = TypeVar("Shape")
 
@@ -261,7 +262,7 @@ TOWERS = {
 }
 
 
-def shape_of(recipe: Recipe, roots: Roots | None = None) -> ModelShape:
+def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
     """The shapes of the recipe's models, from the folders under `roots` where they are, else from
     the table.
 
@@ -276,23 +277,17 @@ def shape_of(recipe: Recipe, roots: Roots | None = None) -> ModelShape:
 
 
 def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
-    """A recipe's connector on this tower; the high-level layer is the last but one."""
-    feature = tower.layers - 1
-    groups, layers = connector.groups, connector.layers
-    last = max([feature, *layers, *(index for group in groups for index in group)])
+    """A recipe's connector on this tower. Raises UsageError for a layer that the tower lacks."""
+    last = connector.last_layer(tower.layers)
     if last > tower.layers:
         raise UsageError(
             f"connector: hidden_states[{last}] is asked of a vision tower of {tower.layers} layers"
         )
-    extra = (
-        len(groups) if connector.kind == "dci" else len(layers) if connector.kind == "sci" else 0
-    )
-    pooled = len(layers) * (tower.patches // POOL_SIZE) if connector.kind == "sti" else 0
     return ConnectorShape(
         last_layer=last,
-        image_tokens=tower.patches + pooled,
-        width=tower.hidden * (1 + extra),
-        states=1 + (extra if connector.kind != "sti" else len(layers)),
+        image_tokens=ImageLayout(patches=tower.patches, connector=connector).max_tokens,
+        width=connector.width(tower.hidden),
+        states=connector.states_alive,
     )
 
 

@@ -2,12 +2,12 @@
 machine's paths.
 """
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from densekit.spec.part import Part
 
-@dataclass(frozen=True, kw_only=True)
-class Roots:
+
+class Roots(Part):
     """Where the named roots are on this machine."""
 
     data: Path = Path("data")
@@ -17,15 +17,14 @@ class Roots:
     def resolve(self, reference: str) -> Path:
         """`data:a/b` -> <data root>/a/b; anything without a root name is a path already."""
         name, separator, rest = reference.partition(":")
-        if separator and name in ("data", "models", "cache"):
+        if separator and name in type(self).model_fields:
             return Path(getattr(self, name)) / rest
         return Path(reference)
 
+    def absolute(self) -> "Roots":
+        """The same folders, whatever the working directory of who reads them."""
+        return Roots(**{name: getattr(self, name).resolve() for name in type(self).model_fields})
+
     def as_json(self) -> dict[str, str]:
         """Absolute paths, for execution.json."""
-        return {name: str(Path(path).resolve()) for name, path in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: dict[str, str]) -> "Roots":
-        """Inverse of as_json."""
-        return cls(**{name: Path(path) for name, path in values.items()})
+        return {name: str(path) for name, path in self.absolute().model_dump().items()}

@@ -1,12 +1,7 @@
 """Turns conversations into token ids and labels, without torch or transformers."""
 
-from densekit.text.encode import (
-    IGNORE_INDEX,
-    IMAGE_TOKEN,
-    IMAGE_TOKEN_ID,
-    EncodedSample,
-    SampleEncoder,
-)
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_ID
+from densekit.text.encode import EncodedSample, SampleEncoder
 from densekit.text.lengths import modality_length
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.text.templates import TEMPLATES, Template, get_template

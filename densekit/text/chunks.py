@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 
+from densekit.spec.types import IMAGE_TOKEN, IMAGE_TOKEN_ID
 from densekit.text.tokenizers.base import Encoding, Tokenizer
-
-IMAGE_TOKEN = "<image>"
-IMAGE_TOKEN_ID = -200
-IGNORE_INDEX = -100
 
 
 def tag_positions(text: str, within: Sequence[tuple[int, int]] | None = None) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from densekit.errors import DataError
-from densekit.text.chunks import IMAGE_TOKEN
+from densekit.spec.types import IMAGE_TOKEN
 from densekit.text.templates import Turn
 
 _ROLES = ("human", "gpt")

@@ -4,18 +4,12 @@ fixed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from densekit.errors import DataError, UsageError
-from densekit.text.chunks import (
-    IGNORE_INDEX,
-    IMAGE_TOKEN,
-    IMAGE_TOKEN_ID,
-    encode_chunks,
-    tag_positions,
-)
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_ID, Semantics
+from densekit.text.chunks import encode_chunks, tag_positions
 from densekit.text.conversation import alternating_turns, collapse_tags, turn_values
 from densekit.text.official_walk import Walk, has_official_branch, official_labels
 from densekit.text.templates import Rendered, Span, Turn, get_template
@@ -29,8 +23,6 @@ __all__ = [
     "SampleEncoder",
     "Semantics",
 ]
-
-Semantics = Literal["faithful", "fixed"]
 
 
 @dataclass(frozen=True)

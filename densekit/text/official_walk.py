@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densekit.text.chunks import IGNORE_INDEX, IMAGE_TOKEN, encode_chunks, tag_positions
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN
+from densekit.text.chunks import encode_chunks, tag_positions
 from densekit.text.templates import Template
 from densekit.text.tokenizers.base import Tokenizer
 

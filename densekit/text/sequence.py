@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densekit.text.chunks import IGNORE_INDEX, IMAGE_TOKEN_ID
-from densekit.text.encode import EncodedSample, Semantics
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID, Semantics
+from densekit.text.encode import EncodedSample
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@ trained on it, a tower.
 """
 
 import itertools
-import json
 import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -17,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import named_generator
-from densekit.runs.layout import read_json, write_json
 from densekit.runs.progress import Progress
+from densekit.spec.math import Assets
 from densekit.text.templates import get_template
 from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 from densekit.toy.dataset import make_shapes
@@ -31,7 +30,7 @@ BATCH_SIZE = 32
 SYSTEM_LINES = 200
 
 
-def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> None:
+def ensure_tiny(folder: Path, assets: Assets, *, show: bool = True) -> None:
     """Make `folder`/{data,language_model,vision_tower} unless they are there, made from the same
     settings.
 
@@ -39,7 +38,7 @@ def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> N
     same assets is waited for; the folder appears whole, and one made from other settings is
     replaced.
     """
-    wanted = {"version": RECIPE_VERSION, **assets}
+    wanted = {"version": RECIPE_VERSION, **assets.model_dump(mode="json")}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         marker = folder / "tiny.json"
@@ -57,16 +56,16 @@ def ensure_tiny(folder: Path, assets: dict[str, Any], *, show: bool = True) -> N
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _make(folder: Path, assets: dict[str, Any], show: bool) -> None:
+def _make(folder: Path, assets: Assets, show: bool) -> None:
     data = folder / "data"
     if show:
         print(f"making the tiny data set, tokenizer and models in {folder.parent}", flush=True)
     make_shapes(
         data,
-        seed=assets["seed"],
-        stage1=assets["stage1_samples"],
-        stage2=assets["stage2_samples"],
-        held_out=assets["held_out"],
+        seed=assets.seed,
+        stage1=assets.stage1_samples,
+        stage2=assets.stage2_samples,
+        held_out=assets.held_out,
     )
     language_model = folder / "language_model"
     language_model.mkdir()
@@ -78,9 +77,9 @@ def _make(folder: Path, assets: dict[str, Any], show: bool) -> None:
     train_tokenizer([*dialogues, *lines[:SYSTEM_LINES]], language_model)
     tokenizer = load_tokenizer(language_model)
     train_language_model(
-        lines, tokenizer, language_model, assets["seed"], assets["language_model_steps"], show
+        lines, tokenizer, language_model, assets.seed, assets.language_model_steps, show
     )
-    make_tower(folder / "vision_tower", assets["seed"])
+    make_tower(folder / "vision_tower", assets.seed)
 
 
 def train_tokenizer(lines: list[str], folder: Path) -> None:
@@ -114,7 +113,7 @@ def train_tokenizer(lines: list[str], folder: Path) -> None:
         "legacy": True,  # false would need the vocabulary to hold USER without a space, or the official count is off
         "model_max_length": 512,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def train_language_model(
@@ -187,7 +186,7 @@ def make_tower(folder: Path, seed: int) -> None:
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1) + "\n")
+    write_json(folder / "preprocessor_config.json", preprocessor)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +11,11 @@ from densekit.errors import DataError
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import initial_connector, load_parts, read_weights, save_weights
 from densekit.runs.layout import CONNECTOR_FILE, INIT_FILE, RunDir
+from densekit.spec.execution import Execution
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 from densekit.train.engines.base import Engine
-from densekit.train.engines.process_group import Execution
+from densekit.train.engines.process_group import TORCH_DTYPES
 from densekit.train.lora import adapter_parameter, add_lora, initial_lora, load_lora, save_lora
 
 TOKENIZER_FILES = (
@@ -28,7 +29,7 @@ Model = DenseConnectorForConditionalGeneration
 
 
 def load_base(
-    recipe: dict[str, Any],
+    math: Math,
     roots: Roots,
     execution: Execution | None = None,
     accelerator: Accelerator | None = None,
@@ -39,10 +40,10 @@ def load_base(
     fp32, or what `execution` asks for. Under ZeRO-3 each rank keeps its slice of the language model
     while loading.
     """
-    models = recipe["models"]
+    models = math.models
     execution = execution or Execution()
     # Weights that one rank trains whole are its fp32 masters; ZeRO makes masters of its own.
-    masters = execution.zero_stage == 0 and recipe["stage"] == 2 and not recipe["lora"]
+    masters = execution.zero_stage == 0 and math.stage == 2 and not math.lora
     context = None
     if execution.zero_stage == 3:
         from densekit.train.engines.zero import partitioned_loading
@@ -50,35 +51,31 @@ def load_base(
         assert accelerator is not None
         context = partitioned_loading(accelerator)
     model = load_parts(
-        roots.resolve(models["language_model"]),
-        roots.resolve(models["vision_tower"]),
-        recipe["connector"],
-        dtype=torch.float32 if masters else execution.torch_dtype,
+        roots.resolve(models.language_model),
+        roots.resolve(models.vision_tower),
+        math.connector,
+        dtype=torch.float32 if masters else TORCH_DTYPES[execution.dtype],
         language_model_context=context,
     )
-    if recipe["lora"]:
-        add_lora(model, recipe["lora"])
+    if math.lora:
+        add_lora(model, math.lora)
     return model
 
 
-def draw_init(
-    model: Model, recipe: dict[str, Any], roots: Roots, stage1: RunDir | None
-) -> dict[str, Tensor]:
+def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> dict[str, Tensor]:
     """Weights that are not in the pretrained parts: `connector.*` and `lora.*`, fp32 on the CPU.
 
     The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed.
     """
-    if recipe["models"]["connector"]:
-        connector = read_weights(roots.resolve(recipe["models"]["connector"]))
+    if math.models.connector:
+        connector = read_weights(roots.resolve(math.models.connector))
     elif stage1 is not None:
         connector = read_weights(stage1.path / CONNECTOR_FILE)
     else:
-        connector = initial_connector(model, recipe["seed"])
+        connector = initial_connector(model, math.seed)
     init = {f"connector.{name}": value.float() for name, value in connector.items()}
-    if recipe["lora"]:
-        init |= {
-            f"lora.{name}": value for name, value in initial_lora(model, recipe["seed"]).items()
-        }
+    if math.lora:
+        init |= {f"lora.{name}": value for name, value in initial_lora(model, math.seed).items()}
     return init
 
 
@@ -102,19 +99,19 @@ def apply_init(model: Model, init: dict[str, Tensor]) -> None:
         load_lora(model, lora)
 
 
-def set_trainable(model: Model, recipe: dict[str, Any]) -> None:
+def set_trainable(model: Model, math: Math) -> None:
     """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. Tower
     frozen.
     """
     model.vision_tower.requires_grad_(False)
     model.projector.requires_grad_(True)
-    if not recipe["lora"]:
-        model.language_model.requires_grad_(recipe["stage"] == 2)
+    if not math.lora:
+        model.language_model.requires_grad_(math.stage == 2)
 
 
 def build(
     run: RunDir,
-    recipe: dict[str, Any],
+    math: Math,
     roots: Roots,
     stage1: RunDir | None,
     execution: Execution,
@@ -123,18 +120,18 @@ def build(
     """The model of a run at step 0: rank 0 writes the drawn weights to init.safetensors, every rank
     reads them.
     """
-    model = load_base(recipe, roots, execution, accelerator)
+    model = load_base(math, roots, execution, accelerator)
     path = run.path / INIT_FILE
     if accelerator.is_main_process:
-        save_weights(draw_init(model, recipe, roots, stage1), path)
+        save_weights(draw_init(model, math, roots, stage1), path)
     accelerator.wait_for_everyone()
-    return prepare(model, recipe, read_weights(path))
+    return prepare(model, math, read_weights(path))
 
 
-def prepare(model: Model, recipe: dict[str, Any], init: dict[str, Tensor]) -> Model:
+def prepare(model: Model, math: Math, init: dict[str, Tensor]) -> Model:
     """Put the initial weights into the parts and mark what is trainable: the model at step 0."""
     apply_init(model, init)
-    set_trainable(model, recipe)
+    set_trainable(model, math)
     return model.train()
 
 
@@ -151,9 +148,7 @@ def init_by_parameter(init: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def save_results(
-    engine: Engine, run: RunDir, recipe: dict[str, Any], tokenizer: Path
-) -> list[Path]:
+def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> list[Path]:
     """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer)
     or lora/ in stage 2.
 
@@ -162,9 +157,9 @@ def save_results(
     trained = {
         name: engine.full_weight(name)
         for name in engine.trainable
-        if name.startswith("projector.") or recipe["lora"]
+        if name.startswith("projector.") or math.lora
     }
-    full = recipe["stage"] == 2 and not recipe["lora"]
+    full = math.stage == 2 and not math.lora
     language_model = engine.language_model_weights() if full else {}
     if engine.rank != 0:
         return []
@@ -175,13 +170,13 @@ def save_results(
     }
     save_weights(connector, run.path / CONNECTOR_FILE)
     written = [run.path / CONNECTOR_FILE]
-    if recipe["lora"]:
+    if math.lora:
         adapters = {
             name.removeprefix("language_model."): weight
             for name, weight in trained.items()
             if name.startswith("language_model.")
         }
-        save_lora(engine.model, adapters, recipe["lora"], run.path / "lora")
+        save_lora(engine.model, adapters, math.lora, run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
     elif full:
         _save_model(engine, connector, language_model, run.path / "model")
@@ -202,7 +197,7 @@ def _save_model(
         "language_model": language_model,
     }
     weights = {
-        f"{part}.{name}": value.to("cpu", engine.execution.torch_dtype)
+        f"{part}.{name}": value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
         if value.is_floating_point()
         else value.cpu()
         for part, values in parts.items()
@@ -213,18 +208,18 @@ def _save_model(
 
 def load_trained(run: RunDir, roots: Roots) -> Model:
     """The model a complete run trained, in eval mode."""
-    recipe = run.math["recipe"]
-    if recipe["stage"] == 2 and not recipe["lora"]:
+    math = run.math.recipe
+    if math.stage == 2 and not math.lora:
         model = Model.from_pretrained(
             run.path / "model", dtype=torch.float32, local_files_only=True
         )
         return model.eval()
-    model = load_base(recipe, roots)
+    model = load_base(math, roots)
     init = {
         f"connector.{name}": value
         for name, value in read_weights(run.path / CONNECTOR_FILE).items()
     }
-    if recipe["lora"]:
+    if math.lora:
         adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
         init |= {f"lora.{name}": value for name, value in adapters.items()}
     apply_init(model, init)

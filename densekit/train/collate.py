@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densekit.data.pixels import ReadImage
 from densekit.model.preprocess import normalise
-from densekit.text.encode import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
 
 

@@ -1,7 +1,6 @@
 """LoRA through peft: adapters on every Linear of the language model except lm_head."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import (
@@ -13,9 +12,10 @@ from peft import (
 from torch import Tensor, nn
 
 from densekit.errors import DataError
+from densekit.files.json_files import write_json
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import named_generator, save_weights
-from densekit.runs.layout import write_json
+from densekit.spec.math import Lora
 
 PREFIX = "base_model.model."
 
@@ -35,21 +35,19 @@ def target_modules(language_model: nn.Module) -> list[str]:
     return sorted(names - {"lm_head"})
 
 
-def lora_config(
-    model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]
-) -> LoraConfig:
+def lora_config(model: DenseConnectorForConditionalGeneration, settings: Lora) -> LoraConfig:
     """The peft configuration for the recipe's `lora` section (r, alpha, dropout)."""
     return LoraConfig(
-        r=settings["r"],
-        lora_alpha=settings["alpha"],
-        lora_dropout=settings["dropout"],
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
         bias="none",
         task_type="CAUSAL_LM",
         target_modules=target_modules(model.language_model),
     )
 
 
-def add_lora(model: DenseConnectorForConditionalGeneration, settings: dict[str, Any]) -> None:
+def add_lora(model: DenseConnectorForConditionalGeneration, settings: Lora) -> None:
     """Freeze the language model and put trainable fp32 adapters into it."""
     model.language_model.requires_grad_(False)
     inject_adapter_in_model(lora_config(model, settings), model.language_model)
@@ -108,7 +106,7 @@ def saved_name(parameter: str) -> str:
 def save_lora(
     model: DenseConnectorForConditionalGeneration,
     weights: dict[str, Tensor],
-    settings: dict[str, Any],
+    settings: Lora,
     folder: Path,
 ) -> None:
     """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors.

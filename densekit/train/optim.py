@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW
+
+from densekit.spec.math import Optimizer
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float:
@@ -29,9 +30,7 @@ def decays(name: str, module: nn.Module) -> bool:
     return not (name.endswith("bias") or is_norm)
 
 
-def trainable(
-    model: nn.Module, settings: dict[str, Any]
-) -> Iterator[tuple[nn.Parameter, float, bool]]:
+def trainable(model: nn.Module, settings: Optimizer) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Every trainable parameter once, with its base learning rate and whether weight decay applies
     to it.
 
@@ -39,27 +38,25 @@ def trainable(
     """
     seen: set[int] = set()
     for module_name, module in model.named_modules():
-        own_rate = (
-            settings["connector_learning_rate"] if module_name.startswith("projector") else None
-        )
+        own_rate = settings.connector_learning_rate if module_name.startswith("projector") else None
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter, own_rate or settings["learning_rate"], decays(name, module)
+                yield parameter, own_rate or settings.learning_rate, decays(name, module)
 
 
-def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> AdamW:
+def make_optimizer(model: nn.Module, settings: Optimizer) -> AdamW:
     """AdamW over the trainable parameters, grouped by rate and decay; `base_lr` is kept for the
     schedule.
     """
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, rate, decay in trainable(model, settings):
-        members.setdefault((rate, settings["weight_decay"] if decay else 0.0), []).append(parameter)
+        members.setdefault((rate, settings.weight_decay if decay else 0.0), []).append(parameter)
     groups = [
         {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in members.items()
     ]
-    return AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"])
+    return AdamW(groups, betas=settings.betas, eps=settings.eps)
 
 
 def set_learning_rate(optimizer: AdamW, factor: float) -> None:

@@ -1,27 +1,15 @@
 """When a run saves and stops: by steps, by minutes, or because it was asked to."""
 
 import time
-from dataclasses import dataclass
 
 from densekit.runs.layout import RunDir
 from densekit.runs.records import Position, Records
+from densekit.spec.execution import SavePolicy
 from densekit.train.checkpoints import TrainingState, prune, save_checkpoint
 from densekit.train.collectives import gather_objects
 from densekit.train.feed_check import SAVE, STOP
 from densekit.train.preemption import Preempted, StopRequests
 from densekit.train.trainer import Trainer
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavePolicy:
-    """The `checkpoints` section of execution.json."""
-
-    every_steps: int | None
-    every_minutes: float | None
-    keep: int
-    """The newest so many are always kept."""
-    keep_hours: float
-    """Older ones too until they are this old."""
 
 
 class RunSaver:

@@ -16,7 +16,8 @@ from densekit.batching.weights import token_weights
 from densekit.data.annotations import Sample
 from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.errors import DataError, DensekitError
-from densekit.text.encode import IGNORE_INDEX, EncodedSample, Semantics
+from densekit.spec.types import IGNORE_INDEX, Semantics
+from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.train.collate import PackedRow, pack_row
 

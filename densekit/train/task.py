@@ -7,52 +7,43 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from densekit.batching.certificate import CertificateBuilder
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
-from densekit.runs.environment import environment
-from densekit.runs.layout import (
-    CERTIFICATE_FILE,
-    INIT_FILE,
-    RESULTS_FILE,
-    RunDir,
-    checkpoints_in,
-    read_json,
-    write_json,
-)
-from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
+from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records, read_jsonl
+from densekit.runs.records import Position, Records, read_steps
+from densekit.runs.results import Results, Summary
+from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
+from densekit.train.assembly import build_trainer
 from densekit.train.build import build, init_by_parameter, load_trained, save_results
 from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.collectives import gather_objects
-from densekit.train.engines.base import make_engine
-from densekit.train.engines.process_group import Execution, devices, make_accelerator
+from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.inputs import (
-    make_dataset,
     make_encoder,
     make_reader,
     settle_certificate,
-    tokenizer_folder,
 )
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
-from densekit.train.save_policy import RunSaver, SavePolicy
+from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
-from densekit.train.trainer import Summary, Trainer
+from densekit.train.trainer import Trainer
 
 
 def train(run_dir: Path) -> None:
@@ -67,11 +58,8 @@ def train(run_dir: Path) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent(signal.SIGKILL)
     run = RunDir(run_dir)
-    execution = read_json(run.attempt / "execution.json")
-    recipe = run.math["recipe"]
-    accelerator = make_accelerator(
-        Execution.of(execution), max_grad_norm=recipe["optimizer"]["max_grad_norm"]
-    )
+    execution, math = run.execution, run.math.recipe
+    accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
     with ExitStack() as stack:
         _claim(run, accelerator.is_main_process, stack)
         requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
@@ -130,18 +118,17 @@ def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
 
 def _check_fresh(run: RunDir) -> None:
     status = run.status
-    if status["state"] != "created":
+    if status.state != "created":
         raise UsageError(
-            f"{run.path}: attempt {status['attempt']} ran before and is {status['state']}; "
-            f"`densekit run {run.math['recipe']['name']}` opens another one (--force when it is complete)"
+            f"{run.path}: attempt {status.attempt} ran before and is {status.state}; "
+            f"`densekit run {run.name}` opens another one (--force when it is complete)"
         )
 
 
 def _train(
-    run: RunDir, execution: dict[str, Any], accelerator: Accelerator, requests: StopRequests
+    run: RunDir, execution: Execution, accelerator: Accelerator, requests: StopRequests
 ) -> None:
-    recipe = run.math["recipe"]
-    roots = Roots.from_json(execution["roots"])
+    math, roots = run.math.recipe, execution.roots
     main = accelerator.is_main_process
     here = socket.gethostname()
     requests.install(
@@ -152,89 +139,75 @@ def _train(
         ]
     )
     if main:
-        write_json(run.attempt / "environment.json", environment(devices(accelerator)))
-        if recipe["assets"]:
-            ensure_tiny(roots.resolve("cache:tiny"), recipe["assets"])
+        write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
+        if math.assets:
+            ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
-    model = build(run, recipe, roots, _stage1(run, execution), Execution.of(execution), accelerator)
-    reader, annotations = make_reader(recipe, roots)
+    model = build(run, math, roots, _stage1(run, execution), execution, accelerator)
+    reader, annotations = make_reader(math, roots)
     index = load_index(annotations, roots.cache)
-    order = RunOrder(recipe, index.modality_lengths)
-    manifest: dict[str, Any] = {}
+    order = RunOrder(math, index.modality_lengths)
+    manifest: Manifest | None = None
     if main:
-        settle_certificate(
-            run, order.certificate(index.sample_ids()), execution["certificate_sha256"]
-        )
+        settle_certificate(run, order.certificate(index.sample_ids()), execution.certificate_sha256)
         manifest = _start(run, execution, roots, annotations.sha256)
-    engine = make_engine(model, recipe["optimizer"], accelerator, Execution.of(execution))
-    trainer = Trainer(
-        engine,
-        make_dataset(
-            recipe, reader, order.steps(), execution, rank=engine.rank, world_size=engine.world_size
-        ),
-        recipe["optimizer"],
-        lookup_table=torch.from_numpy(reader.processor.lookup_table()),
-        seed=recipe["seed"],
-        overflow=recipe["ledger"]["L2"],
-        workers=execution["workers"],
-    )
+    trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
     position = _resume(run, trainer)
-    saver = RunSaver(run, SavePolicy(**execution["checkpoints"]), requests)
+    saver = RunSaver(run, execution.checkpoints, requests)
     with ExitStack() as stack:
         records = log = None
         if main:
-            earlier = run.attempt_folder(run.status["attempt"] - 1)
+            earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
             log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
-        summary = trainer.train(
-            records, label=recipe["name"], start=position.steps, saver=saver, log=log
+        summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
+        outputs = save_results(
+            trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)
         )
-        outputs = save_results(engine, run, recipe, tokenizer_folder(recipe, roots))
         if main:
+            assert log is not None and manifest is not None
             _check_fed(run)
             lines = _finish(run, roots, reader, manifest, outputs, summary)
-            assert log is not None
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
     accelerator.wait_for_everyone()
 
 
-def _stage1(run: RunDir, execution: dict[str, Any]) -> RunDir | None:
+def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
     """The run that this one starts from; DataError when it is gone, unfinished or another one."""
-    if execution["starts_from"] is None:
+    if execution.starts_from is None:
         return None
-    stage1 = RunDir(Path(execution["starts_from"]))
+    stage1 = RunDir(Path(execution.starts_from))
     if not stage1.complete:
         raise DataError(
-            f"the stage-1 run {stage1.path} is missing or not complete; `densekit run {run.math['recipe']['name']}` "
+            f"the stage-1 run {stage1.path} is missing or not complete; `densekit run {run.name}` "
             "trains it first"
         )
-    if stage1.sha256 != run.math["starts_from"]:
+    if stage1.sha256 != run.math.starts_from:
         raise DataError(
             f"{stage1.path} is not the stage-1 run that {run.path} starts from; its math.json differs"
         )
     return stage1
 
 
-def _start(
-    run: RunDir, execution: dict[str, Any], roots: Roots, annotations_sha256: str
-) -> dict[str, Any]:
+def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
     """Write the manifest of what this attempt starts from."""
-    recipe = run.math["recipe"]
-    folders = {
-        name: roots.resolve(recipe["models"][name]) for name in ("language_model", "vision_tower")
-    }
+    models = run.math.recipe.models
     manifest = start_manifest(
         math=run.math,
-        environment=read_json(run.attempt / "environment.json"),
+        environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
         execution=execution,
-        attempts=run.status["attempt"],
-        certificate=read_json(run.path / CERTIFICATE_FILE),
+        attempts=run.status.attempt,
+        certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
-        models={**folders, "tokenizer": tokenizer_folder(recipe, roots)},
+        models={
+            "language_model": roots.resolve(models.language_model),
+            "vision_tower": roots.resolve(models.vision_tower),
+            "tokenizer": roots.resolve(models.tokenizer_folder),
+        },
     )
-    write_json(run.path / MANIFEST_FILE, manifest)
+    write_json(run.path / MANIFEST_FILE, manifest.as_json())
     return manifest
 
 
@@ -250,7 +223,7 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
     trainer.summary = Summary(**state.summary)
     if trainer.engine.rank == 0:
         print(
-            f"{run.math['recipe']['name']}: going on from the checkpoint of step {state.step}",
+            f"{run.name}: going on from the checkpoint of step {state.step}",
             flush=True,
         )
     return state.records
@@ -259,8 +232,8 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
 def _check_fed(run: RunDir) -> None:
     """Compare what all attempts together fed with the certificate."""
     fed = CertificateBuilder()
-    for line in read_jsonl(run.metrics):
-        fed.add(line["ids"])
+    for record in read_steps(run.metrics):
+        fed.add(record.ids)
     certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
     if fed.sha256 != certified:
         raise DataError(
@@ -272,27 +245,27 @@ def _finish(
     run: RunDir,
     roots: Roots,
     reader: SampleReader,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
     """Ask the held-out questions of the saved model, write results and manifest; returns the
     report's lines.
     """
-    recipe = run.math["recipe"]
-    results: dict[str, Any] = {"summary": vars(summary)}
-    if recipe["probe"]:
-        results["probe"] = run_probe(
+    math = run.math.recipe
+    scores = None
+    if math.probe:
+        scores = run_probe(
             load_trained(run, roots),
-            load_tokenizer(tokenizer_folder(recipe, roots)),
-            make_encoder(recipe, roots),
+            load_tokenizer(roots.resolve(math.models.tokenizer_folder)),
+            make_encoder(math, roots),
             reader.processor,
-            roots.resolve(recipe["probe"]["questions"]),
-            roots.resolve(recipe["probe"]["images"]),
-            seed=recipe["seed"],
+            roots.resolve(math.probe.questions),
+            roots.resolve(math.probe.images),
+            seed=math.seed,
         )
-    write_json(run.path / RESULTS_FILE, results)
-    files = [*outputs, run.path / RESULTS_FILE]
+    results = Results(summary=summary, probe=scores)
+    files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
-    write_json(run.path / MANIFEST_FILE, completed)
-    return report(summary, results, str(run.path))
+    write_json(run.path / MANIFEST_FILE, completed.as_json())
+    return report(results, str(run.path))

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densekit.batching.counts import Tail, count_steps, official_step_counts
+from densekit.batching.counts import count_steps, official_step_counts
 from densekit.batching.order import ReferenceTopology
 from densekit.errors import DataError, UsageError
+from densekit.spec.types import Semantics
 
 STAGE_1 = ReferenceTopology(world_size=8, per_device_batch_size=32, grad_accum_steps=1)
 STAGE_2 = ReferenceTopology(world_size=8, per_device_batch_size=16, grad_accum_steps=1)
@@ -103,7 +104,7 @@ def test_the_closed_form_is_the_walk(
 
 @pytest.mark.parametrize("accumulation", [1, 6, 1000])
 @pytest.mark.parametrize("tail", ["faithful", "fixed"])
-def test_absurd_lengths_are_counted_at_once(accumulation: int, tail: Tail) -> None:
+def test_absurd_lengths_are_counted_at_once(accumulation: int, tail: Semantics) -> None:
     topology = ReferenceTopology(
         world_size=2, per_device_batch_size=4, grad_accum_steps=accumulation
     )

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densekit.batching.counts import StepCounts, Tail, count_steps
+from densekit.batching.counts import StepCounts, count_steps
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import Step, iterate_steps
+from densekit.spec.types import Semantics
 
 
 def _run(
@@ -18,7 +19,7 @@ def _run(
     batch: int,
     accumulation: int = 1,
     *,
-    tail: Tail = "faithful",
+    tail: Semantics = "faithful",
     **length: int,
 ) -> tuple[StepCounts, list[Step], OfficialOrder]:
     topology = ReferenceTopology(

@@ -18,7 +18,7 @@ from densekit.planner.memory_trace.autograd import Meter, Tape
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import KEPT, LANGUAGE, Settings, Step
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
-from densekit.spec.recipe import Connector
+from densekit.spec.connector import Connector
 from densekit.train.engines import process_group as accelerators
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -11,6 +11,7 @@ from densekit.planner.memory import Layout, Row
 from densekit.planner.model_states import States
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
+from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from tests.support.ranks import run_ranks
 
@@ -42,7 +43,7 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     import torch
     from memory_trace import SETTINGS, build, row_inputs
 
-    from densekit.train.engines.process_group import Execution, make_accelerator
+    from densekit.train.engines.process_group import make_accelerator
     from densekit.train.engines.zero import ZeroEngine
 
     torch.set_num_threads(1)

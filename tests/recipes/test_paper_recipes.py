@@ -13,7 +13,7 @@ from densekit.launch.chain import load_chain
 from densekit.recipes.explain import explain, leaves, report
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.recipes.unsupported import MISSING, nearest_that_runs, refuse_waiting
-from densekit.spec.recipe import Capability, Recipe
+from densekit.spec.recipe import Feature, Recipe
 
 PAPER = [name for name in recipe_names() if not name.startswith("tiny")]
 SOURCED = (
@@ -313,7 +313,7 @@ def test_every_value_is_explained(name: str) -> None:
 
 
 def test_every_capability_is_waited_for_and_explained() -> None:
-    assert set(MISSING) == set(get_args(Capability)) == set(WAITING)
+    assert set(MISSING) == set(get_args(Feature)) == set(WAITING)
 
 
 @pytest.mark.parametrize("name", [name for names in WAITING.values() for name in names])

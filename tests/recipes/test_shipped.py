@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from densekit.recipes.load import RECIPES_DIR, load_recipe, recipe_names
-from densekit.spec.recipe import Recipe, has_field
+from densekit.spec.part import has_field
+from densekit.spec.recipe import Recipe
 
 ALL = recipe_names()
 

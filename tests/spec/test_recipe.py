@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from densekit.files.hashing import json_sha256
 from densekit.recipes.load import load_recipe
-from densekit.spec.recipe import Connector, Recipe
+from densekit.spec.connector import Connector
+from densekit.spec.recipe import Recipe
 
 
 def values(name: str = "tiny_stage2") -> dict[str, Any]:

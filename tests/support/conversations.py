@@ -2,7 +2,8 @@
 
 import json
 
-from densekit.text import IGNORE_INDEX, IMAGE_TOKEN_ID, EncodedSample, Tokenizer
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.text import EncodedSample, Tokenizer
 
 
 def chat(*values: str) -> list[dict[str, str]]:

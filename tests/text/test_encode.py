@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from densekit.errors import DataError, UsageError
-from densekit.text import (
-    IGNORE_INDEX,
-    IMAGE_TOKEN_ID,
-    EncodedSample,
-    Encoding,
-    SampleEncoder,
-    Tokenizer,
-)
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.text import EncodedSample, Encoding, SampleEncoder, Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.support.conversations import chat, supervised, text_of, with_added_bos

@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from densekit.errors import DataError
-from densekit.text import (
-    IGNORE_INDEX,
-    SampleEncoder,
-    Tokenizer,
-    load_tokenizer,
-    modality_length,
-    model_sequence,
-)
+from densekit.spec.types import IGNORE_INDEX
+from densekit.text import SampleEncoder, Tokenizer, load_tokenizer, modality_length, model_sequence
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.support.conversations import chat, supervised, text_of, with_added_bos

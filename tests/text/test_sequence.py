@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from densekit.errors import DataError
-from densekit.text import (
-    IGNORE_INDEX,
-    IMAGE_TOKEN_ID,
-    EncodedSample,
-    modality_length,
-    model_sequence,
-)
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.text import EncodedSample, modality_length, model_sequence
 from tests.support.conversations import chat
 
 

@@ -12,7 +12,7 @@ from transformers import PhiConfig, PhiForCausalLM
 
 from densekit.batching.certificate import step_digest
 from densekit.parity.case import Recording
-from densekit.train.engines.process_group import Execution
+from densekit.spec.execution import Execution
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
 

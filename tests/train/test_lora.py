@@ -20,7 +20,7 @@ from densekit.parity.compare import run_case
 from densekit.parity.lora import check_lora
 from densekit.parity.stage import pad
 from densekit.spec.roots import Roots
-from densekit.text.encode import IGNORE_INDEX
+from densekit.spec.types import IGNORE_INDEX
 from densekit.train.build import load_base
 from densekit.train.lora import add_lora, initial_lora, load_lora, lora_weights, save_lora
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from densekit.batching.steps import Step
 from densekit.errors import DataError
 from densekit.parity.case import Recording, make_trainer, single_step
-from densekit.text.encode import IGNORE_INDEX
+from densekit.spec.types import IGNORE_INDEX
 from densekit.train.build import read_weights
 from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 

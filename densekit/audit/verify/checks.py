@@ -5,26 +5,15 @@ read.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from densekit.audit.run_reader import execution_roots, optional_object, section
+from densekit.audit.run_reader import execution_roots, section
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.json_files import optional_object
 from densekit.runs.manifest import MANIFEST_FILE
+from densekit.spec.check import Check
 from densekit.spec.roots import Roots
-
-State = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was rechecked. `warn`: it could not be checked, or is not there yet. The
-    message of a `fail` says which file, what is wrong with it and what to do.
-    """
-
-    name: str
-    state: State
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from densekit.audit.model_files import PARTS, model_folder
 from densekit.audit.run_reader import section
-from densekit.audit.verify.checks import Check, Subject, check_file, summed
+from densekit.audit.verify.checks import Subject, check_file, summed
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
+from densekit.spec.check import Check
 
 REMEDY = "it is not what the run read: put the original back before training or comparing from it"
 

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 from densekit.runs.layout import PREEMPTED_CODE, RunDir, checkpoints_in
+from densekit.spec.execution import Execution
 
 INTERRUPTED_CODE = 130
 """Exit code of a run that was ended at once, by a second Ctrl-C."""
@@ -25,20 +26,20 @@ class Launcher(Protocol):
 
     name: str
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Refuse what cannot work here, before a run directory is made: UsageError or DataError
         with the next step.
         """
 
-    def check_options(self, execution: Mapping[str, Any]) -> None:
+    def check_options(self, execution: Execution) -> None:
         """Refuse what cannot work on any machine, for `--print` too; part of `check`. UsageError."""
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands that can be read and run by hand. Nothing is
         started.
         """
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Train the run's latest attempt and wait for it; returns an exit code. Nothing is left
         running.
 
@@ -47,12 +48,12 @@ class Launcher(Protocol):
         """
 
 
-def trainer_arguments(path: Path, execution: Mapping[str, Any]) -> list[str]:
+def trainer_arguments(path: Path, execution: Execution) -> list[str]:
     """What follows the interpreter to train the run at `path` on the processes of one host."""
     trainer = ["-m", "densekit", "train", str(path)]
-    if not is_distributed(execution):
+    if not execution.is_distributed:
         return trainer
-    processes = str(execution["gpus"])
+    processes = str(execution.world_size)
     return [
         "-m",
         "densekit.train.torchrun",
@@ -63,14 +64,9 @@ def trainer_arguments(path: Path, execution: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def is_distributed(execution: Mapping[str, Any]) -> bool:
-    """Whether torchrun starts the trainer; ZeRO needs a process group also where it is one process."""
-    return bool(execution["gpus"] > 1 or execution["zero_stage"] > 0)
-
-
-def trainer_environment(execution: Mapping[str, Any]) -> dict[str, str]:
+def trainer_environment(execution: Execution) -> dict[str, str]:
     """Variables that the plan decides, whatever the caller's are."""
-    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution["threads"])}
+    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution.threads)}
 
 
 def this_host() -> str:
@@ -125,12 +121,12 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     """
     code = code if code >= 0 else 128 - code
     status = run.status
-    if code == 0 and status["state"] != "complete":
+    if code == 0 and status.state != "complete":
         code = 1
     if (
         code != 0
-        and status["state"] != "complete"
-        and (reason or status["state"] in ("created", "running"))
+        and status.state != "complete"
+        and (reason or status.state in ("created", "running"))
     ):
         ended = (
             "interrupted"
@@ -140,17 +136,17 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
         message = reason or ended
         run.set_status("failed", message=message, exit_code=code)
         _tell(run, message)
-    elif code != 0 and status["exit_code"]:
-        code = status["exit_code"]
+    elif code != 0 and status.exit_code:
+        code = status.exit_code
     if code == PREEMPTED_CODE:
-        _tell(run, run.status["message"])
+        _tell(run, run.status.message)
     elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
         _tell(run, f"started again, it goes on from {saved[-1].name}")
     return code
 
 
 def _tell(run: RunDir, message: str) -> None:
-    print(f"{run.math['recipe']['name']}: {message}", file=sys.stderr, flush=True)
+    print(f"{run.name}: {message}", file=sys.stderr, flush=True)
 
 
 def passed_on() -> dict[str, str]:

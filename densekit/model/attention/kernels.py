@@ -18,23 +18,23 @@ from transformers.masking_utils import flash_attention_mask
 
 from densekit.errors import UsageError
 from densekit.model.packing import Segments
-from densekit.spec.capability import Attention
+from densekit.spec.types import AttentionKernel
 
 # No name says "flash": transformers would take it for one of its own and may put another in its
 # place.
-IMPLEMENTATIONS: dict[Attention, str] = {
+IMPLEMENTATIONS: dict[AttentionKernel, str] = {
     "sdpa": "densekit_packed_sdpa",
     "flash": "densekit_packed_varlen",
     "xformers": "densekit_packed_blocks",
 }
-MODULES: dict[Attention, tuple[str, str]] = {
+MODULES: dict[AttentionKernel, tuple[str, str]] = {
     "flash": ("flash_attn", "flash-attn (2.8.3.post2, compiled with nvcc; the a100 image has it)"),
     "xformers": ("xformers.ops", "xformers (0.0.30 with torch 2.7.0; the v100 image has it)"),
 }
 """Kernels that are packages of their own: what is imported, and what to install."""
 
 
-def require_kernel(attention: Attention) -> None:
+def require_kernel(attention: AttentionKernel) -> None:
     """Raises UsageError where the kernel's package cannot be imported: what is asked for is never
     replaced.
     """

@@ -16,8 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.execution import Execution
+from densekit.spec.math import Optimizer
 from densekit.train.engines import process_group as accelerators
-from densekit.train.engines.process_group import Execution
+from densekit.train.engines.process_group import TORCH_DTYPES
 from densekit.train.optim import gradient_norm, make_optimizer, set_learning_rate
 from densekit.train.shards import MOMENTS, Fragment
 
@@ -48,7 +50,7 @@ class Engine(ABC):
     def __init__(
         self,
         model: DenseConnectorForConditionalGeneration,
-        settings: dict[str, Any],
+        settings: Optimizer,
         accelerator: Accelerator,
         execution: Execution,
     ) -> None:
@@ -60,10 +62,10 @@ class Engine(ABC):
         )
         self.device = accelerator.device
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
-        model.vision_tower.to(self.device, execution.torch_dtype)
+        model.vision_tower.to(self.device, TORCH_DTYPES[execution.dtype])
         model.use_kernel(execution.attention)
         connected = model.connected().train(model.training)
-        if execution.checkpointing:
+        if execution.activation_checkpointing:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
             # The row's embeddings need a graph, or nothing inside a checkpointed block would have
             # one (stage 1, LoRA).
@@ -86,7 +88,7 @@ class Engine(ABC):
         Ranks are summed when `last`, the row that ends the step.
         """
         row = dict(inputs)
-        pixels = row.pop("pixel_values").to(self.execution.torch_dtype)
+        pixels = row.pop("pixel_values").to(TORCH_DTYPES[self.execution.dtype])
         features = self.model.encode_images(pixels)
         with self._row(last):
             loss = self._forward(dense_features=features, **row)
@@ -162,7 +164,9 @@ class ReplicatedEngine(Engine):
     def _prepare(self, connected: nn.Module) -> nn.Module:
         for parameter in connected.parameters():
             # Adapters come in the type of the weight they sit on.
-            wanted = torch.float32 if parameter.requires_grad else self.execution.torch_dtype
+            wanted = (
+                torch.float32 if parameter.requires_grad else TORCH_DTYPES[self.execution.dtype]
+            )
             parameter.data = parameter.data.to(wanted)
         connected.to(self.device)
         self.optimizer = make_optimizer(connected, self.settings)
@@ -184,7 +188,7 @@ class ReplicatedEngine(Engine):
 
     def _forward(self, **row: Any) -> Tensor:
         half = self.execution.dtype != "fp32"
-        with torch.autocast(self.device.type, self.execution.torch_dtype, enabled=half):
+        with torch.autocast(self.device.type, TORCH_DTYPES[self.execution.dtype], enabled=half):
             return super()._forward(**row)
 
     def _backward(self, loss: Tensor) -> None:
@@ -195,7 +199,7 @@ class ReplicatedEngine(Engine):
         self.scaler.unscale_(self.optimizer)
         norm = gradient_norm(parameters)
         overflow = self.execution.dtype == "fp16" and not math.isfinite(norm.item())
-        limit = self.settings["max_grad_norm"]
+        limit = self.settings.max_grad_norm
         if limit is not None and not overflow:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         set_learning_rate(self.optimizer, factor)
@@ -239,7 +243,7 @@ class ReplicatedEngine(Engine):
 
 def make_engine(
     model: DenseConnectorForConditionalGeneration,
-    settings: dict[str, Any],
+    settings: Optimizer,
     accelerator: Accelerator,
     execution: Execution,
 ) -> Engine:

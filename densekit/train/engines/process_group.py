@@ -2,26 +2,18 @@
 
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
 from densekit.errors import UsageError
 from densekit.model.attention.kernels import require_kernel
-from densekit.spec.capability import (
-    Attention,
-    Device,
-    Dtype,
-    check_combination,
-    check_gpu,
-    check_offload,
-)
+from densekit.spec.capability import check_combination, check_gpu, check_offload
+from densekit.spec.deepspeed import BUCKET_ELEMENTS
+from densekit.spec.execution import Execution
 
-BUCKET_ELEMENTS = 50_000_000
-"""Elements that ZeRO reduces or gathers in one collective: buffers of 200 MB in fp32."""
 PERSISTENT_ELEMENTS = 100_000
 """ZeRO-3 keeps smaller parameters (norms) whole on every rank, as by default."""
 INITIAL_SCALE_POWER = 16
@@ -34,33 +26,8 @@ ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 """Always set from the plan."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """The part of execution.json that decides how tensors are computed."""
-
-    device: Device = "cpu"
-    dtype: Dtype = "fp32"
-    attention: Attention = "sdpa"
-    """Kernel of packed rows."""
-    zero_stage: Literal[0, 2, 3] = 0
-    checkpointing: bool = False
-    """Activation checkpointing of the language model."""
-    offload: bool = False
-    """ZeRO-3 keeps fp32 weights, moments and gradients in host memory, and AdamW runs there."""
-    deterministic: bool = False
-    """Ask torch for deterministic kernels; an operation that has none raises."""
-
-    @classmethod
-    def of(cls, execution: dict[str, Any]) -> "Execution":
-        """From execution.json."""
-        return cls(
-            **{name: execution[name] for name in cls.__dataclass_fields__ if name in execution}
-        )
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """What weights and activations of the forward pass are kept in."""
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.dtype]
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What weights and activations of the forward pass are kept in."""
 
 
 def clear_inherited() -> None:
@@ -97,7 +64,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     check_combination(execution.device, execution.dtype, execution.attention)
     if execution.device == "cuda":
         _check_cuda(execution)
-    check_offload(execution.offload, execution.zero_stage)
+    check_offload(execution.cpu_offload, execution.zero_stage)
     require_kernel(execution.attention)
     if execution.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -175,7 +142,7 @@ def deepspeed_config(
             "stage3_gather_16bit_weights_on_model_save": False,
             **(
                 {"offload_optimizer": {"device": "cpu", "pin_memory": on_gpu}}
-                if execution.offload
+                if execution.cpu_offload
                 else {}
             ),
         },

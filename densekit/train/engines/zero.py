@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from densekit.train.engines.base import Engine, Update
+from densekit.train.engines.process_group import TORCH_DTYPES
 from densekit.train.optim import make_optimizer, set_learning_rate
 from densekit.train.shards import MOMENTS, Fragment
 
@@ -26,7 +27,7 @@ class ZeroEngine(Engine):
     replicated = False
 
     def _prepare(self, connected: nn.Module) -> nn.Module:
-        connected.to(self.execution.torch_dtype)
+        connected.to(TORCH_DTYPES[self.execution.dtype])
         self.optimizer = make_optimizer(connected, self.settings)
         engine, _ = self.accelerator.prepare(connected, self.optimizer)
         stage = self.execution.zero_stage
@@ -37,9 +38,9 @@ class ZeroEngine(Engine):
             )
         self.zero: Any = engine.optimizer
         offloads = stage == 3 and bool(self.zero.offload_optimizer)
-        if offloads != self.execution.offload:
+        if offloads != self.execution.cpu_offload:
             raise RuntimeError(
-                f"the plan says offload {self.execution.offload}, DeepSpeed came up with {offloads}"
+                f"the plan says offload {self.execution.cpu_offload}, DeepSpeed came up with {offloads}"
             )
         return engine
 

@@ -19,6 +19,7 @@ from densekit.errors import UsageError
 from densekit.launch.launchers.base import passed_on, trainer_arguments, trainer_environment
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 
 NORMAL_USER = 1000
 """Who a container runs as when root starts it (the user of the images)."""
@@ -96,7 +97,7 @@ def container_name(run: RunDir) -> str:
 
 def describe(
     run: RunDir,
-    execution: Mapping[str, Any],
+    execution: Execution,
     *,
     image: str,
     image_id: str,
@@ -113,25 +114,25 @@ def describe(
         user=user,
         groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],
         devices=devices,
-        shm_bytes=SHM_BYTES[execution["device"]],
+        shm_bytes=SHM_BYTES[execution.device],
         terminal=sys.stdout.isatty(),
     )
 
 
-def mounts(run: RunDir, execution: Mapping[str, Any]) -> list[Mount]:
+def mounts(run: RunDir, execution: Execution) -> list[Mount]:
     """What a run needs of the host: its own folder and the cache to write, everything else to read.
 
     A folder that does not exist is left out: tiny recipes make their data in the cache.
     """
-    writable = [run.path, Path(execution["roots"]["cache"])]
-    readable = [Path(execution["roots"][name]) for name in ("data", "models")]
-    named = [*_paths_in(run.math["recipe"])]
+    writable = [run.path, execution.roots.cache]
+    readable = [Path(getattr(execution.roots, name)) for name in ("data", "models")]
+    named = [*_paths_in(run.math.recipe.as_json())]
     # The trainer asks for a path as the recipe writes it, also where a link stands.
     links = [path for path in named if path.exists()]
     seen: dict[Path, bool] = {path.resolve(): True for path in (*readable, *named) if path.exists()}
     seen.update(dict.fromkeys(links, True))
-    if execution["starts_from"]:  # with --print it is not there yet
-        seen[Path(execution["starts_from"]).resolve()] = True
+    if execution.starts_from:  # with --print it is not there yet
+        seen[Path(execution.starts_from).resolve()] = True
     seen.update({path.resolve(): False for path in writable})
     return [Mount(path=path, read_only=only) for path, only in sorted(seen.items())]
 

@@ -4,7 +4,7 @@ import codecs
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from densekit.launch.launchers.docker.client import Engine, connect, sentences
 from densekit.launch.launchers.docker.container import Container, container_user, describe
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import Launched, write_launched
+from densekit.spec.execution import Execution
 
 POLL_SECONDS = 0.2
 UNKNOWN_ID = "sha256:UNKNOWN"
@@ -32,7 +33,7 @@ class Docker:
     image: str | None = None
     name: str = field(default="docker", init=False)
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Engine, image, GPUs and driver, before anything is made. UsageError names the first that
         is missing.
         """
@@ -40,14 +41,14 @@ class Docker:
         image = self._image(self._gpus(execution))
         connect().image_id(image)
 
-    def check_options(self, execution: Mapping[str, Any]) -> None:
+    def check_options(self, execution: Execution) -> None:
         """UsageError for several nodes."""
-        if execution.get("nodes", 1) > 1:
+        if execution.nodes > 1:
             raise UsageError(
                 "--nodes: the docker launcher knows this host only; use --launcher slurm"
             )
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""
         gpus = self._gpus(execution)
         image, rootless, image_id = self._image(gpus), False, UNKNOWN_ID
@@ -64,7 +65,7 @@ class Docker:
             ).shell()
         ]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Train in a container and remove it.
 
         Raises UsageError or DataError, with nothing left, when it cannot be started.
@@ -73,7 +74,7 @@ class Docker:
         image, engine = self._image(gpus), connect()
         image_id = engine.image_id(image)
         user = container_user(rootless=engine.rootless)
-        cache = Path(execution["roots"]["cache"])
+        cache = execution.roots.cache
         cache_is_new = not cache.exists()
         cache.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0 and user != "0:0":
@@ -99,16 +100,16 @@ class Docker:
             engine.remove(started)
         return settle(run, code, reason)
 
-    def _gpus(self, execution: Mapping[str, Any]) -> list[Gpu]:
-        if execution["device"] == "cpu":
+    def _gpus(self, execution: Execution) -> list[Gpu]:
+        if execution.device == "cpu":
             return []
-        gpus = pick(find_gpus(), execution["gpus"])
+        gpus = pick(find_gpus(), execution.world_size)
         check_driver(gpus)
         return gpus
 
     def _image(self, gpus: Sequence[Gpu]) -> str:
         if self.image is None:
-            return f"densekit:{target_for(gpus[0]).name if gpus else 'cpu'}"
+            return f"densekit:{target_for(gpus[0]).container_image if gpus else 'cpu'}"
         check_target(self.image.removeprefix("densekit:"), gpus)
         return self.image
 

@@ -4,10 +4,9 @@ told to stop.
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.base import settle, this_host, wait_stoppable
@@ -15,6 +14,7 @@ from densekit.launch.launchers.slurm.jobs import Follower, cancel, follow_jobs
 from densekit.launch.launchers.slurm.script import Batch, array_script, script
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import Launched, write_launched
+from densekit.spec.execution import Execution
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Slurm:
     queue_minutes: float | None = None
     name: str = field(default="slurm", init=False)
 
-    def check(self, execution: Mapping[str, Any]) -> None:
+    def check(self, execution: Execution) -> None:
         """Slurm's commands, and an image where there is a container. Raises UsageError."""
         if missing := [
             tool for tool in ("sbatch", "scontrol", "scancel") if shutil.which(tool) is None
@@ -37,7 +37,7 @@ class Slurm:
             )
         self.check_options(execution)
 
-    def check_options(self, execution: Mapping[str, Any]) -> None:
+    def check_options(self, execution: Execution) -> None:
         """UsageError for a container without an image, and for an image without one."""
         if self.batch.runtime != "none" and self.batch.image is None:
             raise UsageError(f"--container {self.batch.runtime}: say which image with --image")
@@ -46,11 +46,11 @@ class Slurm:
                 f"--image {self.batch.image}: say what runs it: --container pyxis or apptainer"
             )
 
-    def commands(self, run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
         return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
 
-    def launch(self, run: RunDir, execution: Mapping[str, Any]) -> int:
+    def launch(self, run: RunDir, execution: Execution) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take
         the job.
         """
@@ -65,14 +65,14 @@ class Slurm:
         code = wait_stoppable(run, wait=wait, end=lambda: cancel(job))
         return settle(run, code, follower.reason)
 
-    def submit(self, run: RunDir, execution: Mapping[str, Any]) -> str:
+    def submit(self, run: RunDir, execution: Execution) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
         job = _sbatch(str(self._write(run, execution)))
         self._note(run, job)
         return job
 
     def submit_array(
-        self, members: Sequence[tuple[RunDir, Mapping[str, Any]]], dependency: str | None = None
+        self, members: Sequence[tuple[RunDir, Execution]], dependency: str | None = None
     ) -> list[str]:
         """Submit runs as the elements of one array; returns their ids. `dependency`: what it has to
         wait for.
@@ -85,11 +85,11 @@ class Slurm:
             self._note(run, job)
         return jobs
 
-    def _write(self, run: RunDir, execution: Mapping[str, Any]) -> Path:
+    def _write(self, run: RunDir, execution: Execution) -> Path:
         """The batch script in the attempt, and the cache: containers mount it, and end where it is
         missing.
         """
-        Path(execution["roots"]["cache"]).mkdir(parents=True, exist_ok=True)
+        execution.roots.cache.mkdir(parents=True, exist_ok=True)
         path = run.attempt.resolve() / "job.sbatch"
         path.write_text(script(run, execution, self.batch), encoding="utf-8")
         return path

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from densekit.errors import UsageError
-from densekit.launch.launchers.base import is_distributed, passed_on, trainer_environment
+from densekit.launch.launchers.base import passed_on, trainer_environment
 from densekit.launch.launchers.docker.container import container_name, mounts
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 
 Runtime = Literal["none", "pyxis", "apptainer"]
 """What containers the cluster has: none (this Python on every node), pyxis with enroot, or
@@ -66,10 +67,10 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
     return options
 
 
-def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
+def script(run: RunDir, execution: Execution, batch: Batch) -> str:
     """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
-    if execution["device"] == "cuda":
+    if execution.device == "cuda":
         variables["OMP_NUM_THREADS"] = str(
             CPUS_PER_GPU
         )  # the plan counted the processors of the login node
@@ -88,14 +89,14 @@ def script(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> str:
 
 
 def array_script(
-    members: Sequence[tuple[RunDir, Mapping[str, Any]]], batch: Batch, dependency: str | None = None
+    members: Sequence[tuple[RunDir, Execution]], batch: Batch, dependency: str | None = None
 ) -> str:
     """The script of a job array: each element is the job of one run, whose script lies in its
     attempt.
     """
     (run, _), execution = (
         members[0],
-        max((part for _, part in members), key=lambda part: int(part["threads"])),
+        max((part for _, part in members), key=lambda part: part.threads),
     )
     first = replace(
         batch, options={**batch.options, "dependency": dependency} if dependency else batch.options
@@ -120,22 +121,22 @@ def python(batch: Batch) -> str:
     return sys.executable if batch.runtime == "none" else "python"
 
 
-def _options(run: RunDir, execution: Mapping[str, Any], batch: Batch) -> dict[str, str | None]:
-    each = execution["gpus"] // execution["nodes"]
+def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str | None]:
+    each = execution.world_size // execution.nodes
     options: dict[str, str | None] = {
         "job-name": container_name(run),
-        "nodes": str(execution["nodes"]),
+        "nodes": str(execution.nodes),
         "ntasks-per-node": "1",
         "output": f"{_escaped(run.attempt.resolve())}/slurm-%j.out",
         "open-mode": "append",
         "requeue": None,
         "signal": f"B:USR1@{WARNING_SECONDS}",
     }
-    if execution["device"] == "cuda":
+    if execution.device == "cuda":
         options["gpus-per-node"] = str(each)
         options["cpus-per-task"] = str(each * CPUS_PER_GPU)
     else:
-        options["cpus-per-task"] = str(each * execution["threads"])
+        options["cpus-per-task"] = str(each * execution.threads)
     return {**options, **batch.options}
 
 
@@ -156,9 +157,7 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if any(sign in value for sign in " \t#;") else value
 
 
-def _inside(
-    run: RunDir, execution: Mapping[str, Any], batch: Batch, variables: Mapping[str, str]
-) -> str:
+def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[str, str]) -> str:
     """What stands between `srun` and the interpreter: nothing, or the container with everything at
     its own path.
     """
@@ -176,7 +175,7 @@ def _inside(
         ]
         return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
     words = ["apptainer", "exec", "--cleanenv", "--pwd", str(run.path.resolve())]
-    words += ["--nv"] * (execution["device"] == "cuda")
+    words += ["--nv"] * (execution.device == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
     # The environment stays outside, but for what APPTAINERENV_ names: the GPUs are those that Slurm
@@ -187,11 +186,11 @@ def _inside(
     return f" sh -c {shlex.quote(inside)} sh"
 
 
-def _trainer(execution: Mapping[str, Any]) -> str:
-    if not is_distributed(execution):
+def _trainer(execution: Execution) -> str:
+    if not execution.is_distributed:
         return '-m densekit train "$run"'
-    nodes = execution["nodes"]
-    each = execution["gpus"] // nodes
+    nodes = execution.nodes
+    each = execution.world_size // nodes
     if nodes == 1:
         return f'-m densekit.train.torchrun --standalone --nproc-per-node {each} -m densekit train "$run"'
     return (

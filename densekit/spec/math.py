@@ -1,0 +1,213 @@
+"""The math of a run: everything that decides its result, as frozen types.
+
+`Recipe.math()` makes it, math.json holds it (as `RunMath`), the trainer reads it back. Its JSON is
+hashed and is the run's identity, so a field that is added needs a default that keeps old hashes, or
+a new schema number.
+"""
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from densekit.files.hashing import json_sha256
+from densekit.spec.connector import Connector
+from densekit.spec.part import Fraction, Part, PositiveFloat, PositiveInt, Seed
+from densekit.spec.types import LedgerEntry, Semantics, Trains
+
+SCHEMA: Literal[2] = 2
+"""Of math.json."""
+MADE_ASSETS = "cache:tiny/"
+"""References that start so are made by the kit itself."""
+
+
+class Models(Part):
+    """Where the pretrained models come from: `models:` / `cache:` root references or paths."""
+
+    language_model: str
+    """Folder in transformers format: config.json, safetensors weights, tokenizer."""
+    vision_tower: str
+    """Folder of a CLIP or SigLIP vision model with its preprocessor_config.json."""
+    tokenizer: str | None = None
+    """Folder of the tokenizer; null = the language model's own folder."""
+    connector: str | None = None
+    """Projector weights to start from (safetensors with 0.weight, 0.bias, 2.weight, 2.bias);
+    null = drawn from the seed in stage 1, taken from the needed run in stage 2."""
+
+    @property
+    def tokenizer_folder(self) -> str:
+        """Where the tokenizer is: its own folder, or the language model's."""
+        return self.tokenizer or self.language_model
+
+
+class Data(Part):
+    """A LLaVA-format annotation file with its images, and how samples become tokens and pixels."""
+
+    annotations: str
+    """The JSON list of samples."""
+    images: str
+    """Folder that the `image` paths of the samples start from."""
+    samples: PositiveInt | None = None
+    """Number of entries the annotation file has, where published: lets `plan` count steps without
+    the file.
+    """
+    template: Literal["plain", "v1", "llama_3", "chatml_direct", "phi"]
+    """How a conversation becomes text."""
+    image_aspect_ratio: Literal["square", "pad"]
+    """square: as the tower's processor resizes or crops; pad: first padded to a square with the
+    mean colour.
+    """
+    max_length: PositiveInt = 2048
+    """Tokens of a sample, its image included, behind which it is cut."""
+    group_by_modality_length: bool = False
+    """Device batches hold samples of one modality and of similar length."""
+
+
+class Optimizer(Part):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: PositiveFloat
+    """Peak rate, after warm-up."""
+    connector_learning_rate: PositiveFloat | None = None
+    """Peak rate of the connector; null = the same as the rest."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay, not on biases and norms."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of exp_avg and exp_avg_sq."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of exp_avg_sq."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps in which the rate rises from zero."""
+    schedule: Literal["cosine"] = "cosine"
+    """How the rate falls to zero after warm-up."""
+    max_grad_norm: PositiveFloat | None = None
+    """Clip the total gradient norm to this; null = no clipping (what the official DeepSpeed configs
+    do).
+    """
+    epochs: PositiveInt = 1
+    """Passes over the data."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer steps; null = all of them."""
+
+
+class Lora(Part):
+    """LoRA on every Linear of the language model except lm_head."""
+
+    r: PositiveInt
+    """Rank of the adapters."""
+    alpha: PositiveInt
+    """Adapters are scaled by alpha / r."""
+    dropout: Fraction = 0.0
+    """Dropout in front of the adapters."""
+
+
+class Reference(Part):
+    """The reference topology: what the paper used. It fixes sample order and loss weights on any
+    hardware.
+    """
+
+    gpus: PositiveInt
+    """GPUs of all nodes together."""
+    per_device_batch_size: PositiveInt
+    """Samples of one device batch: a reference group of the loss."""
+    grad_accum_steps: PositiveInt = 1
+    """Device batches of one GPU in an optimizer step."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of one optimizer step."""
+        return self.gpus * self.per_device_batch_size * self.grad_accum_steps
+
+
+class Assets(Part):
+    """Data, tokenizer and tiny models that the kit makes itself, deterministically, under
+    `cache:tiny`.
+    """
+
+    kind: Literal["tiny"]
+    """What is made: rendered shapes, a small tokenizer, tower and language model."""
+    seed: Seed = 0
+    """Draws pictures, texts and weights."""
+    stage1_samples: PositiveInt
+    """Captions."""
+    stage2_samples: PositiveInt
+    """Conversations."""
+    held_out: PositiveInt
+    """Questions that are not trained on."""
+    language_model_steps: PositiveInt
+    """Steps of pretraining on text."""
+
+
+class Probe(Part):
+    """Held-out questions asked after training, with the images in place and shuffled."""
+
+    questions: str
+    """An annotation file, one question and its answer per sample."""
+    images: str
+    """Folder that its `image` paths start from."""
+
+
+class Math(Part):
+    """The hashed part of a recipe. Two runs of equal math compute the same on any hardware."""
+
+    name: str
+    """The recipe's."""
+    stage: Literal[1, 2]
+    """1 trains the connector alone, 2 connector and language model."""
+    needs: str | None
+    """The stage-1 recipe whose connector this stage starts from."""
+    models: Models
+    connector: Connector
+    data: Data
+    optimizer: Optimizer
+    lora: Lora | None
+    """Adapters instead of the whole language model; null = all weights are trained."""
+    global_batch_size: PositiveInt
+    """Samples of one optimizer step, on any hardware: that of the reference topology."""
+    reference: Reference
+    seed: Seed
+    """Seeds order, connector, adapters and dropout, each by its own name."""
+    ledger: dict[LedgerEntry, Semantics]
+    """The behaviour of every entry of docs/upstream.md."""
+    assets: Assets | None
+    """What the kit makes itself; null = data and models are given."""
+    probe: Probe | None
+    """Held-out questions at the end; null = none."""
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> "Math":
+        if self.global_batch_size != self.reference.global_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not that of the reference "
+                f"topology, {self.reference.global_batch_size}"
+            )
+        return self
+
+    @property
+    def trains(self) -> Trains:
+        """What has gradients."""
+        return "connector" if self.stage == 1 else "lora" if self.lora else "full"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; their hash identifies what is computed."""
+        return self.model_dump(mode="json")
+
+
+class RunMath(Part):
+    """math.json: what one run computes, from which files and from which run. It never changes."""
+
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
+    recipe: Math
+    starts_from: str | None
+    """Hash of the stage-1 run whose connector this one starts from."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files that are read, by what they are."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What math.json holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash that is the run's identity."""
+        return json_sha256(self.as_json())

@@ -1,0 +1,30 @@
+"""The literals of the project, each once."""
+
+from typing import Literal, get_args
+
+Semantics = Literal["faithful", "fixed"]
+"""What the official code computes, or what it should (docs/upstream.md)."""
+LedgerEntry = Literal["L1", "U8", "U9", "L2"]
+"""Entries of docs/upstream.md whose two behaviours both exist in the code: ids and labels, the
+weight of a token, the tail of an epoch, and what becomes of a batch whose fp16 gradients overflow.
+"""
+LEDGER_ENTRIES: tuple[LedgerEntry, ...] = get_args(LedgerEntry)
+
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+AttentionKernel = Literal["sdpa", "flash", "xformers"]
+"""Kernel of packed micro-batches: torch's SDPA sequence by sequence, flash-attn varlen, xformers
+block-diagonal.
+"""
+ZeroStage = Literal[0, 2, 3]
+"""0: one process, or DistributedDataParallel; 2, 3: DeepSpeed ZeRO."""
+Trains = Literal["connector", "full", "lora"]
+"""What has gradients: the connector alone, with the whole language model, or with LoRA adapters."""
+
+IMAGE_TOKEN = "<image>"
+"""Stands in a conversation where the image goes."""
+IMAGE_TOKEN_ID = -200
+"""Its id in input_ids: no token of any vocabulary."""
+IGNORE_INDEX = -100
+"""Label of a position that has none (torch's own convention)."""
