@@ -1,15 +1,12 @@
 """Every option that several commands share, once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from densekit.spec.roots import Roots
 from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
-
-LauncherName = Literal["local", "docker", "slurm"]
-Runtime = Literal["none", "pyxis", "apptainer"]
 
 RecipeName = Annotated[
     str, typer.Argument(help="Name of a recipe, or the path of a YAML file of your own.")

@@ -63,7 +63,7 @@ def stop(
     ] = False,
 ) -> None:
     """Stop a run at a checkpoint, whichever launcher started it; `densekit run` goes on with it."""
-    from densekit.launch.launchers.in_flight import stop as stop_run
+    from densekit.launch.running import stop as stop_run
     from densekit.runs.layout import RunDir
 
     print(stop_run(RunDir(run_dir), now=now))

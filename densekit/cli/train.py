@@ -14,18 +14,18 @@ from densekit.cli.options import (
     Deterministic,
     DeviceName,
     DtypeName,
-    LauncherName,
     MicroBatch,
     ModelsDir,
     Offload,
     Overrides,
     RunPath,
     RunsDir,
-    Runtime,
     Workers,
     Zero,
 )
 from densekit.cli.packages import need_training_packages
+from densekit.launch.launchers.options import ContainerRuntime, LauncherOptions
+from densekit.launch.launchers.registry import LauncherName
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
 
@@ -39,7 +39,9 @@ def run(
     ],
     launcher: Annotated[
         LauncherName | None,
-        typer.Option("--launcher", help="local, docker or slurm; by default docker on a GPU host."),
+        typer.Option(
+            "--launcher", help="Where it trains; by default docker on a GPU host, else local."
+        ),
     ] = None,
     show_only: Annotated[
         bool, typer.Option("--print", help="Print the commands; make and start nothing.")
@@ -52,7 +54,7 @@ def run(
         int | None, typer.Option("--nodes", help="slurm: nodes, which share --gpus evenly.")
     ] = None,
     container: Annotated[
-        Runtime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")
+        ContainerRuntime, typer.Option("--container", help="slurm: none, pyxis or apptainer.")
     ] = "none",
     sbatch: Annotated[
         list[str] | None,
@@ -104,29 +106,14 @@ def run(
     """Train recipes, each after the stage it needs. A run that was stopped goes on from its newest
     checkpoint.
     """
-    from densekit.launch.launchers.slurm.script import Batch, parse_options
-    from densekit.launch.selection import Asked
-    from densekit.launch.sweep import choose_for_all, show_sweep, sweep
+    from densekit.launch.dry_run import show
+    from densekit.launch.sweep import select_for_all, sweep
 
-    choice = choose_for_all(
-        recipe,
-        overrides or (),
-        Asked(
-            launcher=launcher,
-            device=device,
-            gpus=gpus,
-            nodes=nodes,
-            gpu=gpu,
-            image=image,
-            batch=Batch(runtime=container, image=image, options=parse_options(sbatch or ())),
-            queue_minutes=queue_minutes,
-        ),
-    )
-    roots = Roots(data=data_dir, models=models_dir, cache=cache_dir)
     request = ExecutionRequest(
-        device=choice.device,
-        world_size=choice.gpus,
-        nodes=choice.nodes,
+        device=device,
+        gpu=gpu,
+        world_size=gpus,
+        nodes=nodes,
         micro_batch_size=micro_batch,
         zero_stage=zero_stage,
         activation_checkpointing=checkpointing,
@@ -140,18 +127,22 @@ def run(
         keep=keep,
         keep_hours=keep_hours,
     )
+    options = LauncherOptions(
+        image=image, container=container, sbatch=tuple(sbatch or ()), queue_minutes=queue_minutes
+    )
+    selection = select_for_all(recipe, overrides or (), request, launcher=launcher, options=options)
     common: dict[str, Any] = {
         "overrides": overrides or (),
         "runs_dir": runs_dir,
-        "roots": roots,
-        "request": request,
-        "hardware": choice.hardware,
-        "launcher": choice.launcher,
+        "roots": Roots(data=data_dir, models=models_dir, cache=cache_dir),
+        "request": selection.request,
+        "hardware": selection.hardware,
+        "launcher": selection.launcher,
     }
     if show_only:
-        print("\n".join([f"# {choice.reason}", *show_sweep(recipe, **common)]))
+        print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    raise typer.Exit(sweep(recipe, force=force, announce=choice.reason, **common))
+    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, **common))
 
 
 @commands.command()

@@ -74,3 +74,13 @@ def with_slurm(slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """This test's process talks to Slurm."""
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine, no GPU, no Slurm and no container around; the test starts in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for name in ("DENSEKIT_TARGET", "CUDA_VISIBLE_DEVICES", "SLURM_CONF"):
+        monkeypatch.delenv(name, raising=False)
