@@ -2,7 +2,6 @@
 own trainer.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from densekit.batching.steps import Step, iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.preprocess import normalise
 from densekit.model.towers.tower import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
@@ -72,7 +72,7 @@ class Recording:
     @classmethod
     def read(cls, root: Path, path: Path) -> "Recording":
         """Read stageN.json or lora.json."""
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return cls(root, record, read_argv(record["argv"]))
 
     @property
