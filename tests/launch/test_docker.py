@@ -226,7 +226,7 @@ def test_an_image_that_is_missing(tmp_path: Path) -> None:
     ):
         Docker(image="nope:1").launch(run, execution)
     with pytest.raises(
-        UsageError, match=r"image densekit:none is not .* `densekit images build none`"
+        UsageError, match=r"image densekit:none is not .* `densekit containers build none`"
     ):
         Docker(image="densekit:none").check(execution)
     assert not containers(run)
@@ -269,7 +269,7 @@ def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
             cards(A100, 1),
             1,
             None,
-            r"image densekit:a100 is not in this engine: `densekit images build a100`",
+            r"image densekit:a100 is not in this engine: `densekit containers build a100`",
         ),
         (["garbage"], 1, None, r"nvidia-smi says 'garbage'"),
     ],
