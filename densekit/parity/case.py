@@ -2,7 +2,6 @@
 own trainer.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.files.json_files import read_object
 from densekit.model.towers.tower import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import initial_connector, read_config
@@ -73,9 +73,9 @@ class Recording:
     arguments: dict[str, str]
 
     @classmethod
-    def read(cls, root: Path, path: Path) -> "Recording":
-        """Read stageN.json or lora.json."""
-        record = json.loads(path.read_text(encoding="utf-8"))
+    def read(cls, root: Path, path: Path, *keys: str) -> "Recording":
+        """Read stageN.json or lora.json; DataError when it lacks one of `keys`."""
+        record = read_object(path, "argv", *keys)
         return cls(root, record, read_argv(record["argv"]))
 
     @cached_property

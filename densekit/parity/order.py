@@ -1,6 +1,5 @@
 """Recorded sample orders against the reconstructed ones."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from densekit.batching.order import (
 )
 from densekit.batching.rng import TorchGenerator
 from densekit.data.annotations import Annotations
+from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
 from densekit.text.lengths import modality_length
 
@@ -29,7 +29,7 @@ def check_sampler(root: Path, quantities: Quantities) -> None:
 
     A case that carries the official code's `error` holds when densekit refuses its input.
     """
-    recorded = json.loads((root / "sampler" / "sampler.json").read_text(encoding="utf-8"))
+    recorded = read_json(root / "sampler" / "sampler.json")
     for number, case in enumerate(recorded["cases"]):
         name = f"sampler.json: cases[{number}] ({case.get('name', 'no name')})"
         order = quantities.refused(name, case.get("error"), partial(_order, case))

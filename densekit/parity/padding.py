@@ -1,7 +1,6 @@
 """A recorded batch under both attention paths, with left padding, and greedy generation."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
@@ -25,7 +25,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     """`<case>_extra`: both attention paths, left padding and greedy generation on the case after
     stage 1.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     arrays = dict(np.load(path.with_suffix(".npz")))
     folder = root / path.stem.removesuffix("_extra")
     recording = Recording.read(root, folder / "stage2.json")

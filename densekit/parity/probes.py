@@ -5,7 +5,6 @@ the same: data/stage2_batch.json through the recorded CLIP tower and language mo
 connector drawn from the seed.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.parity.compare import Quantities
 from densekit.parity.computed import gradient, trainable_parameters
@@ -39,7 +39,7 @@ NO_ANSWER = "8"
 
 def check_probes(root: Path, quantities: Quantities) -> None:
     """Every probe whose outcome densekit shares, or mends by an entry of docs/upstream.md."""
-    record = json.loads((root / "extra" / "probes.json").read_text(encoding="utf-8"))
+    record = read_json(root / "extra" / "probes.json")
     probed = Recording(root, {}, ARGUMENTS)
     _check_activation_checkpointing(probed, record["gradient_checkpointing_off_on"], quantities)
     _check_batch_without_labels(probed, record["all_masked_batch_loss"], quantities)
@@ -67,8 +67,8 @@ def _check_activation_checkpointing(
         losses.append(trainer.accumulate(next(trainer.batches())).item())
         if len(calls) != 1 + on:
             raise DataError(
-                f"activation checkpointing {'on' if on else 'off'}: the first decoder layer is computed"
-                f" {len(calls)} times in a step, not {1 + on}"
+                f"activation checkpointing {'on' if on else 'off'}: the first decoder layer is"
+                f" computed {len(calls)} times in a step, not {1 + on}"
             )
         parts = [gradient(value).flatten() for value in trainable_parameters(model).values()]
         gradients.append(torch.cat(parts))

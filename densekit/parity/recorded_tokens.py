@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.spec.types import Semantics
 from densekit.text.encode import EncodedSample
 
@@ -37,7 +38,7 @@ class RecordedEncoder:
 
     def __init__(self, root: Path, *, template: str, max_length: int) -> None:
         self.max_length = max_length
-        recorded = json.loads((root / TOKENS_FILE).read_text(encoding="utf-8"))
+        recorded = read_json(root / TOKENS_FILE)
         self.pad_id: int = recorded["pad_id"]
         self._samples = {_key(entry["conversations"]): entry for entry in recorded[template]}
 

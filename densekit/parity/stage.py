@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from densekit.errors import DataError
 from densekit.model.weights import read_weights
 from densekit.parity.batch_inputs import check_pixels, check_tokens, check_vision
 from densekit.parity.batch_outputs import check_outputs
@@ -32,11 +31,7 @@ RECORDED = (
 
 def check_stage(root: Path, folder: Path, stage: int, quantities: Quantities) -> None:
     """Everything recorded of one stage of one case folder."""
-    path = folder / f"stage{stage}.json"
-    recording = Recording.read(root, path)
-    missing = [name for name in RECORDED if name not in recording.record]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}")
+    recording = Recording.read(root, folder / f"stage{stage}.json", *RECORDED)
     arrays = dict(np.load(folder / f"stage{stage}.npz"))
     start = folder / (
         "projector_init.safetensors" if stage == 1 else "projector_after_stage1.safetensors"

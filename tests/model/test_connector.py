@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from densekit.model.connectors.dense import ConnectorSpec, dense_features
 from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
-from densekit.model.connectors.dense import ConnectorSpec, dense_features
 from densekit.model.towers.tower import VisionTower
 
 HIDDEN, IMAGES = 32, 2

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from densekit.spec.execution import Execution
 from densekit.train.engines import process_group as accelerators
 from densekit.train.engines.process_group import make_accelerator
-from densekit.spec.execution import Execution
 from tests.support.kernel_doubles import install_for_good
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, gradients

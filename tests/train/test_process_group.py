@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from densekit.spec.execution import Execution
 from densekit.train.engines import process_group as accelerators
 from densekit.train.engines import zero
 from densekit.train.engines.process_group import deepspeed_config, make_accelerator
-from densekit.spec.execution import Execution
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, make_trainer, step_of
 
