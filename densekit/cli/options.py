@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from densekit.errors import UsageError
+from densekit.launch.launchers.registry import DEFAULT_ON_GPU_HOST, launcher_names
 from densekit.spec.types import AttentionKernel, ContainerRuntime, Device, Dtype, ZeroStage
 
 ADVANCED = "Advanced"
@@ -27,10 +28,11 @@ def complete_runs(incomplete: str) -> list[str]:
     """Names of run directories for shell completion; none where the site settings are wrong."""
     from densekit.cli.site import site_settings
     from densekit.errors import DensekitError
-    from densekit.runs.find import run_names
+    from densekit.runs.layout import MATH_FILE
 
     try:
-        return [name for name in run_names(site_settings().runs_dir) if name.startswith(incomplete)]
+        runs = site_settings().runs_dir.glob(f"*/{MATH_FILE}")
+        return sorted(run.parent.name for run in runs if run.parent.name.startswith(incomplete))
     except (DensekitError, OSError):
         return []
 
@@ -173,7 +175,11 @@ Keep = Annotated[
 # What carries a run out.
 LauncherName = Annotated[
     str | None,
-    typer.Option("--launcher", help="local, docker or slurm (default: docker on a GPU host)"),
+    typer.Option(
+        "--launcher",
+        help=f"{', '.join(launcher_names())} (default: {DEFAULT_ON_GPU_HOST} on a GPU host)",
+        autocompletion=launcher_names,
+    ),
 ]
 Image = Annotated[
     str | None,

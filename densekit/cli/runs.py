@@ -58,7 +58,7 @@ def stop(
 ) -> None:
     """Stop a run at a checkpoint; `densekit run` resumes it."""
     from densekit.cli.site import named_run
-    from densekit.launch.launchers.in_flight import stop as stop_run
+    from densekit.launch.running import stop as stop_run
     from densekit.runs.layout import RunDir
 
     found = named_run(run, runs_dir)

@@ -13,13 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from densekit.errors import UsageError
 from densekit.recipes.yaml_lines import Document, part_of, read_document, told
+from densekit.launch.launchers.registry import launcher_names
 from densekit.runs.find import find_run
+from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
 
 FILE = "densekit.yaml"
 FILE_VARIABLE = "DENSEKIT_SITE"
 """Names the file where it is not densekit.yaml of the working directory."""
-LAUNCHERS = ("local", "docker", "slurm")
 PATHS = tuple(name for name, field in Site.model_fields.items() if field.annotation is Path)
 
 
@@ -66,16 +67,25 @@ def effective_settings() -> Effective:
     except ValidationError as error:
         raise UsageError(told(error, document, Site)) from None
     origins = {key: document.place((key,)) or "default" for key in Site.model_fields}
-    check_launcher(site.launcher, f"{origins['launcher']}: `launcher`")
+    _check_words(site, origins)
     return Effective(site=site, origins=origins, file=file)
 
 
-def check_launcher(name: str | None, origin: str) -> None:
-    """Raises UsageError for a launcher that does not exist."""
-    if name not in (None, *LAUNCHERS):
-        close = difflib.get_close_matches(str(name), LAUNCHERS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(LAUNCHERS)}"
-        raise UsageError(f"{origin}: no launcher is named {name!r}{hint}")
+def _check_words(site: Site, origins: dict[str, str]) -> None:
+    """Raises UsageError for a launcher, a GPU or an option of sbatch that does not exist."""
+    known = launcher_names()
+    if site.launcher not in (None, *known):
+        close = difflib.get_close_matches(str(site.launcher), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise UsageError(
+            f"{origins['launcher']}: `launcher`: no launcher is named '{site.launcher}'; {hint}"
+        )
+    if site.gpu:
+        hardware(site.gpu, f"{origins['gpu']}: `gpu`")
+    if site.sbatch:
+        from densekit.launch.launchers.slurm.script import parse_options
+
+        parse_options(site.sbatch, f"{origins['sbatch']}: `sbatch`")
 
 
 def _read_file() -> Document:

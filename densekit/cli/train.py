@@ -119,9 +119,9 @@ def run(
     A run that was stopped resumes from its newest checkpoint; a complete one is not trained again.
     """
     from densekit.cli.site import site_settings
-    from densekit.launch.launchers.slurm.script import Batch, parse_options
-    from densekit.launch.selection import Asked
-    from densekit.launch.sweep import choose_for_all, show_sweep, sweep
+    from densekit.launch.dry_run import show
+    from densekit.launch.launchers.options import LauncherOptions
+    from densekit.launch.sweep import select_for_all, sweep
     from densekit.spec.execution import ExecutionRequest
 
     site = site_settings(
@@ -134,26 +134,11 @@ def run(
         keep=keep,
         keep_hours=keep_hours,
     )
-    choice = choose_for_all(
-        recipe,
-        overrides or (),
-        Asked(
-            launcher=launcher,
-            device=device,
-            gpus=gpus,
-            nodes=nodes,
-            gpu=gpu,
-            image=image,
-            batch=Batch(
-                runtime=container or "none", image=image, options=parse_options(sbatch or ())
-            ),
-            queue_minutes=queue_minutes,
-        ),
-    )
     request = ExecutionRequest(
-        device=choice.device,
-        world_size=choice.gpus,
-        nodes=choice.nodes,
+        device=device,
+        gpu=gpu,
+        world_size=gpus,
+        nodes=nodes,
         micro_batch_size=micro_batch,
         zero_stage=zero_stage,
         activation_checkpointing=either(
@@ -169,18 +154,31 @@ def run(
         keep=site.keep,
         keep_hours=site.keep_hours,
     )
+    selection = select_for_all(
+        recipe,
+        overrides or (),
+        request,
+        launcher=launcher,
+        options=LauncherOptions(
+            image=image,
+            container=container,
+            sbatch=tuple(sbatch or ()),
+            queue_minutes=queue_minutes,
+        ),
+        site=site,
+    )
     common: dict[str, Any] = {
         "overrides": overrides or (),
         "runs_dir": site.runs_dir,
         "roots": site.roots,
-        "request": request,
-        "hardware": choice.hardware,
-        "launcher": choice.launcher,
+        "request": selection.request,
+        "hardware": selection.hardware,
+        "launcher": selection.launcher,
     }
     if show_only:
-        print("\n".join([f"# {choice.reason}", *show_sweep(recipe, **common)]))
+        print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    raise typer.Exit(sweep(recipe, force=force, announce=choice.reason, **common))
+    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, **common))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit train runs/RUN")

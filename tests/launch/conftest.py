@@ -37,7 +37,8 @@ def _start(tool: str, folder: Path, *arguments: str, **variables: str) -> dict[s
     script = TOOLS / tool
     if os.getuid() != 0 or not script.is_file():
         pytest.skip(
-            f"nothing answers here, and {script} is not there (or this is not root) to start a private one"
+            f"nothing answers here, and {script} is not there (or this is not root) to start a "
+            "private one"
         )
     up = subprocess.run(
         ["bash", str(script), "up", str(folder), *arguments],
@@ -110,13 +111,15 @@ def _the_only_one(script: Path) -> Iterator[None]:
             while ports and _in_use(int(ports[0])):
                 if time.monotonic() > deadline:
                     pytest.fail(
-                        f"port {ports[0]}, which {script} needs, is in use: another Slurm was not stopped"
+                        f"port {ports[0]}, which {script} needs, is in use: another Slurm was not "
+                        "stopped"
                     )
                 time.sleep(1)
             yield
     except Timeout:
         pytest.fail(
-            f"another test run on this machine has had its Slurm for {WAIT_SECONDS} seconds: try again then"
+            f"another test run on this machine has had its Slurm for {WAIT_SECONDS} seconds: try "
+            "again then"
         )
 
 
@@ -131,7 +134,8 @@ def hostbase(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     script = TOOLS / "hostbase.sh"
     if os.getuid() != 0 or not script.is_file() or shutil.which("dpkg") is None:
         pytest.skip(
-            f"{script} is not there (or this is not root on Debian) to make an image without a network"
+            f"{script} is not there (or this is not root on Debian) to make an image without a "
+            "network"
         )
     place = tmp_path_factory.mktemp("image") / "base.tar"
     subprocess.run(["sh", str(script), str(place)], capture_output=True, check=True)
@@ -178,3 +182,13 @@ def with_slurm(slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """This test's process talks to Slurm."""
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine, no GPU, no Slurm and no container around; the test starts in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for name in ("DENSEKIT_TARGET", "CUDA_VISIBLE_DEVICES", "SLURM_CONF"):
+        monkeypatch.delenv(name, raising=False)

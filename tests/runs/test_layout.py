@@ -18,10 +18,10 @@ from densekit.runs.layout import (
     Status,
     checkpoint_name,
     checkpoints_in,
+    move_aside,
     open_replay,
     open_run,
     run_path,
-    set_aside,
 )
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
@@ -272,12 +272,12 @@ def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
     ]
 
 
-def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
+def test_move_aside_overwrites_nothing(tmp_path: Path) -> None:
     places = []
     for number in (1, 2, 3):
         run = open_run(tmp_path, math())
         run.metrics.write_text(str(number), encoding="utf-8")
-        places.append(set_aside(run))
+        places.append(move_aside(run))
         assert not run.path.exists()
     assert [place.name.rpartition(".")[2] for place in places] == ["old1", "old2", "old3"]
     assert [(place / "metrics.jsonl").read_text(encoding="utf-8") for place in places] == [

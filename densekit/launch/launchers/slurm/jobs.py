@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from densekit.errors import DataError
-from densekit.runs.layout import PREEMPTED_CODE, RunDir
+from densekit.errors import KILLED_CODE, PREEMPTED_CODE, DataError
+from densekit.launch.launchers.base import LostContactError
+from densekit.runs.layout import RunDir
 
 POLL_SECONDS = 1.0
 ENDED = {
@@ -27,7 +28,7 @@ ENDED = {
     "PREEMPTED",
 }
 LOST_AFTER_SECONDS = 120.0
-"""How long Slurm may not answer before the job is given up."""
+"""After so long without an answer from Slurm the driver stops following its jobs."""
 HOPELESS = {
     "PartitionConfig",
     "PartitionNodeLimit",
@@ -36,23 +37,20 @@ HOPELESS = {
     "InvalidAccount",
     "InvalidQOS",
 }
-"""Why a job is queued that will never start."""
+"""Reasons for waiting that never end."""
 REASONS = {
-    "OUT_OF_MEMORY": "Slurm killed the job because memory ran out: ask for more with --sbatch mem=..., or a smaller "
-    "--micro-batch",
-    "TIMEOUT": "the job's time is over and it did not stop in time: `--sbatch time=...`, and the run goes on from its "
-    "newest checkpoint",
+    "OUT_OF_MEMORY": "Slurm killed the job because host RAM ran out: ask for more with "
+    "--sbatch mem=..., or use a smaller --micro-batch",
+    "TIMEOUT": "time limit reached before a checkpoint could be saved: ask for more with "
+    "--sbatch time=..., or save earlier with --sbatch signal=B:USR1@SECONDS",
     "NODE_FAIL": "a node of the job failed",
-    "BOOT_FAIL": "a node of the job did not start: `sinfo -R` says why",
+    "BOOT_FAIL": "a node of the job did not boot: `sinfo -R` says why",
     "DEADLINE": "the job could not end before its deadline",
     "CANCELLED": "the job was cancelled",
-    "PREEMPTED": "the job was preempted before it could save",
+    "PREEMPTED": "Slurm preempted the job before a checkpoint could be saved",
 }
-
-
-class LostContactError(DataError):
-    """Slurm does not answer any more; its jobs may well go on."""
-
+"""Why a job ended, by its state, where the trainer cannot know it."""
+STOPPED_IN_QUEUE = "stopped while its job was queued"
 
 State = Mapping[str, str]
 """What `scontrol show job` says of a job; empty where Slurm does not know it any more."""
@@ -88,21 +86,20 @@ def _show(job: str) -> list[str]:
             env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError(
-            f"Slurm does not answer ({error}): `squeue` shows whether job {job} still runs"
-        ) from None
+        raise _no_answer(job, str(error)) from None
     if done.returncode != 0:
         if "Invalid job id" in done.stderr:
             return []
-        told = done.stderr.strip().splitlines() or ["no reason given"]
-        raise DataError(
-            f"Slurm does not answer ({told[-1]}): `squeue` shows whether job {job} still runs"
-        )
+        raise _no_answer(job, (done.stderr.strip().splitlines() or ["no reason given"])[-1])
     return done.stdout.splitlines()
 
 
+def _no_answer(job: str, why: str) -> DataError:
+    return DataError(f"Slurm does not answer ({why}): `squeue` shows whether job {job} still runs")
+
+
 def _indices(written: str) -> list[int]:
-    """`0-2,5%4` -> [0, 1, 2, 5]: elements that wait are shown together."""
+    """`0-2,5%4` -> [0, 1, 2, 5]: Slurm shows elements that wait together."""
     found: list[int] = []
     for part in filter(None, written.partition("%")[0].split(",")):
         first, _, last = part.partition("-")
@@ -119,7 +116,7 @@ def cancel(*jobs: str) -> None:
     while left := [job for job, state in job_states(jobs).items() if is_under_way(state)]:
         if time.monotonic() > deadline:
             raise DataError(
-                f"Slurm did not end job {', '.join(left)}: `scancel {' '.join(left)}` tries again"
+                f"Slurm has not ended job {', '.join(left)}: try `scancel {' '.join(left)}` again"
             )
         time.sleep(POLL_SECONDS)
 
@@ -163,7 +160,7 @@ class Follower:
             self.queued_since, self.waiting = None, None
 
     def give_up(self, reason: str) -> None:
-        """Take the job back, for a reason."""
+        """Cancel the job, for a reason."""
         cancel(self.job)
         self.code, self.reason = 1, reason
 
@@ -174,7 +171,7 @@ class Follower:
         if current == "CANCELLED" and self.run.status.state in ("preempted", "complete"):
             self.reason = None
         if current == "OUT_OF_MEMORY":
-            self.code = 137
+            self.code = KILLED_CODE
             return
         self.code = (
             int(code)
@@ -190,14 +187,13 @@ class Follower:
             print(f"{self.prefix}waiting in the queue ({reason})", file=sys.stderr, flush=True)
         if self.run.stop_file.exists():  # nothing runs that could see it
             cancel(self.job)
-            self.run.set_status(
-                "preempted", message="stopped while its job was queued", exit_code=PREEMPTED_CODE
-            )
+            self.run.set_status("preempted", message=STOPPED_IN_QUEUE, exit_code=PREEMPTED_CODE)
             self.code = PREEMPTED_CODE
         elif reason in HOPELESS:
             self.give_up(
-                f"Slurm would never start the job ({reason}), so it was cancelled: `sinfo` shows what there is; fewer "
-                "--nodes or --gpus, or another --sbatch partition=... or time=..."
+                f"Slurm would never start the job ({reason}), so it was cancelled: use fewer "
+                "--nodes or --gpus, or another --sbatch partition=... or time=... (`sinfo` lists "
+                "what there is)"
             )
         elif (
             self.patience is not None
@@ -205,8 +201,9 @@ class Follower:
             and now - self.queued_since > self.patience
         ):
             self.give_up(
-                f"the job waited {self.patience / 60:g} minutes for its nodes ({reason}) and was cancelled: `sinfo` "
-                "shows which nodes there are; ask for fewer, or wait longer with --queue-minutes"
+                f"the job waited {self.patience / 60:g} minutes for its nodes ({reason}) and was "
+                "cancelled: ask for fewer nodes, or wait longer with --queue-minutes (`sinfo` "
+                "lists the nodes)"
             )
 
     def _show(self, *, whole: bool = False) -> None:
@@ -238,7 +235,8 @@ def follow_jobs(followers: Sequence[Follower], between: Callable[[], None] | Non
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > LOST_AFTER_SECONDS:
                 raise LostContactError(
-                    f"{error}; nothing was cancelled: `densekit tail` and `stop` find it"
+                    f"{error}; nothing was cancelled: `densekit tail` follows the run and "
+                    "`densekit stop` ends it once Slurm answers"
                 ) from None
             states = {}
         for follower in left:
