@@ -21,6 +21,7 @@ from densekit.planner.cluster import usual_nodes
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware, hardware
 from densekit.spec.recipe import Recipe
+from densekit.spec.site import Site
 from densekit.spec.types import Device
 
 INSIDE_VARIABLE = "DENSEKIT_TARGET"
@@ -55,14 +56,17 @@ def select(
     *,
     launcher: str | None = None,
     options: LauncherOptions | None = None,
+    site: Site | None = None,
 ) -> Selection:
     """Fill in launcher, device, number and kind of GPUs, and nodes.
 
     Tiny recipes stay on the CPU. Others take the GPUs of this host, at most as many as the paper
     used; on a GPU host in a container. Raises UsageError when there are fewer GPUs than asked for,
-    or of another kind, and for options that the launcher does not take.
+    or of another kind, and for options that the launcher does not take. Settings of the `site`
+    stand in for what the command line leaves open.
     """
-    asked, options = launcher, options or LauncherOptions()
+    options, site = options or LauncherOptions(), site or Site()
+    asked = launcher or site.launcher
     remote = asked is not None and launcher_class(asked).remote
     looks = not remote and request.device != "cpu"
     looks = looks and (request.device == "cuda" or recipe.assets is None)
@@ -75,7 +79,7 @@ def select(
     kind: Hardware | None = None
     where = "the cluster's nodes" if remote else "the CPU"
     if device == "cuda" and remote:
-        kind = _cluster_kind(recipe, request.gpu)
+        kind = _cluster_kind(recipe, request.gpu or site.gpu)
     elif device == "cuda":
         picked = pick(found, max(1, world_size))  # the plan refuses less
         where = f"{world_size} of {len(found)} GPUs of this host ({picked[0]})"
@@ -88,16 +92,20 @@ def select(
     nodes = request.nodes
     if nodes is None:
         nodes = usual_nodes(kind, world_size) if remote and kind else 1
+    chosen = "as asked" if launcher else "site settings" if site.launcher else why
     filled = {"device": device, "world_size": world_size, "nodes": nodes}
     return Selection(
-        launcher=_configured(name, options),
+        launcher=_configured(name, options, site),
         request=request.model_copy(update=filled),
         hardware=kind,
-        reason=f"launcher {name} ({'as asked' if asked else why}): {where}",
+        reason=f"launcher {name} ({chosen}): {where}",
     )
 
 
-def _configured(name: str, options: LauncherOptions) -> Launcher:
+def _configured(name: str, options: LauncherOptions, site: Site) -> Launcher:
+    """The launcher with what the command line says, which it has to take, and with those of the
+    site's settings that it takes; none of them where the site trains with another launcher.
+    """
     chosen = launcher_class(name)
     for option in options.given():
         if option not in chosen.takes:
@@ -106,6 +114,8 @@ def _configured(name: str, options: LauncherOptions) -> Launcher:
                 f"--{option.replace('_', '-')}: the {name} launcher does not take it; use "
                 f"--launcher {' or '.join(takers)}"
             )
+    if site.launcher in (None, name):
+        options = options.filled(chosen.takes, site)
     return chosen.from_options(options)
 
 

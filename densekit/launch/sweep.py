@@ -34,6 +34,7 @@ from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
+from densekit.spec.site import Site
 
 
 def select_for_all(
@@ -43,6 +44,7 @@ def select_for_all(
     *,
     launcher: str | None = None,
     options: LauncherOptions | None = None,
+    site: Site | None = None,
 ) -> Selection:
     """One selection for several recipes. Raises UsageError when they would get different ones, or
     one needs what densekit does not have.
@@ -51,7 +53,7 @@ def select_for_all(
     for recipe in recipes.values():
         refuse_waiting(recipe)
     selections = {
-        name: select(recipe, request, launcher=launcher, options=options)
+        name: select(recipe, request, launcher=launcher, options=options, site=site)
         for name, recipe in recipes.items()
     }
     first = selections[names[0]]

@@ -5,7 +5,6 @@ start again.
 import itertools
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,9 +27,11 @@ from densekit.launch.listing import follow, list_runs
 from densekit.launch.running import still_running, stop
 from densekit.runs.layout import RunDir, run_path
 from densekit.runs.process_handle import read_handle
-from tests.support.engine import TOOLS
-from tests.support.engine import run as prepared
-from tests.support.launching import RUN_STUB, stub_math, stub_run, write_json
+from tests.support.commands import prepare
+from tests.support.files import write_json
+from tests.support.launching import RUN_STUB, stub_math, stub_run
+from tests.support.needs import needs
+from tests.support.services import FOLDER
 
 
 @pytest.fixture
@@ -434,25 +435,18 @@ def test_apptainer_job_gets_only_the_named_variables(tmp_path: Path) -> None:
 @pytest.fixture
 def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[None]:
     """The options of pyxis, from a plugin that takes them and tells the job what it was given."""
-    source, settings = (
-        TOOLS / "fake_pyxis.c",
-        Path(os.environ["SLURM_CONF"]).parent / "plugstack.conf" if slurm else None,
-    )
-    if settings is None or not source.is_file() or shutil.which("gcc") is None:
-        pytest.skip(
-            "pyxis is no part of Slurm, and for a stand-in a private Slurm, "
-            f"{source} or gcc is missing"
-        )
+    if not slurm:
+        needs("slurm", "the stand-in for pyxis goes into a private Slurm only")
     headers = tmp_path / "headers"
     headers.mkdir()
     packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]
-    prepared(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], headers)
+    apt = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root")
+    prepare("slurm", *apt, "download", *packages, folder=headers)
     for package in headers.glob("*.deb"):
-        prepared(["dpkg", "-x", str(package), str(headers)])
+        prepare("slurm", "dpkg", "-x", package, headers)
     plugin = tmp_path / "fake_pyxis.so"
-    prepared(
-        ["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)]
-    )
+    source = FOLDER / "fake_pyxis.c"
+    prepare("slurm", "gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", plugin, source)
     settings = Path(slurm["SLURM_CONF"]).parent / "plugstack.conf"
     before = settings.read_text(encoding="utf-8")
     settings.write_text(f"{before}required {plugin}\n", encoding="utf-8")

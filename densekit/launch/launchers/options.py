@@ -1,13 +1,10 @@
 """What the command line says to launchers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
 
-ContainerRuntime = Literal["none", "pyxis", "apptainer"]
-"""What runs containers on a cluster: none (this Python on every node), pyxis with enroot, or
-apptainer.
-"""
+from densekit.spec.site import Site
+from densekit.spec.types import ContainerRuntime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +13,7 @@ class LauncherOptions:
 
     image: str | None = None
     """Container image."""
-    container: ContainerRuntime = "none"
+    container: ContainerRuntime | None = None
     sbatch: Sequence[str] = ()
     """Options of sbatch, each as `partition=gpu`."""
     queue_minutes: float | None = None
@@ -30,3 +27,13 @@ class LauncherOptions:
             for field in fields(self)
             if getattr(self, field.name) != getattr(default, field.name)
         ]
+
+    def filled(self, takes: Sequence[str], site: Site) -> "LauncherOptions":
+        """The same with the site's settings in place of what the command line leaves open, as far
+        as the launcher `takes` them. Options of sbatch add up: the last of a name holds.
+        """
+        given = self.given()
+        settings = {name: getattr(site, name) for name in takes if name not in given}
+        if "sbatch" in given:
+            settings["sbatch"] = (*site.sbatch, *self.sbatch)
+        return replace(self, **settings)

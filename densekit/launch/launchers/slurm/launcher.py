@@ -40,7 +40,7 @@ class Slurm(Launcher):
     def from_options(cls, options: LauncherOptions) -> Self:
         """With all of them. Raises UsageError for an option that sbatch could not take."""
         batch = Batch(
-            runtime=options.container,
+            runtime=options.container or "none",
             image=options.image,
             options=parse_options(options.sbatch),
         )

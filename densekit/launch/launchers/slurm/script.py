@@ -14,7 +14,6 @@ from pathlib import Path
 from densekit.errors import PREEMPTED_CODE, UsageError
 from densekit.launch.launchers.base import Element
 from densekit.launch.launchers.mounts import mounts
-from densekit.launch.launchers.options import ContainerRuntime
 from densekit.launch.launchers.slurm.templates import ARRAY, JOB
 from densekit.launch.launchers.trainer_command import (
     job_name,
@@ -24,6 +23,7 @@ from densekit.launch.launchers.trainer_command import (
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
+from densekit.spec.types import ContainerRuntime
 
 WARNING_SECONDS = 300
 """Slurm signals a job so long before its time limit; a step and a checkpoint have to fit in."""
@@ -50,18 +50,20 @@ class Batch:
     """
 
 
-def parse_options(words: Sequence[str]) -> dict[str, str | None]:
-    """`partition=gpu`, `exclusive` -> options; UsageError for what sbatch could not take."""
+def parse_options(words: Sequence[str], source: str = "--sbatch") -> dict[str, str | None]:
+    """`partition=gpu`, `exclusive` -> options; UsageError for what sbatch could not take, which
+    begins with `source`.
+    """
     options: dict[str, str | None] = {}
     for word in words:
         name, separator, value = word.removeprefix("--").partition("=")
         if not name or any(sign in word for sign in "\n\r") or " " in name:
             raise UsageError(
-                f"--sbatch '{word}': give a long option of sbatch, as in --sbatch partition=gpu"
+                f"{source} '{word}': give a long option of sbatch, as in partition=gpu"
             )
         if name in OWN_OPTIONS:
             raise UsageError(
-                f"--sbatch {name}: omit it; densekit sets it itself, or could not follow the job"
+                f"{source} {name}: omit it; densekit sets it itself, or could not follow the job"
             )
         options[name] = value if separator else None
     return options
