@@ -3,7 +3,7 @@ own trainer.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch import Tensor
 from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import Step, iterate_steps
 from densekit.data.annotations import Annotations
+from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.model.config import read_config
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import normalise
-from densekit.model.towers.tower import vision_config_of
+from densekit.model.towers import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import read_config
 from densekit.parity.tokens import RecordedEncoder, has_tokenizer
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
@@ -30,8 +32,8 @@ from densekit.text.encode import SampleEncoder
 from densekit.text.lengths import modality_length
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.assembly import build_trainer
-from densekit.train.build import load_base, prepare
 from densekit.train.engines.process_group import make_accelerator
+from densekit.train.initial_state import load_base, prepare
 from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
 
@@ -147,8 +149,10 @@ class Recording:
         length.
         """
         given = self.arguments
+        samples = Annotations.load(annotations)
         return SampleReader(
-            samples=Annotations.load(annotations),
+            samples=samples,
+            index=SampleIndex.of(samples),
             encoder=self.encoder(),
             image_folder=self.root / given["image_folder"],
             processor=ImageProcessor.from_pretrained(
@@ -242,16 +246,17 @@ def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
 
 @torch.no_grad()
 def run_everywhere(
-    model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]
+    model: DenseConnectorForConditionalGeneration, micro_batch: MicroBatch, images: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings [T, H] and float64 logits [T, V] at every position of a row, not only the
-    supervised ones.
+    """Embeddings [T, H] and float64 logits [T, V] at every position of a micro-batch, not only
+    where there is a label.
     """
-    names = ("input_ids", "image_slots", "feature_index")
-    features = model.encode_images(inputs["pixel_values"])
-    embeddings = model.connected().embed_row(
-        **{name: inputs[name] for name in names}, dense_features=features
+    embeddings = model.trainable_part.embed(micro_batch, model.encode_images(images))
+    tokens = len(micro_batch.input_ids)
+    everywhere = replace(
+        micro_batch,
+        label_positions=torch.arange(tokens),
+        targets=torch.zeros(tokens, dtype=torch.int64),
+        weights=torch.zeros(tokens),
     )
-    everywhere = torch.arange(len(inputs["input_ids"]))
-    output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
-    return embeddings, output.logits.double()
+    return embeddings, model(everywhere, images).logits.double()

@@ -12,9 +12,11 @@ from torch import Tensor
 from densekit.batching.steps import Step
 from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
-from densekit.model.preprocess import normalise
-from densekit.model.towers.tower import num_patches
-from densekit.model.weights import read_config, read_weights
+from densekit.model.config import read_config
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.preprocess import normalise, pixel_values
+from densekit.model.towers import num_patches
+from densekit.model.weights import read_weights
 from densekit.parity.case import Recording, make_trainer, normalised_pixels, run_everywhere
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
 from densekit.parity.stage import pad
@@ -69,14 +71,14 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     trainer = make_trainer(
         model, reader, [Step(index=0, groups=[np.array(chosen)], num_groups=1)], recording.math
     )
-    (row,) = (batch := next(trainer.batches())).rows
-    inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
+    (micro_batch,) = (batch := next(trainer.batches())).micro_batches
+    images = pixel_values(micro_batch.pixels, trainer.lookup_table)
     loss = trainer.accumulate(batch).item()
     for recorded in (*record["sdpa_vs_eager"]["loss"], record["left_pad"]["loss"]):
         quantities.close("loss", loss, recorded, LOSS)
     for name in ("max_abs_valid", "max_abs_padded"):
         quantities.close("sdpa_against_eager", record["sdpa_vs_eager"][name], 0.0, LOGITS)
-    _check_padding(reader, chosen, model, inputs, row.cu_seq_lens.tolist(), arrays, quantities)
+    _check_padding(reader, chosen, model, micro_batch, images, arrays, quantities)
     for prompt in record["generate"]:
         quantities.exact(
             "generated_ids",
@@ -104,8 +106,8 @@ def _check_padding(
     reader: SampleReader,
     chosen: list[int],
     model: Any,
-    inputs: dict[str, Tensor],
-    boundaries: list[int],
+    micro_batch: MicroBatch,
+    images: Tensor,
     arrays: dict[str, np.ndarray],
     quantities: Quantities,
 ) -> None:
@@ -118,12 +120,12 @@ def _check_padding(
     pixels = [normalised_pixels(reader, index) for index in chosen]
     quantities.close("pixels", torch.cat(pixels), arrays["pixel_values"], 0.0)
 
-    embedded, logits = run_everywhere(model, inputs)
+    embedded, logits = run_everywhere(model, micro_batch, images)
     embeddings = embedded.norm(dim=-1).numpy()
     quantities.close(
         "logits", logits[:, torch.from_numpy(arrays["vocab_cols"])], arrays["logits_cols"], LOGITS
     )
-    spans = list(itertools.pairwise(boundaries))
+    spans = list(itertools.pairwise(micro_batch.cu_seqlens.tolist()))
     sequences = [reader.sequence(index)[0] for index in chosen]
     left: dict[str, list[np.ndarray]] = {
         "left_attention_mask": [np.ones(b - a) for a, b in spans],

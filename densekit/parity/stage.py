@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.model.towers.tower import VisionTower, vision_config_of
-from densekit.model.weights import read_config, read_weights
+from densekit.model.config import read_config
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.preprocess import pixel_values
+from densekit.model.towers import VisionTower, load_tower, vision_config_of
+from densekit.model.weights import read_weights
 from densekit.parity.case import (
     Recording,
     make_trainer,
@@ -33,10 +36,11 @@ from densekit.parity.compare import (
     Quantities,
     compare_statistics,
 )
+from densekit.spec.connector import high_level_layer
 from densekit.spec.types import IGNORE_INDEX
 from densekit.text.encode import SampleEncoder
 from densekit.train.optim import trainable
-from densekit.train.step_dataset import SampleReader, supervised_count
+from densekit.train.step_dataset import SampleReader, label_count
 from densekit.train.trainer import Trainer
 
 GRAD_NORM = 1e-4  # relative
@@ -97,7 +101,7 @@ def _check_tokens(
     quantities.close("labels", lengths, arrays["mm/attention_mask"], 0.0)
     quantities.exact("labels", [len(s.labels) for s in sequences], recording.record["n_valid"])
     quantities.exact(
-        "labels", [supervised_count(s) for s in sequences], recording.record["n_supervised"]
+        "labels", [label_count(s) for s in sequences], recording.record["n_supervised"]
     )
 
 
@@ -136,10 +140,10 @@ def _check_vision(
     with torch.no_grad():
         dense = model.encode_images(pixels)
         projected = model.projector(dense)
-        spec = model.config.connector_spec
+        high = high_level_layer(model.config.tower_layers)
         states = list(_full_tower(recording, vision["n_hidden_states"] - 1).states_with_cls(pixels))
     has_cls = model.vision_tower.has_cls
-    selected = states[spec.feature_layer][:, 1:] if has_cls else states[spec.feature_layer]
+    selected = states[high][:, 1:] if has_cls else states[high]
     tokens = arrays["vision/feat_patch_index"]
     patches = [token for token in tokens if token < selected.shape[1]]
     quantities.close("dense_features", selected[:, patches], arrays["vision/selected"], FEATURES)
@@ -162,7 +166,7 @@ def _check_vision(
 def _full_tower(recording: Recording, last_layer: int) -> VisionTower:
     tower = recording.math.models.vision_tower
     config = vision_config_of(read_config(Path(tower), "vision tower"))
-    return VisionTower.from_pretrained(tower, config, last_layer, torch.float32)
+    return load_tower(Path(tower), config, last_layer, torch.float32)
 
 
 def _check_batch(
@@ -176,9 +180,9 @@ def _check_batch(
     record = recording.record
     trainer = make_trainer(model, reader, single_step(len(reader.samples)), recording.math)
     batch = next(trainer.batches())
-    (row,) = batch.rows
-    inputs = row.model_inputs(torch.device("cpu"), trainer.lookup_table)
-    check_logits(model, inputs, row.cu_seq_lens.tolist(), arrays, quantities)
+    (micro_batch,) = batch.micro_batches
+    images = pixel_values(micro_batch.pixels, trainer.lookup_table)
+    check_logits(model, micro_batch, images, arrays, quantities)
     loss = trainer.accumulate(batch)
     quantities.close("loss", loss.item(), record["loss"], LOSS)
     quantities.close("loss", loss.item(), record["loss_f64_from_logits"], LOSS)
@@ -204,13 +208,14 @@ def _gradient(parameter: torch.nn.Parameter) -> Tensor:
 
 def check_logits(
     model: Any,
-    inputs: dict[str, Tensor],
-    boundaries: list[int],
+    micro_batch: MicroBatch,
+    images: Tensor,
     arrays: dict[str, np.ndarray],
     quantities: Quantities,
 ) -> None:
     """Embeddings and logits at every valid position of the recorded (padded) batch."""
-    embeddings, logits = run_everywhere(model, inputs)
+    embeddings, logits = run_everywhere(model, micro_batch, images)
+    boundaries = micro_batch.cu_seqlens.tolist()
     spans = list(itertools.pairwise(boundaries))
     norms = pad([embeddings[a:b].norm(dim=-1).numpy() for a, b in spans], 0.0)
     valid = arrays["mm/attention_mask"]
@@ -262,7 +267,7 @@ def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantiti
             quantities.close("optimizer", group["betas"], recorded["betas"], 0.0)
             quantities.close("optimizer", group["eps"], recorded["eps"], 0.0)
     counts: dict[tuple[float, bool], list[int]] = {}
-    for parameter, rate, decay in trainable(trainer.engine.model, trainer.settings):
+    for parameter, rate, decay in trainable(trainer.engine.model, trainer.optimizer_config):
         count = counts.setdefault((rate, decay), [0, 0])
         count[0] += 1
         count[1] += parameter.numel()
@@ -316,7 +321,7 @@ def _check_log(
     quantities: Quantities,
 ) -> None:
     rounds = -(-len(reader.samples) // trainer.dataset.steps[0].groups[0].size)
-    base = trainer.settings.learning_rate
+    base = trainer.optimizer_config.learning_rate
     own = {group["base_lr"] for group in trainer.engine.optimizer.param_groups}
     for line, step in zip(lines, record["steps"], strict=True):
         ours = sorted({rate * line["lr"] / base for rate in own})
