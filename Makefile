@@ -12,6 +12,7 @@ RUNS_DIR ?=
 ARGS ?=
 TARGET ?= cpu
 DIR ?= tests/golden
+BASE ?=
 
 export TOKENIZERS_PARALLELISM := false
 # DeepSpeed comes as source: no kernel is compiled at installation, and none of its own is needed here.
@@ -32,7 +33,7 @@ DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity bench kernels test test-all chaos lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels test test-all chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -94,6 +95,14 @@ demo: $(DEMO) ## run the example with a real small language model (SmolLM2-135M)
 parity: $(FULL) ## compare densekit with the numbers recorded from the official code (DIR=tests/golden)
 	@$(BIN)/densekit parity $(DIR) $(ARGS)
 
+unchanged: $(if $(BASE),$(FULL)) ## show that the working tree computes what the commit BASE=<commit> does, bit by bit
+ifeq ($(BASE),)
+	@echo 'make unchanged needs the commit to compare with: make unchanged BASE=main' >&2
+	@exit 2
+else
+	@$(BIN)/python -m tools.unchanged $(BASE) $(ARGS)
+endif
+
 bench: $(FULL) ## time the training step
 	@$(BIN)/python benchmarks/train_step.py $(ARGS)
 
@@ -134,7 +143,7 @@ lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata 
 	@$(BIN)/python tools/lock.py --check
 
 image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
-	@$(BIN)/densekit images build $(TARGET) -- $(ARGS)
+	@$(BIN)/densekit containers build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info

@@ -18,9 +18,9 @@ from densekit.planner.memory import Layout, Row, memory_of
 from densekit.planner.model_states import States
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
+from densekit.spec.execution import Execution
 from densekit.train.engines.base import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
-from densekit.spec.execution import Execution
 from densekit.train.lora import add_lora
 
 PARTS = {

@@ -26,9 +26,9 @@ from densekit.model.config import DenseConnectorConfig
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.planner.memory import Layout, Row
 from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
+from densekit.spec.execution import Execution
 from densekit.train.engines.base import Engine, ReplicatedEngine, Update
 from densekit.train.engines.process_group import make_accelerator
-from densekit.spec.execution import Execution
 from densekit.train.lora import add_lora
 
 SETTINGS: dict[str, Any] = {

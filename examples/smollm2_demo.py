@@ -19,8 +19,9 @@ import yaml
 
 from densekit.data.annotations import Annotations
 from densekit.errors import DataError, DensekitError
+from densekit.files.json_files import write_json
 from densekit.launch.chain import chain_math, load_chain, reproduce
-from densekit.runs.layout import RunDir, run_path, write_json
+from densekit.runs.layout import RunDir, run_path
 from densekit.spec.roots import Roots
 
 HERE = Path(__file__).resolve().parent

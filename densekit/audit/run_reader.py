@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from densekit.errors import DataError
-from densekit.runs.layout import RunDir, read_json
+from densekit.files.json_files import optional_object, read_jsonl
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import FEED_FILE, METRICS_FILE, read_jsonl
+from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.spec.roots import Roots
 
 NUMBERS = ("loss", "lr", "grad_norm")
@@ -88,7 +89,7 @@ def read_evidence(path: Path) -> Evidence:
 def _read(run: RunDir) -> Evidence:
     path, status = run.path, run.status
     manifest = optional_object(path / MANIFEST_FILE)
-    last = status["attempt"] if isinstance(status["attempt"], int) else 0
+    last = status.attempt if isinstance(status.attempt, int) else 0
     attempt = run.attempt_folder(last)
     written = sorted((path / "attempts").glob("[0-9][0-9][0-9][0-9]/environment.json"))
     earlier = {
@@ -100,8 +101,8 @@ def _read(run: RunDir) -> Evidence:
         path=path,
         math=run.math.as_json(),
         run=run.sha256,
-        state=str(status["state"]),
-        message=str(status["message"]),
+        state=str(status.state),
+        message=str(status.message),
         manifest=manifest,
         execution=section(manifest, "execution", path / MANIFEST_FILE)
         or optional_object(attempt / "execution.json"),
@@ -160,14 +161,6 @@ def read_feed(path: Path) -> dict[int, Fed]:
             )
         steps[number] = Fed(samples=samples or [], images=images or [])
     return steps
-
-
-def optional_object(path: Path) -> dict[str, Any]:
-    """A JSON object, {} when the file is not there; DataError when it is broken or no object."""
-    value = read_json(path) if path.exists() else {}
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not what densekit wrote: a JSON object is needed")
-    return value
 
 
 def section(value: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

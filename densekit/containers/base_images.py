@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_object, write_json
 
 DOCKERFILE = Path("docker/Dockerfile")
 LOCK = Path("docker/images.lock.json")
@@ -24,7 +25,7 @@ def base_images(root: Path) -> dict[str, str]:
 
 
 def read_lock(root: Path) -> dict[str, str]:
-    """Tag -> digest of every base image that was resolved; empty before the first `densekit images
+    """Tag -> digest of every base image that was resolved; empty before the first `densekit containers
     lock`.
 
     Raises DataError for a file that is not such a lock.
@@ -33,16 +34,16 @@ def read_lock(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        entries = read_object(path)["images"]
         digests = {tag: entry["digest"] for tag, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (DataError, KeyError, AttributeError, TypeError):
         raise DataError(
-            f"{path} is not a lock of images; delete it and run `densekit images lock`"
+            f"{path} is not a lock of images; delete it and run `densekit containers lock`"
         ) from None
     for tag, digest in digests.items():
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise DataError(
-                f"{path}: {tag} has no digest but {digest!r}; run `densekit images lock`"
+                f"{path}: {tag} has no digest but {digest!r}; run `densekit containers lock`"
             )
     return digests
 
@@ -66,17 +67,17 @@ def resolve(tag: str) -> str:
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except FileNotFoundError:
         raise UsageError(
-            "images lock: no `docker` here; it needs Docker's command line with buildx"
+            "containers lock: no `docker` here; it needs Docker's command line with buildx"
         ) from None
     except subprocess.TimeoutExpired:
         raise UsageError(
-            f"images lock: no registry answered for {tag} within two minutes"
+            f"containers lock: no registry answered for {tag} within two minutes"
         ) from None
     if result.returncode:
         said = result.stderr.strip().splitlines()
         raise UsageError(
-            f"images lock: {tag} cannot be resolved: {said[-1] if said else 'docker buildx failed'}\n"
-            f"Nothing was written. Run `densekit images lock` on a machine that reaches the registry and copy {LOCK} "
+            f"containers lock: {tag} cannot be resolved: {said[-1] if said else 'docker buildx failed'}\n"
+            f"Nothing was written. Run `densekit containers lock` on a machine that reaches the registry and copy {LOCK} "
             "here; until then images are built from the tags"
         )
     try:
@@ -85,7 +86,7 @@ def resolve(tag: str) -> str:
         digest = ""
     if not DIGEST.fullmatch(digest):
         raise UsageError(
-            f"images lock: docker buildx gave no digest for {tag} but {result.stdout.strip()[:200]!r}"
+            f"containers lock: docker buildx gave no digest for {tag} but {result.stdout.strip()[:200]!r}"
         )
     return digest
 
@@ -106,7 +107,4 @@ def _write(root: Path, digests: Mapping[str, str]) -> None:
     content = {
         "images": {tag: {"digest": digest, "resolved": resolved} for tag, digest in digests.items()}
     }
-    path = root / LOCK
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(root / LOCK, content)

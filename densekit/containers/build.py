@@ -51,7 +51,7 @@ def build(command: Sequence[str]) -> int:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:
         raise UsageError(
-            "images build: no `docker` here; install Docker Engine with buildx"
+            "containers build: no `docker` here; install Docker Engine with buildx"
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from densekit.errors import DataError
+from densekit.files.json_files import read_object
 
 AspectRatio = Literal["square", "pad"]
 
@@ -44,8 +44,8 @@ class ImageProcessor:
         kind.
         """
         path = directory / "preprocessor_config.json"
+        config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
-            config = json.loads(path.read_text())
             size = config["size"]
             mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
             shortest = size if isinstance(size, int) else size.get("shortest_edge")
@@ -54,11 +54,7 @@ class ImageProcessor:
                 raise ValueError(f"size {size} is not square")
             if config.get("resample", 3) != Image.Resampling.BICUBIC:
                 raise ValueError(f"resample {config['resample']} is not bicubic (3)")
-        except FileNotFoundError:
-            raise DataError(
-                f"vision tower: {path} is missing; copy it from the tower's repository"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"vision tower: {path} cannot be used: {error!r}") from None
         return cls(
             resize="shortest_edge" if shortest else "squash",

@@ -1,25 +1,151 @@
-"""JSON files of a model's folder, which others wrote."""
+"""The one place that reads and writes JSON files: bounded reading, atomic writing.
+
+What is read may come from anybody: a model's folder, a data set, an edited run directory. So only
+regular files of a bounded size are read, and whatever is wrong with one is a DataError that names
+it and says what to do; nothing that would raise later (a lone surrogate, an integer that no float
+holds) gets past.
+"""
 
 import json
+import math
+import os
+import re
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from densekit.errors import DataError
 
+REMEDY = "put the original file back"
+MAX_BYTES = 1 << 28
+"""Of a JSON file, and of a line of a JSON Lines file. Tokenizers, the largest, take some tens of
+MiB.
+"""
+MAX_DIGITS = 308
+"""Longer integers do not fit a float. Tokenizers write 10**30 for "no limit"."""
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises DataError for a file that is missing, broken, or holds
-    something else.
+
+def read_json(path: Path, *, remedy: str = REMEDY) -> Any:
+    """The value in a JSON file.
+
+    Raises DataError, which ends in `remedy`, when the file is missing, is no regular file, is
+    larger than MAX_BYTES, or is not JSON in UTF-8 with finite numbers.
     """
+    with _opened(path, remedy) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB; {remedy}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; put the model's own file there") from None
+        return parse_json(data)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}; {remedy}") from None
+
+
+def read_object(path: Path, *keys: str, remedy: str = REMEDY) -> dict[str, Any]:
+    """The object in a JSON file, with at least `keys`. Raises as read_json, and for another
+    value.
+    """
+    value = read_json(path, remedy=remedy)
     if not isinstance(value, dict):
-        raise DataError(f"{path} must hold a JSON object; put the model's own file there")
+        raise DataError(f"{path} must hold a JSON object; {remedy}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        names = ", ".join(f"`{key}`" for key in missing)
+        raise DataError(f"{path} has no {names}; {remedy}")
     return value
 
 
-def optional_object(path: Path) -> dict[str, Any]:
-    """The same, {} where the file is missing."""
-    return read_object(path) if path.is_file() else {}
+def optional_object(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
+    """The object in a JSON file, {} when there is no file of that name."""
+    return read_object(path, remedy=remedy) if os.path.lexists(path) else {}
+
+
+def read_jsonl(path: Path, *, remedy: str = REMEDY) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file, one per line.
+
+    NaN and Infinity are read: the metrics of a run that diverged hold them. Raises DataError when
+    the file cannot be read, and naming the line that is not an object.
+    """
+    records = []
+    with _opened(path, remedy) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
+            try:
+                record = parse_json(line, non_finite=True)
+                if not isinstance(record, dict):
+                    raise ValueError(f"it is a {type(record).__name__}")
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: line {number} is not a JSON object ({error}): the file was cut off "
+                    f"or edited; {remedy}"
+                ) from None
+            records.append(record)
+    return records
+
+
+def parse_json(data: bytes, *, non_finite: bool = False) -> Any:
+    """The value that UTF-8 JSON text spells. Raises ValueError, with the reason, for anything
+    else; `non_finite` admits NaN and Infinity.
+    """
+    floats: dict[str, Any] = {"parse_float": _finite, "parse_constant": _no_constant}
+    try:
+        value = json.loads(
+            data.decode("utf-8"), parse_int=_integer, **({} if non_finite else floats)
+        )
+        if SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"{error.msg} at {line}column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file's content: UTF-8, indented by one, ending in a newline."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the whole new one."""
+    data = json_bytes(value)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _opened(path: Path, remedy: str) -> BinaryIO:
+    try:
+        # A FIFO would block and a device never end, so the kind is looked at before opening.
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise DataError(f"{path} cannot be read: it is {kind}; {remedy}")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
+    except ValueError:  # a path with a NUL in it
+        raise DataError(f"{str(path)!r} is not a path; {remedy}") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")

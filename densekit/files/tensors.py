@@ -2,7 +2,6 @@
 framework.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.errors import DataError
+from densekit.files.json_files import parse_json
 
 CHUNK = 1 << 26  # bytes compared at a time, so that files larger than memory can be
 MAX_HEADER = 100_000_000  # the format's own limit
@@ -83,7 +83,7 @@ def _header(path: Path) -> dict[str, _Tensor]:
         text = file.read(length) if length <= min(total - 8, MAX_HEADER) else b""
     try:
         entries = {
-            name: value for name, value in json.loads(text).items() if name != "__metadata__"
+            name: value for name, value in parse_json(text).items() if name != "__metadata__"
         }
         tensors = {name: _tensor(value, 8 + length, total) for name, value in entries.items()}
     except (ValueError, AttributeError, KeyError, TypeError, OverflowError):

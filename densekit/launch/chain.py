@@ -182,7 +182,7 @@ def reproduce(
 
 def opened_anew(run: RunDir) -> RunDir:
     """The run of --force: an earlier one of the same math is set aside."""
-    if run.status["attempt"] == 0:
+    if run.status.attempt == 0:
         return run
     math = run.math
     print(f"{math.recipe.name}: the earlier run is now {set_aside(run)}")
@@ -245,7 +245,7 @@ def open_next_attempt(path: Path) -> None:
     Raises DataError when `path` is no run, UsageError when it is complete.
     """
     run = RunDir(path)
-    state, launched = run.status["state"], read_launched(run)
+    state, launched = run.status.state, read_launched(run)
     if state == "complete":
         raise UsageError(f"{path} is complete")
     if state != "created":

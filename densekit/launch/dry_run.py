@@ -31,7 +31,7 @@ class Planned(RunDir):
     def attempt(self) -> Path:
         """Folder of the attempt that is opened next."""
         status = self.path / "status.json"
-        return self.attempt_folder(self.status["attempt"] + 1 if status.is_file() else 1)
+        return self.attempt_folder(self.status.attempt + 1 if status.is_file() else 1)
 
 
 def show(

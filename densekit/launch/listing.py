@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from densekit.audit.run_reader import optional_object
 from densekit.errors import DensekitError
+from densekit.files.json_files import optional_object
 from densekit.launch.launchers.in_flight import is_there
-from densekit.runs.layout import CERTIFICATE_FILE, RunDir
+from densekit.runs.layout import CERTIFICATE_FILE, RunDir, Status
 from densekit.runs.process_handle import Launched, read_launched
 
 POLL_SECONDS = 0.5
@@ -39,7 +38,7 @@ def list_runs(runs_dir: Path) -> list[Row]:
 def _row(run: RunDir) -> Row:
     try:
         status = run.status
-        launched = read_launched(run) if status["attempt"] else None
+        launched = read_launched(run) if status.attempt else None
     except DensekitError as error:
         return Row(
             run=run.path.name, state="damaged", steps="", attempt=0, place="", message=str(error)
@@ -48,14 +47,14 @@ def _row(run: RunDir) -> Row:
         run=run.path.name,
         state=_state(run, status, launched),
         steps=_steps(run),
-        attempt=status["attempt"],
+        attempt=status.attempt,
         place=launched.place if launched else "",
-        message=str(status["message"]),
+        message=status.message,
     )
 
 
-def _state(run: RunDir, status: dict[str, Any], launched: Launched | None) -> str:
-    state = str(status["state"])
+def _state(run: RunDir, status: Status, launched: Launched | None) -> str:
+    state = status.state
     if state not in UNDER_WAY or launched is None:
         return state
     try:
@@ -82,15 +81,15 @@ def follow(run: RunDir) -> Iterator[str]:
     attempt, shown = -1, 0
     while True:
         status = run.status
-        if status["attempt"] != attempt:
-            attempt, shown = status["attempt"], 0
+        if status.attempt != attempt:
+            attempt, shown = status.attempt, 0
         log = run.attempt_folder(attempt) / "log.txt"
         text = log.read_bytes() if log.is_file() else b""
         whole = text[: text.rfind(b"\n") + 1]
         if len(whole) > shown:
             yield whole[shown:].decode("utf-8", errors="replace")
             shown = len(whole)
-        elif status["state"] not in UNDER_WAY:
+        elif status.state not in UNDER_WAY:
             if not _queued_again(run):
                 return
             time.sleep(POLL_SECONDS)
@@ -104,15 +103,15 @@ def follow(run: RunDir) -> Iterator[str]:
             time.sleep(POLL_SECONDS)
 
 
-def _is_gone(run: RunDir, status: dict[str, Any]) -> bool:
-    launched = read_launched(run) if status["attempt"] else None
+def _is_gone(run: RunDir, status: Status) -> bool:
+    launched = read_launched(run) if status.attempt else None
     return launched is None or (_state(run, status, launched) == "gone" and run.status == status)
 
 
 def _queued_again(run: RunDir) -> bool:
     """Whether a preempted run's job is still there, to start again."""
-    launched = read_launched(run) if run.status["attempt"] else None
-    if run.status["state"] != "preempted" or launched is None or launched.job is None:
+    launched = read_launched(run) if run.status.attempt else None
+    if run.status.state != "preempted" or launched is None or launched.job is None:
         return False
     try:
         return is_there(run, launched)

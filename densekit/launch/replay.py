@@ -9,9 +9,10 @@ from pathlib import Path
 
 from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
 from densekit.audit.model_files import PARTS
-from densekit.audit.run_reader import Evidence, optional_object, read_evidence, section
+from densekit.audit.run_reader import Evidence, read_evidence, section
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import optional_object
 from densekit.launch.chain import locked, start
 from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, open_replay
@@ -150,7 +151,7 @@ def _executions(run: RunDir) -> list[Execution]:
     say.
     """
     found = []
-    for number in range(1, run.status["attempt"] + 1):
+    for number in range(1, run.status.attempt + 1):
         path = run.attempt_folder(number) / "execution.json"
         if not (values := optional_object(path)):
             raise DataError(

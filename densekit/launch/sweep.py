@@ -198,7 +198,7 @@ def _as_arrays(
         except DensekitError as error:
             cancel(*(member.job for member in members if member.job))
             for member in members:
-                if member.run.status["state"] in ("created", "running"):
+                if member.run.status.state in ("created", "running"):
                     member.run.set_status("failed", message=str(error), exit_code=error.exit_code)
             raise
 
@@ -290,7 +290,7 @@ def _follow(members: Sequence[Member], slurm: Slurm, *, together: bool) -> int:
     codes = []
     for member in members:
         follower = followers[member.job]
-        never_began = member.run.status["state"] == "created"
+        never_began = member.run.status.state == "created"
         reason = (blocked(member) if never_began else None) or follower.reason
         codes.append(settle(member.run, ended if follower.code is None else follower.code, reason))
     return next((code for code in codes if code), 0)

@@ -2,7 +2,6 @@
 own trainer.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.config import read_config
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import normalise
@@ -74,7 +74,7 @@ class Recording:
     @classmethod
     def read(cls, root: Path, path: Path) -> "Recording":
         """Read stageN.json or lora.json."""
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return cls(root, record, read_argv(record["argv"]))
 
     @property

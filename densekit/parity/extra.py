@@ -1,7 +1,6 @@
 """The recordings under extra/: preprocessing of single images, padding and generation probes."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from densekit.batching.steps import Step
 from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.model.config import read_config
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import normalise, pixel_values
@@ -60,7 +60,7 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     """`<case>_extra`: both attention paths, left padding and greedy generation on the case after
     stage 1.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     arrays = dict(np.load(path.with_suffix(".npz")))
     folder = root / path.stem.removesuffix("_extra")
     recording = Recording.read(root, folder / "stage2.json")
@@ -160,7 +160,7 @@ def check_probes(root: Path, quantities: Quantities) -> None:
     """Defects and invariants the official code was probed for; those densekit mends must still be
     on record.
     """
-    record = json.loads((root / "extra" / "probes.json").read_text(encoding="utf-8"))
+    record = read_json(root / "extra" / "probes.json")
     off, on = record["gradient_checkpointing_off_on"]
     quantities.close("gradient_checkpointing", on, off, 0.0)
     quantities.exact(

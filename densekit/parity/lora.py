@@ -1,8 +1,8 @@
 """A recorded LoRA training and the recorded list of modules LoRA applies to."""
 
-import json
 from pathlib import Path
 
+from densekit.files.json_files import read_json
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.parity.compare import FINAL_LORA, Quantities
@@ -43,7 +43,7 @@ def check_target_modules(root: Path, quantities: Quantities) -> None:
     """lora/target_modules.json against the Linear modules of the recorded language model."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    recorded = json.loads((root / "lora" / "target_modules.json").read_text())
+    recorded = read_json(root / "lora" / "target_modules.json")
     model = AutoModelForCausalLM.from_config(
         AutoConfig.from_pretrained(root / "models" / "llm_tiny")
     )

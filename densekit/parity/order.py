@@ -1,6 +1,5 @@
 """Recorded sample orders against the reconstructed ones."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from densekit.batching.order import (
 )
 from densekit.batching.rng import TorchGenerator
 from densekit.data.annotations import Annotations
+from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
 from densekit.text.lengths import modality_length
 
@@ -20,7 +20,7 @@ def check_sampler(root: Path, quantities: Quantities) -> None:
     """Every case of sampler/sampler.json, the even chunks, and the lengths of
     data/stage2_train.json.
     """
-    recorded = json.loads((root / "sampler" / "sampler.json").read_text())
+    recorded = read_json(root / "sampler" / "sampler.json")
     for case in recorded["cases"]:
         shared = TorchGenerator(case["seed"])
         own = None if case["generator_seed"] is None else TorchGenerator(case["generator_seed"])

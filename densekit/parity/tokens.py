@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from densekit.errors import DataError
+from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN, Semantics
 from densekit.text.encode import EncodedSample, SampleEncoder
@@ -25,7 +26,7 @@ _PROMPTS = "_inference_prompts"
 
 def check_tokenization(root: Path, path: Path, quantities: Quantities) -> None:
     """One file of tokenization/: results for every recorded conversation, or inference prompts."""
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded = read_json(path)
     if path.stem.endswith(_PROMPTS):
         _check_prompts(root, path.stem.removesuffix(_PROMPTS), recorded, quantities)
         return
@@ -39,7 +40,7 @@ def check_tokenization(root: Path, path: Path, quantities: Quantities) -> None:
         max_length=int(match["max"]),
     )
     _check_meta(recorded["meta"], encoder, match["variant"], quantities)
-    conversations = json.loads((path.parent / "conversations.json").read_text(encoding="utf-8"))
+    conversations = read_json(path.parent / "conversations.json")
     kind = "plain" if match["template"] == "plain" else "chat"
     by_name = {entry["name"]: entry for entry in conversations[kind]}
     for result in recorded["results"]:
@@ -172,7 +173,7 @@ class RecordedEncoder:
 
     def __init__(self, root: Path, *, template: str, max_length: int) -> None:
         self.max_length = max_length
-        recorded = json.loads((root / TOKENS_FILE).read_text(encoding="utf-8"))
+        recorded = read_json(root / TOKENS_FILE)
         self.pad_id: int = recorded["pad_id"]
         self._samples = {_key(entry["conversations"]): entry for entry in recorded[template]}
 

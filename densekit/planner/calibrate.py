@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, read_jsonl
 from densekit.planner.flops import flops_of
 from densekit.planner.lengths import Sample
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import METRICS_FILE, read_jsonl
+from densekit.runs.records import METRICS_FILE
 from densekit.spec.architectures import shape_of
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import named_hardware

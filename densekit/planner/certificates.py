@@ -9,8 +9,8 @@ from densekit.batching.certificate import BatchCertificate
 from densekit.batching.run_order import RunOrder, run_length
 from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_json, write_json
 from densekit.planner.lengths import LENGTHS_FOLDER, counted
-from densekit.runs.layout import read_json, write_json
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.errors import DataError
-from densekit.runs.layout import read_json
+from densekit.files.json_files import read_json
 from densekit.spec.recipe import Recipe
 
 TOKENS_PER_WORD = 1.4

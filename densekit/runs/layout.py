@@ -1,20 +1,22 @@
 """Layout of a run directory, its states, and how one comes into being."""
 
-import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, read_object, write_json
 from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
 from densekit.spec.math import SCHEMA, RunMath
+from densekit.spec.part import Part, read_part
 
+MATH_FILE = "math.json"
+STATUS_FILE = "status.json"
 EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
@@ -24,41 +26,25 @@ PREEMPTED_CODE = 75
 """Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
 start it again.
 """
+State = Literal["created", "running", "failed", "preempted", "complete"]
+REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+class Status(Part):
+    """status.json: what state a run is in."""
 
-
-def read_json(path: Path) -> Any:
-    """Read JSON; DataError when the file is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: this is not a complete run directory") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _read_object(path: Path, *keys: str) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict) or not value.keys() >= set(keys):
-        raise DataError(
-            f"{path} is not what densekit wrote: an object with {', '.join(keys)} is needed"
-        )
-    return value
+    state: State
+    message: str = ""
+    """Why it failed or stopped."""
+    exit_code: int = 0
+    attempt: Annotated[int, Field(ge=0, strict=True)]
+    """Number of the latest attempt; 0 before the first."""
 
 
 @dataclass(frozen=True)
 class RunDir:
     """One run: `math.json` says what is computed and never changes; attempts say how it was carried
     out.
-
-    status.json: {"state": "created" | "running" | "failed" | "preempted" | "complete", "message",
-    "exit_code", "attempt"}.
     """
 
     path: Path
@@ -66,18 +52,11 @@ class RunDir:
     @property
     def math(self) -> RunMath:
         """What the run computes. Raises DataError for a math.json that is not what densekit wrote."""
-        path = self.path / "math.json"
-        value = _read_object(path, "schema")
+        path = self.path / MATH_FILE
+        value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
             raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
-        try:
-            return RunMath.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"{path} is not what densekit wrote: {field}: {first['msg']}; put back a copy of it"
-            ) from None
+        return read_part(RunMath, value, source=path, remedy=REMEDY)
 
     @property
     def sha256(self) -> str:
@@ -98,14 +77,18 @@ class RunDir:
         return Execution.from_json(read_json(path), source=str(path))
 
     @property
-    def status(self) -> dict[str, Any]:
-        """What state the run is in."""
-        return _read_object(self.path / "status.json", "state", "message", "exit_code", "attempt")
+    def status(self) -> Status:
+        """What state the run is in. Raises DataError for a status.json that is missing or not what
+        densekit wrote.
+        """
+        path = self.path / STATUS_FILE
+        value = read_object(path, remedy=REMEDY)
+        return read_part(Status, value, source=path, remedy=REMEDY)
 
     @property
     def complete(self) -> bool:
         """Whether training finished and wrote its results."""
-        return (self.path / "status.json").is_file() and self.status["state"] == "complete"
+        return (self.path / STATUS_FILE).is_file() and self.status.state == "complete"
 
     @property
     def metrics(self) -> Path:
@@ -125,18 +108,17 @@ class RunDir:
     @property
     def attempt(self) -> Path:
         """Folder of the latest attempt."""
-        return self.attempt_folder(self.status["attempt"])
+        return self.attempt_folder(self.status.attempt)
 
     def attempt_folder(self, number: int) -> Path:
         """Folder of an attempt, counted from 1."""
         return self.path / "attempts" / f"{number:04d}"
 
-    def set_status(self, state: str, *, message: str = "", exit_code: int = 0) -> None:
+    def set_status(self, state: State, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
-        attempt = self.status["attempt"]
-        write_json(
-            self.path / "status.json",
-            {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt},
+        _write_status(
+            self.path,
+            Status(state=state, message=message, exit_code=exit_code, attempt=self.status.attempt),
         )
 
     def fail(self, message: str, exit_code: int) -> bool:
@@ -154,15 +136,12 @@ class RunDir:
 
     def new_attempt(self, execution: Execution) -> Path:
         """Open the next attempt; a request to stop an earlier one no longer holds."""
-        number = self.status["attempt"] + 1
+        number = self.status.attempt + 1
         folder = self.attempt_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / EXECUTION_FILE, execution.as_json())
         self.stop_file.unlink(missing_ok=True)
-        write_json(
-            self.path / "status.json",
-            {"state": "created", "message": "", "exit_code": 0, "attempt": number},
-        )
+        _write_status(self.path, Status(state="created", attempt=number))
         return folder
 
 
@@ -211,8 +190,12 @@ def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
         number += 1
 
 
+def _write_status(folder: Path, status: Status) -> None:
+    write_json(folder / STATUS_FILE, status.model_dump())
+
+
 def _holds(path: Path, math: RunMath) -> bool:
-    return (path / "math.json").is_file() and RunDir(path).sha256 == math.sha256
+    return (path / MATH_FILE).is_file() and RunDir(path).sha256 == math.sha256
 
 
 def _appear(path: Path, math: RunMath) -> bool:
@@ -231,11 +214,8 @@ def _appear(path: Path, math: RunMath) -> bool:
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
         temporary.chmod(0o755)
-        write_json(temporary / "math.json", math.as_json())
-        write_json(
-            temporary / "status.json",
-            {"state": "created", "message": "", "exit_code": 0, "attempt": 0},
-        )
+        write_json(temporary / MATH_FILE, math.as_json())
+        _write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)
     except OSError as error:
         if path.exists():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from densekit.files.hashing import file_sha256, json_sha256, tree_sha256
-from densekit.runs.records import METRICS_FILE, read_jsonl
+from densekit.files.json_files import read_jsonl
+from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
 

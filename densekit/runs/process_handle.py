@@ -5,7 +5,8 @@ found again.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
 
 LAUNCH_FILE = "launch.json"
 

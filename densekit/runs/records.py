@@ -37,28 +37,6 @@ def images_digest(images: Sequence[str | None]) -> str:
     return step_digest([image or "-" for image in images])
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Every line of a JSON-lines file; DataError when it is missing, and naming the line that is no
-    object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{path}: line {number} is not a JSON object: the file is cut off or was edited"
-            )
-        records.append(record)
-    return records
-
-
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """How far the records reached: what a checkpoint remembers of them."""

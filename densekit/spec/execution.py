@@ -6,10 +6,10 @@ execution.json holds it, the launchers and the trainer read it back.
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from densekit.errors import DataError, UsageError
-from densekit.spec.part import Part, PositiveInt
+from densekit.spec.part import Part, PositiveInt, read_part
 from densekit.spec.roots import Roots
 from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
 
@@ -102,14 +102,7 @@ class Execution(Part):
         if schema == 1:
             fields.pop("micro_batches", None)  # follows from world_size and micro_batch_size
             fields = {_SCHEMA_1.get(name, name): value for name, value in fields.items()}
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the whole"
-            raise DataError(
-                f"{source}: {field}: {first['msg']}; `densekit run` writes it"
-            ) from None
+        return read_part(cls, fields, source=source, remedy="`densekit run` writes it")
 
     def describe(self, *, where: str = "") -> str:
         """How it runs, in words: `on 8 CUDA processes (ZeRO-3, bf16, flash attention)`."""

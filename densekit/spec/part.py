@@ -1,8 +1,10 @@
 """The base of every frozen type of `spec`, and the numbers that fields are made of."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from densekit.errors import DataError
 
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -16,6 +18,24 @@ class Part(BaseModel):
     """Unknown keys are errors and values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def read_part(kind: type[P], value: Any, *, source: object, remedy: str) -> P:
+    """The frozen type that a JSON value holds.
+
+    Raises DataError naming `source` (a file, or a line of one) and the first field that is wrong;
+    it ends in `remedy`.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        problem = f"{field}: {first['msg']}" if field else first["msg"]
+        raise DataError(f"{source}: {problem.replace('Value error, ', '')}; {remedy}") from None
 
 
 def has_field(part: BaseModel, dotted: str) -> bool:

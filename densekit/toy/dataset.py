@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, write_json
 from densekit.toy.dialogues import (
     Entry,
     caption_entry,
@@ -68,9 +69,7 @@ def make_shapes(directory: Path, *, seed: int, stage1: int, stage2: int, held_ou
         scratch.chmod(0o755)
         _write(scratch, seed=seed, stage1=stage1, stage2=stage2, held_out=held_out)
         record = {"arguments": arguments, "sha256": _hashes(scratch)}
-        (scratch / RECORD).write_text(
-            json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        write_json(scratch / RECORD, record)
         try:
             scratch.rename(directory)
         except OSError:
@@ -152,8 +151,8 @@ def _is_made(directory: Path, arguments: dict[str, int]) -> bool:
     if not os.path.lexists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return False
     try:
-        record: Any = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record: Any = read_json(directory / RECORD)
+    except DataError:
         record = None
     if not isinstance(record, dict) or record.get("arguments") != arguments:
         raise DataError(

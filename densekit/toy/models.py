@@ -3,7 +3,6 @@ trained on it, a tower.
 """
 
 import itertools
-import json
 import random
 import shutil
 import tempfile
@@ -16,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from densekit.files.json_files import read_json, write_json
 from densekit.model.init import named_generator
-from densekit.runs.layout import read_json, write_json
 from densekit.runs.progress import Progress
 from densekit.spec.math import Assets
 from densekit.text.templates import get_template
@@ -114,7 +113,7 @@ def train_tokenizer(lines: list[str], folder: Path) -> None:
         "legacy": True,  # false would need the vocabulary to hold USER without a space, or the official count is off
         "model_max_length": 512,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def train_language_model(
@@ -187,7 +186,7 @@ def make_tower(folder: Path, seed: int) -> None:
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1) + "\n")
+    write_json(folder / "preprocessor_config.json", preprocessor)
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ from torch import Tensor
 from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.hashing import file_sha256
-from densekit.runs.layout import checkpoint_name, checkpoints_in, read_json
+from densekit.files.json_files import json_bytes, read_object
+from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
@@ -97,7 +98,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
             "files": dict(files),
         }
         path = temporary / STATE_FILE
-        durable.write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+        durable.write_bytes(path, json_bytes(value))
         durable.fsync(path)
         durable.fsync(temporary)
         durable.rename(temporary, final)
@@ -176,8 +177,8 @@ def read_state(path: Path, *, run_sha256: str) -> dict[str, Any]:
     """checkpoint.json of `path`; DataError when it is unreadable, of another version or of another
     run.
     """
-    value = read_json(path / STATE_FILE)
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    value = read_object(path / STATE_FILE)
+    if value.get("schema") != SCHEMA:
         raise DataError(
             f"{path / STATE_FILE} is not a checkpoint of this version (schema {SCHEMA})"
         )

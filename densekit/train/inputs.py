@@ -5,8 +5,9 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import load_index
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.files.json_files import read_json, write_json
 from densekit.model.config import model_config
-from densekit.runs.layout import CERTIFICATE_FILE, RunDir, read_json, write_json
+from densekit.runs.layout import CERTIFICATE_FILE, RunDir
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 from densekit.text.encode import SampleEncoder

@@ -12,10 +12,10 @@ from peft import (
 from torch import Tensor, nn
 
 from densekit.errors import DataError
+from densekit.files.json_files import write_json
 from densekit.model.init import named_generator
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import save_weights
-from densekit.runs.layout import write_json
 from densekit.spec.math import Lora
 
 PREFIX = "base_model.model."

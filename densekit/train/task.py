@@ -16,20 +16,13 @@ from transformers.utils import logging
 from densekit.batching.certificate import CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.files.json_files import read_json, read_jsonl, write_json
 from densekit.model.weights import read_weights
 from densekit.runs.environment import environment
-from densekit.runs.layout import (
-    CERTIFICATE_FILE,
-    INIT_FILE,
-    RESULTS_FILE,
-    RunDir,
-    checkpoints_in,
-    read_json,
-    write_json,
-)
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records, read_jsonl
+from densekit.runs.records import Position, Records
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
@@ -118,9 +111,9 @@ def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
 
 def _check_fresh(run: RunDir) -> None:
     status = run.status
-    if status["state"] != "created":
+    if status.state != "created":
         raise UsageError(
-            f"{run.path}: attempt {status['attempt']} ran before and is {status['state']}; "
+            f"{run.path}: attempt {status.attempt} ran before and is {status.state}; "
             f"`densekit run {run.name}` opens another one (--force when it is complete)"
         )
 
@@ -158,7 +151,7 @@ def _train(
     with ExitStack() as stack:
         records = log = None
         if main:
-            earlier = run.attempt_folder(run.status["attempt"] - 1)
+            earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
             log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
@@ -202,7 +195,7 @@ def _start(
         math=run.math,
         environment=read_json(run.attempt / "environment.json"),
         execution=execution,
-        attempts=run.status["attempt"],
+        attempts=run.status.attempt,
         certificate=read_json(run.path / CERTIFICATE_FILE),
         annotations_sha256=annotations_sha256,
         models={

@@ -12,7 +12,8 @@ import pytest
 
 from densekit.audit.diff.compare import Comparison, compare_runs
 from densekit.errors import DataError, UsageError
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.records import chain_next
 from tests.support.runs import (
     STEPS,
@@ -572,7 +573,7 @@ def test_no_run_directory(run: Path, tmp_path: Path) -> None:
             lambda text: text.replace('"schema": 2', '"schema": 3'),
             r"math\.json has schema 3",
         ),
-        ("status.json", lambda text: "[]", r"status\.json is not what densekit wrote"),
+        ("status.json", lambda text: "[]", r"status\.json must hold a JSON object"),
         ("manifest.json", lambda text: text[:50], r"manifest\.json cannot be read"),
         (
             "manifest.json",

@@ -16,7 +16,8 @@ from densekit.audit.diff.compare import compare_runs
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.spec.check import Check
 from tests.support.runs import (
@@ -488,7 +489,10 @@ def test_names_and_ids_that_no_file_system_or_encoding_takes(run: Path) -> None:
     assert "cannot be read (embedded null byte)" in failures(run)["outputs"]
     line = json.loads((run / "feed.jsonl").read_text(encoding="utf-8").splitlines()[1])
     edit_line(run / "feed.jsonl", 2, samples=["\ud800", *line["samples"][1:]])
-    assert "surrogates not allowed" in failures(run)["steps"]
+    assert (
+        "feed.jsonl: line 2 is not a JSON object (it holds half of a surrogate pair)"
+        in failures(run)["steps"]
+    )
 
 
 def places(value: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

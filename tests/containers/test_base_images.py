@@ -98,7 +98,7 @@ def test_without_docker(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_broken_lock_is_refused(checkout: Path, content: str) -> None:
     (checkout / LOCK).write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match="densekit images lock"):
+    with pytest.raises(DataError, match="densekit containers lock"):
         pinned(checkout)
 
 

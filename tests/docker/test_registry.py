@@ -1,4 +1,4 @@
-"""`densekit images lock` against a real registry on this host, and a build from what it recorded."""
+"""`densekit containers lock` against a real registry on this host, and a build from what it recorded."""
 
 import socket
 import subprocess

@@ -10,10 +10,11 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.chain import Carrying, load_chain, reproduce
 from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.spec.roots import Roots
 from tests.support.launching import make_pair, names, trainer, write_json
 
@@ -147,7 +148,7 @@ def test_a_failed_stage_stops_the_chain_and_is_tried_again(
     monkeypatch.setattr(local, "command", trainer("status('complete')"))
     assert go(tmp_path) == 0
     first = runs(tmp_path)["tiny_stage1"]
-    assert first.status["attempt"] == 2 and first.complete
+    assert first.status.attempt == 2 and first.complete
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         ),
     ):
         go(tmp_path)
-    assert run.status["attempt"] == 0
+    assert run.status.attempt == 0
     assert go(tmp_path) == 0
 
 

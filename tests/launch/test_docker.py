@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.docker.client import connect
 from densekit.launch.launchers.docker.container import container_name, container_user, mounts
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.in_flight import stop
-from densekit.runs.layout import RunDir, open_run, read_json, run_math
+from densekit.runs.layout import RunDir, open_run, run_math
 from densekit.runs.process_handle import read_launched
 from tests.support.launching import (
     A100,
@@ -131,7 +132,7 @@ def test_exit_codes_are_kept_and_nothing_stays(
     tmp_path: Path, script: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, script)
-    assert found == code and run.status["state"] == "failed" and message in run.status["message"]
+    assert found == code and run.status.state == "failed" and message in run.status.message
     assert not containers(run)
 
 
@@ -161,7 +162,7 @@ def test_the_first_signal_stops_at_a_checkpoint(
     run, execution = stub_run(tmp_path, STOPS)
     when_begun(run, interrupt(number))
     assert Docker(image=stub_image).launch(run, execution) == 75
-    assert run.status["state"] == "preempted" and not containers(run) and not run.stop_file.exists()
+    assert run.status.state == "preempted" and not containers(run) and not run.stop_file.exists()
 
 
 def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> None:
@@ -172,7 +173,7 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> N
     begun = time.monotonic()
     assert Docker(image=stub_image).launch(run, execution) == 130
     assert time.monotonic() - begun < 30 and not containers(run)
-    assert run.status["message"] == "interrupted"
+    assert run.status.message == "interrupted"
 
 
 def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
@@ -183,9 +184,10 @@ def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
         run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch
     )
     assert Docker(image=stub_image).launch(run, execution) == 137
-    assert "killed because memory ran out: fewer --workers" in run.status[
-        "message"
-    ] and not containers(run)
+    assert (
+        "killed because memory ran out: fewer --workers" in run.status.message
+        and not containers(run)
+    )
 
 
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])
@@ -224,7 +226,7 @@ def test_an_image_that_is_missing(tmp_path: Path) -> None:
     ):
         Docker(image="nope:1").launch(run, execution)
     with pytest.raises(
-        UsageError, match=r"image densekit:none is not .* `densekit images build none`"
+        UsageError, match=r"image densekit:none is not .* `densekit containers build none`"
     ):
         Docker(image="densekit:none").check(execution)
     assert not containers(run)
@@ -267,7 +269,7 @@ def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
             cards(A100, 1),
             1,
             None,
-            r"image densekit:a100 is not in this engine: `densekit images build a100`",
+            r"image densekit:a100 is not in this engine: `densekit containers build a100`",
         ),
         (["garbage"], 1, None, r"nvidia-smi says 'garbage'"),
     ],

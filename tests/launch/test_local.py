@@ -150,7 +150,7 @@ def test_a_stopped_driver_asks_its_trainer_to_stop(
     number: signal.Signals,
 ) -> None:
     assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
-    assert run.status["state"] == "preempted" and not run.stop_file.exists()
+    assert run.status.state == "preempted" and not run.stop_file.exists()
     assert "stopped by the driver after step 3" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is not base._interrupt
 

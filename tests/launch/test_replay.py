@@ -14,9 +14,10 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
 from tests.support.launching import names, trainer
@@ -120,7 +121,7 @@ def test_a_replay_repeats_the_math_and_the_way(
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
     made = RunDir(tmp_path / f"{run.name}.replay1")
-    assert made.math == RunDir(run).math and made.complete and made.status["attempt"] == 1
+    assert made.math == RunDir(run).math and made.complete and made.status.attempt == 1
     execution = read_json(run / "attempts" / "0001" / "execution.json")
     assert read_json(made.attempt / "execution.json") == execution and execution["workers"] == 1
     assert told()[1:] == [
@@ -193,7 +194,7 @@ def test_a_replay_that_stopped_goes_on(
     assert printed.err.endswith(f"{run.name}.replay1: `densekit replay {run}` goes on with it\n")
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
-    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 2
+    assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 2
     assert not (tmp_path / f"{run.name}.replay2").exists()
 
 
@@ -425,4 +426,4 @@ def test_a_second_driver(run: Path, tmp_path: Path) -> None:
         ),
     ):
         replay(run, runs_dir=tmp_path)
-    assert RunDir(tmp_path / f"{run.name}.replay1").status["attempt"] == 0
+    assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 0

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from densekit.runs.layout import RunDir, read_json
-from densekit.runs.records import read_jsonl
+from densekit.files.json_files import read_json, read_jsonl
+from densekit.runs.layout import RunDir
 from tests.train.conftest import SMALL
 
 pytestmark = pytest.mark.slow
@@ -207,7 +207,7 @@ def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=200)[0]
     run = run_of(tmp_path, "tiny_stage2")
-    assert (process.returncode, run.status["state"]) == (75, "preempted"), output
+    assert (process.returncode, run.status.state) == (75, "preempted"), output
     assert not processes(tmp_path)
 
     before = steps_of_stage_2(tmp_path)
@@ -222,13 +222,13 @@ def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
         9,
     )
     output = process.communicate(timeout=200)[0]
-    assert process.returncode not in (0, 75) and run.status["state"] == "failed", output
+    assert process.returncode not in (0, 75) and run.status.state == "failed", output
     assert not processes(tmp_path)
 
     assert "going on from the checkpoint of step" in finish(
         densekit(tmp_path, *command, **variables)
     )
-    assert run.status["attempt"] == 3
+    assert run.status.attempt == 3
     assert_same(tmp_path, local / ("2" if launcher == "docker" else "4"))
 
 
@@ -249,13 +249,13 @@ def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
         ),
         process,
     )
-    assert run.status["state"] == "preempted" and not processes(tmp_path)
+    assert run.status.state == "preempted" and not processes(tmp_path)
     subprocess.run(
         ["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True
     )
     output = finish(process)
     assert "preempted: queued again" in output and "going on from the checkpoint of step" in output
-    assert run.status["attempt"] == 2 and read_json(run.attempt / "launch.json")["job"] == job
+    assert run.status.attempt == 2 and read_json(run.attempt / "launch.json")["job"] == job
     assert_same(tmp_path, local / "4")
     listed = finish(densekit(tmp_path, "ls", "--json", **slurm))
     assert [row["state"] for row in json.loads(listed)] == ["complete", "complete"]

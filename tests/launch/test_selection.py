@@ -376,7 +376,7 @@ def test_a_run_whose_process_is_gone(tmp_path: Path) -> None:
     assert row.state == "gone", "this process is no trainer, whatever its number"
     assert still_running(run) is None
     assert "was gone; `densekit run` goes on" in stop(run, now=True)
-    assert run.status["state"] == "failed" and list_runs(tmp_path / "nope") == []
+    assert run.status.state == "failed" and list_runs(tmp_path / "nope") == []
 
 
 def test_a_run_on_another_machine(tmp_path: Path) -> None:
@@ -398,10 +398,10 @@ def test_the_next_attempt_of_a_requeued_job(tmp_path: Path) -> None:
     launched = Launched(launcher="slurm", host="login", job="7")
     write_launched(run, launched)
     open_next_attempt(run.path)
-    assert run.status["attempt"] == 1, "an attempt that did not begin is not over"
+    assert run.status.attempt == 1, "an attempt that did not begin is not over"
     run.set_status("running")
     open_next_attempt(run.path)
-    assert run.status["attempt"] == 2 and read_launched(run) == launched
+    assert run.status.attempt == 2 and read_launched(run) == launched
     run.set_status("complete")
     with pytest.raises(UsageError, match="is complete"):
         open_next_attempt(run.path)

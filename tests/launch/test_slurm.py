@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.launchers.in_flight import still_running, stop
 from densekit.launch.launchers.slurm.jobs import Follower, job_state
 from densekit.launch.launchers.slurm.launcher import Slurm, _refused
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.listing import follow, list_runs
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_launched
 from tests.support.engine import TOOLS
 from tests.support.engine import run as prepared
@@ -176,8 +177,8 @@ def test_how_a_job_ends(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, text)
-    assert found == code and message in run.status["message"]
-    assert run.status["state"] == ("failed" if code else "complete")
+    assert found == code and message in run.status.message
+    assert run.status.state == ("failed" if code else "complete")
     assert ("hello from the node" in capfd.readouterr().out) == (code == 0)
     launched = read_launched(run)
     assert launched and launched.job and not jobs(run) and still_running(run) is None
@@ -211,14 +212,14 @@ def interrupt() -> None:
 def test_the_first_signal_stops_at_a_checkpoint_and_queues_nothing(tmp_path: Path) -> None:
     when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt)
     code, run = launch(tmp_path, STOPS)
-    assert code == 75 and run.status["state"] == "preempted" and not jobs(run)
+    assert code == 75 and run.status.state == "preempted" and not jobs(run)
 
 
 @real
 def test_the_second_signal_cancels_the_job(tmp_path: Path) -> None:
     when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt, interrupt)
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
-    assert code == 130 and run.status["message"] == "interrupted" and not jobs(run)
+    assert code == 130 and run.status.message == "interrupted" and not jobs(run)
 
 
 STOPS_WHEN_TOLD = """
@@ -242,7 +243,7 @@ def test_a_cancelled_job_stays_away(tmp_path: Path) -> None:
     when((run.path / "began").exists, cancel_it)
     assert Slurm().launch(run, execution) == 75
     time.sleep(3)
-    assert not jobs(run) and run.status["state"] == "preempted" and run.status["attempt"] == 1
+    assert not jobs(run) and run.status.state == "preempted" and run.status.attempt == 1
     assert (run.path / "trained").read_text() == "x"
 
 
@@ -264,7 +265,7 @@ def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
     assert code == 1 and not jobs(run)
     assert (
         "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows"
-        in run.status["message"]
+        in run.status.message
     )
 
 
@@ -304,7 +305,7 @@ def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
     assert code == 1 and not jobs(run)
     assert (
         "would never start the job (PartitionConfig), so it was cancelled: `sinfo`"
-        in run.status["message"]
+        in run.status.message
     )
 
 
@@ -312,9 +313,7 @@ def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
 def test_ctrl_c_while_queued_takes_the_job_back(tmp_path: Path) -> None:
     threading.Timer(2.0, interrupt).start()
     code, run = launch(tmp_path, "", "hold")
-    assert (
-        code == 75 and run.status["message"] == "stopped while its job was queued" and not jobs(run)
-    )
+    assert code == 75 and run.status.message == "stopped while its job was queued" and not jobs(run)
 
 
 @real
@@ -329,7 +328,7 @@ def test_a_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> 
     assert still_running(run) == f"Slurm job {job}"
     assert stop(run, now=False) == f"asked Slurm job {job} to stop at a checkpoint"
     assert "".join(follow(run)) == "step 1\n"
-    assert run.status["state"] == "preempted"
+    assert run.status.state == "preempted"
 
 
 @real
@@ -358,7 +357,7 @@ def test_a_cancelled_job_is_named(tmp_path: Path) -> None:
         lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True),
     )
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
-    assert code != 0 and run.status["message"] == "the job was cancelled" and not jobs(run)
+    assert code != 0 and run.status.message == "the job was cancelled" and not jobs(run)
     assert job_state("999999") == {}
 
 

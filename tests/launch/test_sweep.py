@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
+from densekit.files.json_files import read_json
 from densekit.launch.chain import Carrying
 from densekit.launch.launchers import local
 from densekit.launch.launchers.base import Launcher
@@ -23,7 +24,7 @@ from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
 from densekit.launch.selection import Asked
 from densekit.launch.sweep import choose_for_all, show_sweep, sweep
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_launched
 from densekit.spec.roots import Roots
 from tests.support.launching import STUB, trainer, write_json
@@ -203,9 +204,7 @@ class TestArrays:
         assert go(tmp_path) == 7
         found = runs(tmp_path)
         assert found["a_two"].complete and not (found["b_two"].path / "trained").exists()
-        assert (
-            found["b_two"].status["message"] == "b_one, which its job waits for, did not complete"
-        )
+        assert found["b_two"].status.message == "b_one, which its job waits for, did not complete"
         assert nothing_is_left(tmp_path)
         stands_in(tmp_path, COMPLETES)
         assert go(tmp_path) == 0
@@ -229,8 +228,8 @@ status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)""",
         )
         assert go(tmp_path) == 75
         found = runs(tmp_path)
-        assert {run.status["state"] for run in found.values()} == {"preempted"}
-        assert found["a_two"].status["message"] == "stopped while its job was queued"
+        assert {run.status.state for run in found.values()} == {"preempted"}
+        assert found["a_two"].status.message == "stopped while its job was queued"
         assert nothing_is_left(tmp_path) and not any(
             run.stop_file.exists() for run in found.values()
         )
@@ -264,7 +263,7 @@ status('complete')""",
         assert go(tmp_path) == 0
         found = runs(tmp_path)
         assert seen == ["0"], "the other element goes on"
-        assert {name: run.status["attempt"] for name, run in found.items()} == {
+        assert {name: run.status.attempt for name, run in found.items()} == {
             "a_one": 1,
             "a_two": 1,
             "b_one": 2,

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
-
 from densekit.model.connectors.dense import ConnectorSpec, dense_features
 from densekit.model.towers.tower import VisionTower
+from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
 HIDDEN, IMAGES = 32, 2
 

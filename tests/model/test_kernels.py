@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
 from torch import Tensor, nn
 
 from densekit.errors import UsageError
-from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
 from densekit.model.packing import Segments
 from tests.support.kernel_doubles import Seen, install
 from tests.support.models import VOCABULARY, small_model

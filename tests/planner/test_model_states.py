@@ -11,6 +11,7 @@ from densekit.planner.memory import Layout, Row
 from densekit.planner.model_states import States
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
+from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from tests.support.ranks import run_ranks
 
@@ -41,7 +42,6 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     from memory_trace import SETTINGS, build, row_inputs
 
     from densekit.train.engines.process_group import make_accelerator
-from densekit.spec.execution import Execution
     from densekit.train.engines.zero import ZeroEngine
 
     torch.set_num_threads(1)

@@ -10,24 +10,26 @@ import pytest
 
 from densekit.errors import DataError, UsageError
 from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_json, write_json
 from densekit.recipes.load import load_recipe
 from densekit.runs import layout
 from densekit.runs.layout import (
     RunDir,
+    Status,
     checkpoint_name,
     checkpoints_in,
     open_replay,
     open_run,
-    read_json,
-    run_math,
     run_path,
     set_aside,
-    write_json,
 )
+from densekit.spec.execution import Execution
+from densekit.spec.math import RunMath
+from tests.support.runs import made_math
 
 
-def math(seed: int = 1, starts_from: str | None = None) -> dict[str, Any]:
-    return run_math({"name": "mine", "seed": seed}, starts_from)
+def math(seed: int = 1, starts_from: str | None = None) -> RunMath:
+    return RunMath(recipe=made_math({"name": "mine", "seed": seed}), starts_from=starts_from)
 
 
 def names(folder: Path) -> list[str]:
@@ -44,10 +46,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_new_run(tmp_path: Path) -> None:
     run = open_run(tmp_path / "deep" / "runs", math())
-    assert run.path == tmp_path / "deep" / "runs" / f"mine-{json_sha256(math())[:10]}"
+    assert run.path == tmp_path / "deep" / "runs" / f"mine-{math().sha256[:10]}"
     assert sorted(files(run.path)) == ["math.json", "status.json"]
-    assert (run.math, run.sha256) == (math(), json_sha256(math()))
-    assert run.status == {"state": "created", "message": "", "exit_code": 0, "attempt": 0}
+    assert (run.math, run.sha256) == (math(), json_sha256(math().as_json()))
+    assert run.status == Status(state="created", attempt=0)
     assert not run.complete
     assert names(run.path.parent) == [run.path.name]
     assert run.path.stat().st_mode & 0o777 == 0o755
@@ -57,7 +59,8 @@ def test_the_same_math_is_the_same_run_and_other_math_another(tmp_path: Path) ->
     run = open_run(tmp_path, math())
     run.set_status("complete")
     before = files(run.path)
-    again = open_run(tmp_path, json.loads(json.dumps(dict(reversed(math().items())))))
+    reordered = RunMath.model_validate(dict(reversed(math().as_json().items())))
+    again = open_run(tmp_path, reordered)
     assert again == run and files(run.path) == before and again.complete
     others = {
         open_run(tmp_path, other).path
@@ -68,7 +71,9 @@ def test_the_same_math_is_the_same_run_and_other_math_another(tmp_path: Path) ->
 
 def test_the_identity_of_a_recipe_is_its_math(tmp_path: Path) -> None:
     def place(*overrides: str) -> Path:
-        return run_path(tmp_path, run_math(load_recipe("tiny_stage1", overrides).math(), None))
+        return run_path(
+            tmp_path, RunMath(recipe=load_recipe("tiny_stage1", overrides).math(), starts_from=None)
+        )
 
     assert place() == place("title=other", "notes=[a]", "paper=x", "sources={seed: dice}")
     assert place() != place("seed=1")
@@ -76,7 +81,7 @@ def test_the_identity_of_a_recipe_is_its_math(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"math.json": json.dumps(math(seed=2))}, {"notes.txt": "mine"}]
+    "content", [{}, {"math.json": json.dumps(math(seed=2).as_json())}, {"notes.txt": "mine"}]
 )
 def test_something_else_at_its_place_is_refused_and_left_alone(
     tmp_path: Path, content: dict[str, str]
@@ -149,12 +154,12 @@ def test_another_process_may_make_the_same_run_first(
 ) -> None:
     def rename(temporary: Path, path: Path) -> None:
         shutil.copytree(temporary, path)
-        RunDir(path).new_attempt({"by": "the other"})
+        RunDir(path).new_attempt(Execution(threads=3))
         raise OSError(39, "Directory not empty")
 
     monkeypatch.setattr(Path, "rename", rename)
     run = open_run(tmp_path, math())
-    assert run.status["attempt"] == 1
+    assert run.status.attempt == 1
     assert names(tmp_path) == [run.path.name]
 
 
@@ -172,7 +177,7 @@ def test_replays_are_numbered_and_an_unfinished_one_goes_on(tmp_path: Path) -> N
     assert names(tmp_path / "deep") == [f"{name}.replay1", f"{name}.replay2"]
 
 
-@pytest.mark.parametrize("content", [{}, {"math.json": json.dumps(math(seed=2))}, None])
+@pytest.mark.parametrize("content", [{}, {"math.json": json.dumps(math(seed=2).as_json())}, None])
 def test_a_replay_leaves_what_is_no_replay_alone(
     tmp_path: Path, content: dict[str, str] | None
 ) -> None:
@@ -206,19 +211,16 @@ def test_two_processes_make_replays_at_once(
 
 def test_status_roundtrip(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
-    run.new_attempt({})
+    run.new_attempt(Execution())
     for state, message, code in (
         ("running", "", 0),
         ("failed", "broken « JSON »", 3),
         ("complete", "", 0),
     ):
         run.set_status(state, message=message, exit_code=code)
-        assert RunDir(run.path).status == {
-            "state": state,
-            "message": message,
-            "exit_code": code,
-            "attempt": 1,
-        }
+        assert RunDir(run.path).status == Status(
+            state=state, message=message, exit_code=code, attempt=1
+        )
         assert run.complete == (state == "complete")
 
 
@@ -226,18 +228,20 @@ def test_attempts_are_numbered(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
     for number in (1, 2, 3):
         run.stop_file.touch()
-        folder = run.new_attempt({"gpus": number})
+        folder = run.new_attempt(Execution(world_size=number))
         assert (
             folder
             == run.attempt
             == run.attempt_folder(number)
             == run.path / "attempts" / f"{number:04d}"
         )
-        assert run.status == {"state": "created", "message": "", "exit_code": 0, "attempt": number}
+        assert run.status == Status(state="created", attempt=number)
         assert not run.stop_file.exists(), "an attempt that begins was not asked to stop yet"
         run.set_status("running")
         run.metrics.write_text(f"{number}\n", encoding="utf-8")
-    assert [read_json(run.attempt_folder(n) / "execution.json")["gpus"] for n in (1, 2, 3)] == [
+    assert [
+        read_json(run.attempt_folder(n) / "execution.json")["world_size"] for n in (1, 2, 3)
+    ] == [
         1,
         2,
         3,
@@ -248,9 +252,9 @@ def test_attempts_are_numbered(tmp_path: Path) -> None:
 def test_the_first_failure_of_an_attempt_is_its_cause(tmp_path: Path) -> None:
     run = open_run(tmp_path, math())
     for _ in range(2):
-        run.new_attempt({})
+        run.new_attempt(Execution())
         assert run.fail("no image", 3) and not run.fail("another rank ended", 1)
-        assert (run.status["state"], run.status["message"], run.status["exit_code"]) == (
+        assert (run.status.state, run.status.message, run.status.exit_code) == (
             "failed",
             "no image",
             3,
@@ -287,14 +291,18 @@ def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("math.json", "{", "math.json cannot be read"),
-        ("math.json", "[]", "math.json is not what densekit wrote"),
-        ("math.json", "{}", "math.json is not what densekit wrote"),
+        ("math.json", "[]", "math.json must hold a JSON object"),
+        ("math.json", "{}", "math.json has no `schema`; give a run directory"),
         ("math.json", '{"schema": 99}', "math.json has schema 99; this version reads 2"),
         ("math.json", b"\xff", "math.json cannot be read"),
         ("status.json", "", "status.json cannot be read"),
-        ("status.json", "[1]", "status.json is not what densekit wrote"),
-        ("status.json", '{"state": "complete"}', "status.json is not what densekit wrote"),
-        ("status.json", None, "status.json is missing: this is not a complete run directory"),
+        ("status.json", "[1]", "status.json must hold a JSON object"),
+        (
+            "status.json",
+            '{"state": "complete"}',
+            "status.json: attempt: Field required; give a run",
+        ),
+        ("status.json", None, "status.json is missing; give a run directory"),
     ],
 )
 def test_a_damaged_run_is_named(
@@ -306,13 +314,3 @@ def test_a_damaged_run_is_named(
         (run.path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message):
         _ = run.math, run.status
-
-
-def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"é": 1})
-    assert read_json(path) == {"é": 1}
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert read_json(path) == {"é": 1}
-    assert names(tmp_path) == ["a.json"]

@@ -13,9 +13,10 @@ import pytest
 import densekit
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.json_files import read_json
 from densekit.runs import environment as module
 from densekit.runs.environment import environment
-from densekit.runs.layout import RunDir, read_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import check_seal, complete_manifest, sealed, start_manifest
 from tests.support.runs import ENVIRONMENT, make_world, train
 

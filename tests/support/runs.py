@@ -2,7 +2,7 @@
 everything they should.
 
 `make_world` writes data and models; a test changes a file in a copy of it. `train` then "trains":
-its losses are drawn from a hash of all that has had an influence so far, so that two runs part
+its losses are drawn from a hash of all that has had an influence so far, so that two runs diverge
 where, and only where, real ones would.
 """
 
@@ -20,17 +20,18 @@ from densekit.batching.order import OfficialOrder, ReferenceTopology
 from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
+from densekit.files.json_files import write_json
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
     CONNECTOR_FILE,
     INIT_FILE,
     RunDir,
     open_run,
-    run_math,
-    write_json,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
 from densekit.runs.records import Position, Records
+from densekit.spec.execution import Execution
+from densekit.spec.math import Math, RunMath
 from densekit.spec.roots import Roots
 
 ENTRIES = 24
@@ -52,19 +53,16 @@ RECIPE: dict[str, Any] = {
         "images": "data:images",
         "samples": None,
         "template": "v1",
+        "image_aspect_ratio": "pad",
     },
-    "optimizer": {
-        "learning_rate": 0.001,
-        "warmup_ratio": 0.0,
-        "eps": 1e-8,
-        "epochs": 1,
-        "max_steps": None,
-    },
+    "optimizer": {"learning_rate": 0.001, "warmup_ratio": 0.0},
     "lora": None,
     "global_batch_size": 4,
     "reference": {"gpus": 2, "per_device_batch_size": 2, "grad_accum_steps": 1},
     "seed": 42,
     "ledger": {"L1": "faithful"},
+    "assets": None,
+    "probe": None,
 }
 ENVIRONMENT: dict[str, Any] = {
     "densekit": "0.1.0",
@@ -155,6 +153,11 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def made_math(recipe: Mapping[str, Any] | None = None) -> Math:
+    """RECIPE, some values of it changed, as the trainer reads it."""
+    return Math.model_validate(merged(RECIPE, recipe or {}))
+
+
 def train(
     world: Path,
     runs: Path,
@@ -167,32 +170,25 @@ def train(
     """A run directory over a world; `stop_after` steps it is preempted with a checkpoint, else it
     completes.
     """
-    values = merged(RECIPE, recipe or {})
+    math = made_math(recipe)
     roots = Roots(data=world / "data", models=world / "models", cache=world / "cache")
-    annotations = Annotations.load(roots.resolve(values["data"]["annotations"]))
-    run = open_run(runs, run_math(values, None, {"annotations": annotations.sha256}))
-    how = {
-        "device": "cpu",
-        "dtype": "fp32",
-        "gpus": 1,
-        "workers": 0,
-        "roots": roots.as_json(),
-        "starts_from": None,
-    }
-    how = {**how, **(execution or {})}
+    annotations = Annotations.load(roots.resolve(math.data.annotations))
+    inputs = {"annotations": annotations.sha256}
+    run = open_run(runs, RunMath(recipe=math, starts_from=None, inputs=inputs))
+    how = Execution(roots=roots, **(execution or {}))
     where = merged(ENVIRONMENT, environment or {})
     attempt = run.new_attempt(how)
     write_json(attempt / "environment.json", where)
 
     order = OfficialOrder(
         modality_lengths=np.ones(len(annotations), dtype=np.int64),
-        topology=ReferenceTopology.of(values["reference"]),
-        seed=values["seed"],
+        topology=ReferenceTopology.of(math.reference),
+        seed=math.seed,
         group_by_modality=False,
     )
-    steps = list(iterate_steps(order, epochs=values["optimizer"]["epochs"]))
+    steps = list(iterate_steps(order, epochs=math.optimizer.epochs))
     certificate = certify(
-        order, [sample.sample_id for sample in annotations], epochs=values["optimizer"]["epochs"]
+        order, [sample.sample_id for sample in annotations], epochs=math.optimizer.epochs
     )
     write_json(run.path / CERTIFICATE_FILE, certificate.as_json())
     folders = {
@@ -203,27 +199,25 @@ def train(
         math=run.math,
         environment=where,
         execution=how,
-        attempts=run.status["attempt"],
+        attempts=run.status.attempt,
         certificate=certificate.as_json(),
         annotations_sha256=annotations.sha256,
         models={**folders, "tokenizer": folders["language_model"]},
     )
     write_json(run.path / MANIFEST_FILE, started)
     run.set_status("running")
-    draw = np.frombuffer(
-        hashlib.sha256(f"init {values['seed']}".encode()).digest(), dtype=np.float32
-    )
+    draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
     write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
 
-    state = _start_state(values, folders, where, how, run.path / INIT_FILE)
+    state = _start_state(math, folders, where, how, run.path / INIT_FILE)
     with Records(run.path, Position(chain=run.sha256)) as records:
         for step in steps[:stop_after]:
             samples = [annotations[int(index)] for group in step.groups for index in group]
-            images = [_image_digest(roots, values, sample.image) for sample in samples]
+            images = [_image_digest(roots, math, sample.image) for sample in samples]
             ids = [sample.sample_id for sample in samples]
-            lr = values["optimizer"]["learning_rate"] * (1 - step.index / len(steps))
+            lr = math.optimizer.learning_rate * (1 - step.index / len(steps))
             state = _hash(state, *ids, *map(str, images))
-            rounding = 1e-9 * how["gpus"]
+            rounding = 1e-9 * how.world_size
             record = {
                 "step": step.index + 1,
                 "loss": 2 + 0.1 * _unit(state) + rounding,
@@ -239,7 +233,7 @@ def train(
                 "seconds": 0.1,
             }
             records.append(record, ids, images)
-            state = _hash(state, str(lr), str(values["optimizer"]["eps"]))
+            state = _hash(state, str(lr), str(math.optimizer.eps))
         position = records.position()
     if stop_after is not None:
         write_checkpoint(run.path, position.steps)
@@ -266,24 +260,22 @@ def write_checkpoint(run: Path, step: int) -> Path:
 
 
 def _start_state(
-    recipe: dict[str, Any],
+    math: Math,
     folders: dict[str, Path],
     environment: dict[str, Any],
-    execution: dict[str, Any],
+    execution: Execution,
     init: Path,
 ) -> str:
     """Everything that bears on the first loss, short of the samples."""
     files = [init, folders["language_model"] / "tokenizer.model"]
     files += [folder / "model.safetensors" for folder in folders.values()]
     versions = [environment["packages"][name] for name in ("transformers", "torch")]
-    model = json.dumps([recipe["connector"], recipe["data"]["template"], execution["dtype"]])
+    model = json.dumps([math.connector.model_dump(), math.data.template, execution.dtype])
     return _hash(*map(file_sha256, files), *versions, model)
 
 
-def _image_digest(roots: Roots, recipe: dict[str, Any], image: str | None) -> str | None:
-    return (
-        None if image is None else file_sha256(roots.resolve(recipe["data"]["images"]) / image)[:16]
-    )
+def _image_digest(roots: Roots, math: Math, image: str | None) -> str | None:
+    return None if image is None else file_sha256(roots.resolve(math.data.images) / image)[:16]
 
 
 def _per_word(folders: dict[str, Path]) -> int:

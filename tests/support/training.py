@@ -13,11 +13,12 @@ from typing import Any, Literal
 import torch
 
 from densekit.files import durable
+from densekit.files.json_files import read_jsonl
 from densekit.launch.chain import Carrying, chain_math
 from densekit.model.weights import read_weights
 from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir, open_run
-from densekit.runs.records import FEED_FILE, METRICS_FILE, read_jsonl
+from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.spec.roots import Roots
 from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks

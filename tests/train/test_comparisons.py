@@ -15,10 +15,10 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from densekit.audit.diff.compare import Comparison, compare_runs
 from densekit.audit.verify.verify import verify_run
+from densekit.files.json_files import read_json, read_jsonl, write_json
 from densekit.runs.environment import environment
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE, sealed
-from densekit.runs.records import read_jsonl
 from densekit.toy.models import train_tokenizer
 from densekit.train import task
 from tests.support.ranks import run_ranks

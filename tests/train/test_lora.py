@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from densekit.train.build import load_base
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -21,7 +22,6 @@ from densekit.parity.lora import check_lora
 from densekit.parity.stage import pad
 from densekit.spec.roots import Roots
 from densekit.spec.types import IGNORE_INDEX
-from densekit.train.build import load_base
 from densekit.train.lora import add_lora, initial_lora, load_lora, lora_weights, save_lora
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from densekit.files.json_files import read_jsonl
 from densekit.runs.layout import RunDir, checkpoints_in
 from densekit.runs.processes import alive
-from densekit.runs.records import read_jsonl
 from tests.train.conftest import SMALL, Workplace
 
 STEPS = 150
@@ -83,7 +83,7 @@ def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 75, output
     status = run.status
-    assert status["state"] == "preempted" and status["exit_code"] == 75
+    assert status.state == "preempted" and status.exit_code == 75
     stopped = re.search(r"stopped by the driver after step (\d+), at a checkpoint", output)
     assert stopped and int(stopped[1]) < STEPS
     assert [int(path.name[5:]) for path in checkpoints_in(run.checkpoints)] == [int(stopped[1])]
@@ -106,9 +106,9 @@ def test_a_rank_that_dies_ends_the_run_within_seconds(workplace: Workplace, tmp_
     begun = time.monotonic()
     output = process.communicate(timeout=60)[0]
     assert process.returncode not in (0, 75) and time.monotonic() - begun < 20, output
-    assert not ranks_of(run) and run.status["state"] == "failed"
+    assert not ranks_of(run) and run.status.state == "failed"
     assert checkpoints_in(run.checkpoints)
-    assert "goes on from" in output + run.status["message"]
+    assert "goes on from" in output + run.status.message
 
 
 @pytest.mark.slow

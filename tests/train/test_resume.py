@@ -15,8 +15,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in, read_json
-from densekit.runs.records import read_jsonl
+from densekit.files.json_files import read_json, read_jsonl
+from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in
 from densekit.train.checkpoints import prune
 from tests.support.training import Kill, Started, assert_equal, start_run
 from tests.train.conftest import Workplace
@@ -225,8 +225,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_can_go_on(damaged: Started,
     outcomes = damaged.attempt(gpus=1)
     assert outcomes[0].exit_code == 1 and "DataError" in (outcomes[0].error or "")
     status = damaged.run.status
-    assert status["state"] == "failed" and status["exit_code"] == 3
-    assert re.search(message, status["message"]), status["message"]
+    assert status.state == "failed" and status.exit_code == 3
+    assert re.search(message, status.message), status.message
     if name == "flipped":
         newest.rename(damaged.run.path / "aside")
         damaged.finish()
@@ -241,19 +241,16 @@ def test_a_full_disk_while_saving(damaged: Started) -> None:
         "one rank tells"
     )
     assert (
-        "No space left on device; the run can be resumed from step 2"
-        in damaged.run.status["message"]
+        "No space left on device; the run can be resumed from step 2" in damaged.run.status.message
     )
-    assert damaged.run.status["exit_code"] == 3 and not list(
-        damaged.run.checkpoints.glob(".step-*")
-    )
+    assert damaged.run.status.exit_code == 3 and not list(damaged.run.checkpoints.glob(".step-*"))
     damaged.finish()
 
 
 def test_a_lost_rank_takes_the_others_with_it(damaged: Started) -> None:
     outcomes = damaged.attempt(Kill(1, 1, "rank"))
     assert [outcome.exit_code for outcome in outcomes] == [1, -9]
-    assert damaged.run.status["message"] == "another rank of this run ended"
+    assert damaged.run.status.message == "another rank of this run ended"
     damaged.finish()
 
 
@@ -264,7 +261,7 @@ def test_a_second_trainer_is_refused_and_changes_nothing(damaged: Started) -> No
         "UsageError" in outcomes[0].error
         and "is being trained by another process" in outcomes[0].error
     )
-    assert "SystemExit: 2" in outcomes[1].error and damaged.run.status["state"] == "created"
+    assert "SystemExit: 2" in outcomes[1].error and damaged.run.status.state == "created"
     damaged.finish()
 
 

@@ -14,7 +14,8 @@ from densekit.batching.run_order import RunOrder
 from densekit.data.index import SampleIndex
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
-from densekit.runs.layout import RunDir, read_json, write_json
+from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
 from densekit.spec.roots import Roots
 from densekit.train.inputs import make_dataset, make_reader
 from densekit.train.task import train
@@ -64,8 +65,9 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
 
 
 def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: Workplace) -> None:
-    from densekit.model.weights import read_weights
     from densekit.train.build import load_base
+
+    from densekit.model.weights import read_weights
 
     stage1, stage2 = (workplace.run_dir(f"tiny_stage{n}") for n in (1, 2))
     before = read_weights(stage1 / "init.safetensors")
@@ -108,7 +110,7 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(
     RunDir(stage2).set_status("created")
     with pytest.raises(DataError, match="stage-1 run"):
         train(stage2)
-    assert RunDir(stage2).status["state"] == "failed"
+    assert RunDir(stage2).status.state == "failed"
 
 
 def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
@@ -233,7 +235,7 @@ def test_an_undecodable_image_fails_the_run_with_its_name(
     assert "Traceback" not in done.stderr + done.stdout
     (run,) = (tmp_path / "runs").glob("mine-*")
     status = RunDir(run).status
-    assert status["state"] == "failed" and image.name in status["message"]
+    assert status.state == "failed" and image.name in status.message
     assert not (run / "connector.safetensors").exists()
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densekit.train.build import read_weights
 from torch.nn import functional as F
 
 from densekit.batching.steps import Step
 from densekit.errors import DataError
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.spec.types import IGNORE_INDEX
-from densekit.train.build import read_weights
 from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 
 # Mixed modality: text-only samples, among them a group of nothing else.

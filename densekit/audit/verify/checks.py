@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.audit.run_reader import execution_roots, optional_object, section
+from densekit.audit.run_reader import execution_roots, section
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.json_files import optional_object
 from densekit.runs.manifest import MANIFEST_FILE
 from densekit.spec.check import Check
 from densekit.spec.roots import Roots

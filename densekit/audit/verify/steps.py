@@ -9,16 +9,10 @@ from typing import Any
 from densekit.audit.verify.checks import Subject, check_file
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, step_digest
 from densekit.errors import DataError
-from densekit.runs.layout import CERTIFICATE_FILE, read_json
+from densekit.files.json_files import read_json, read_jsonl
+from densekit.runs.layout import CERTIFICATE_FILE
 from densekit.runs.manifest import CERTIFIED, MANIFEST_FILE
-from densekit.runs.records import (
-    FEED_FILE,
-    LINKED,
-    METRICS_FILE,
-    chain_next,
-    images_digest,
-    read_jsonl,
-)
+from densekit.runs.records import FEED_FILE, LINKED, METRICS_FILE, chain_next, images_digest
 from densekit.spec.check import Check
 
 REMEDY = "put back a copy of the file, or train again (`densekit run --force`)"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from densekit.audit.run_reader import optional_object, section
+from densekit.audit.run_reader import section
 from densekit.audit.verify.checks import Subject, check_file, summed
 from densekit.audit.verify.inputs import (
     check_annotations,
@@ -16,6 +16,7 @@ from densekit.audit.verify.inputs import (
 from densekit.audit.verify.steps import REMEDY, check_certificate, check_metrics_file, check_steps
 from densekit.errors import DataError, DensekitError
 from densekit.files.hashing import json_sha256
+from densekit.files.json_files import optional_object
 from densekit.runs.layout import INIT_FILE, RunDir, checkpoint_name, checkpoints_in
 from densekit.runs.manifest import MANIFEST_FILE, check_seal
 from densekit.spec.check import Check
@@ -64,7 +65,7 @@ def _check_math(subject: Subject) -> Iterator[Check]:
 
 def _check_status(subject: Subject) -> Iterator[Check]:
     status = RunDir(subject.path).status
-    state = status["state"]
+    state = status.state
     if state not in STATES:
         message = f"{subject.path / 'status.json'}: state {state!r} is none of {', '.join(STATES)}; {REMEDY}"
         yield Check(name="status", state="fail", message=message)

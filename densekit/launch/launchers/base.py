@@ -121,12 +121,12 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     """
     code = code if code >= 0 else 128 - code
     status = run.status
-    if code == 0 and status["state"] != "complete":
+    if code == 0 and status.state != "complete":
         code = 1
     if (
         code != 0
-        and status["state"] != "complete"
-        and (reason or status["state"] in ("created", "running"))
+        and status.state != "complete"
+        and (reason or status.state in ("created", "running"))
     ):
         ended = (
             "interrupted"
@@ -136,10 +136,10 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
         message = reason or ended
         run.set_status("failed", message=message, exit_code=code)
         _tell(run, message)
-    elif code != 0 and status["exit_code"]:
-        code = status["exit_code"]
+    elif code != 0 and status.exit_code:
+        code = status.exit_code
     if code == PREEMPTED_CODE:
-        _tell(run, run.status["message"])
+        _tell(run, run.status.message)
     elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
         _tell(run, f"started again, it goes on from {saved[-1].name}")
     return code

@@ -22,7 +22,7 @@ def still_running(run: RunDir) -> str | None:
     An engine or a cluster that does not answer is taken for one where nothing runs: the trainer's
     own lock is there for that case.
     """
-    if run.status["attempt"] == 0 or (launched := read_launched(run)) is None:
+    if run.status.attempt == 0 or (launched := read_launched(run)) is None:
         return None
     try:
         return launched.place if is_there(run, launched) else None
@@ -48,8 +48,8 @@ def stop(run: RunDir, *, now: bool) -> str:
 
     Raises UsageError when nothing runs, or when it has to be ended from another machine.
     """
-    launched = read_launched(run) if run.status["attempt"] else None
-    state = run.status["state"]
+    launched = read_launched(run) if run.status.attempt else None
+    state = run.status.state
     # A job that is queued again belongs to a run that is preempted, and one that was lost sight of
     # to a failed one.
     if launched is None or (state not in ("created", "running") and still_running(run) is None):
@@ -70,7 +70,7 @@ def stop(run: RunDir, *, now: bool) -> str:
         run.stop_file.touch()
         return f"asked {launched.place} to stop at a checkpoint"
     _end(launched)
-    if run.status["state"] in ("created", "running"):
+    if run.status.state in ("created", "running"):
         run.set_status("failed", message="ended by `densekit stop --now`", exit_code=137)
     return f"ended {launched.place}"
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from densekit.errors import DataError
+from densekit.files.json_files import parse_json
 from densekit.text.tokenizers.base import Encoding
 
 
@@ -67,7 +68,7 @@ class FastTokenizer:
 def _untrimmed(tokenizer_json: str) -> str:
     # A trimming ByteLevel post-processor takes the leading space out of a token's offsets, and a
     # lone space would then overlap no supervised span; ids do not depend on it.
-    config = json.loads(tokenizer_json)
+    config = parse_json(tokenizer_json.encode())
     if not isinstance(config, dict):
         raise ValueError("not a JSON object")
     processor = config.get("post_processor") or {}

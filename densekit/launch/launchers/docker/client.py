@@ -39,7 +39,7 @@ MEANINGS = (
     ),
     (
         "executable file not found",
-        "the image holds no densekit: name one that `densekit images build` made",
+        "the image holds no densekit: name one that `densekit containers build` made",
     ),
 )
 
@@ -73,7 +73,7 @@ class Engine:
             except ImageNotFound:
                 name, _, target = image.partition(":")
                 how = (
-                    f"`densekit images build {target}`"
+                    f"`densekit containers build {target}`"
                     if name == "densekit" and target
                     else "build or load it"
                 )

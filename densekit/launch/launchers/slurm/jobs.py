@@ -171,7 +171,7 @@ class Follower:
         self._show(whole=True)
         code, _, signal = state.get("ExitCode", "0:0").partition(":")
         self.reason = REASONS.get(current)
-        if current == "CANCELLED" and self.run.status["state"] in ("preempted", "complete"):
+        if current == "CANCELLED" and self.run.status.state in ("preempted", "complete"):
             self.reason = None
         if current == "OUT_OF_MEMORY":
             self.code = 137
