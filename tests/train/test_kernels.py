@@ -28,7 +28,9 @@ def step_with(golden: Path, attention: Any, **execution: Any) -> tuple[list, int
 
 
 @pytest.mark.parametrize(
-    "engine", [{"zero_stage": 0}, {"zero_stage": 3, "activation_checkpointing": True}], ids=["none", "zero3"]
+    "engine",
+    [{"zero_stage": 0}, {"zero_stage": 3, "activation_checkpointing": True}],
+    ids=["none", "zero3"],
 )
 @pytest.mark.parametrize("attention", ["flash", "xformers"])
 def test_the_trainer_computes_with_the_kernel_of_the_execution(
@@ -73,9 +75,7 @@ def start_on_cuda(capability: tuple[int, int], **execution: Any) -> None:
         ((9, 0), {"attention": "flash"}, "flash-attn has no fp32"),
     ],
 )
-def test_missing_kernel_raises(
-    capability: Any, execution: dict[str, Any], message: str
-) -> None:
+def test_missing_kernel_raises(capability: Any, execution: dict[str, Any], message: str) -> None:
     outcome = run_ranks(1, without_packages, capability, may_fail=True, **execution)[0]
     assert "UsageError" in str(outcome.error) and message in str(outcome.error)
 

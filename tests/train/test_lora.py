@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from densekit.train.build import load_base
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,11 +19,13 @@ from densekit.parity.case import Recording
 from densekit.parity.compare import run_case
 from densekit.parity.lora import check_lora
 from densekit.parity.stage import pad
+from densekit.spec.math import Lora
 from densekit.spec.roots import Roots
 from densekit.spec.types import IGNORE_INDEX
+from densekit.train.initial_state import load_base
 from densekit.train.lora import add_lora, initial_lora, load_lora, lora_weights, save_lora
 
-LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
+LORA = Lora(r=4, alpha=8)
 STEPS = 6
 
 
@@ -113,7 +114,7 @@ def _stock_training(
 def _any_lora(recording: Recording) -> dict[str, torch.Tensor]:
     return {
         f"lora.{name}": value
-        for name, value in initial_lora(load_base(recording.recipe, Roots()), 0).items()
+        for name, value in initial_lora(load_base(recording.math, Roots()), 0).items()
     }
 
 

@@ -40,7 +40,7 @@ def test_nothing_is_left_to_deepspeed(dtype: Any, stage: Any) -> None:
 def wrong_stage(golden: Path) -> None:
     """ZeRO-3 in the execution, ZeRO-2 in DeepSpeed."""
     real = zero.ZeroEngine._prepare
-    
+
     def prepare(self: zero.ZeroEngine, part: nn.Module) -> nn.Module:
         self.execution = self.execution.model_copy(update={"zero_stage": 3})
         return real(self, part)
@@ -68,10 +68,12 @@ def without_offload(golden: Path) -> None:
 
 def test_cpu_offload_that_differs_from_the_execution_stops_the_run(golden: Path) -> None:
     outcome = run_ranks(1, without_offload, golden, may_fail=True)[0]
-    assert "execution.json says cpu_offload True, DeepSpeed came up with False" in str(outcome.error)
-    outcome = run_ranks(1, make_accelerator, Execution(zero_stage=2, cpu_offload=True), may_fail=True)[
-        0
-    ]
+    assert "execution.json says cpu_offload True, DeepSpeed came up with False" in str(
+        outcome.error
+    )
+    outcome = run_ranks(
+        1, make_accelerator, Execution(zero_stage=2, cpu_offload=True), may_fail=True
+    )[0]
     assert (
         "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimiser in host memory"
         in str(outcome.error)
