@@ -23,7 +23,7 @@ from train_step import BUSY, others_cpu_seconds, timed
 from densekit.errors import UsageError
 from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
 from densekit.model.packing import Segments
-from densekit.spec.capability import check_combination, check_gpu, suited
+from densekit.spec.capability import check_combination, check_gpu, generation_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 4e-3}
@@ -187,7 +187,7 @@ def main() -> int:
     if arguments.dtype is None:
         arguments.dtype = "fp32"
         if arguments.device == "cuda":
-            arguments.dtype = suited(torch.cuda.get_device_capability()).dtype
+            arguments.dtype = generation_of(torch.cuda.get_device_capability()).dtype
     result = run(arguments)
     if arguments.json:
         print(json.dumps(result, indent=1))

@@ -96,4 +96,4 @@ def plan(
     if as_json:
         print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
-        print("\n".join(screen.screen(planned, others, reported(loaded), why=why)))
+        print("\n".join(screen.lines(planned, others, reported(loaded), why=why)))

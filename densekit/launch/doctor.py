@@ -152,7 +152,7 @@ def _engine(gpus: list[Gpu], recipe: Recipe | None) -> Iterator[Check]:
 def _image(engine: Engine, gpus: list[Gpu], recipe: Recipe | None) -> Check:
     try:
         on_gpu = gpus and (recipe is None or recipe.assets is None)
-        image = f"densekit:{target_for(gpus[0]).name if on_gpu else 'cpu'}"
+        image = f"densekit:{target_for(gpus[0]).container_image if on_gpu else 'cpu'}"
         engine.image_id(image)
         labels = engine.client.images.get(image).labels or {}
     except DensekitError as error:

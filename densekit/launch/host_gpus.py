@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import UsageError
-from densekit.spec.capability import TARGETS, Target, image_for
+from densekit.spec.capability import GENERATIONS, Generation, container_image_for
 
 QUERY = ("index", "name", "compute_cap", "memory.total", "memory.used", "driver_version")
 OLDEST_DRIVER = (525, 60, 13)
@@ -124,11 +124,11 @@ def pick(found: Sequence[Gpu], count: int) -> list[Gpu]:
     return picked
 
 
-def target_for(gpu: Gpu) -> Target:
+def target_for(gpu: Gpu) -> Generation:
     """The image for a GPU; UsageError when none has code for it."""
-    if (target := image_for(gpu.capability)) is not None:
+    if (target := container_image_for(gpu.capability)) is not None:
         return target
-    known = "; ".join(f"{target.name} for {target.cards}" for target in TARGETS)
+    known = "; ".join(f"{target.container_image} for {target.gpus}" for target in GENERATIONS)
     raise UsageError(
         f"no image has kernels for {gpu} (there are {known}): use --launcher local with your own torch"
     )
@@ -138,13 +138,13 @@ def check_target(name: str, gpus: Sequence[Gpu]) -> None:
     """UsageError when the image named after a target has no code for these GPUs; other images are
     not known.
     """
-    for target in TARGETS:
-        if target.name == name:
+    for target in GENERATIONS:
+        if target.container_image == name:
             for gpu in gpus:
-                if not target.has_code_for(gpu.capability):
+                if not target.has_kernels_for(gpu.capability):
                     raise UsageError(
-                        f"image {name} is for {target.cards}, and GPU {gpu.index} is {gpu}: use --image "
-                        f"densekit:{target_for(gpu).name}"
+                        f"image {name} is for {target.gpus}, and GPU {gpu.index} is {gpu}: use --image "
+                        f"densekit:{target_for(gpu).container_image}"
                     )
 
 

@@ -12,7 +12,7 @@ from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
-from densekit.planner.search import usual_nodes
+from densekit.planner.cluster import usual_nodes
 from densekit.spec.hardware import Hardware, found_hardware, hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device

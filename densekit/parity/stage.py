@@ -3,6 +3,7 @@
 """
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from densekit.parity.compare import (
     Quantities,
     compare_statistics,
 )
+from densekit.runs.records import StepMetrics
 from densekit.spec.connector import high_level_layer
 from densekit.spec.types import IGNORE_INDEX
 from densekit.text.encode import SampleEncoder
@@ -299,10 +301,8 @@ def check_curve(
         trainer.check_feed(batch)
         lines.append(trainer.step(batch))
     for line, step in zip(lines, record["steps"], strict=True):
-        quantities.close("curve_loss", line["loss"], step["loss"], CURVE)
-        quantities.relative(
-            "curve_grad_norm", line["grad_norm"], step["grad_norm_preclip"], GRAD_NORM
-        )
+        quantities.close("curve_loss", _loss(line), step["loss"], CURVE)
+        quantities.relative("curve_grad_norm", line.grad_norm, step["grad_norm_preclip"], GRAD_NORM)
     _check_log(trainer, lines, record, reader, quantities)
     parameters = trainable_parameters(model)
     if "final_params" in record:
@@ -313,9 +313,13 @@ def check_curve(
             )
 
 
+def _loss(line: StepMetrics) -> float:
+    return math.nan if line.loss is None else line.loss
+
+
 def _check_log(
     trainer: Trainer,
-    lines: list[dict[str, Any]],
+    lines: list[StepMetrics],
     record: dict[str, Any],
     reader: SampleReader,
     quantities: Quantities,
@@ -324,21 +328,19 @@ def _check_log(
     base = trainer.optimizer_config.learning_rate
     own = {group["base_lr"] for group in trainer.engine.optimizer.param_groups}
     for line, step in zip(lines, record["steps"], strict=True):
-        ours = sorted({rate * line["lr"] / base for rate in own})
+        ours = sorted({rate * line.lr / base for rate in own})
         quantities.close("curve_lr", ours, sorted(set(step["lr"])), 1e-12)
     logged = [entry for entry in record.get("log", []) if "loss" in entry]
     for entry in record.get("log", []):
         if "train_loss" in entry:
             quantities.close(
-                "log", sum(line["loss"] for line in lines) / len(lines), entry["train_loss"], CURVE
+                "log", sum(_loss(line) for line in lines) / len(lines), entry["train_loss"], CURVE
             )
     for line, following, entry in zip(lines, [*lines[1:], None], logged, strict=False):
-        quantities.close("log", line["loss"], entry["loss"], CURVE + ROUNDED_LOG)
+        quantities.close("log", _loss(line), entry["loss"], CURVE + ROUNDED_LOG)
         # The official log shows the rate of the next step.
-        quantities.close(
-            "log", following["lr"] if following else 0.0, entry["learning_rate"], 1e-12
-        )
-        quantities.close("log_epoch", round(line["step"] / rounds, 2), entry["epoch"], 0.0)
+        quantities.close("log", following.lr if following else 0.0, entry["learning_rate"], 1e-12)
+        quantities.close("log_epoch", round(line.step / rounds, 2), entry["epoch"], 0.0)
 
 
 def check_weights(

@@ -1,37 +1,22 @@
-"""Disk that a recipe needs: data, models, checkpoints, results, image."""
+"""Disk that a recipe needs: data, models, checkpoints, results, container image."""
 
 from dataclasses import dataclass
 
-from densekit.spec.architectures import ModelShape
+from densekit.data.catalog import FileObject, data_set_of
+from densekit.planner.workload import TrainedModel
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
-from densekit.spec.types import Dtype
+from densekit.spec.types import DTYPE_BYTES, Dtype
 
 GB = 10**9
 CHECKPOINT_BYTES = 12
-"""Of a trained weight: itself and two moments, fp32."""
+"""Of a trained weight: itself, exp_avg and exp_avg_sq, fp32."""
 MODEL_BYTES = 2
 """Of a weight in a published language model; the towers' are in fp32 and small."""
-IMAGE_GB = 12
+CONTAINER_IMAGE_GB = 12
 """Assumed for a GPU image: torch with its CUDA libraries and compiled kernels."""
-COCO_IMAGE = 20 * GB / 118287
-"""Bytes of an image; assumed for folders whose size nobody published."""
-DATA = {
-    "blip_laion_cc_sbu_558k.json": {
-        "blip_laion_cc_sbu_558k.json": 0.181 * GB,
-        "images.zip": 27.4 * GB,
-    },
-    "llava_v1_5_mix665k.json": {
-        "coco/train2017": 20 * GB,
-        "gqa/images": 21 * GB,
-        "vg": 14 * GB,
-        "ocr_vqa/images": 207572 * COCO_IMAGE,
-        "textvqa/train_images": 25119 * COCO_IMAGE,
-    },
-    "mgm_pretrain.json": {"mgm_pretrain.json": 1.68 * GB},
-    "mgm_instruction.json": {"mgm_instruction.json": 1.79 * GB},
-}
-"""Bytes of published files by annotation file. Sources: docs/planner.md, "Disk"."""
+FILE_BYTES = 20 * GB / 118287
+"""Assumed for a file of a folder whose size nobody published: that of an image of COCO."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +42,42 @@ class Disk:
 
 
 def disk_of(
-    recipe: Recipe, shape: ModelShape, *, trained: int, dtype: Dtype, keep: int, image: bool
+    recipe: Recipe, model: TrainedModel, *, dtype: Dtype, keep: int, container_image: bool
 ) -> Disk:
-    """Disk of one stage: `trained` weights with gradients, `keep` checkpoints and one that is being
-    written.
-    """
-    notes = []
-    data = 0.0
-    if recipe.assets is None:
-        file = recipe.data.annotations.rpartition("/")[2]
-        known = DATA.get(file, {})
-        data = sum(known.values())
-        if not known:
-            notes.append("disk: the size of the data is not known, and not counted")
-        elif file.startswith("mgm"):
-            notes.append(
-                "disk: of the Mini-Gemini data only the annotations are counted; nobody published the images' size"
-            )
+    """Disk of one stage that keeps `keep` checkpoints while it writes another one."""
+    shape, trained = model.shape, model.trained
+    data, notes = (0.0, []) if recipe.assets is not None else _data(recipe.data.annotations)
     full = trained > shape.language.parameters
-    whole = shape.parameters * (4 if dtype == "fp32" else 2)
     return Disk(
         parts={
             "data": data,
             "models": shape.language.parameters * MODEL_BYTES + shape.tower_parameters * 4,
             "checkpoints": CHECKPOINT_BYTES * trained * (keep + 1),
-            "results": whole if full else 2 * 4 * trained,  # initial and trained weights, fp32
-            "image": IMAGE_GB * GB if image else 0,
+            # The whole model, or initial and trained weights in fp32.
+            "results": shape.parameters * DTYPE_BYTES[dtype] if full else 2 * 4 * trained,
+            "image": CONTAINER_IMAGE_GB * GB if container_image else 0,
         },
         notes=tuple(notes),
     )
+
+
+def _data(annotations: str) -> tuple[float, list[str]]:
+    """Bytes of the data set of an annotation file, and a note on what is not counted."""
+    data_set = data_set_of(annotations)
+    if data_set is None:
+        return 0.0, ["disk: the data set is not in the catalog, so its size is not counted"]
+    sizes = {file.name: _size(file) for file in data_set.distribution}
+    unknown = [name for name, size in sizes.items() if size is None]
+    notes = []
+    if unknown:
+        notes.append(
+            f"disk: of {data_set.name}, {', '.join(unknown)} are not counted: nobody published "
+            "their size"
+        )
+    return sum(size for size in sizes.values() if size is not None), notes
+
+
+def _size(file: FileObject) -> float | None:
+    if file.bytes is not None or file.file_count is None:
+        return file.bytes
+    return file.file_count * FILE_BYTES

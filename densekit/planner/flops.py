@@ -1,16 +1,12 @@
-"""Floating-point operations of one optimiser step, part by part: what is frozen, trained and
-computed again.
-"""
+"""Floating-point operations of one optimizer step, part by part: frozen, trained, recomputed."""
 
 from dataclasses import dataclass
 
-from densekit.planner.lengths import Sample
-from densekit.spec.architectures import ModelShape
-from densekit.spec.types import Trains
+from densekit.planner.lengths import AverageSample
+from densekit.planner.workload import TrainedModel
 
 FLASH_BACKWARD = 2.5
-"""Backward over forward of attention: two products become four, and the scores are computed again.
-"""
+"""Backward over forward of attention: two products become four, and the scores are recomputed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,28 +23,23 @@ class Flops:
 
 
 def flops_of(
-    shape: ModelShape,
-    sample: Sample,
-    samples: float,
-    *,
-    trains: Trains,
-    lora_r: int,
-    checkpointing: bool,
+    model: TrainedModel, sample: AverageSample, samples: float, *, activation_checkpointing: bool
 ) -> Flops:
     """Operations of `samples` average samples, forward and backward.
 
     A weight costs 2 operations per token forward, 2 for the gradient of its input, 2 for its own
-    where it is trained, and 2 more where the forward pass is computed again. The connector stands
-    before the language model, so gradients of activations go through all of it in every stage.
-    lm_head runs on supervised positions only; the tower has no backward pass.
+    where it is trained, and 2 more where activation checkpointing repeats the forward pass. The
+    connector stands before the language model, so gradients of activations go through all of it in
+    every stage. lm_head runs on label positions only; the tower has no backward pass.
     """
+    shape, trains = model.shape, model.trains
     language, tower, last = shape.language, shape.tower, shape.connector.last_layer
     tokens, images = samples * sample.tokens, samples * sample.images
-    again = int(checkpointing)
+    again = int(activation_checkpointing)
     full = int(trains == "full")
     in_layers = language.layers * language.layer_linear_parameters
-    adapters = language.lora_parameters(lora_r) if trains == "lora" else 0
-    tower_linear = last * (tower.block_parameters)
+    adapters = language.lora_parameters(model.lora_r) if trains == "lora" else 0
+    tower_linear = last * tower.block_parameters
     tower_scores = last * 4 * tower.tokens**2 * tower.hidden
     hidden, width = language.hidden, shape.connector.width
     parts = {
@@ -62,17 +53,15 @@ def flops_of(
         * language.layers
         * language.query_width
         * (1 + FLASH_BACKWARD + again),
-        "lm_head": samples * sample.supervised * 2 * language.vocab * hidden * (2 + full),
+        "lm_head": samples * sample.label_positions * 2 * language.vocab * hidden * (2 + full),
     }
-    passes = (
-        f"forward 1, activations' gradients 1{', weights 1' * full}{', forward again 1' * again}"
-    )
+    passes = f"forward 1, activations' gradients 1{', weights 1' * full}{', recomputed forward 1' * again}"
     formulas = {
         "tower": f"{last} blocks, forward only, {images:.0f} images of {tower.tokens} tokens",
         "projector": f"{images * shape.image_tokens:.0f} image tokens, forward and backward",
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
         "attention": f"causal scores, backward {FLASH_BACKWARD} times forward",
-        "lm_head": f"{samples * sample.supervised:.0f} supervised positions x {language.vocab} words",
+        "lm_head": f"{samples * sample.label_positions:.0f} label positions x {language.vocab} tokens of vocabulary",
     }
     return Flops(parts=parts, formulas=formulas)

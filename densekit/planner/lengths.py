@@ -15,7 +15,7 @@ TOKENS_PER_WORD = 1.4
 """Assumed for what is counted in words; the end of an answer and the speakers' names are in it."""
 SYSTEM_TOKENS = 40
 """Assumed length of what a template other than `plain` puts before the first turn."""
-SUPERVISED = 0.55
+LABEL_SHARE = 0.55
 """Assumed share of a stage-2 sample's text that is answers."""
 LENGTHS_FOLDER = "lengths"
 
@@ -44,14 +44,14 @@ CONVERSATIONS = Lengths(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class AverageSample:
     """An average sample as the language model sees it."""
 
     tokens: float
     squares: float
     """Mean of the squared length: what causal attention costs."""
     images: float
-    supervised: float
+    label_positions: float
 
 
 def lengths_of(recipe: Recipe, kept: Path | None) -> Lengths:
@@ -60,9 +60,9 @@ def lengths_of(recipe: Recipe, kept: Path | None) -> Lengths:
     """
     if kept is not None and kept.is_file():
         try:
-            found = Lengths(**read_json(kept))
-            if all(isinstance(value, int | float) for value in list(asdict(found).values())[:3]):
-                return found
+            lengths = Lengths(**read_json(kept))
+            if all(isinstance(value, int | float) for value in list(asdict(lengths).values())[:3]):
+                return lengths
         except (DataError, TypeError):
             pass  # it can always be counted again
     return CAPTIONS if recipe.data.template == "plain" else CONVERSATIONS
@@ -88,16 +88,16 @@ def counted(modality_lengths: npt.NDArray[np.int64], template: str) -> dict[str,
     )
 
 
-def average_sample(recipe: Recipe, lengths: Lengths, image_tokens: int) -> Sample:
+def average_sample(recipe: Recipe, lengths: Lengths, image_tokens: int) -> AverageSample:
     """The average sample of a recipe; nothing is longer than its `data.max_length`."""
     limit = recipe.data.max_length
     image, text = min(image_tokens + lengths.with_image, limit), min(lengths.text_only, limit)
     share = lengths.text_only_share
-    supervised = 1.0 if recipe.data.template == "plain" else SUPERVISED
+    label_share = 1.0 if recipe.data.template == "plain" else LABEL_SHARE
     answers = (1 - share) * max(image - image_tokens, 0) + share * text
-    return Sample(
+    return AverageSample(
         tokens=(1 - share) * image + share * text,
         squares=(1 - share) * image**2 + share * text**2,
         images=1 - share,
-        supervised=supervised * answers,
+        label_positions=label_share * answers,
     )

@@ -1,10 +1,11 @@
-"""The notes of a plan: what follows from the recipe, and why a layout was taken."""
+"""The notes of a plan: what follows from the recipe, and why an execution was chosen."""
 
 from itertools import groupby
 
 from densekit.batching.counts import official_step_counts
 from densekit.batching.order import ReferenceTopology
-from densekit.planner.search import USABLE, Candidate, Job
+from densekit.planner.candidates import Candidate, SearchSpace
+from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
@@ -12,57 +13,64 @@ from densekit.spec.types import Device
 
 
 def reference_notes(recipe: Recipe, device: Device) -> list[str]:
-    """What holds on any hardware: also what is not pinned, and what the recipe says of itself."""
+    """What holds on any hardware: also what is not pinned, and the recipe's own notes."""
     reference = recipe.reference
     topology = (
         f"{reference.gpus} x {reference.per_device_batch_size} x {reference.grad_accum_steps}"
     )
     notes = [
-        f"order and loss weights follow the reference topology {topology}, whatever runs it",
-        f"device {device}: one process per --gpus",
+        f"order and loss weights follow the reference topology {topology} on any hardware",
+        f"device {device}: --gpus counts processes, one per GPU"
+        if device == "cuda"
+        else f"device {device}: --gpus counts processes",
     ]
     if recipe.waits_for:
         missing = ", ".join(recipe.waits_for)
         notes.append(
-            f"this row needs {missing}, which densekit does not have yet: memory and hours are those without it"
+            f"this recipe needs {missing}, which densekit does not have yet: memory and hours are "
+            "those without it"
         )
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
-def chosen_notes(job: Job, chosen: Candidate, candidates: list[Candidate]) -> list[str]:
-    """Why this layout, and what its row and its time are counted with."""
-    layout, hardware = chosen.layout, chosen.place.hardware
-    how = f"ZeRO stage {layout.zero_stage}, activation checkpointing {'on' if layout.checkpointing else 'off'}"
-    how += ", offload" if layout.offload else ""
-    fitting = sum(one.fits for one in candidates)
-    length = job.recipe.data.max_length
-    row = (
-        f"a worst-case row ({chosen.micro_batch_size} x {length} tokens) takes {chosen.memory.peak / GIB:.1f} GiB of "
-        f"{hardware.memory / GIB:.1f}; {USABLE:.0%} may be filled"
+def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candidate]) -> list[str]:
+    """Why this execution, and what its memory and its time are counted with."""
+    execution, hardware = chosen.execution, chosen.cluster.hardware
+    worst = (
+        f"a worst-case micro-batch ({execution.micro_batch_size} x {space.workload.max_length} "
+        f"tokens) takes {chosen.memory.peak / GIB:.1f} GiB of {hardware.memory / GIB:.1f}; "
+        f"{USABLE:.0%} may be filled"
     )
     if not chosen.fits:
-        return [
-            f"does not fit: {row}; planned because --micro-batch {job.request.micro_batch_size} was asked for"
-        ]
-    reason = "the only way that fits" if fitting == 1 else f"the fastest of {fitting} ways that fit"
-    if len(candidates) == 1:
-        reason = "as asked for"
-    measured = job.measured.get(hardware.name)
+        size = space.request.micro_batch_size
+        return [f"does not fit: {worst}; planned because --micro-batch {size} was given"]
+    notes = [f"{', '.join(execution.settings())}: {_reason(candidates)}", f"memory: {worst}"]
+    measured = space.measured.get(hardware.name)
     low, high = measured or hardware.efficiency
     source = "as earlier runs measured" if measured else "as published"
-    talk = f"; GPUs of a node are linked by {hardware.link_name}" if chosen.place.gpus > 1 else ""
-    hosted = []
-    if layout.offload:
-        each = chosen.memory.host * chosen.place.gpus / chosen.place.nodes / GIB
-        hosted = [
-            f"offload: {each:.0f} GiB of main memory in each node; {hardware.host_gib} GiB are there, or assumed"
-        ]
-    return [
-        f"{how}: {reason}" + (" (--why lists them all)" if len(candidates) > 1 else ""),
-        f"memory: {row}",
-        f"hours: {low:.0%} to {high:.0%} of the peak of {hardware.name} is reached, {source}; {hardware.source}{talk}",
-        *hosted,
-    ]
+    link = (
+        f"; GPUs of a node are linked by {hardware.link_name}" if execution.world_size > 1 else ""
+    )
+    notes.append(
+        f"hours: at {low:.0%} to {high:.0%} of the peak of {hardware.name}, {source}; "
+        f"{hardware.source}{link}"
+    )
+    if execution.cpu_offload:
+        cluster = chosen.cluster
+        in_node = chosen.memory.host * cluster.world_size / cluster.nodes / GIB
+        notes.append(
+            f"CPU offload: {in_node:.0f} GiB of host RAM in each node; {hardware.host_gib} GiB "
+            "are there, or assumed"
+        )
+    return notes
+
+
+def _reason(candidates: list[Candidate]) -> str:
+    if len(candidates) == 1:
+        return "as requested"
+    fitting = sum(candidate.fits for candidate in candidates)
+    ways = "the only way that fits" if fitting == 1 else f"the fastest of {fitting} ways that fit"
+    return f"{ways} (--why lists them all)"
 
 
 def tail_notes(recipe: Recipe, samples: int) -> list[str]:
@@ -77,11 +85,11 @@ def tail_notes(recipe: Recipe, samples: int) -> list[str]:
     official = official_step_counts(samples, ReferenceTopology.of(recipe.reference))
     if recipe.optimizer.max_steps or len(set(official.values())) == 1:
         return []
-    told = [
+    counts = "; ".join(
         f"{steps} with accumulation {', '.join(str(accumulation) for accumulation, _ in same)}"
         for steps, same in groupby(official.items(), key=lambda item: item[1])
-    ]
+    )
     return [
-        f"the official trainer's steps per epoch depend on its accumulation: {'; '.join(told)}; "
+        f"the official trainer's steps per epoch depend on its accumulation: {counts}; "
         f"counted here with {recipe.reference.grad_accum_steps}"
     ]

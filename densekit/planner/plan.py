@@ -1,26 +1,29 @@
-"""A recipe and hardware become an execution: micro-batches per rank, steps, memory, hours, and what
-is dropped.
-"""
+"""A recipe and what was asked for become a plan: the execution, steps, memory, hours, disk."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.batching.run_order import count_run
 from densekit.batching.split import split_step
 from densekit.errors import UsageError
-from densekit.planner.estimate import estimated, in_gib, interval
-from densekit.planner.layout import job_if_known, ruled, searched
+from densekit.planner.candidates import SearchSpace
+from densekit.planner.cluster import Cluster, check_cluster
+from densekit.planner.estimate import OfficialBatch, estimate
+from densekit.planner.memory import Memory
 from densekit.planner.notes import reference_notes, tail_notes
-from densekit.planner.search import Place
-from densekit.spec.capability import check_offload, image_for
+from densekit.planner.rules import apply_rules
+from densekit.planner.search import Decision, search
+from densekit.planner.time import Interval
+from densekit.planner.workload import Workload
+from densekit.spec.architectures import UnknownShapeError
+from densekit.spec.capability import check_offload, container_image_for
 from densekit.spec.execution import Execution, ExecutionRequest
-from densekit.spec.hardware import Hardware
+from densekit.spec.hardware import GIB, Efficiency, Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-from densekit.spec.types import Device
 
 NOTHING_ASKED = ExecutionRequest()
 
@@ -37,43 +40,51 @@ class Plan:
     """Per rank, the samples of each micro-batch in one full optimizer step."""
     global_batch_size: int
     num_samples: int | None
-    """Entries of the annotation file; with steps and samples below null while it is not known."""
+    """Entries of the annotation file; with steps and samples below None while it is not known."""
     steps: int | None
     samples_dropped: int | None
     samples_repeated: int | None
-    image: str | None
-    """Name of the container image; null where no image has kernels for the GPU, or the GPU is not
-    known.
-    """
+    container_image: str | None
+    """None where no image has kernels for the GPU, or the GPU is not known."""
     memory_gib: dict[str, float] | None
-    """Of one GPU (or process) in a worst-case micro-batch, by part, and `peak`; null where the
+    """Of one GPU (or process) in a worst-case micro-batch, by part, and `peak`; None where the
     models' shapes are not known.
     """
     fits: bool | None
-    """Null where it cannot be said."""
-    hours: dict[str, float] | None
-    gpu_hours: dict[str, float] | None
-    cost: dict[str, float] | None
+    """None where it cannot be said."""
+    hours: Interval | None
+    gpu_hours: Interval | None
+    cost: Interval | None
     disk_gib: float | None
     disk_parts_gib: dict[str, float] | None
-    official_batch: dict[str, Any] | None
+    official_batch: OfficialBatch | None
     """Whether the official scripts' batch per device would fit on this GPU."""
     notes: list[str]
     why: dict[str, list[str]] = field(repr=False)
     """The arithmetic, by subject (`densekit plan --why`)."""
 
+    @property
+    def grad_accum_steps(self) -> int:
+        """Micro-batches of a process in one full optimizer step."""
+        return len(self.micro_batches[0])
+
     def as_json(self) -> dict[str, Any]:
-        """Plain values under the names of `densekit plan --json`."""
+        """Plain values under the names of `densekit plan --json`, some of them older than ours."""
         run = self.execution
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        del told["why"], told["execution"]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("why", "execution"):
+            del values[name]
+        for name in ("hours", "gpu_hours", "cost", "official_batch"):
+            values[name] = values[name].as_json() if values[name] else None
+        if self.memory_gib is not None:
+            values["memory_gib"] = _renamed(self.memory_gib)
         return {
-            **told,
+            **_renamed(values),
             "device": run.device,
             "gpus": run.world_size,
             "nodes": run.nodes,
             "micro_batch_size": run.micro_batch_size,
-            "grad_accum_steps": len(self.micro_batches[0]),
+            "grad_accum_steps": self.grad_accum_steps,
             "certificate_sha256": run.certificate_sha256,
             "attention": run.attention,
             "dtype": run.dtype,
@@ -84,6 +95,19 @@ class Plan:
             "workers": run.workers,
         }
 
+    def why_as_json(self) -> dict[str, list[str]]:
+        """The arithmetic, under the names of `densekit plan --why --json`."""
+        return _renamed(self.why)
+
+
+_JSON_NAMES = {"container_image": "image", "optimizer": "optimiser", "candidates": "layouts"}
+"""What `densekit plan --json` writes under an older name."""
+Value = TypeVar("Value")
+
+
+def _renamed(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
+
 
 def make_plan(
     recipe: Recipe,
@@ -93,7 +117,7 @@ def make_plan(
     num_samples: int | None = None,
     certificate: BatchCertificate | None = None,
     roots: Roots | None = None,
-    measured: Mapping[str, tuple[float, float]] | None = None,
+    measured: Mapping[str, Efficiency] | None = None,
     price: float | None = None,
 ) -> Plan:
     """Plan a recipe for what was asked: one process on a CPU where nothing was.
@@ -107,30 +131,42 @@ def make_plan(
 
     Raises UsageError for what cannot work; it names the nearest that can.
     """
-    device = request.device or "cpu"
-    gpus = 1 if request.world_size is None else request.world_size
+    world_size = 1 if request.world_size is None else request.world_size
     nodes = 1 if request.nodes is None else request.nodes
-    _check(recipe, request, gpus=gpus, nodes=nodes, price=price)
-    notes = reference_notes(recipe, device)
-    job, unknown = job_if_known(recipe, roots, request, measured)
-    if job is not None and hardware is not None and device == "cuda":
-        sized = searched(job, Place(hardware=hardware, gpus=gpus, nodes=nodes))
-    else:
-        capability = hardware.capability if hardware else None
-        sized = ruled(
-            recipe, job, request, device=device, gpus=gpus, nodes=nodes, capability=capability
-        )
-    layout = sized.layout
-    notes += [*sized.notes, *unknown]
-    # The number of samples in a micro-batch does not depend on their lengths.
     total = recipe.global_batch_size
-    split = split_step([1] * total, world_size=gpus, micro_batch_size=sized.micro_batch_size)
-    share = -(-total // gpus)
+    request.check()
+    if request.zero_stage is not None:
+        check_offload(bool(request.cpu_offload), request.zero_stage)
+    check_cluster(world_size, nodes, recipe=recipe.name, global_batch_size=total)
+    if price is not None and not 0 <= price < float("inf"):
+        raise UsageError(f"--price {price}: give what one GPU costs for an hour, 0 or more")
+
+    device = request.device or "cpu"
+    notes = reference_notes(recipe, device)
+    workload, unknown = _workload_if_known(recipe, roots)
+    decision = _decide(
+        recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
+    )
+    execution = decision.execution.model_copy(
+        update={
+            "workers": request.workers or 0,
+            "threads": _threads(recipe, -(-world_size // nodes)),
+            "deterministic": bool(request.deterministic),
+            "certificate_sha256": certificate.sha256 if certificate else None,
+            "checkpoints": request.save_policy(),
+            "gpu": hardware.name if hardware and device == "cuda" else None,
+        }
+    )
+    notes += [*decision.notes, *unknown]
+    size = execution.micro_batch_size
+    # The number of samples in a micro-batch does not depend on their lengths.
+    split = split_step([1] * total, world_size=world_size, micro_batch_size=size)
+    share = -(-total // world_size)
     if request.micro_batch_size is not None and request.micro_batch_size > share:
         notes.append(
-            f"--micro-batch {request.micro_batch_size}: a process has at most {share} samples per step, so {share}"
+            f"--micro-batch {request.micro_batch_size}: a process has at most {share} samples per "
+            f"step, so {share}"
         )
-
     samples = certificate.num_samples if certificate else num_samples or recipe.data.samples
     counts = None
     if samples is None:
@@ -142,40 +178,10 @@ def make_plan(
         notes.extend(tail_notes(recipe, samples))
     if certificate:
         notes.append(f"certificate: {certificate.source}")
-
-    beyond = estimated(
-        recipe,
-        job,
-        sized.candidate,
-        layout,
-        steps=counts.steps if counts else None,
-        keep=request.save_policy().keep,
-        device=device,
-    )
-    notes += beyond.notes
-    hours = beyond.hours
-    why = {
-        "layouts": [one.line() for one in sized.candidates],
-        "memory": sized.memory.lines() if sized.memory else [],
-        **beyond.why,
-    }
-    execution = Execution(
-        device=device,
-        gpu=hardware.name if hardware and device == "cuda" else None,
-        world_size=gpus,
-        nodes=nodes,
-        micro_batch_size=sized.micro_batch_size,
-        dtype=layout.dtype,
-        attention=layout.attention,
-        zero_stage=layout.zero_stage,
-        activation_checkpointing=layout.checkpointing,
-        cpu_offload=layout.offload,
-        workers=request.workers or 0,
-        threads=_threads(recipe, -(-gpus // nodes)),
-        deterministic=bool(request.deterministic),
-        certificate_sha256=certificate.sha256 if certificate else None,
-        checkpoints=request.save_policy(),
-    )
+    steps = counts.steps if counts else None
+    keep = execution.checkpoints.keep
+    beyond = estimate(recipe, workload, decision, steps=steps, keep=keep)
+    gpu_hours = beyond.hours.times(world_size) if beyond.hours else None
     return Plan(
         recipe=recipe.name,
         execution=execution,
@@ -183,50 +189,74 @@ def make_plan(
         micro_batches=[[len(batch) for batch in rank] for rank in split],
         global_batch_size=total,
         num_samples=samples,
-        steps=counts.steps if counts else None,
+        steps=steps,
         samples_dropped=counts.samples_dropped if counts else None,
         samples_repeated=counts.samples_repeated if counts else None,
-        image=_image(device, hardware),
-        memory_gib=in_gib(sized.memory) if sized.memory else None,
-        fits=sized.fits,
-        hours=interval(hours),
-        gpu_hours=interval(hours.times(gpus) if hours else None),
-        cost=interval(hours.times(gpus * price) if hours and price is not None else None),
+        container_image=_container_image(execution, hardware),
+        memory_gib=_in_gib(decision.memory) if decision.memory else None,
+        fits=decision.fits,
+        hours=beyond.hours,
+        gpu_hours=gpu_hours,
+        cost=gpu_hours.times(price) if gpu_hours and price is not None else None,
         disk_gib=beyond.disk.gib if beyond.disk else None,
         disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
         official_batch=beyond.official,
-        notes=notes,
-        why=why,
+        notes=notes + beyond.notes,
+        why={
+            "candidates": [candidate.line() for candidate in decision.candidates],
+            "memory": decision.memory.lines() if decision.memory else [],
+            **beyond.why,
+        },
     )
 
 
-def _check(
-    recipe: Recipe, request: ExecutionRequest, *, gpus: int, nodes: int, price: float | None
-) -> None:
-    request.check()
-    if request.zero_stage is not None:
-        check_offload(bool(request.cpu_offload), request.zero_stage)
-    total = recipe.global_batch_size
-    if not 1 <= gpus <= total:
-        nearest, samples_each = (1, total) if gpus < 1 else (total, 1)
-        raise UsageError(
-            f"--gpus {gpus}: {recipe.name} feeds {total} samples per step, so 1 to {total} processes can work; "
-            f"nearest: --gpus {nearest} ({samples_each} sample{'s' * (samples_each > 1)} each)"
-        )
-    if nodes < 1 or gpus % nodes:
-        nearest = max(one for one in range(1, max(2, min(nodes, gpus) + 1)) if gpus % one == 0)
-        raise UsageError(
-            f"--nodes {nodes}: every node runs the same share of --gpus {gpus} processes; nearest: --nodes {nearest}"
-        )
-    if price is not None and not 0 <= price < float("inf"):
-        raise UsageError(f"--price {price}: what one GPU costs for an hour, 0 or more")
+def _workload_if_known(recipe: Recipe, roots: Roots | None) -> tuple[Workload | None, list[str]]:
+    """The workload, or None and a note that says why the models' shapes are not known."""
+    try:
+        return Workload.of(recipe, roots), []
+    except UnknownShapeError as error:
+        return None, [f"memory, hours and disk are unknown: {error}"]
 
 
-def _image(device: Device, hardware: Hardware | None) -> str | None:
-    if device == "cpu":
+def _decide(
+    recipe: Recipe,
+    workload: Workload | None,
+    request: ExecutionRequest,
+    hardware: Hardware | None,
+    measured: Mapping[str, Efficiency],
+    *,
+    world_size: int,
+    nodes: int,
+) -> Decision:
+    """By search where GPU and models are known, else by fixed rules."""
+    device = request.device or "cpu"
+    if workload is not None and hardware is not None and device == "cuda":
+        space = SearchSpace(workload=workload, request=request, measured=measured)
+        return search(space, Cluster(hardware=hardware, world_size=world_size, nodes=nodes))
+    return apply_rules(
+        recipe,
+        workload,
+        request,
+        device=device,
+        world_size=world_size,
+        nodes=nodes,
+        capability=hardware.capability if hardware else None,
+    )
+
+
+def _container_image(execution: Execution, hardware: Hardware | None) -> str | None:
+    if execution.device == "cpu":
         return "cpu"
-    target = image_for(hardware.capability) if hardware else None
-    return target.name if target else None
+    row = container_image_for(hardware.capability) if hardware else None
+    return row.container_image if row else None
+
+
+def _in_gib(memory: Memory) -> dict[str, float]:
+    """GiB by part, and `peak`; `host` with CPU offload."""
+    sizes = {name: size for name, size in memory.parts.items() if size} | {"peak": memory.peak}
+    if memory.host:
+        sizes["host"] = memory.host
+    return {name: round(size / GIB, 2) for name, size in sizes.items()}
 
 
 def _threads(recipe: Recipe, processes: int) -> int:

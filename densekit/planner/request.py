@@ -1,75 +1,54 @@
 """What `densekit plan` is asked about: the GPUs of the command line, else the paper's, else this
-processor.
+CPU.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import UsageError
 from densekit.planner.alternatives import Alternative, alternatives
 from densekit.planner.calibrate import measured_efficiency
+from densekit.planner.candidates import SearchSpace
 from densekit.planner.certificates import cached_certificate, make_certificate
-from densekit.planner.estimate import job_of, steps_for_hours
+from densekit.planner.cluster import usual_nodes
+from densekit.planner.estimate import steps_for_hours
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.search import usual_nodes
+from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware, hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-from densekit.spec.types import Device
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a plan is made for."""
-
-    device: Device
-    hardware: Hardware | None
-    gpus: int
-    nodes: int
-    papers: bool
-    """Whether it is what the paper used, because nothing else was asked for."""
-
-
-def target_of(
-    recipe: Recipe,
-    *,
-    device: Device | None = None,
-    gpu: str | None = None,
-    gpus: int | None = None,
-    nodes: int | None = None,
-) -> Target:
-    """Fill in what is None.
+def with_hardware(
+    recipe: Recipe, request: ExecutionRequest
+) -> tuple[ExecutionRequest, Hardware | None]:
+    """The request with device, world size and nodes filled in, and the kind of its GPUs.
 
     Raises UsageError for a GPU that is not known, and for a GPU with --device cpu.
     """
-    paper = recipe.hardware
+    paper, gpu = recipe.hardware, request.gpu
+    device, world_size, nodes = request.device, request.world_size, request.nodes
     if gpu is not None and device is not None and (gpu == "cpu") != (device == "cpu"):
-        raise UsageError(f"--gpu {gpu} --device {device}: one of the two")
+        raise UsageError(f"--gpu {gpu} --device {device}: give one of the two")
     if device is None:
-        device = (
-            "cpu"
-            if gpu == "cpu" or (gpu is None and (paper is None or paper.gpu == "cpu"))
-            else "cuda"
-        )
+        kind = gpu or (paper.gpu if paper else "cpu")
+        device = "cpu" if kind == "cpu" else "cuda"
+    row: Hardware | None = None
     if device == "cpu":
-        count, nodes = 1 if gpus is None else gpus, 1 if nodes is None else nodes
-        return Target(device="cpu", hardware=None, gpus=count, nodes=nodes, papers=False)
-    count = gpus if gpus is not None else paper.gpus if paper else recipe.reference.gpus
-    row = (
-        hardware(gpu) if gpu is not None else hardware(paper.gpu, "hardware.gpu") if paper else None
-    )
-    if nodes is None:
-        as_printed = paper is not None and (row and row.name, count) == (paper.gpu, paper.gpus)
-        nodes = paper.nodes if paper and as_printed else usual_nodes(row, count) if row else 1
-    return Target(
-        device="cuda",
-        hardware=row,
-        gpus=count,
-        nodes=nodes,
-        papers=gpu is None and paper is not None,
-    )
+        world_size = 1 if world_size is None else world_size
+    else:
+        if world_size is None:
+            world_size = paper.gpus if paper else recipe.reference.gpus
+        if gpu is not None:
+            row = hardware(gpu)
+        elif paper is not None:
+            row = hardware(paper.gpu, "hardware.gpu")
+        if nodes is None and row is not None:
+            as_printed = paper is not None and (row.name, world_size) == (paper.gpu, paper.gpus)
+            nodes = paper.nodes if paper and as_printed else usual_nodes(row, world_size)
+    filled = {"device": device, "world_size": world_size, "nodes": 1 if nodes is None else nodes}
+    return request.model_copy(update=filled), row
 
 
 def answer(
@@ -81,30 +60,18 @@ def answer(
     price: float | None = None,
     certify: bool = False,
 ) -> tuple[Plan, list[Alternative] | None]:
-    """The plan that was asked for and, where no GPU was named for a recipe of the paper, where else
-    it fits.
+    """The plan that was asked for and, where no GPU was named for a recipe of the paper, what else
+    it fits on.
 
     Raises UsageError for what cannot work, DataError for data that is wrong.
     """
-    target = target_of(
-        recipe,
-        device=request.device,
-        gpu=request.gpu,
-        gpus=request.world_size,
-        nodes=request.nodes,
-    )
+    filled, row = with_hardware(recipe, request)
     certificate = make_certificate(recipe, roots) if certify else cached_certificate(recipe, roots)
     measured = measured_efficiency(runs_dir)
     plan = make_plan(
         recipe,
-        request.model_copy(
-            update={
-                "device": target.device,
-                "world_size": target.gpus,
-                "nodes": target.nodes,
-            }
-        ),
-        hardware=target.hardware,
+        filled,
+        hardware=row,
         num_samples=None if certificate else count_samples(recipe, roots),
         certificate=certificate,
         roots=roots,
@@ -112,15 +79,16 @@ def answer(
         price=price,
     )
     steps, _ = steps_for_hours(recipe, plan.steps)
-    if not target.papers or plan.hours is None or steps is None:
+    papers = filled.device == "cuda" and request.gpu is None and recipe.hardware is not None
+    if not papers or plan.hours is None or steps is None:
         return plan, None
-    return plan, alternatives(
-        job_of(recipe, roots, request, measured), steps, plan.execution.world_size
-    )
+    workload = Workload.of(recipe, roots)
+    space = SearchSpace(workload=workload, request=request, measured=measured)
+    return plan, alternatives(space, steps, plan.execution.world_size)
 
 
 def reported(recipe: Recipe) -> dict[str, float]:
-    """What the paper reports for this row, by title of the benchmark.
+    """What the paper reports for this recipe, by title of the benchmark.
 
     Empty for a stage that nobody scored, and for a recipe that was changed.
     """

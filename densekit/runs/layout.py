@@ -21,7 +21,6 @@ EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-RESULTS_FILE = "results.json"
 PREEMPTED_CODE = 75
 """Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
 start it again.

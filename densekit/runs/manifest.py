@@ -8,95 +8,165 @@ edit by hand shows.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from densekit.batching.certificate import BatchCertificate
 from densekit.files.hashing import file_sha256, json_sha256, tree_sha256
-from densekit.files.json_files import read_jsonl
-from densekit.runs.records import METRICS_FILE
+from densekit.files.json_files import read_object
+from densekit.runs.environment import Environment
+from densekit.runs.records import METRICS_FILE, REMEDY, read_steps
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
+from densekit.spec.part import Part, read_part
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 1
-CERTIFIED = ("sha256", "steps", "samples_dropped", "samples_repeated")
+SCHEMA: Literal[1] = 1
+
+
+class Certified(Part):
+    """What a manifest repeats of the batch certificate."""
+
+    sha256: str
+    steps: int
+    samples_dropped: int
+    samples_repeated: int
+
+    @classmethod
+    def of(cls, certificate: BatchCertificate) -> "Certified":
+        """The certificate's values."""
+        return cls(**{name: getattr(certificate, name) for name in cls.model_fields})
+
+
+class DataFiles(Part):
+    """What data a run reads."""
+
+    annotations_sha256: str
+
+
+class ModelFiles(Part):
+    """A model's folder."""
+
+    revision: str | None
+    """Commit it was downloaded at; null when nothing or not one thing says it."""
+    files: dict[str, str]
+    """SHA-256 by file name."""
+
+
+class Chain(Part):
+    """Where the hash chain of metrics.jsonl ends."""
+
+    steps: int
+    sha256: str
+
+
+class Manifest(Part):
+    """manifest.json."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    state: Literal["running", "complete"]
+    run: str
+    """Hash of math.json."""
+    recipe: str
+    starts_from: str | None
+    environment: Environment
+    execution: dict[str, Any]
+    """execution.json of the attempt, as it was written (`Execution.from_json` reads it)."""
+    attempts: int
+    """Number of the attempt."""
+    certificate: Certified
+    data: DataFiles
+    models: dict[str, ModelFiles]
+    """Of language_model, vision_tower and tokenizer."""
+    init_sha256: str | None = None
+    """Of the weights at step 0; this and what follows is null or empty until the run is complete."""
+    metrics_sha256: str | None = None
+    chain: Chain | None = None
+    outputs: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of what training wrote, by path inside the run."""
+    sha256: str = ""
+    """The seal."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What manifest.json holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def sealed(self) -> "Manifest":
+        """The same with a seal that fits its content."""
+        return Manifest.model_validate(sealed(self.as_json()))
 
 
 def start_manifest(
     *,
     math: RunMath,
-    environment: Mapping[str, Any],
+    environment: Environment,
     execution: Execution,
     attempts: int,
-    certificate: Mapping[str, Any],
+    certificate: BatchCertificate,
     annotations_sha256: str,
     models: Mapping[str, Path],
-) -> dict[str, Any]:
+) -> Manifest:
     """What an attempt starts from, sealed.
 
-    `math` is math.json, `environment` and `execution` the attempt's, `attempts` its number,
-    `certificate` certificate.json. `models` gives the folders of language_model, vision_tower and
-    tokenizer; every file directly in them is hashed, so this reads the weights once. Raises OSError
-    when one cannot be read.
+    `math` is math.json, `environment` and `execution` the attempt's, `attempts` its number.
+    `models` gives the folders of language_model, vision_tower and tokenizer; every file directly in
+    them is hashed, so this reads the weights once. Raises OSError when one cannot be read.
     """
-    hashed = {
-        folder: tree_sha256(folder) for folder in set(models.values())
-    }  # one folder often serves two parts
-    return sealed(
-        {
-            "schema": SCHEMA,
-            "state": "running",
-            "run": math.sha256,
-            "recipe": math.recipe.name,
-            "starts_from": math.starts_from,
-            "environment": dict(environment),
-            "execution": execution.as_json(),
-            "attempts": attempts,
-            "certificate": {name: certificate[name] for name in CERTIFIED},
-            "data": {"annotations_sha256": annotations_sha256},
-            "models": {
-                name: {"revision": _revision(folder), "files": hashed[folder]}
-                for name, folder in models.items()
-            },
-            "init_sha256": None,
-            "metrics_sha256": None,
-            "chain": None,
-            "outputs": {},
-        }
-    )
+    # One folder often serves two parts.
+    hashed = {folder: tree_sha256(folder) for folder in set(models.values())}
+    return Manifest(
+        state="running",
+        run=math.sha256,
+        recipe=math.recipe.name,
+        starts_from=math.starts_from,
+        environment=environment,
+        execution=execution.as_json(),
+        attempts=attempts,
+        certificate=Certified.of(certificate),
+        data=DataFiles(annotations_sha256=annotations_sha256),
+        models={
+            name: ModelFiles(revision=_revision(folder), files=hashed[folder])
+            for name, folder in models.items()
+        },
+    ).sealed()
 
 
 def complete_manifest(
-    started: Mapping[str, Any], *, run: Path, init: Path, outputs: Sequence[Path]
-) -> dict[str, Any]:
-    """The manifest of a run that ended: `started` with what it wrote, sealed anew.
+    started: Manifest, *, run: Path, init: Path, outputs: Sequence[Path]
+) -> Manifest:
+    """The manifest of a run that ended: `started` with what it wrote, sealed again.
 
     `run` is the run directory with its metrics.jsonl, `init` the initial weights, `outputs` files
     inside `run`. Raises DataError when the metrics cannot be read.
     """
-    records = read_jsonl(run / METRICS_FILE)
-    return sealed(
-        {
-            **started,
-            "state": "complete",
-            "init_sha256": file_sha256(init),
-            "metrics_sha256": file_sha256(run / METRICS_FILE),
-            "chain": {
-                "steps": len(records),
-                "sha256": records[-1]["chain"] if records else started["run"],
-            },
-            "outputs": {path.relative_to(run).as_posix(): file_sha256(path) for path in outputs},
-        }
-    )
+    records = read_steps(run / METRICS_FILE)
+    ended = {
+        "state": "complete",
+        "init_sha256": file_sha256(init),
+        "metrics_sha256": file_sha256(run / METRICS_FILE),
+        "chain": Chain(steps=len(records), sha256=records[-1].chain if records else started.run),
+        "outputs": {path.relative_to(run).as_posix(): file_sha256(path) for path in outputs},
+    }
+    return started.model_copy(update=ended).sealed()
+
+
+def read_manifest(run: Path) -> Manifest:
+    """The manifest of a run directory; its seal is not checked. Raises DataError for one that is
+    missing or not what densekit wrote.
+    """
+    path = run / MANIFEST_FILE
+    return read_part(Manifest, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with `sha256`: the hash of the canonical JSON of everything else."""
+    """The manifest's JSON with `sha256`: the hash of the canonical JSON of everything else."""
     content = {name: value for name, value in manifest.items() if name != "sha256"}
     return {**content, "sha256": json_sha256(content)}
 
 
 def check_seal(manifest: Mapping[str, Any]) -> bool:
-    """Whether nothing in a manifest changed since it was sealed."""
+    """Whether nothing in a manifest's JSON changed since it was sealed."""
     return bool(manifest.get("sha256") == sealed(manifest)["sha256"])
 
 

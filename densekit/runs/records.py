@@ -1,34 +1,138 @@
 """What a run measured and fed, step by step: metrics.jsonl, feed.jsonl and the hash chain that ties
 them together.
 
-One line per optimiser step in each file. `metrics.jsonl` holds loss, rates and counts; `feed.jsonl`
-the sample ids and the image digests in official order. `chain` of line i = SHA-256 of chain i-1 and
-of the line's ids, images, loss and gradient norm; chain 0 is the run's own hash. So one hash stands
-for everything a run saw and computed.
+One line per optimizer step in each file: a `StepRecord` in metrics.jsonl, a `StepFeed` in
+feed.jsonl. `chain` of line i = SHA-256 of chain i-1 and of the line's ids, images, loss and
+gradient norm; chain 0 is the run's own hash. So one hash stands for everything a run saw and
+computed.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
+
+from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from densekit.batching.certificate import step_digest
 from densekit.errors import DataError
 from densekit.files.hashing import canonical_json
+from densekit.files.json_files import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 FEED_FILE = "feed.jsonl"
 LINKED = ("ids", "images", "loss", "grad_norm")
+REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
 
-def chain_next(previous: str, record: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """What the trainer measured in one optimizer step, summed over ranks and micro-batches."""
+
+    step: StrictInt
+    """Counted from 1."""
+    loss: StrictFloat | None
+    """Weighted sum over the label positions; null when it is not finite."""
+    lr: StrictFloat
+    """Learning rate of the language model's group, or of the only one."""
+    grad_norm: StrictFloat | None
+    """2-norm of the gradient before clipping; null in a step that overflowed."""
+    updated: StrictBool
+    """Whether weights changed: false where fp16 gradients overflowed."""
+    overflows: StrictInt
+    """Attempts at this step whose fp16 gradients overflowed."""
+    samples: StrictInt
+    tokens: StrictInt
+    """Of the packed sequences, image features included."""
+    supervised_tokens: StrictInt
+    """Label positions."""
+    masked_samples: StrictInt
+    """Samples without a label position."""
+    seconds: StrictFloat = 0.0
+    """Wall time, waiting for data and saving included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord(StepMetrics):
+    """One line of metrics.jsonl: what was measured, and what ties it to the feed and to the line
+    before.
+    """
+
+    ids: StrictStr
+    """Digest of the step's sample ids."""
+    images: StrictStr
+    """Digest of its image digests."""
+    chain: StrictStr
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFeed:
+    """One line of feed.jsonl: the samples of one step in official order."""
+
+    step: StrictInt
+    samples: list[StrictStr]
+    """Their ids."""
+    images: list[StrictStr | None]
+    """The digest of each one's image; null for text only."""
+
+
+def read_steps(path: Path) -> list[StepRecord]:
+    """The steps of a metrics.jsonl.
+
+    Raises DataError when it cannot be read, and for a line that is not the next step or lacks what
+    a step records.
+    """
+    return _read_lines(path, StepRecord)
+
+
+def read_feed(path: Path) -> list[StepFeed]:
+    """The steps of a feed.jsonl. Raises as read_steps, and for a step with more samples than image
+    digests or fewer.
+    """
+    steps = _read_lines(path, StepFeed)
+    for fed in steps:
+        if len(fed.samples) != len(fed.images):
+            raise DataError(
+                f"{path}: line {fed.step} has {len(fed.samples)} samples and {len(fed.images)} "
+                f"image digests: it was edited; {REMEDY}"
+            )
+    return steps
+
+
+Line = TypeVar("Line", StepRecord, StepFeed)
+
+
+def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
+    adapter = TypeAdapter(kind)
+    found: list[Line] = []
+    for number, value in enumerate(read_jsonl(path, remedy=REMEDY), start=1):
+        try:
+            line = adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            problem = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg']}"
+            raise DataError(
+                f"{path}: line {number}: `{field}` {problem}; the line was edited, or written by "
+                f"another version; {REMEDY}"
+            ) from None
+        if line.step != number:
+            raise DataError(
+                f"{path}: line {number} is step {line.step}: a line was edited, lost or doubled; "
+                f"{REMEDY}"
+            )
+        found.append(line)
+    return found
+
+
+def chain_next(previous: str, record: StepRecord) -> str:
     """The chain hash of a metrics line, given that of the line before (hex)."""
-    linked = canonical_json({name: record[name] for name in LINKED}).decode()
+    linked = canonical_json({name: getattr(record, name) for name in LINKED}).decode()
     return hashlib.sha256(f"{previous}\n{linked}".encode()).hexdigest()
 
 
@@ -46,10 +150,6 @@ class Position:
     feed_bytes: int = 0
     chain: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 class Records:
     """The two files of a run, open for appending; only rank 0 of a trainer has one."""
@@ -65,21 +165,19 @@ class Records:
         self._feed = _open_at(folder / FEED_FILE, position.feed_bytes, keep_in)
 
     def append(
-        self, record: dict[str, Any], samples: Sequence[str], images: Sequence[str | None]
-    ) -> dict[str, Any]:
-        """Write one step; returns the metrics line with `ids`, `images` and `chain` in it."""
-        record = {**record, "ids": step_digest(samples), "images": images_digest(images)}
-        record["chain"] = self.chain = chain_next(self.chain, record)
+        self, metrics: StepMetrics, samples: Sequence[str], images: Sequence[str | None]
+    ) -> StepRecord:
+        """Write one step; returns its line of metrics.jsonl."""
+        unlinked = StepRecord(
+            **asdict(metrics), ids=step_digest(samples), images=images_digest(images), chain=""
+        )
+        record = replace(unlinked, chain=chain_next(self.chain, unlinked))
+        self.chain = record.chain
         self.steps += 1
+        fed = StepFeed(step=record.step, samples=list(samples), images=list(images))
         # The feed first: a metrics line always has its evidence.
-        for file, value in (
-            (
-                self._feed,
-                {"step": record["step"], "samples": list(samples), "images": list(images)},
-            ),
-            (self._metrics, record),
-        ):
-            file.write(json.dumps(value).encode() + b"\n")
+        for file, line in ((self._feed, fed), (self._metrics, record)):
+            file.write(json.dumps(asdict(line)).encode() + b"\n")
             file.flush()
         return record
 
@@ -113,8 +211,8 @@ def _open_at(path: Path, size: int, keep_in: Path | None) -> BinaryIO:
     if length < size:
         file.close()
         raise DataError(
-            f"{path} is shorter than its checkpoint says ({length} of {size} bytes): it was cut off or "
-            "replaced; put the file back, or train anew with --force"
+            f"{path} is shorter than its checkpoint says ({length} of {size} bytes): it was cut "
+            f"off or replaced; {REMEDY}"
         )
     if length > size and keep_in is not None:
         file.seek(size)

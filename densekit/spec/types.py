@@ -12,6 +12,7 @@ LEDGER_ENTRIES: tuple[LedgerEntry, ...] = get_args(LedgerEntry)
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 AttentionKernel = Literal["sdpa", "flash", "xformers"]
 """Kernel of packed micro-batches: torch's SDPA sequence by sequence, flash-attn varlen, xformers
 block-diagonal.

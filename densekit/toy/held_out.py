@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from densekit.data.pixels import ImageProcessor, open_image
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.progress import Progress
+from densekit.runs.results import Accuracy, HeldOutScores
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 
@@ -79,7 +79,7 @@ def run_probe(
     image_folder: Path,
     *,
     seed: int,
-) -> dict[str, Any]:
+) -> HeldOutScores:
     """Accuracy with the images in place and with the images shuffled among the questions.
 
     The majority class is counted per question: always giving the commonest answer of each kind of
@@ -91,20 +91,26 @@ def run_probe(
     own = [image_folder / str(sample.image) for sample in samples]
     shuffled = own.copy()
     random.Random(seed).shuffle(shuffled)
-    result: dict[str, Any] = {"questions": len(samples)}
-    for name, images in (("images_in_place", own), ("images_shuffled", shuffled)):
-        progress = Progress(f"held-out questions, {name.replace('_', ' ')}", len(samples))
+    scores = []
+    for name, images in (("images in place", own), ("images shuffled", shuffled)):
+        progress = Progress(f"held-out questions, {name}", len(samples))
         given = answers(model, tokenizer, encoder, processor, samples, images, progress=progress)
         correct = sum(
             a.rstrip(".").lower() == b.rstrip(".").lower() for a, b in zip(given, gold, strict=True)
         )
-        result[name] = {
-            "correct": correct,
-            "accuracy": correct / len(samples),
-            "wilson_lower": wilson_lower(correct, len(samples)),
-        }
+        scores.append(
+            Accuracy(
+                correct=correct,
+                accuracy=correct / len(samples),
+                wilson_lower=wilson_lower(correct, len(samples)),
+            )
+        )
     kinds: dict[str, Counter[str]] = {}
     for sample, answer in zip(samples, gold, strict=True):
         kinds.setdefault(sample.conversations[0]["value"], Counter())[answer] += 1
-    result["majority_class"] = sum(max(counts.values()) for counts in kinds.values()) / len(samples)
-    return result
+    return HeldOutScores(
+        questions=len(samples),
+        images_in_place=scores[0],
+        images_shuffled=scores[1],
+        majority_class=sum(max(counts.values()) for counts in kinds.values()) / len(samples),
+    )

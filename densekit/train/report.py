@@ -1,14 +1,13 @@
 """What a run did, in lines for people."""
 
-from typing import Any
-
-from densekit.train.trainer import Summary
+from densekit.runs.results import Results
 
 
-def report(summary: Summary, results: dict[str, Any], place: str) -> list[str]:
+def report(results: Results, place: str) -> list[str]:
     """Totals, everything masked, skipped or repeated, and the held-out figures; `place` is the run
     directory.
     """
+    summary = results.summary
     lines = [
         f"{summary.steps} steps, {summary.samples} samples, {summary.tokens} tokens "
         f"({summary.supervised_tokens} with a label) in {summary.seconds:.1f} s; "
@@ -25,15 +24,15 @@ def report(summary: Summary, results: dict[str, Any], place: str) -> list[str]:
             f"fp16 overflows: {summary.overflows}; steps whose batch changed no weight: "
             f"{summary.skipped_steps}"
         )
-    probe = results.get("probe", {})
-    for name in ("images_in_place", "images_shuffled"):
-        if name in probe:
-            part = probe[name]
+    if (probe := results.probe) is not None:
+        for name, part in (
+            ("images in place", probe.images_in_place),
+            ("images shuffled", probe.images_shuffled),
+        ):
             lines.append(
-                f"held-out questions, {name.replace('_', ' ')}: {part['correct']}/"
-                f"{probe['questions']} = {part['accuracy']:.3f} "
-                f"(95 % Wilson lower bound {part['wilson_lower']:.3f}; "
-                f"majority class {probe['majority_class']:.3f})"
+                f"held-out questions, {name}: {part.correct}/{probe.questions} = "
+                f"{part.accuracy:.3f} (95 % Wilson lower bound {part.wilson_lower:.3f}; "
+                f"majority class {probe.majority_class:.3f})"
             )
     return [*lines, f"results in {place}"]
 

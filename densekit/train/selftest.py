@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from densekit.spec.capability import TABLE, Capability, suited
+from densekit.spec.capability import GENERATIONS, Capability, generation_of
 
 TARGET_VARIABLE = "DENSEKIT_TARGET"
 """Set by an image: which of docker/Dockerfile's targets it is."""
@@ -83,7 +83,9 @@ def _device_lines(
         if problem := wrong_device(capability, archs, target) or _computes(index):
             lines.append(Line(mark="FAIL", name=name, text=f"{what}: {problem}"))
         else:
-            lines.append(Line(mark="ok", name=name, text=f"{what}: {suited(capability).dtype}"))
+            lines.append(
+                Line(mark="ok", name=name, text=f"{what}: {generation_of(capability).dtype}")
+            )
     if len(set(capabilities)) > 1:
         lines.append(
             Line(
@@ -110,9 +112,9 @@ def _no_device(target: str | None) -> Line:
 
 def wrong_device(capability: Capability, archs: Sequence[str], target: str | None) -> str | None:
     """Why a GPU of this capability cannot be used in this image; None if it can."""
-    if capability < TABLE[-1].since:
+    if capability < GENERATIONS[-1].lowest:
         return "older than V100 (7.0), which nothing here is built for"
-    if target == "a100" and suited(capability).attention != "flash":
+    if target == "a100" and generation_of(capability).attention != "flash":
         return "flash-attn needs 8.0 or newer; use the v100 image"
     if not has_code_for(capability, archs):
         other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}.get(
@@ -190,7 +192,7 @@ def _verdict(lines: Sequence[Line], capabilities: Sequence[Capability]) -> Line:
         )
     if not capabilities:
         return Line(mark="ok", name="so", text="it can train on the processor: --device cpu")
-    row = suited(capabilities[0])
+    row = generation_of(capabilities[0])
     options = (
         f"--device cuda --gpus {len(capabilities)} --dtype {row.dtype} --attention {row.attention}"
     )

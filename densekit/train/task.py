@@ -7,22 +7,22 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from densekit.batching.certificate import CertificateBuilder
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.files.json_files import read_json, read_jsonl, write_json
+from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
-from densekit.runs.environment import environment
-from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RESULTS_FILE, RunDir, checkpoints_in
-from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
+from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records
+from densekit.runs.records import Position, Records, read_steps
+from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
@@ -34,12 +34,12 @@ from densekit.train.collectives import gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import make_encoder, make_reader, settle_certificate
+from densekit.train.outputs import load_trained, save_results
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
-from densekit.train.results import load_trained, save_results
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
-from densekit.train.trainer import Summary, Trainer
+from densekit.train.trainer import Trainer
 
 
 def train(run_dir: Path) -> None:
@@ -132,14 +132,14 @@ def _train(
         ]
     )
     if main:
-        write_json(run.attempt / "environment.json", environment(devices(accelerator)))
+        write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
         if math.assets:
             ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
     model = build(run, math, roots, _stage1(run, execution), execution, accelerator)
     reader = make_reader(math, roots)
     order = RunOrder(math, reader.index.modality_lengths)
-    manifest: dict[str, Any] = {}
+    manifest: Manifest | None = None
     if main:
         settle_certificate(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
@@ -160,9 +160,9 @@ def _train(
             trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)
         )
         if main:
+            assert log is not None and manifest is not None
             _check_fed(run)
             lines = _finish(run, roots, reader, manifest, outputs, summary)
-            assert log is not None
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
     accelerator.wait_for_everyone()
@@ -186,17 +186,15 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
     return stage1
 
 
-def _start(
-    run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str
-) -> dict[str, Any]:
+def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
     """Write the manifest of what this attempt starts from."""
     models = run.math.recipe.models
     manifest = start_manifest(
         math=run.math,
-        environment=read_json(run.attempt / "environment.json"),
+        environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
         execution=execution,
         attempts=run.status.attempt,
-        certificate=read_json(run.path / CERTIFICATE_FILE),
+        certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
         models={
             "language_model": roots.resolve(models.language_model),
@@ -204,7 +202,7 @@ def _start(
             "tokenizer": roots.resolve(models.tokenizer_folder),
         },
     )
-    write_json(run.path / MANIFEST_FILE, manifest)
+    write_json(run.path / MANIFEST_FILE, manifest.as_json())
     return manifest
 
 
@@ -227,8 +225,8 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
 def _check_fed(run: RunDir) -> None:
     """Compare what all attempts together fed with the certificate."""
     fed = CertificateBuilder()
-    for line in read_jsonl(run.metrics):
-        fed.add(line["ids"])
+    for record in read_steps(run.metrics):
+        fed.add(record.ids)
     certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
     if fed.sha256 != certified:
         raise DataError(
@@ -241,7 +239,7 @@ def _finish(
     run: RunDir,
     roots: Roots,
     reader: SampleReader,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
@@ -249,9 +247,9 @@ def _finish(
     report's lines.
     """
     math = run.math.recipe
-    results: dict[str, Any] = {"summary": vars(summary)}
+    scores = None
     if math.probe:
-        results["probe"] = run_probe(
+        scores = run_probe(
             load_trained(run, roots),
             load_tokenizer(roots.resolve(math.models.tokenizer_folder)),
             make_encoder(math, roots),
@@ -260,8 +258,8 @@ def _finish(
             roots.resolve(math.probe.images),
             seed=math.seed,
         )
-    write_json(run.path / RESULTS_FILE, results)
-    files = [*outputs, run.path / RESULTS_FILE]
+    results = Results(summary=summary, probe=scores)
+    files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
-    write_json(run.path / MANIFEST_FILE, completed)
-    return report(summary, results, str(run.path))
+    write_json(run.path / MANIFEST_FILE, completed.as_json())
+    return report(results, str(run.path))

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from typing import Any, Protocol, TextIO
 
 import torch
@@ -14,7 +14,8 @@ from densekit.errors import DataError, DensekitError
 from densekit.model.init import named_seed
 from densekit.model.preprocess import pixel_values
 from densekit.runs.progress import Progress
-from densekit.runs.records import Records
+from densekit.runs.records import Records, StepMetrics
+from densekit.runs.results import Summary
 from densekit.spec.math import Optimizer
 from densekit.spec.types import Semantics
 from densekit.train.engines.base import Engine
@@ -28,27 +29,6 @@ OVERFLOW_LIMIT = 12
 """Overflows in a row that end a run: from a loss scale of 65536 that is 32, and no gradient is that
 large.
 """
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """Totals of a run: nothing that was skipped, masked or cut stays unsaid."""
-
-    steps: int = 0
-    samples: int = 0
-    tokens: int = 0
-    supervised_tokens: int = 0
-    masked_samples: int = 0
-    empty_groups: int = 0
-    overflows: int = 0
-    skipped_steps: int = 0
-    """Steps whose batch was consumed without changing a weight (fp16 overflow under faithful
-    semantics).
-    """
-    notes: dict[str, int] = field(default_factory=dict)
-    first_loss: float | None = None
-    last_loss: float | None = None
-    seconds: float = 0.0
 
 
 class Saver(Protocol):
@@ -130,11 +110,11 @@ class Trainer:
                 if feed.flags & STOP:
                     saver.stop(batch.index)
             record = self.step(batch)
-            record["seconds"] = round(time.monotonic() - begun, 4)
+            record = replace(record, seconds=round(time.monotonic() - begun, 4))
             self._account(batch, record)
             if records is not None:
                 records.append(record, feed.samples, feed.images)
-            progress.update(batch.index + 1, loss=record["loss"], lr=record["lr"])
+            progress.update(batch.index + 1, loss=record.loss, lr=record.lr)
             check_masked(self.summary)
         self.summary.seconds = round(before + time.monotonic() - started, 2)
         return self.summary
@@ -157,8 +137,8 @@ class Trainer:
             )
         return feed
 
-    def step(self, batch: StepBatch) -> dict[str, Any]:
-        """One optimizer step; returns its metrics (`grad_norm` is the norm before clipping).
+    def step(self, batch: StepBatch) -> StepMetrics:
+        """One optimizer step; returns its metrics, the time it took not among them.
 
         Raises DataError, before any weight changes, when the loss is not a finite number (in fp16:
         when gradients overflow too often in a row).
@@ -188,18 +168,18 @@ class Trainer:
             if not done.overflow or self.overflow == "faithful":
                 break
         self.optimizer_steps += not done.overflow
-        return {
-            "step": batch.index + 1,
-            "loss": loss if math.isfinite(loss) else None,
-            "lr": self.optimizer_config.learning_rate * factor,
-            "grad_norm": done.grad_norm,
-            "updated": not done.overflow,
-            "overflows": overflows,
-            "samples": batch.samples,
-            "tokens": batch.tokens,
-            "supervised_tokens": batch.supervised_tokens,
-            "masked_samples": batch.masked_samples,
-        }
+        return StepMetrics(
+            step=batch.index + 1,
+            loss=loss if math.isfinite(loss) else None,
+            lr=self.optimizer_config.learning_rate * factor,
+            grad_norm=done.grad_norm,
+            updated=not done.overflow,
+            overflows=overflows,
+            samples=batch.samples,
+            tokens=batch.tokens,
+            supervised_tokens=batch.supervised_tokens,
+            masked_samples=batch.masked_samples,
+        )
 
     def accumulate(self, batch: StepBatch) -> Tensor:
         """Forward and backward over this rank's micro-batches; gradients and the returned loss are
@@ -216,17 +196,17 @@ class Trainer:
             loss += self.engine.forward_backward(on_device, images, last=last)
         return self.engine.accelerator.reduce(loss, reduction="sum")
 
-    def _account(self, batch: StepBatch, record: dict[str, Any]) -> None:
+    def _account(self, batch: StepBatch, record: StepMetrics) -> None:
         total = self.summary
         total.steps += 1
         for name in ("samples", "tokens", "supervised_tokens", "masked_samples", "empty_groups"):
             setattr(total, name, getattr(total, name) + getattr(batch, name))
-        total.overflows += record["overflows"]
-        total.skipped_steps += not record["updated"]
+        total.overflows += record.overflows
+        total.skipped_steps += not record.updated
         for note, count in batch.notes.items():
             total.notes[note] = total.notes.get(note, 0) + count
-        total.first_loss = record["loss"] if total.steps == 1 else total.first_loss
-        total.last_loss = record["loss"]
+        total.first_loss = record.loss if total.steps == 1 else total.first_loss
+        total.last_loss = record.loss
 
     def summary_json(self) -> dict[str, Any]:
         """The totals as plain values."""

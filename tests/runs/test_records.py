@@ -1,7 +1,8 @@
-"""Metrics, feed and their hash chain: what is written, linked, cut and kept."""
+"""Metrics, feed and their hash chain: what is written, linked, cut, kept and read back."""
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +11,81 @@ import pytest
 from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.json_files import read_jsonl
-from densekit.runs.records import FEED_FILE, METRICS_FILE, Position, Records, chain_next
+from densekit.runs.records import (
+    FEED_FILE,
+    METRICS_FILE,
+    Position,
+    Records,
+    StepFeed,
+    StepMetrics,
+    chain_next,
+    read_feed,
+    read_steps,
+)
 
-RECORD = {"loss": 1.5, "grad_norm": 0.25, "lr": 0.1}
+METRICS = StepMetrics(
+    step=1,
+    loss=1.5,
+    lr=0.1,
+    grad_norm=0.25,
+    updated=True,
+    overflows=0,
+    samples=2,
+    tokens=9,
+    supervised_tokens=4,
+    masked_samples=0,
+    seconds=0.5,
+)
 IDS, IMAGES = ["0:aa", "1:bb"], ["cc", None]
 
 
 def write(folder: Path, *steps: int, position: Position | None = None, **changes: Any) -> Position:
     with Records(folder, position or Position(chain="start")) as records:
         for step in steps:
-            records.append({**RECORD, "step": step, **changes}, IDS, IMAGES)
+            records.append(replace(METRICS, step=step, **changes), IDS, IMAGES)
         return records.position()
 
 
 def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
     position = write(tmp_path, 1, 2)
-    lines = read_jsonl(tmp_path / METRICS_FILE)
-    assert [line["step"] for line in lines] == [1, 2]
+    lines = read_steps(tmp_path / METRICS_FILE)
+    assert [line.step for line in lines] == [1, 2]
     ids, images = (hashlib.sha256(text.encode()).hexdigest() for text in ("0:aa\n1:bb", "cc\n-"))
-    assert all((line["ids"], line["images"]) == (ids, images) for line in lines)
+    assert all((line.ids, line.images) == (ids, images) for line in lines)
     linked = json.dumps(
         {"grad_norm": 0.25, "ids": ids, "images": images, "loss": 1.5}, separators=(",", ":")
     )
-    assert lines[0]["chain"] == hashlib.sha256(f"start\n{linked}".encode()).hexdigest()
-    assert lines[1]["chain"] == chain_next(lines[0]["chain"], lines[1]) == position.chain
-    assert read_jsonl(tmp_path / FEED_FILE)[1] == {"step": 2, "samples": IDS, "images": IMAGES}
+    assert lines[0].chain == hashlib.sha256(f"start\n{linked}".encode()).hexdigest()
+    assert lines[1].chain == chain_next(lines[0].chain, lines[1]) == position.chain
+    assert read_feed(tmp_path / FEED_FILE)[1] == StepFeed(step=2, samples=IDS, images=IMAGES)
     sizes = [(tmp_path / name).stat().st_size for name in (METRICS_FILE, FEED_FILE)]
     assert [position.metrics_bytes, position.feed_bytes] == sizes and position.steps == 2
 
 
+def test_the_bytes_of_a_line(tmp_path: Path) -> None:
+    """Files of earlier versions hold the same keys in the same order, and their hashes are kept."""
+    write(tmp_path, 1, loss=None)
+    (line,) = (tmp_path / METRICS_FILE).read_text().splitlines()
+    assert line.startswith(
+        '{"step": 1, "loss": null, "lr": 0.1, "grad_norm": 0.25, "updated": true, "overflows": 0, '
+        '"samples": 2, "tokens": 9, "supervised_tokens": 4, "masked_samples": 0, "seconds": 0.5, '
+        '"ids": "'
+    )
+    assert list(json.loads(line))[-3:] == ["ids", "images", "chain"]
+    assert (
+        tmp_path / FEED_FILE
+    ).read_text() == '{"step": 1, "samples": ["0:aa", "1:bb"], "images": ["cc", null]}\n'
+
+
 @pytest.mark.parametrize("change", [{"loss": 1.5000000000000002}, {"grad_norm": None}])
-def test_the_chain_hangs_on_numbers(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_hash_chain_covers_loss_and_grad_norm(tmp_path: Path, change: dict[str, Any]) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
     assert write(tmp_path / "a", 1).chain != write(tmp_path / "b", 1, **change).chain
-    assert write(tmp_path / "a", 1).chain == write(tmp_path / "b", 1, lr=7).chain
+    assert write(tmp_path / "a", 1).chain == write(tmp_path / "b", 1, lr=7.0).chain
 
 
-def test_going_on_cuts_and_keeps_what_lies_behind(tmp_path: Path) -> None:
+def test_resuming_cuts_and_keeps_the_lines_after_the_checkpoint(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     position = write(tmp_path, 1, 2)
@@ -55,29 +93,67 @@ def test_going_on_cuts_and_keeps_what_lies_behind(tmp_path: Path) -> None:
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 5, "lo')  # killed in the middle of a line
     with Records(tmp_path, position, keep_in=kept) as records:
-        records.append({**RECORD, "step": 3, "loss": 9.0}, IDS, IMAGES)
-    assert [line["loss"] for line in read_jsonl(tmp_path / METRICS_FILE)] == [1.5, 1.5, 9.0]
+        records.append(replace(METRICS, step=3, loss=9.0), IDS, IMAGES)
+    assert [line.loss for line in read_steps(tmp_path / METRICS_FILE)] == [1.5, 1.5, 9.0]
     assert [line["step"] for line in read_jsonl(kept / FEED_FILE)] == [3, 4]
-    assert (kept / METRICS_FILE).read_text().splitlines()[2] == '{"step": 5, "lo'
-    assert read_jsonl(tmp_path / METRICS_FILE)[2]["chain"] == chain_next(
-        position.chain, read_jsonl(tmp_path / METRICS_FILE)[2]
-    )
+    assert (kept / METRICS_FILE).read_text().endswith('"lo')
+    last = read_steps(tmp_path / METRICS_FILE)[2]
+    assert last.chain == chain_next(position.chain, last)
 
 
-def test_nothing_behind_keeps_nothing(tmp_path: Path) -> None:
+def test_resuming_at_the_end_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     position = write(tmp_path, 1)
     Records(tmp_path, position, keep_in=tmp_path / "kept").__exit__(None, None, None)
     assert not list((tmp_path / "kept").iterdir())
 
 
-def test_records_that_were_cut_off_are_refused(tmp_path: Path) -> None:
+def test_records_shorter_than_the_checkpoint_are_refused(tmp_path: Path) -> None:
     position = write(tmp_path, 1, 2)
     (tmp_path / FEED_FILE).write_bytes((tmp_path / FEED_FILE).read_bytes()[:-1])
     with pytest.raises(
         DataError, match=r"feed.jsonl is shorter than its checkpoint says \(\d+ of \d+ bytes\)"
     ):
         Records(tmp_path, position)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (METRICS_FILE, {"step": 3}, "line 2 is step 3: a line was edited, lost or doubled"),
+        (METRICS_FILE, {"loss": "2"}, "line 2: `loss` is wrong: .*number"),
+        (METRICS_FILE, {"lr": True}, "line 2: `lr` is wrong"),
+        (METRICS_FILE, {"tokens": 1.5}, "line 2: `tokens` is wrong: .*integer"),
+        (METRICS_FILE, {"updated": 1}, "line 2: `updated` is wrong"),
+        (METRICS_FILE, {"chain": None}, "line 2: `chain` is wrong"),
+        (FEED_FILE, {"step": 1}, "line 2 is step 1"),
+        (FEED_FILE, {"samples": [1, 2]}, "line 2: `samples.0` is wrong: .*string"),
+        (FEED_FILE, {"images": []}, "line 2 has 2 samples and 0 image digests"),
+        (FEED_FILE, {"images": None}, "line 2: `images` is wrong: .*list"),
+    ],
+)
+def test_a_line_of_another_shape_is_named(
+    tmp_path: Path, name: str, changes: dict[str, Any], message: str
+) -> None:
+    write(tmp_path, 1, 2)
+    path = tmp_path / name
+    lines = read_jsonl(path)
+    read = read_steps if name == METRICS_FILE else read_feed
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert len(read(path)) == 2
+    lines[1] |= changes
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(DataError, match=rf"{name}: {message}.*; put back a copy of the file, or"):
+        read(path)
+
+
+@pytest.mark.parametrize("field", ["step", "loss", "grad_norm", "updated", "ids", "chain"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    write(tmp_path, 1)
+    (line,) = read_jsonl(tmp_path / METRICS_FILE)
+    (tmp_path / METRICS_FILE).write_text(json.dumps({**line, field: 0, "x": 1}).replace(field, "y"))
+    with pytest.raises(DataError, match=f"line 1: `{field}` is missing"):
+        read_steps(tmp_path / METRICS_FILE)
 
 
 def test_every_operation_is_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,4 +165,3 @@ def test_every_operation_is_observed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     durable.fsync(tmp_path / "a")
     durable.rename(tmp_path / "a", tmp_path / "b")
     assert seen == [("write", "a"), ("fsync", "a"), ("rename", "b"), ("fsync", tmp_path.name)]
-    assert (tmp_path / "b").read_bytes() == b"1" and not (tmp_path / "a").exists()

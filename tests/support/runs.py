@@ -21,6 +21,7 @@ from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
+from densekit.runs.environment import ENVIRONMENT_FILE, Environment
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
     CONNECTOR_FILE,
@@ -29,7 +30,8 @@ from densekit.runs.layout import (
     open_run,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
-from densekit.runs.records import Position, Records
+from densekit.runs.records import Position, Records, StepMetrics
+from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math, RunMath
 from densekit.spec.roots import Roots
@@ -176,9 +178,9 @@ def train(
     inputs = {"annotations": annotations.sha256}
     run = open_run(runs, RunMath(recipe=math, starts_from=None, inputs=inputs))
     how = Execution(roots=roots, **(execution or {}))
-    where = merged(ENVIRONMENT, environment or {})
+    where = Environment.model_validate(merged(ENVIRONMENT, environment or {}))
     attempt = run.new_attempt(how)
-    write_json(attempt / "environment.json", where)
+    write_json(attempt / ENVIRONMENT_FILE, where.as_json())
 
     order = OfficialOrder(
         modality_lengths=np.ones(len(annotations), dtype=np.int64),
@@ -200,11 +202,11 @@ def train(
         environment=where,
         execution=how,
         attempts=run.status.attempt,
-        certificate=certificate.as_json(),
+        certificate=certificate,
         annotations_sha256=annotations.sha256,
         models={**folders, "tokenizer": folders["language_model"]},
     )
-    write_json(run.path / MANIFEST_FILE, started)
+    write_json(run.path / MANIFEST_FILE, started.as_json())
     run.set_status("running")
     draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
     write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
@@ -218,20 +220,20 @@ def train(
             lr = math.optimizer.learning_rate * (1 - step.index / len(steps))
             state = _hash(state, *ids, *map(str, images))
             rounding = 1e-9 * how.world_size
-            record = {
-                "step": step.index + 1,
-                "loss": 2 + 0.1 * _unit(state) + rounding,
-                "lr": lr,
-                "grad_norm": 1 + 0.1 * _unit(state + "g") + rounding,
-                "updated": True,
-                "overflows": 0,
-                "samples": len(samples),
-                "tokens": sum(len(sample.conversations[0]["value"]) for sample in samples)
-                * _per_word(folders),
-                "supervised_tokens": 2 * len(samples),
-                "masked_samples": 0,
-                "seconds": 0.1,
-            }
+            words = sum(len(sample.conversations[0]["value"]) for sample in samples)
+            record = StepMetrics(
+                step=step.index + 1,
+                loss=2 + 0.1 * _unit(state) + rounding,
+                lr=lr,
+                grad_norm=1 + 0.1 * _unit(state + "g") + rounding,
+                updated=True,
+                overflows=0,
+                samples=len(samples),
+                tokens=words * _per_word(folders),
+                supervised_tokens=2 * len(samples),
+                masked_samples=0,
+                seconds=0.1,
+            )
             records.append(record, ids, images)
             state = _hash(state, str(lr), str(math.optimizer.eps))
         position = records.position()
@@ -242,7 +244,9 @@ def train(
     outputs = _write_outputs(run, state)
     write_json(
         run.path / MANIFEST_FILE,
-        complete_manifest(started, run=run.path, init=run.path / INIT_FILE, outputs=outputs),
+        complete_manifest(
+            started, run=run.path, init=run.path / INIT_FILE, outputs=outputs
+        ).as_json(),
     )
     run.set_status("complete")
     return run.path
@@ -262,14 +266,14 @@ def write_checkpoint(run: Path, step: int) -> Path:
 def _start_state(
     math: Math,
     folders: dict[str, Path],
-    environment: dict[str, Any],
+    environment: Environment,
     execution: Execution,
     init: Path,
 ) -> str:
     """Everything that bears on the first loss, short of the samples."""
     files = [init, folders["language_model"] / "tokenizer.model"]
     files += [folder / "model.safetensors" for folder in folders.values()]
-    versions = [environment["packages"][name] for name in ("transformers", "torch")]
+    versions = [environment.packages[name] for name in ("transformers", "torch")]
     model = json.dumps([math.connector.model_dump(), math.data.template, execution.dtype])
     return _hash(*map(file_sha256, files), *versions, model)
 
@@ -287,7 +291,7 @@ def _write_outputs(run: RunDir, state: str) -> list[Path]:
     values = np.frombuffer(bytes.fromhex(state), dtype=np.float32)
     path = run.path / CONNECTOR_FILE
     write_tensors(path, {"0.weight": ("F32", [8], values)})
-    write_json(run.path / "results.json", {"summary": {}})
+    Results(summary=Summary()).write(run.path)
     return [path]
 
 

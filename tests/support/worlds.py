@@ -13,7 +13,7 @@ from densekit.batching.steps import Step
 from densekit.data.annotations import Annotations
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
-from densekit.runs.records import Position
+from densekit.runs.records import Position, StepMetrics
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora, Math
 from densekit.spec.roots import Roots
@@ -115,7 +115,7 @@ def curve(
     for batch in trainer.batches():
         trainer.check_feed(batch)
         record = trainer.step(batch)
-        found.append((record["loss"], record["grad_norm"]))
+        found.append((record.loss, record.grad_norm))
     return found
 
 
@@ -128,7 +128,7 @@ def fp16_steps(
     scale_power: int,
     split_at: int | None = None,
     cpu_offload: bool = False,
-) -> tuple[list[dict[str, Any]], int, dict[str, Any] | None]:
+) -> tuple[list[StepMetrics], int, dict[str, Any] | None]:
     """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, optimizer steps
     and the scaler's state.
 
@@ -187,4 +187,4 @@ def start_in_bf16(
     wanted = init_by_parameter(init)
     fill_masters(trainer.engine, wanted)
     masters = {name: trainer.engine.full_weight(name).clone() for name in trainer.engine.trainable}
-    return wanted, masters, [trainer.step(batch)["loss"] for batch in trainer.batches()]
+    return wanted, masters, [trainer.step(batch).loss for batch in trainer.batches()]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from densekit.runs.records import StepMetrics
 from densekit.train.optim import learning_rate_factor
 from tests.support.ranks import run_ranks
 from tests.support.worlds import fp16_steps
@@ -16,7 +17,7 @@ STEPS = 4
 
 def train(
     golden: Path, folder: Path, zero_stage: int, overflow: str, **options: Any
-) -> tuple[list[dict], int, dict]:
+) -> tuple[list[StepMetrics], int, dict]:
     options = {"scale_power": 18, **options}
     return run_ranks(2, fp16_steps, golden, zero_stage, folder, overflow=overflow, **options)[
         0
@@ -33,30 +34,30 @@ def test_what_an_overflow_does_to_its_batch(
     faithful, steps, scaler = train(
         golden, tmp_path, zero_stage, "faithful", cpu_offload=cpu_offload
     )
-    lost = [record for record in faithful if not record["updated"]]
+    lost = [record for record in faithful if not record.updated]
     assert 1 <= len(lost) < STEPS and steps == STEPS - len(lost)
-    assert all((record["overflows"], record["grad_norm"]) == (1, None) for record in lost)
+    assert all((record.overflows, record.grad_norm) == (1, None) for record in lost)
     # The schedule does not move on: the first update has the rate of the first step, and so on.
     factors = [
         learning_rate_factor(number, steps=STEPS, warmup_ratio=0.03) for number in range(steps)
     ]
-    assert [record["lr"] for record in faithful if record["updated"]] == [
+    assert [record.lr for record in faithful if record.updated] == [
         1e-3 * factor for factor in factors
     ]
-    assert [record["step"] for record in faithful] == list(range(1, STEPS + 1)), (
+    assert [record.step for record in faithful] == list(range(1, STEPS + 1)), (
         "every batch is consumed once"
     )
 
     fixed, steps, fixed_scaler = train(
         golden, tmp_path, zero_stage, "fixed", cpu_offload=cpu_offload
     )
-    assert steps == STEPS and all(record["updated"] for record in fixed)
-    assert fixed[0]["overflows"] >= 1 and all(record["grad_norm"] for record in fixed)
+    assert steps == STEPS and all(record.updated for record in fixed)
+    assert fixed[0].overflows >= 1 and all(record.grad_norm for record in fixed)
     scale = "scale" if zero_stage == 0 else "cur_scale"
     assert scaler[scale] < 2**18 and fixed_scaler[scale] < 2**18
     # The first batch is the same: repeating it at a lower scale changes neither it nor the order
     # behind it.
-    assert fixed[0]["loss"] == faithful[0]["loss"]
+    assert fixed[0].loss == faithful[0].loss
 
 
 @pytest.mark.parametrize("zero_stage", [0, pytest.param(2, marks=pytest.mark.slow)])

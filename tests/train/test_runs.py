@@ -23,7 +23,7 @@ from densekit.train.assembly import build_trainer
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.initial_state import load_base, prepare
 from densekit.train.inputs import make_reader
-from densekit.train.results import load_trained
+from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
 from tests.train.conftest import Workplace

@@ -1,6 +1,6 @@
 """Automatic differentiation of sizes: what torch's autograd keeps alive, in bytes, without torch.
 
-A `Sized` stands for a tensor and is counted from its creation until Python's last reference to it
+A `SizedTensor` stands for a tensor and is counted from its creation until Python's last reference to it
 is gone, as torch counts storage. Operations save for the backward pass what torch's formulas save
 (its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest first,
 what it saved freed after it.
@@ -18,33 +18,33 @@ CASTS = "buffers"
 
 
 class Meter:
-    """Bytes alive, by part: whenever something is allocated, what is alive then, by moment."""
+    """Bytes alive, by part: a snapshot at every allocation, by phase of the step."""
 
     def __init__(self) -> None:
         self.now: dict[str, int] = {}
-        self.part = self.moment = ""
-        self.looks: dict[str, list[dict[str, int]]] = {}
+        self.part = self.phase = ""
+        self.snapshots: dict[str, list[dict[str, int]]] = {}
 
-    def begin(self, moment: str, part: str) -> None:
-        """From here on, looks belong to `moment`, and what is allocated to `part`."""
-        self.moment, self.part = moment, part
-        self._look()
+    def begin(self, phase: str, part: str) -> None:
+        """From here on, snapshots belong to `phase`, and what is allocated to `part`."""
+        self.phase, self.part = phase, part
+        self._snap()
 
     def change(self, part: str, size: int) -> None:
         """Count `size` bytes more (or fewer)."""
         self.now[part] = self.now.get(part, 0) + size
         if size > 0:
-            self._look()
+            self._snap()
 
-    def _look(self) -> None:
-        self.looks.setdefault(self.moment, []).append(self.now.copy())
+    def _snap(self) -> None:
+        self.snapshots.setdefault(self.phase, []).append(self.now.copy())
 
     @property
     def peaks(self) -> dict[str, dict[str, int]]:
-        """What was alive at the highest total of every moment, the first of equals."""
+        """What was alive at the highest total of every phase, the first of equals."""
         return {
-            moment: max(looks, key=lambda look: sum(look.values()))
-            for moment, looks in self.looks.items()
+            phase: max(snapshots, key=lambda alive: sum(alive.values()))
+            for phase, snapshots in self.snapshots.items()
         }
 
 
@@ -67,7 +67,7 @@ class Storage:
         self.meter.change(self.part, -self.size)
 
 
-class Sized:
+class SizedTensor:
     """A tensor of `numel` elements of `width` bytes; `node` is None where no gradient is wanted.
 
     A parameter has no storage here: its memory is counted elsewhere.
@@ -80,16 +80,16 @@ class Sized:
     ) -> None:
         self.numel, self.width, self.storage, self.node = numel, width, storage, node
 
-    def data(self) -> "Sized":
+    def data(self) -> "SizedTensor":
         """The same memory without history."""
-        return Sized(self.numel, self.width, self.storage)
+        return SizedTensor(self.numel, self.width, self.storage)
 
 
-Given = list[Sized]
+Given = list[SizedTensor]
 """The gradient that an operation of the backward pass is given: one element, which it may take out
 to free it.
 """
-Gradients = list[Sized | None]
+Gradients = list[SizedTensor | None]
 Backward = Callable[[Given], Gradients]
 
 
@@ -104,7 +104,7 @@ class Node:
         width: int,
         parents: Sequence[Optional["Node"]],
         backward: Backward,
-        saved: Sequence[Sized] = (),
+        saved: Sequence[SizedTensor] = (),
     ) -> None:
         self.width, self.parents, self.backward, self.saved = width, parents, backward, saved
         self.order = next(Node.count) if parents else 2**62
@@ -126,28 +126,28 @@ class Tape:
     def __init__(self, meter: Meter, *, autocast: bool) -> None:
         self.meter, self.autocast = meter, autocast
         self.recording = True
-        self._casts: dict[int, tuple[Sized, Sized]] = {}
+        self._casts: dict[int, tuple[SizedTensor, SizedTensor]] = {}
 
-    def new(self, numel: int, width: int) -> Sized:
+    def new(self, numel: int, width: int) -> SizedTensor:
         """A tensor without history."""
-        return Sized(numel, width, Storage(self.meter, numel * width))
+        return SizedTensor(numel, width, Storage(self.meter, numel * width))
 
-    def leaf(self, x: Sized, on_gradient: Callable[[Sized], None]) -> Sized:
+    def leaf(self, x: SizedTensor, on_gradient: Callable[[SizedTensor], None]) -> SizedTensor:
         """x as something that wants a gradient and has no history."""
 
         def accumulate(given: Given) -> Gradients:
             on_gradient(given.pop())
             return []
 
-        return Sized(x.numel, x.width, x.storage, Node(x.width, (), accumulate))
+        return SizedTensor(x.numel, x.width, x.storage, Node(x.width, (), accumulate))
 
     def operation(
         self,
-        out: Sized,
-        inputs: Iterable[Sized],
+        out: SizedTensor,
+        inputs: Iterable[SizedTensor],
         backward: Backward,
-        saved: Iterable[Sized | None] = (),
-    ) -> Sized:
+        saved: Iterable[SizedTensor | None] = (),
+    ) -> SizedTensor:
         """Give `out` a history; `backward` returns a gradient for every input that has one."""
         parents = [each.node for each in inputs]
         if self.recording and any(parent is not None for parent in parents):
@@ -156,14 +156,14 @@ class Tape:
             )
         return out
 
-    def cast(self, x: Sized, width: int) -> Sized:
+    def cast(self, x: SizedTensor, width: int) -> SizedTensor:
         """x in another type; itself where it has it."""
         if x.width == width:
             return x
         numel, own = x.numel, x.width
         return self.operation(self.new(numel, width), [x], lambda _: [self.new(numel, own)])
 
-    def lower(self, x: Sized) -> Sized:
+    def lower(self, x: SizedTensor) -> SizedTensor:
         """What autocast hands to a matrix product. Casts of trained weights are kept until it ends."""
         if not self.autocast or x.width == HALF:
             return x
@@ -176,7 +176,7 @@ class Tape:
             self._casts[id(x)] = (x, lowered)
         return self._casts[id(x)][1]
 
-    def raised(self, x: Sized) -> Sized:
+    def raised(self, x: SizedTensor) -> SizedTensor:
         """What autocast hands to a function that it runs in fp32."""
         return self.cast(x, SINGLE) if self.autocast else x
 
@@ -184,7 +184,7 @@ class Tape:
         """Forget the casts of weights; what was saved for the backward pass stays."""
         self._casts.clear()
 
-    def backward(self, root: Sized, gradient: Sized, *, unpacked: bool = False) -> None:
+    def backward(self, root: SizedTensor, gradient: SizedTensor, *, unpacked: bool = False) -> None:
         """Run every operation behind `root`, which becomes a tensor without history.
 
         Gradients are cast to their input's type while an operation still holds what it saved; not
@@ -193,7 +193,7 @@ class Tape:
         assert root.node is not None
         first, root.node = root.node, None
         waiting = _edges(first)
-        arrived: dict[Node, Sized] = {first: gradient}
+        arrived: dict[Node, SizedTensor] = {first: gradient}
         del gradient
         tie = itertools.count()  # heapq would compare operations
         ready = [(-first.order, next(tie), first)]
@@ -203,10 +203,10 @@ class Tape:
             gradients = node.backward(given)
             if unpacked:
                 node.release()
-            for place, parent in enumerate(node.parents):
-                value = gradients[place]
+            for index, parent in enumerate(node.parents):
+                value = gradients[index]
                 if parent is not None and value is not None and value.width != parent.width:
-                    gradients[place] = self.new(value.numel, parent.width)
+                    gradients[index] = self.new(value.numel, parent.width)
                 del value
             node.release()
             given.clear()

@@ -1,9 +1,8 @@
-"""What a training row has alive, as straight lines: followed for four rows, and known for all
-others.
+"""What a micro-batch has alive, as straight lines: traced for four sizes, and known for all others.
 
-The tape allocates and frees in the same order whatever a row's sizes are, and every size is a
-constant plus multiples of its tokens, its images and its supervised positions. So what is alive at
-an allocation is such a sum too.
+The tape allocates and frees in the same order whatever the sizes are, and every size is a constant
+plus multiples of tokens, images and label positions. So what is alive at an allocation is such a
+sum too.
 """
 
 from functools import lru_cache
@@ -12,60 +11,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densekit.planner.memory_trace.autograd import Meter
-from densekit.planner.memory_trace.model import Settings, Step
-from densekit.spec.architectures import ModelShape
+from densekit.planner.memory_trace.model import TracedStep
+from densekit.planner.workload import TrainedModel
+from densekit.spec.execution import Execution
 
 Bytes = NDArray[np.int64]
 
 
-class Moment:
-    """The allocations of one moment: bytes by part, for the first of four rows and by what each
-    other row has more.
+class Phase:
+    """The allocations of one phase: bytes by part, for the first of four micro-batches, and what
+    each of the others has more.
     """
 
     def __init__(self, parts: list[str], start: Bytes, slopes: Bytes) -> None:
         self.parts, self.start, self.slopes = parts, start, slopes  # [E, P], [3, E, P]
 
     def peak(self, more: Bytes) -> dict[str, int]:
-        """Bytes by part at the highest total of a row that has `more` [3] than the first one."""
+        """Bytes by part at the highest total of a micro-batch with `more` [3] than the first."""
         alive = self.start + np.tensordot(more, self.slopes, 1)
         highest = alive[alive.sum(axis=1).argmax()]
         return dict(zip(self.parts, highest.tolist(), strict=True))
 
 
 def peaks(
-    shape: ModelShape, settings: Settings, tokens: int, images: int, supervised: int, layers: int
+    model: TrainedModel,
+    execution: Execution,
+    size: tuple[int, int, int],
+    *,
+    layers: int,
+    accumulates: bool,
 ) -> dict[str, dict[str, int]]:
-    """Bytes by part at the peak of every moment of a row, in a model of `layers` layers."""
-    first, moments = _moments(shape, settings, layers)
-    more = np.array([tokens, images, supervised]) - first
-    return {name: moment.peak(more) for name, moment in moments.items()}
+    """Bytes by part at the peak of every phase, in a language model of `layers` layers.
+
+    `size` is (tokens, images, label positions) of the micro-batch.
+    """
+    first, phases = _phases(model, execution, layers, accumulates)
+    more = np.array(size) - first
+    return {name: phase.peak(more) for name, phase in phases.items()}
 
 
 @lru_cache(maxsize=256)
-def _moments(shape: ModelShape, settings: Settings, layers: int) -> tuple[Bytes, dict[str, Moment]]:
-    """The first row (tokens, images, supervised positions) and the lines through it."""
-    first = np.array([4 * shape.image_tokens, 1, 64])  # an image's tokens fit into every row
-    steps = np.diag(first)
-    start, *others = (
-        _looks(shape, settings, row.tolist(), layers) for row in (first, *(first + steps))
-    )
-    moments = {}
-    for name, looks in start.items():
-        parts = sorted({part for look in looks for part in look})
-        base, *rest = (_table(every[name], parts) for every in (start, *others))
+def _phases(
+    model: TrainedModel, execution: Execution, layers: int, accumulates: bool
+) -> tuple[Bytes, dict[str, Phase]]:
+    """The first size (tokens, images, label positions) and the lines through it."""
+
+    def snapshots(size: Bytes) -> dict[str, list[dict[str, int]]]:
+        meter = Meter()
+        step = TracedStep(model, execution, meter, layers=layers, accumulates=accumulates)
+        step.run(*size.tolist())
+        return meter.snapshots
+
+    first = np.array([4 * model.shape.image_tokens, 1, 64])  # its image tokens fit into every one
+    start, *others = map(snapshots, (first, *(first + np.diag(first))))
+    phases = {}
+    for name, alive in start.items():
+        parts = sorted({part for snapshot in alive for part in snapshot})
+        base, *rest = (_table(each[name], parts) for each in (start, *others))
         slopes = np.stack([(table - base) // step for table, step in zip(rest, first, strict=True)])
-        moments[name] = Moment(parts, base, slopes)
-    return first, moments
+        phases[name] = Phase(parts, base, slopes)
+    return first, phases
 
 
-def _looks(
-    shape: ModelShape, settings: Settings, row: list[int], layers: int
-) -> dict[str, list[dict[str, int]]]:
-    meter = Meter()
-    Step(shape, settings, meter, layers=layers).run(*row)
-    return meter.looks
-
-
-def _table(looks: list[dict[str, int]], parts: list[str]) -> Bytes:
-    return np.array([[look.get(part, 0) for part in parts] for look in looks], dtype=np.int64)
+def _table(snapshots: list[dict[str, int]], parts: list[str]) -> Bytes:
+    return np.array([[alive.get(part, 0) for part in parts] for alive in snapshots], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""One training row through densekit's model, on a tape of sizes: connector, decoder layers, head
+"""One micro-batch through densekit's model, on a tape of sizes: connector, decoder layers, head
 and loss.
 
 Local variables live as long as in the code that is followed (densekit.model.vlm, transformers'
@@ -6,9 +6,15 @@ Llama and Phi, peft's Linear), since a tensor does.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, Meter, Sized, Tape
+from densekit.planner.memory_trace.autograd import (
+    SINGLE,
+    Given,
+    Gradients,
+    Meter,
+    SizedTensor,
+    Tape,
+)
 from densekit.planner.memory_trace.operations import (
     add,
     checkpoint,
@@ -25,59 +31,50 @@ from densekit.planner.memory_trace.operations import (
     scaled,
     tanh,
 )
-from densekit.spec.architectures import ModelShape
-from densekit.spec.types import AttentionKernel, Trains
+from densekit.planner.workload import TrainedModel
+from densekit.spec.execution import Execution
+from densekit.spec.types import DTYPE_BYTES
 
 LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"
 KEPT = "activations kept up to the loss"
-"""A moment without length: what is there when lm_head begins."""
+"""A phase of no length: what is there when lm_head begins."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What decides the sizes of a row's tensors."""
+class TracedStep:
+    """Forward and backward pass of one micro-batch through `layers` decoder layers.
 
-    trains: Trains
-    checkpointing: bool
-    attention: AttentionKernel
-    on_gpu: bool
-    width: int
-    """Bytes of an element in the forward pass: 2 or 4."""
-    masters: bool
-    """Trained weights are fp32 and cast by autocast (ReplicatedEngine); else everything is of
-    `width` (ZeRO).
+    ReplicatedEngine keeps trained weights in fp32, and autocast casts them; under ZeRO everything
+    is of the dtype. `accumulates`: gradients are taken out of the way at once, because the step
+    has other micro-batches; else they stay where autograd leaves them.
     """
-    keeps_gradients: bool
-    """Gradients stay where autograd leaves them; else they are taken out of the way at once."""
-    lora_r: int
-    lora_dropout: bool
 
+    def __init__(
+        self,
+        model: TrainedModel,
+        execution: Execution,
+        meter: Meter,
+        *,
+        layers: int,
+        accumulates: bool,
+    ) -> None:
+        self.model, self.execution, self.layers = model, execution, layers
+        self.shape, self.language = model.shape, model.shape.language
+        replicated = execution.zero_stage == 0
+        self.keeps_gradients = replicated and not accumulates
+        self.half = DTYPE_BYTES[execution.dtype]
+        self.trained = SINGLE if replicated else self.half
+        self.meter = meter
+        self.tape = Tape(meter, autocast=replicated and self.half != SINGLE)
+        self.gradients: list[SizedTensor] = []
+        self.leaves: list[SizedTensor] = []
 
-class Step:
-    """Forward and backward of one row through `layers` decoder layers, recorded by `meter`."""
-
-    def __init__(self, shape: ModelShape, settings: Settings, meter: Meter, *, layers: int) -> None:
-        self.shape, self.language, self.settings, self.layers = (
-            shape,
-            shape.language,
-            settings,
-            layers,
-        )
-        self.half = settings.width
-        self.trained = SINGLE if settings.masters else settings.width
-        autocast = settings.masters and settings.width != SINGLE
-        self.meter, self.tape = meter, Tape(meter, autocast=autocast)
-        self.gradients: list[Sized] = []
-        self.leaves: list[Sized] = []
-
-    def run(self, tokens: int, images: int, supervised: int) -> None:
-        """One row; peaks are left in the meter under the names of the moments."""
-        self.tokens, self.supervised = tokens, supervised
+    def run(self, tokens: int, images: int, label_positions: int) -> None:
+        """One micro-batch; the meter then has snapshots under the names of the phases."""
+        self.tokens, self.label_positions = tokens, label_positions
         self.meter.begin("forward pass", LANGUAGE)
         hidden = embeddings = self._mark(self._embedded(images), "the connector")
-        angles = self.tape.new(
-            2 * tokens * self.language.head_dim, hidden.width
-        )  # cosines and sines
+        # Cosines and sines.
+        angles = self.tape.new(2 * tokens * self.language.head_dim, hidden.width)
         for number in range(self.layers):
             hidden = self._mark(self._layer(hidden), f"layer {number}")
         hidden = self._normed(hidden)
@@ -90,27 +87,27 @@ class Step:
         self.tape.backward(loss, self.tape.new(1, SINGLE))
         del angles
 
-    def _weight(self, numel: int, trained: bool) -> Sized:
+    def _weight(self, numel: int, trained: bool) -> SizedTensor:
         """A parameter; what becomes of its gradient is the engine's."""
         if not trained:
-            return Sized(numel, self.half, None)
-        return self.tape.leaf(Sized(numel, self.trained, None), self._gradient)
+            return SizedTensor(numel, self.half, None)
+        return self.tape.leaf(SizedTensor(numel, self.trained, None), self._gradient)
 
-    def _gradient(self, gradient: Sized) -> None:
-        if self.settings.keeps_gradients:
+    def _gradient(self, gradient: SizedTensor) -> None:
+        if self.keeps_gradients:
             assert gradient.storage is not None
             gradient.storage.move(GRADIENTS)
             self.gradients.append(gradient)
 
-    def _own(self, numel: int) -> Sized:
+    def _own(self, numel: int) -> SizedTensor:
         """A weight of the language model itself."""
-        return self._weight(numel, self.settings.trains == "full")
+        return self._weight(numel, self.model.trains == "full")
 
-    def _embedded(self, images: int) -> Sized:
+    def _embedded(self, images: int) -> SizedTensor:
         """embed_row: projector, embedding, image features put into their slots."""
         tape, hidden, n = self.tape, self.language.hidden, images * self.shape.image_tokens
         width = self.shape.connector.width
-        x = Sized(n * width, self.half, None)  # counted as the tower's
+        x = SizedTensor(n * width, self.half, None)  # counted as the tower's
         for inputs in (width, hidden):
             x = linear(
                 tape,
@@ -123,35 +120,35 @@ class Step:
         table = self._own(self.language.vocab * hidden)
         size, type_ = (
             self.tokens * hidden,
-            self.trained if self.settings.trains == "full" else self.half,
+            self.trained if self.model.trains == "full" else self.half,
         )
         embedded = tape.operation(
             tape.new(size, type_), [table], lambda _: [tape.new(table.numel, type_)]
         )
-        if self.settings.checkpointing:
+        if self.execution.activation_checkpointing:
             # enable_input_require_grads: the embeddings become a leaf, and stay with its gradient.
             embedded = self._wanting(embedded)
         return put(tape, embedded, tape.cast(gather(tape, x, n * hidden), type_))
 
-    def _wanting(self, x: Sized) -> Sized:
-        """x as a leaf that stays, with its gradient, until the row is done."""
+    def _wanting(self, x: SizedTensor) -> SizedTensor:
+        """x as a leaf that stays, with its gradient, until the micro-batch is done."""
         if x.node is not None:
             return x
         self.leaves.append(x)
         return self.tape.leaf(x, self.leaves.append)
 
-    def _layer(self, hidden: Sized) -> Sized:
-        block: Callable[[Sized], Sized] = (
+    def _layer(self, hidden: SizedTensor) -> SizedTensor:
+        block: Callable[[SizedTensor], SizedTensor] = (
             self._phi_layer if self.language.parallel else self._llama_layer
         )
-        if not self.settings.checkpointing:
+        if not self.execution.activation_checkpointing:
             return block(hidden)
         # The last operations of a Llama layer with adapters, which scale and add, save nothing.
-        scales_last = self.settings.trains == "lora" and not self.language.parallel
+        scales_last = self.model.trains == "lora" and not self.language.parallel
         return checkpoint(self.tape, block, hidden, ahead=hidden.numel if scales_last else 0)
 
-    def _mark(self, x: Sized, name: str) -> Sized:
-        """x; when the way back comes to it, the moment `name` begins."""
+    def _mark(self, x: SizedTensor, name: str) -> SizedTensor:
+        """x; when the way back comes to it, the phase `name` begins."""
 
         def backward(given: Given) -> Gradients:
             self.meter.begin(f"backward pass of {name}", LANGUAGE)
@@ -159,7 +156,7 @@ class Step:
 
         return self.tape.operation(x.data(), [x], backward)
 
-    def _llama_layer(self, x: Sized) -> Sized:
+    def _llama_layer(self, x: SizedTensor) -> SizedTensor:
         tape, hidden = self.tape, self.language.hidden
         residual = x
         x = rms_norm(tape, x, self._own(hidden), self.tokens)
@@ -170,7 +167,7 @@ class Step:
         x = self._swiglu(x)
         return add(tape, residual, x)
 
-    def _phi_layer(self, x: Sized) -> Sized:
+    def _phi_layer(self, x: SizedTensor) -> SizedTensor:
         tape, hidden = self.tape, self.language.hidden
         residual = x
         x = layer_norm(tape, x, [self._own(hidden), self._own(hidden)], self.tokens)
@@ -178,23 +175,23 @@ class Step:
         x = dropout(tape, self._gelu_mlp(x))
         return add(tape, add(tape, attended, x), residual)
 
-    def _attention(self, x: Sized) -> Sized:
+    def _attention(self, x: SizedTensor) -> SizedTensor:
         query, key, value = self._linear("q", x), self._linear("k", x), self._linear("v", x)
-        cosine = self.trained if self.settings.trains == "full" else self.half
+        cosine = self.trained if self.model.trains == "full" else self.half
         query, key = (rotary(self.tape, each, cosine) for each in (query, key))
         out = self._attend(query, key, value)
         return self._linear("o", out)
 
-    def _attend(self, query: Sized, key: Sized, value: Sized) -> Sized:
+    def _attend(self, query: SizedTensor, key: SizedTensor, value: SizedTensor) -> SizedTensor:
         """The kernel saves query, key, value, output and a number per head; SDPA's outputs are
-        joined into a row.
+        joined into one tensor.
         """
-        tape, settings = self.tape, self.settings
+        tape, attention = self.tape, self.execution.attention
         query, key, value = (tape.lower(each) for each in (query, key, value))
-        if settings.attention == "xformers" and key.numel != query.numel:
+        if attention == "xformers" and key.numel != query.numel:
             key, value = (self._repeated(each, query.numel) for each in (key, value))
         sizes = [(each.numel, each.width) for each in (query, key, value)]
-        joined = settings.attention == "sdpa"
+        joined = attention == "sdpa"
         out = tape.new(*sizes[0])
         saved = [
             query.data(),
@@ -208,34 +205,34 @@ class Step:
             workspace = self._workspace(sizes[0][0])
             gradients: Gradients = [tape.new(*each) for each in sizes]
             del workspace
-            for place, size in enumerate(sizes if joined else []):
-                gradients[place] = tape.new(*size)
+            for index, size in enumerate(sizes if joined else []):
+                gradients[index] = tape.new(*size)
             return gradients
 
         result = tape.new(*sizes[0]) if joined else out
         return tape.operation(result, [query, key, value], backward, saved)
 
-    def _repeated(self, x: Sized, numel: int) -> Sized:
+    def _repeated(self, x: SizedTensor, numel: int) -> SizedTensor:
         own, tape = (x.numel, x.width), self.tape
         return tape.operation(tape.new(numel, x.width), [x], lambda _: [tape.new(*own)])
 
-    def _workspace(self, queries: int) -> Sized | None:
+    def _workspace(self, queries: int) -> SizedTensor | None:
         """Flash and cutlass kernels add query gradients up in fp32 (flash-attn 2: dq_accum)."""
-        return self.tape.new(queries, SINGLE) if self.settings.on_gpu else None
+        return self.tape.new(queries, SINGLE) if self.execution.device == "cuda" else None
 
-    def _swiglu(self, x: Sized) -> Sized:
+    def _swiglu(self, x: SizedTensor) -> SizedTensor:
         product = multiply(
             self.tape, function(self.tape, self._linear("gate", x)), self._linear("up", x)
         )
         return self._linear("down", product)
 
-    def _gelu_mlp(self, x: Sized) -> Sized:
+    def _gelu_mlp(self, x: SizedTensor) -> SizedTensor:
         """transformers' gelu_new is written out in Python: every step of it is a tensor."""
         x = self._linear("up", x)
         x = self._gelu_new(x)
         return self._linear("down", x)
 
-    def _gelu_new(self, x: Sized) -> Sized:
+    def _gelu_new(self, x: SizedTensor) -> SizedTensor:
         tape = self.tape
         return multiply(
             tape,
@@ -243,33 +240,33 @@ class Step:
             scaled(tape, tanh(tape, scaled(tape, add(tape, x, scaled(tape, power(tape, x)))))),
         )
 
-    def _linear(self, name: str, x: Sized) -> Sized:
+    def _linear(self, name: str, x: SizedTensor) -> SizedTensor:
         """A Linear of a layer, with its adapters where LoRA is trained
         (peft.tuners.lora.layer.Linear).
         """
         inputs, outputs = next((i, o) for each, i, o in self.language.linears if each == name)
         bias = self._own(outputs) if self.language.biased else None
         result = linear(self.tape, x, self._own(inputs * outputs), rows=self.tokens, bias=bias)
-        if self.settings.trains != "lora":
+        if self.model.trains != "lora":
             return result
-        tape, r, width = self.tape, self.settings.lora_r, result.width
+        tape, r, width = self.tape, self.model.lora_r, result.width
         x = tape.cast(x, self.trained)
         down, up = self._weight(inputs * r, True), self._weight(r * outputs, True)
-        low = dropout(tape, x) if self.settings.lora_dropout else x
+        low = dropout(tape, x) if self.model.lora_dropout else x
         low = linear(tape, low, down, rows=self.tokens)
         result = add(tape, result, scaled(tape, linear(tape, low, up, rows=self.tokens)))
         return tape.cast(result, width)
 
-    def _normed(self, x: Sized) -> Sized:
+    def _normed(self, x: SizedTensor) -> SizedTensor:
         """The norm behind the layers."""
         own = self.language.hidden
         if self.language.parallel:
             return layer_norm(self.tape, x, [self._own(own), self._own(own)], self.tokens)
         return rms_norm(self.tape, x, self._own(own), self.tokens)
 
-    def _logits(self, hidden: Sized) -> Sized:
-        """lm_head on the supervised positions; `hidden` is alive meanwhile."""
-        tape, language, rows = self.tape, self.language, self.supervised
+    def _logits(self, hidden: SizedTensor) -> SizedTensor:
+        """lm_head on the label positions; `hidden` is alive meanwhile."""
+        tape, language, rows = self.tape, self.language, self.label_positions
         chosen = gather(tape, hidden, rows * language.hidden)
         self.meter.begin(KEPT, LANGUAGE)
         self.meter.begin("loss", LOGITS)
@@ -278,7 +275,7 @@ class Step:
         return linear(tape, chosen, head, rows=rows, bias=bias)
 
 
-def _cross_entropy(tape: Tape, logits: Sized) -> Sized:
+def _cross_entropy(tape: Tape, logits: SizedTensor) -> SizedTensor:
     """In fp32; log_softmax saves its result, as tanh does. The caller holds the logits."""
     wide = tape.cast(logits, SINGLE)
     probabilities = tanh(tape, wide)

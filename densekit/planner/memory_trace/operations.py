@@ -4,10 +4,12 @@ and frees.
 
 from collections.abc import Callable
 
-from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, Sized, Tape
+from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, SizedTensor, Tape
 
 
-def linear(tape: Tape, x: Sized, weight: Sized, *, rows: int, bias: Sized | None = None) -> Sized:
+def linear(
+    tape: Tape, x: SizedTensor, weight: SizedTensor, *, rows: int, bias: SizedTensor | None = None
+) -> SizedTensor:
     """x [rows, in] times a matrix: a trained weight saves the input, an input with a history saves
     the weight.
     """
@@ -23,24 +25,26 @@ def linear(tape: Tape, x: Sized, weight: Sized, *, rows: int, bias: Sized | None
     return tape.operation(out, [x, weight, *biases], backward, saved)
 
 
-def multiply(tape: Tape, a: Sized, b: Sized) -> Sized:
+def multiply(tape: Tape, a: SizedTensor, b: SizedTensor) -> SizedTensor:
     """a * b, the smaller one broadcast; each is saved for the other's gradient."""
     width, numel = max(a.width, b.width), max(a.numel, b.numel)
     sizes = [(each.numel, each.node is not None) for each in (a, b)]
 
     def backward(_: Given) -> Gradients:
         gradients: Gradients = [tape.new(numel, width) if wanted else None for _, wanted in sizes]
-        for place, (own, wanted) in enumerate(sizes):
+        for index, (own, wanted) in enumerate(sizes):
             if wanted and own != numel:
-                gradients[place] = tape.new(own, width)
+                gradients[index] = tape.new(own, width)
         return gradients
 
     saved = (a.data() if b.node else None, b.data() if a.node else None)
     return tape.operation(tape.new(numel, width), [a, b], backward, saved)
 
 
-def function(tape: Tape, x: Sized, *, saves: bool = True, temporaries: int = 0) -> Sized:
-    """f(x) of one input, which it saves unless told otherwise; `temporaries` of its size on the way
+def function(
+    tape: Tape, x: SizedTensor, *, saves: bool = True, temporaries: int = 0
+) -> SizedTensor:
+    """f(x) of one input, which it saves by default; `temporaries` of its size on the way
     back.
     """
     numel, width = x.numel, x.width
@@ -54,23 +58,23 @@ def function(tape: Tape, x: Sized, *, saves: bool = True, temporaries: int = 0) 
     return tape.operation(tape.new(numel, width), [x], backward, [x.data()] if saves else [])
 
 
-def scaled(tape: Tape, x: Sized) -> Sized:
+def scaled(tape: Tape, x: SizedTensor) -> SizedTensor:
     """x times, or plus, a number."""
     return function(tape, x, saves=False)
 
 
-def power(tape: Tape, x: Sized) -> Sized:
+def power(tape: Tape, x: SizedTensor) -> SizedTensor:
     """x ** n; the derivative is made in three pieces."""
     return function(tape, tape.raised(x), temporaries=2)
 
 
-def tanh(tape: Tape, x: Sized) -> Sized:
+def tanh(tape: Tape, x: SizedTensor) -> SizedTensor:
     """tanh saves its result."""
     out, numel, width = tape.new(x.numel, x.width), x.numel, x.width
     return tape.operation(out, [x], lambda _: [tape.new(numel, width)], [out.data()])
 
 
-def add(tape: Tape, a: Sized, b: Sized) -> Sized:
+def add(tape: Tape, a: SizedTensor, b: SizedTensor) -> SizedTensor:
     """a + b: one gradient serves both."""
 
     def backward(given: Given) -> Gradients:
@@ -80,20 +84,20 @@ def add(tape: Tape, a: Sized, b: Sized) -> Sized:
     return tape.operation(tape.new(max(a.numel, b.numel), max(a.width, b.width)), [a, b], backward)
 
 
-def mean(tape: Tape, x: Sized, rows: int) -> Sized:
+def mean(tape: Tape, x: SizedTensor, rows: int) -> SizedTensor:
     """Mean over the channels of every row."""
     numel, width = x.numel, x.width
     return tape.operation(tape.new(rows, width), [x], lambda _: [tape.new(numel, width)])
 
 
-def dropout(tape: Tape, x: Sized) -> Sized:
+def dropout(tape: Tape, x: SizedTensor) -> SizedTensor:
     """Dropout that is on: its mask takes a byte per element."""
     numel, width = x.numel, x.width
     out, mask = tape.new(numel, width), tape.new(numel, 1)
     return tape.operation(out, [x], lambda _: [tape.new(numel, width)], [mask])
 
 
-def rms_norm(tape: Tape, x: Sized, weight: Sized, rows: int) -> Sized:
+def rms_norm(tape: Tape, x: SizedTensor, weight: SizedTensor, rows: int) -> SizedTensor:
     """transformers' LlamaRMSNorm, operation by operation."""
     width = x.width
     x = tape.cast(x, SINGLE)
@@ -102,7 +106,7 @@ def rms_norm(tape: Tape, x: Sized, weight: Sized, rows: int) -> Sized:
     return multiply(tape, weight, tape.cast(x, width))
 
 
-def layer_norm(tape: Tape, x: Sized, weights: list[Sized], rows: int) -> Sized:
+def layer_norm(tape: Tape, x: SizedTensor, weights: list[SizedTensor], rows: int) -> SizedTensor:
     """torch's LayerNorm; it saves mean and deviation of every row."""
     x = tape.raised(x)
     weights = [tape.raised(each) for each in weights]
@@ -115,7 +119,7 @@ def layer_norm(tape: Tape, x: Sized, weights: list[Sized], rows: int) -> Sized:
     return tape.operation(out, [x, *weights], backward, [x.data(), statistics])
 
 
-def rotary(tape: Tape, x: Sized, width: int) -> Sized:
+def rotary(tape: Tape, x: SizedTensor, width: int) -> SizedTensor:
     """Rotary embedding of query or key with cosines of `width` bytes: x * cos + rotate_half(x) *
     sin.
     """
@@ -137,7 +141,7 @@ def rotary(tape: Tape, x: Sized, width: int) -> Sized:
     return tape.operation(out, [x], backward)
 
 
-def _joined(tape: Tape, numel: int, width: int) -> Sized:
+def _joined(tape: Tape, numel: int, width: int) -> SizedTensor:
     """torch.cat of a negated half and the other half."""
     negated = tape.new(numel // 2, width)
     out = tape.new(numel, width)
@@ -145,13 +149,13 @@ def _joined(tape: Tape, numel: int, width: int) -> Sized:
     return out
 
 
-def gather(tape: Tape, x: Sized, numel: int) -> Sized:
+def gather(tape: Tape, x: SizedTensor, numel: int) -> SizedTensor:
     """Rows of x by index; the gradient fills a tensor of x's size."""
     whole, width = x.numel, x.width
     return tape.operation(tape.new(numel, width), [x], lambda _: [tape.new(whole, width)])
 
 
-def put(tape: Tape, x: Sized, values: Sized) -> Sized:
+def put(tape: Tape, x: SizedTensor, values: SizedTensor) -> SizedTensor:
     """A copy of x with some rows replaced."""
     sizes = [(each.numel, each.width, each.node is not None) for each in (x, values)]
 
@@ -161,7 +165,9 @@ def put(tape: Tape, x: Sized, values: Sized) -> Sized:
     return tape.operation(tape.new(x.numel, x.width), [x, values], backward)
 
 
-def checkpoint(tape: Tape, block: Callable[[Sized], Sized], x: Sized, *, ahead: int = 0) -> Sized:
+def checkpoint(
+    tape: Tape, block: Callable[[SizedTensor], SizedTensor], x: SizedTensor, *, ahead: int = 0
+) -> SizedTensor:
     """A block that keeps its input alone and runs again on the way back (torch.utils.checkpoint,
     not re-entrant).
 

@@ -25,10 +25,9 @@ from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwar
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
 from densekit.spec.capability import check_combination, check_gpu, check_offload
+from densekit.spec.deepspeed import BUCKET_ELEMENTS
 from densekit.spec.execution import Execution
 
-BUCKET_ELEMENTS = 50_000_000
-"""Elements that ZeRO reduces or gathers in one collective: buffers of 200 MB in fp32."""
 PERSISTENT_ELEMENTS = 100_000
 """ZeRO-3 keeps smaller parameters (norms) whole on every rank, as by default."""
 INITIAL_SCALE_POWER = 16

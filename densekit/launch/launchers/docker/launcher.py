@@ -109,7 +109,7 @@ class Docker:
 
     def _image(self, gpus: Sequence[Gpu]) -> str:
         if self.image is None:
-            return f"densekit:{target_for(gpus[0]).name if gpus else 'cpu'}"
+            return f"densekit:{target_for(gpus[0]).container_image if gpus else 'cpu'}"
         check_target(self.image.removeprefix("densekit:"), gpus)
         return self.image
 

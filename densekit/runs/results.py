@@ -1,0 +1,76 @@
+"""results.json: what a complete run did in all, and how its held-out questions were answered."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densekit.files.json_files import write_json
+
+RESULTS_FILE = "results.json"
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Totals of a run, counted step by step: nothing skipped, masked or cut is left out."""
+
+    steps: int = 0
+    samples: int = 0
+    tokens: int = 0
+    """Of the packed sequences, image features included."""
+    supervised_tokens: int = 0
+    """Label positions."""
+    masked_samples: int = 0
+    """Samples without a label position."""
+    empty_groups: int = 0
+    """Reference groups without a label position."""
+    overflows: int = 0
+    """Of fp16 gradients."""
+    skipped_steps: int = 0
+    """Steps whose batch was consumed without changing a weight (fp16 overflow under faithful
+    semantics).
+    """
+    notes: dict[str, int] = field(default_factory=dict)
+    """What happened to samples on the way to tokens, by kind."""
+    first_loss: float | None = None
+    last_loss: float | None = None
+    seconds: float = 0.0
+    """Of training, all attempts together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Right answers to a set of questions."""
+
+    correct: int
+    accuracy: float
+    wilson_lower: float
+    """Lower end of the 95 % Wilson score interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutScores:
+    """Answers to held-out questions with their own images, and with the images shuffled."""
+
+    questions: int
+    images_in_place: Accuracy
+    images_shuffled: Accuracy
+    majority_class: float
+    """Accuracy of always giving the commonest answer to each question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """results.json."""
+
+    summary: Summary
+    probe: HeldOutScores | None = None
+    """None for a recipe without held-out questions."""
+
+    def write(self, run: Path) -> Path:
+        """Write results.json into the run directory `run`; returns its path."""
+        value: dict[str, Any] = {"summary": asdict(self.summary)}
+        if self.probe is not None:
+            value["probe"] = asdict(self.probe)
+        path = run / RESULTS_FILE
+        write_json(path, value)
+        return path
