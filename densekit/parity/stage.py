@@ -14,7 +14,8 @@ from torch import Tensor
 from densekit.model.config import read_config
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import pixel_values
-from densekit.model.towers import VisionTower, load_tower, vision_config_of
+from densekit.model.towers import load_tower, vision_config_of
+from densekit.model.towers.base import VisionTower
 from densekit.model.weights import read_weights
 from densekit.parity.case import (
     Recording,

@@ -1,4 +1,4 @@
-"""Tests of ids, labels and notes of samples: every template's mapping, and each quirk in both
+"""Tests of ids, labels and notes of samples: every template's mapping, and each observation of docs/upstream.md in both
 semantics.
 """
 

@@ -17,7 +17,7 @@ class SiglipTower(VisionTower):
     @classmethod
     def _bare(cls, config: PreTrainedConfig) -> PreTrainedModel:
         config.vision_use_head = False
-        return cls.model_class(config)
+        return super()._bare(config)
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         embedded: Tensor = self.model.embeddings(pixel_values)
