@@ -58,7 +58,9 @@ def data(tmp_path: Path) -> Data:
     annotations.write_text(json.dumps(_entries(40)), encoding="utf-8")
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        "extends: tiny_stage2\ndata: {annotations: 'data:mine.json', samples: null}\noptimizer: {epochs: 2}\n"
+        "extends: tiny_stage2\n"
+        "data: {annotations: 'data:mine.json', samples: null}\n"
+        "optimizer: {epochs: 2}\n"
         "reference: {gpus: 2, per_device_batch_size: 4, grad_accum_steps: 2}\n",
         encoding="utf-8",
     )

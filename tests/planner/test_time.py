@@ -3,12 +3,14 @@ runs measured.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from densekit.files.json_files import write_json
 from densekit.planner.calibrate import MARGIN, measured_efficiency
 from densekit.planner.candidates import SearchSpace
 from densekit.planner.cluster import Cluster, usual_nodes
@@ -32,8 +34,13 @@ from densekit.planner.time import (
 )
 from densekit.planner.workload import TrainedModel, Workload
 from densekit.recipes.load import load_recipe
+from densekit.runs.environment import Environment
+from densekit.runs.manifest import Certified, DataFiles, Manifest
+from densekit.runs.records import StepRecord
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import BY_NAME, hardware
+from densekit.spec.math import RunMath
+from tests.support.runs import ENVIRONMENT
 
 FULL = Workload.of(load_recipe("vicuna7b_clip_stage2"), None)
 SHAPE = FULL.model.shape
@@ -221,7 +228,7 @@ def run_of(
     seconds: float,
     *,
     device: str = "NVIDIA A100-SXM4-80GB",
-    state: str = "complete",
+    state: Literal["running", "complete"] = "complete",
     **execution: Any,
 ) -> None:
     """A run directory as far as calibration reads it: 20 steps of `seconds`, after ten that took
@@ -229,27 +236,50 @@ def run_of(
     """
     recipe = load_recipe(name)
     folder.mkdir(parents=True)
-    values = {
-        "device": "cuda",
-        "gpus": 8,
-        "dtype": "bf16",
-        "checkpointing": True,
-        "roots": {},
-        **execution,
-    }
-    manifest = {
-        "state": state,
-        "environment": {"devices": [{"name": device, "driver": "550"}]},
-        "execution": values,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    math = {"schema": 2, "recipe": recipe.math().as_json(), "starts_from": None}
-    (folder / "math.json").write_text(json.dumps(math), encoding="utf-8")
-    step = {"samples": 128, "tokens": 100_000, "supervised_tokens": 17_000}
-    lines = [{**step, "seconds": 500.0}] * 10 + [{**step, "seconds": seconds}] * 20
-    (folder / "metrics.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    zero = "0" * 64
+    manifest = Manifest(
+        state=state,
+        run=zero,
+        recipe=name,
+        starts_from=None,
+        environment=Environment.model_validate(
+            {**ENVIRONMENT, "devices": [{"name": device, "driver": "550"}]}
+        ),
+        execution={
+            "device": "cuda",
+            "gpus": 8,
+            "dtype": "bf16",
+            "checkpointing": True,
+            "roots": {},
+            **execution,
+        },
+        attempts=1,
+        certificate=Certified(sha256=zero, steps=30, samples_dropped=0, samples_repeated=0),
+        data=DataFiles(annotations_sha256=zero),
+        models={},
     )
+    write_json(folder / "manifest.json", manifest.as_json())
+    write_json(folder / "math.json", RunMath(recipe=recipe.math(), starts_from=None).as_json())
+    record = StepRecord(
+        step=1,
+        loss=1.0,
+        lr=0.0,
+        grad_norm=1.0,
+        updated=True,
+        overflows=0,
+        samples=128,
+        tokens=100_000,
+        supervised_tokens=17_000,
+        masked_samples=0,
+        ids=zero,
+        images=zero,
+        chain=zero,
+    )
+    lines = [
+        json.dumps({**asdict(record), "step": step, "seconds": 500.0 if step <= 10 else seconds})
+        for step in range(1, 31)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
