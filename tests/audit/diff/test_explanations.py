@@ -191,6 +191,15 @@ def test_package_version_explains_a_loss(run: Path, world: Path, tmp_path: Path)
             {"devices": [{"name": "A100", "driver": None}]},
             'devices: [] and [{"name": "A100", "driver": null}]',
         ),
+        (
+            {"variables": {"MKL_CBWR": "COMPATIBLE"}},
+            'environment variable MKL_CBWR: not set and "COMPATIBLE"',
+        ),
+        (
+            {"cpu": {"flags": ["avx2", "sse2"]}},
+            "CPU flags: avx512f only in a; avx2 only in b",
+        ),
+        ({"cpu": {"model": "B CPU"}}, "CPU: A CPU and B CPU"),
     ],
 )
 def test_environment_change_ranks_as_cause(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from densekit.audit.run_reader import read_run
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.files.json_files import read_json, write_json
@@ -138,6 +139,17 @@ def test_edited_execution_or_environment(run: Path, name: str) -> None:
     assert list(failures(run)) == [name]
     path.unlink()
     assert check_names(verify_run(run), "warn") == [name]
+
+
+def test_damaged_environment_of_an_earlier_attempt(world: Path, tmp_path: Path) -> None:
+    run = train(world, tmp_path, stop_after=3)
+    RunDir(run).new_attempt(Execution())
+    edit(run / "attempts" / "0001" / "environment.json", lambda text: text[:20])
+    failed = failures(run)
+    assert list(failed) == ["attempts"]
+    assert "0001/environment.json cannot be read" in failed["attempts"]
+    with pytest.raises(DataError, match=r"0001/environment\.json cannot be read"):
+        read_run(run).intact()
 
 
 def test_edited_status(run: Path) -> None:
