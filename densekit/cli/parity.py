@@ -21,6 +21,9 @@ def parity(
         ),
     ],
     as_json: AsJson = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Every quantity of every case.")
+    ] = False,
 ) -> None:
     """Compare densekit with numbers recorded from the official code.
 
@@ -29,9 +32,9 @@ def parity(
     need_training_packages()
     from densekit.parity.report import print_report, run_parity
 
-    result = run_parity(directory, progress=not as_json)
+    report = run_parity(directory, progress=not as_json)
     if as_json:
-        print_json(result)
+        print_json(report.as_json())
     else:
-        print_report(result)
-    raise typer.Exit(0 if result["ok"] else 1)
+        print_report(report, verbose=verbose)
+    raise typer.Exit(0 if report.ok else 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
 from densekit.audit.model_files import PARTS
-from densekit.audit.run_reader import Evidence, read_evidence, section
+from densekit.audit.run_reader import read_run
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import optional_object
@@ -17,7 +17,7 @@ from densekit.launch.chain import locked, start
 from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, open_replay
 from densekit.spec.execution import Execution
-from densekit.spec.math import MADE_ASSETS
+from densekit.spec.math import MADE_ASSETS, Math
 
 TOLERANCE = 1e-5
 INPUTS = (*PARTS, "annotations", "connector")
@@ -110,20 +110,21 @@ def _check_replayable(path: Path) -> None:
     """Refuse what cannot be trained again, or could not be concluded from, before hours are spent
     on it.
     """
-    evidence = read_evidence(path)
-    if evidence.state != "complete":
-        name = evidence.recipe.get("name")
+    recorded = read_run(path).intact()
+    assert recorded.status is not None and recorded.math is not None, "an intact run has both"
+    if not recorded.complete:
+        name, state = recorded.math.recipe.name, recorded.status.state
         raise UsageError(
-            f"{path} is {evidence.state}, not complete: finish it with `densekit run {name}`, "
+            f"{path} is {state}, not complete: finish it with `densekit run {name}`, "
             "then replay it"
         )
-    first = evidence.execution.get("starts_from")
-    if first is not None and not RunDir(Path(str(first))).complete:
+    first = recorded.execution.starts_from if recorded.execution else None
+    if first is not None and not RunDir(Path(first)).complete:
         raise DataError(
             f"{path} starts from {first}, which is missing or not complete: restore that run, "
             "then replay"
         )
-    made = _made_again(evidence)
+    made = _made_again(recorded.math.recipe)
     bad = [
         check
         for check in verify_run(path)
@@ -135,17 +136,18 @@ def _check_replayable(path: Path) -> None:
         raise DataError(f"{path} cannot be replayed: {bad[0].name}: {bad[0].message}{more}")
 
 
-def _made_again(evidence: Evidence) -> list[str]:
+def _made_again(math: Math) -> list[str]:
     """The inputs that the trainer makes from the recipe: the files there now may be of another
     recipe.
     """
-    if evidence.recipe.get("assets") is None:
+    if math.assets is None:
         return []
-    place = evidence.path / "math.json"
-    models, data = (section(evidence.recipe, name, place) for name in ("models", "data"))
-    references = {**models, "annotations": data.get("annotations")}
-    references["tokenizer"] = models.get("tokenizer") or models.get("language_model")
-    return [name for name in INPUTS if str(references.get(name)).startswith(MADE_ASSETS)]
+    references = {
+        **math.models.model_dump(),
+        "tokenizer": math.models.tokenizer_folder,
+        "annotations": math.data.annotations,
+    }
+    return [name for name in INPUTS if str(references[name]).startswith(MADE_ASSETS)]
 
 
 def _executions(run: RunDir) -> list[Execution]:

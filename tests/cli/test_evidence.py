@@ -9,7 +9,8 @@ import pytest
 
 from densekit.launch.launchers import local
 from tests.support.command_line import Cli
-from tests.support.launching import names, trainer
+from tests.support.files import names
+from tests.support.launching import trainer
 from tests.support.runs import make_world
 from tests.support.runs import train as made_run
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Cli
-from tests.support.launching import entry, names, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import entry
 
 
 def test_plan(run_cli: Cli) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Cli
-from tests.support.launching import entry, make_pair, names, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import entry, make_pair
 
 WRONG = {
     "no such recipe": (

@@ -18,7 +18,8 @@ from densekit.runs.layout import RunDir, open_run
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
-from tests.support.launching import make_pair, names, trainer, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import make_pair, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,7 @@ def test_chain_is_the_needed_stage_then_the_recipe(name: str) -> None:
     assert chain[-1].name == name
 
 
+@pytest.mark.ranks
 def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert go(Path(), world_size=2, micro_batch_size=4) == 0
@@ -74,6 +76,7 @@ def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
 
 
+@pytest.mark.ranks
 def test_complete_run_is_not_retrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert go(tmp_path) == go(tmp_path) == 0
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
@@ -82,6 +85,7 @@ def test_complete_run_is_not_retrained(tmp_path: Path, capsys: pytest.CaptureFix
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
 
 
+@pytest.mark.ranks
 def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
     assert go(tmp_path) == go(tmp_path, "tiny_stage2_lora") == 0
     found = runs(tmp_path)
@@ -89,6 +93,7 @@ def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
     assert trained(found["tiny_stage1"]) == 1
 
 
+@pytest.mark.ranks
 def test_run_that_may_not_fit_warns_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +106,7 @@ def test_run_that_may_not_fit_warns_and_continues(
     )
 
 
+@pytest.mark.ranks
 def test_cpu_offload_is_in_the_execution(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +127,7 @@ def test_cpu_offload_is_in_the_execution(
     assert "c" not in names(tmp_path)
 
 
+@pytest.mark.ranks
 def test_force_moves_the_last_stage_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +141,7 @@ def test_force_moves_the_last_stage_aside(
     assert "moved the earlier run aside to " in capsys.readouterr().out
 
 
+@pytest.mark.ranks
 def test_failed_stage_ends_the_chain_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +154,7 @@ def test_failed_stage_ends_the_chain_and_is_retried(
     assert first.status.attempt == 2 and first.complete
 
 
+@pytest.mark.ranks
 def test_second_driver_is_refused(tmp_path: Path) -> None:
     run = open_run(
         tmp_path / "runs", RunMath(recipe=load_recipe("tiny_stage1").math(), starts_from=None)
@@ -192,6 +201,7 @@ def test_stages_with_different_models_are_refused(tmp_path: Path, text: str, mes
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.ranks
 def test_user_recipes_resolve_paths_beside_their_file(tmp_path: Path) -> None:
     path = make_pair(tmp_path / "mine")
     assert go(tmp_path, str(path)) == 0

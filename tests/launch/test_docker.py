@@ -25,6 +25,7 @@ from densekit.runs.layout import RunDir, open_run
 from densekit.runs.process_handle import read_handle
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
+from tests.support.files import write_json
 from tests.support.launching import (
     A100,
     OLD,
@@ -34,8 +35,8 @@ from tests.support.launching import (
     fake_gpus,
     stub_math,
     stub_run,
-    write_json,
 )
+from tests.support.needs import needs
 
 pytestmark = pytest.mark.usefixtures("with_engine")
 
@@ -115,7 +116,7 @@ def test_container_sees_only_the_picked_gpus(
         code = Docker(image=stub_image).launch(run, execution)
     except DataError as error:
         if "cannot give GPUs to containers" in str(error):
-            pytest.skip("this machine's engine has no NVIDIA toolkit, real or pretended")
+            needs("pretend-gpu", "this machine's engine has no NVIDIA toolkit")
         raise
     assert code == 0
     assert read_json(run.path / "seen.json")["env"]["NVIDIA_VISIBLE_DEVICES"] == "1", (
@@ -316,7 +317,7 @@ def test_unusable_gpus_are_refused(
 
 def test_unwritable_cache_is_refused(tmp_path: Path, stub_image: str) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root's containers run as somebody else")
+        needs("root", "only root's containers run as somebody else")
     (tmp_path / "cache").mkdir(mode=0o755)
     run, execution = stub_run(tmp_path, "")
     with pytest.raises(

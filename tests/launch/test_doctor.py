@@ -12,7 +12,8 @@ from densekit.launch.launchers.docker.client import Engine
 from densekit.launch.launchers.registry import launcher_class, launcher_names
 from densekit.spec.check import Check
 from densekit.spec.roots import Roots
-from tests.support.launching import A100, T4, cards, names, put_gpus_on_path
+from tests.support.files import names
+from tests.support.launching import A100, T4, cards, put_gpus_on_path
 
 pytestmark = pytest.mark.usefixtures("bare_host")
 

@@ -13,7 +13,8 @@ from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
-from tests.support.launching import A100, cards, names, put_gpus_on_path
+from tests.support.files import names
+from tests.support.launching import A100, cards, put_gpus_on_path
 
 pytestmark = pytest.mark.usefixtures("bare_host")
 

@@ -19,6 +19,8 @@ from densekit.runs.processes import alive
 from densekit.spec.execution import Execution
 from tests.support.launching import A100, cards, fake_gpus, stub_run, trainer
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:

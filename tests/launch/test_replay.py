@@ -21,7 +21,8 @@ from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
 from densekit.spec.execution import Execution
-from tests.support.launching import names, trainer
+from tests.support.files import names
+from tests.support.launching import trainer
 from tests.support.runs import change_entry, make_world, train
 
 HOW = {
@@ -117,6 +118,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 # What is trained
 
 
+@pytest.mark.ranks
 def test_replay_has_the_same_math_and_execution(
     run: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -135,6 +137,7 @@ def test_replay_has_the_same_math_and_execution(
     ]
 
 
+@pytest.mark.ranks
 def test_replays_are_numbered_beside_their_run(
     own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +154,7 @@ def test_replays_are_numbered_beside_their_run(
     assert names(own.parent / f"{own.name}.replay3") == []
 
 
+@pytest.mark.ranks
 def test_replay_uses_the_execution_of_the_last_attempt(
     own: Path, gives: Any, tmp_path: Path, told: Told
 ) -> None:
@@ -172,6 +176,7 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     )
 
 
+@pytest.mark.ranks
 def test_deterministic_option_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     gives(run)
     assert replay(run, runs_dir=tmp_path, deterministic=True) == 0
@@ -183,6 +188,7 @@ def test_deterministic_option_is_added(run: Path, tmp_path: Path, gives: Any) ->
     )
 
 
+@pytest.mark.ranks
 def test_stopped_replay_resumes(
     run: Path,
     tmp_path: Path,
@@ -203,6 +209,7 @@ def test_stopped_replay_resumes(
     assert not (tmp_path / f"{run.name}.replay2").exists()
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("code", [1, 3, 130])
 def test_failed_replay_returns_the_exit_code(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -216,6 +223,7 @@ def test_failed_replay_returns_the_exit_code(
 # What is expected
 
 
+@pytest.mark.ranks
 def test_bit_difference_without_tolerance_diverges(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -233,6 +241,7 @@ def test_bit_difference_without_tolerance_diverges(
     assert told()[-1] == "the replay is equal within 1e-05 (as --tolerance asks for)"
 
 
+@pytest.mark.ranks
 def test_bit_difference_within_tolerance_is_reported(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -241,6 +250,7 @@ def test_bit_difference_within_tolerance_is_reported(
     assert "first bit difference at step 4" in told()[3]
 
 
+@pytest.mark.ranks
 def test_divergence_names_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
     newer = train(
         tmp_path / "world",
@@ -263,6 +273,7 @@ def test_divergence_names_its_cause(own: Path, tmp_path: Path, gives: Any, told:
     )
 
 
+@pytest.mark.ranks
 def test_trained_weight_difference_diverges(
     own: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
@@ -389,6 +400,7 @@ def test_changed_or_missing_inputs_are_refused(own: Path, tmp_path: Path, gone: 
         )
 
 
+@pytest.mark.ranks
 def test_made_inputs_may_have_changed(own: Path, tmp_path: Path, gives: Any) -> None:
     """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it
     was.

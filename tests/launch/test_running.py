@@ -12,7 +12,8 @@ from densekit.launch.listing import list_runs
 from densekit.launch.running import is_alive, still_running, stop
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle, read_handle, write_handle
-from tests.support.launching import stub_run, write_json
+from tests.support.files import write_json
+from tests.support.launching import stub_run
 
 pytestmark = pytest.mark.usefixtures("bare_host")
 

@@ -20,9 +20,9 @@ import pytest
 
 from densekit.files.json_files import read_json, read_jsonl
 from densekit.runs.layout import RunDir
-from tests.train.conftest import SMALL
+from tests.support.workplace import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 100

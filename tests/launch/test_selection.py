@@ -31,6 +31,7 @@ def planned(selection: Selection, recipe: str = PAPER, **wanted: Any) -> Plan:
     )
 
 
+@pytest.mark.ranks
 def test_gpu_host_selects_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 10))
     found = selected()
@@ -51,6 +52,7 @@ def test_gpu_host_selects_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ), "the image a100 has no xformers"
 
 
+@pytest.mark.ranks
 def test_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_gpus_on_path(monkeypatch, tmp_path, *cards(V100, 2))
     stage_1 = "vicuna7b_clip_stage1"
@@ -67,6 +69,7 @@ def test_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         planned(found, dtype="bf16")
 
 
+@pytest.mark.ranks
 def test_cluster_gpus_are_the_papers_or_those_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ def test_cluster_gpus_are_the_papers_or_those_named(
         selected(gpu="a100")
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("recipe", "gpus", "variables", "asked", "launcher", "why"),
     [

@@ -5,7 +5,6 @@ start again.
 import itertools
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,8 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.files.json_files import read_json
-from densekit.launch.launchers.slurm.jobs import Follower, job_state
+from densekit.launch.launchers.slurm.follower import Follower
+from densekit.launch.launchers.slurm.jobs import job_state
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.launchers.slurm.submit import refusal
@@ -27,9 +27,11 @@ from densekit.launch.listing import follow, list_runs
 from densekit.launch.running import still_running, stop
 from densekit.runs.layout import RunDir, run_path
 from densekit.runs.process_handle import read_handle
-from tests.support.engine import TOOLS
-from tests.support.engine import run as prepared
-from tests.support.launching import RUN_STUB, stub_math, stub_run, write_json
+from tests.support.commands import prepare
+from tests.support.files import write_json
+from tests.support.launching import RUN_STUB, stub_math, stub_run
+from tests.support.needs import needs
+from tests.support.services import FOLDER
 
 
 @pytest.fixture
@@ -274,7 +276,7 @@ def test_dependency_wait_does_not_count_as_queue_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken_back: list[str] = []
-    monkeypatch.setattr("densekit.launch.launchers.slurm.jobs.cancel", taken_back.append)
+    monkeypatch.setattr("densekit.launch.launchers.slurm.follower.cancel", taken_back.append)
     follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
     for reason, over in (
         ("Dependency", False),
@@ -433,25 +435,18 @@ def test_apptainer_job_gets_only_the_named_variables(tmp_path: Path) -> None:
 @pytest.fixture
 def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[None]:
     """The options of pyxis, from a plugin that takes them and tells the job what it was given."""
-    source, settings = (
-        TOOLS / "fake_pyxis.c",
-        Path(os.environ["SLURM_CONF"]).parent / "plugstack.conf" if slurm else None,
-    )
-    if settings is None or not source.is_file() or shutil.which("gcc") is None:
-        pytest.skip(
-            "pyxis is no part of Slurm, and for a stand-in a private Slurm, "
-            f"{source} or gcc is missing"
-        )
+    if not slurm:
+        needs("slurm", "the stand-in for pyxis goes into a private Slurm only")
     headers = tmp_path / "headers"
     headers.mkdir()
     packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]
-    prepared(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], headers)
+    apt = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root")
+    prepare("slurm", *apt, "download", *packages, folder=headers)
     for package in headers.glob("*.deb"):
-        prepared(["dpkg", "-x", str(package), str(headers)])
+        prepare("slurm", "dpkg", "-x", package, headers)
     plugin = tmp_path / "fake_pyxis.so"
-    prepared(
-        ["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)]
-    )
+    source = FOLDER / "fake_pyxis.c"
+    prepare("slurm", "gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", plugin, source)
     settings = Path(slurm["SLURM_CONF"]).parent / "plugstack.conf"
     before = settings.read_text(encoding="utf-8")
     settings.write_text(f"{before}required {plugin}\n", encoding="utf-8")

@@ -27,7 +27,8 @@ from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import read_handle
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
-from tests.support.launching import STUB, trainer, write_json
+from tests.support.files import write_json
+from tests.support.launching import STUB, trainer
 
 PAIR = ["a_two.yaml", "b_two.yaml"]
 """Two stage-2 recipes, each with a stage 1 of its own."""
@@ -157,6 +158,7 @@ def test_recipes_with_different_selections_are_refused(monkeypatch: pytest.Monke
     assert (both.launcher.name, both.request.world_size) == ("slurm", 8)
 
 
+@pytest.mark.ranks
 def test_local_sweep_is_sequential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "status('complete') if 'b_one' not in path.name else sys.exit(4)"
     monkeypatch.setattr(local, "command", trainer(script))

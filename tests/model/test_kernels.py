@@ -18,8 +18,9 @@ from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_k
 from densekit.model.packing import Segments
 from tests.support.kernel_doubles import Seen, install
 from tests.support.models import VOCABULARY, small_model
+from tests.support.needs import needs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [7, 1, 12]
 PACKAGES = ("flash", "xformers")
 
@@ -206,10 +207,11 @@ def test_a_kernel_that_is_not_here_says_what_to_install(
     require_kernel("sdpa")
 
 
+@pytest.mark.ranks
 def test_the_real_xformers_mask_and_shape_rules() -> None:
     place = Path(sys.prefix) / "xformers"  # beside the packages: there it would pass for a kernel
     if not place.is_dir() and find_spec("xformers") is None:
-        pytest.skip(f"xformers is not here: `make setup` puts it into {place} on Linux x86_64")
+        needs("kernel", f"no xformers; `make setup` puts it into {place} on Linux x86_64")
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.real_xformers"],
         cwd=ROOT,

@@ -15,6 +15,8 @@ from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from tests.support.ranks import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 WORLD = 2
 

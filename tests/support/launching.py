@@ -1,6 +1,5 @@
 """A trainer that takes no time, and models and data that pass every check without being any."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from densekit.runs.layout import RunDir, open_run
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
+from tests.support.files import write_json
 
 STUB = """
 import json, os, pathlib, signal, sys, time
@@ -95,15 +95,6 @@ def trainer(script: str) -> Callable[..., list[str]]:
     return command
 
 
-def write_json(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    """What lies in a folder."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def entry(

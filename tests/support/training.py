@@ -22,7 +22,7 @@ from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.spec.roots import Roots
 from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks
-from tests.train.conftest import SMALL, Workplace
+from tests.support.workplace import SMALL, Workplace
 
 Victim = Literal["rank", "ranks", "parent", "disk"]
 """Who is killed: the rank itself, all ranks, or what started them; `disk`: nobody, the operation

@@ -23,7 +23,9 @@ from densekit.toy.models import train_tokenizer
 from densekit.train import task
 from tests.support.ranks import run_ranks
 from tests.support.training import start_run, train_rank
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 STEPS = 4  # 48 samples are three steps; the learning rate of the first is 0
 Train = Callable[..., Path]

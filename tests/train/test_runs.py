@@ -20,7 +20,9 @@ from densekit.spec.roots import Roots
 from densekit.train.inputs import make_dataset, make_reader
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 FIELDS = {
     "step",

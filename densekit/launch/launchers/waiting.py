@@ -23,8 +23,8 @@ def wait_stoppable(*runs: RunDir, wait: Callable[[], int], kill: Callable[[], No
         except KeyboardInterrupt:
             for run in runs:
                 run.stop_file.touch()
-            told = STOPPING.format(what="the run" if len(runs) == 1 else f"the {len(runs)} runs")
-            print(f"\n{told}", file=sys.stderr, flush=True)
+            what = "the run" if len(runs) == 1 else f"the {len(runs)} runs"
+            print(f"\n{STOPPING.format(what=what)}", file=sys.stderr, flush=True)
         try:
             return wait()
         except KeyboardInterrupt:

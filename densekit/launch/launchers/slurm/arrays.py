@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from densekit.errors import DensekitError
 from densekit.launch.launchers.base import Arrays, Element, LostContactError
-from densekit.launch.launchers.slurm.jobs import Follower, cancel, follow_jobs
+from densekit.launch.launchers.slurm.follower import Follower, follow_jobs
+from densekit.launch.launchers.slurm.jobs import cancel
 from densekit.launch.launchers.slurm.script import Batch, array_script, script, write_script
 from densekit.launch.launchers.slurm.submit import sbatch
 from densekit.launch.launchers.waiting import settle, wait_stoppable

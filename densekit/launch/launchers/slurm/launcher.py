@@ -1,5 +1,5 @@
 """The slurm launcher: jobs are submitted, followed until they end, and cancelled when the driver is
-told to stop.
+interrupted twice.
 """
 
 import shutil
@@ -11,14 +11,8 @@ from densekit.launch.host_gpus import Gpu
 from densekit.launch.launchers.base import Arrays, Launcher
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.slurm.arrays import SlurmArrays
-from densekit.launch.launchers.slurm.jobs import (
-    STOPPED_IN_QUEUE,
-    Follower,
-    cancel,
-    follow_jobs,
-    is_under_way,
-    job_state,
-)
+from densekit.launch.launchers.slurm.follower import STOPPED_IN_QUEUE, Follower, follow_jobs
+from densekit.launch.launchers.slurm.jobs import cancel, is_under_way, job_state
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script, write_script
 from densekit.launch.launchers.slurm.submit import sbatch
 from densekit.launch.launchers.waiting import settle, wait_stoppable

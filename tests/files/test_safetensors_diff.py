@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from densekit.files.tensors import first_tensor_difference
 from safetensors.numpy import save_file
 
 from densekit.errors import DataError
 from densekit.files import tensors
-from densekit.files.tensors import first_tensor_difference
 from tests.support.runs import flip_byte, write_tensors
 
 BASE: dict[str, Any] = {

@@ -1,5 +1,8 @@
-"""Which tensor of two safetensors files differs first, and in how many values; bytes only, no
-framework.
+"""Which tensor of two safetensors files differs first, and in how many values.
+
+The header is parsed here and the bytes are compared through memory maps: safetensors' own numpy
+reader refuses bf16 and fp8, which numpy lacks, its torch reader would bring torch into the driver,
+and both copy what may be larger than memory.
 """
 
 import math
@@ -24,21 +27,26 @@ Data = list[npt.NDArray[np.uint8]]  # the bytes of both files
 class TensorDifference:
     """The first tensor (in the order of its bytes in the first file) that differs between two
     files.
-
-    `values` of its `size` values differ in at least one bit; null when dtype or shape differ or one
-    file lacks it, and `why` says so. `others` more tensors differ.
     """
 
     name: str
     values: int | None
+    """Values that differ in at least one bit; None when dtype or shape differ or one file lacks the
+    tensor, and `reason` says so.
+    """
     size: int
-    why: str
+    """Values it has."""
+    reason: str
     others: int
+    """Further tensors that differ."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """One phrase for people."""
-        count = self.why if self.values is None else f"{self.values} of {self.size} values differ"
-        more = f"; so do {self.others} other tensors" if self.others else ""
+        count = (
+            self.reason if self.values is None else f"{self.values} of {self.size} values differ"
+        )
+        others = f"{self.others} other tensor{'' if self.others == 1 else 's'}"
+        more = f"; {others} differ{'s' if self.others == 1 else ''} too" if self.others else ""
         return f"tensor {self.name}: {count}{more}"
 
 
@@ -65,14 +73,16 @@ def first_tensor_difference(a: Path, b: Path) -> TensorDifference | None:
     name = differing[0]
     first, second = one.get(name), two.get(name)
     size = math.prod((first or two[name]).shape)
-    values, why = None, ""
+    values, reason = None, ""
     if first is None or second is None:
-        why = f"only in {a if second is None else b}"
+        reason = f"only in {a if second is None else b}"
     elif (first.dtype, first.shape) != (second.dtype, second.shape):
-        why = f"{first.dtype} {list(first.shape)} and {second.dtype} {list(second.shape)}"
+        reason = f"{first.dtype} {list(first.shape)} and {second.dtype} {list(second.shape)}"
     else:
         values = _count(first, second, data)
-    return TensorDifference(name=name, values=values, size=size, why=why, others=len(differing) - 1)
+    return TensorDifference(
+        name=name, values=values, size=size, reason=reason, others=len(differing) - 1
+    )
 
 
 def _header(path: Path) -> dict[str, _Tensor]:
@@ -88,7 +98,7 @@ def _header(path: Path) -> dict[str, _Tensor]:
         tensors = {name: _tensor(value, 8 + length, total) for name, value in entries.items()}
     except (ValueError, AttributeError, KeyError, TypeError, OverflowError):
         raise DataError(
-            f"{path} is no whole safetensors file: its header does not fit its bytes"
+            f"{path} is not a complete safetensors file: its header does not fit its bytes"
         ) from None
     return dict(sorted(tensors.items(), key=lambda item: item[1].start))
 

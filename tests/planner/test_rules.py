@@ -1,22 +1,19 @@
-"""Number type, kernel, ZeRO stage and checkpointing: defaults with their reasons, and what cannot
-work.
-"""
+"""Dtype, kernel, ZeRO stage and activation checkpointing: defaults with reasons, and refusals."""
 
 from typing import Any
 
 import pytest
 
 from densekit.errors import UsageError
+from densekit.planner.kernel import choose_kernel
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.precision import choose_kernel
-from densekit.planner.search import Fixed
 from densekit.recipes.load import load_recipe
+from densekit.spec.execution import ExecutionRequest
 
 
-def _plan(stage: int, *, device: Any = "cpu", **wanted: Any) -> Plan:
-    return make_plan(
-        load_recipe(f"vicuna7b_clip_stage{stage}"), Fixed(**wanted), gpus=2, device=device
-    )
+def _plan(stage: int, **request: Any) -> Plan:
+    recipe = load_recipe(f"vicuna7b_clip_stage{stage}")
+    return make_plan(recipe, ExecutionRequest(world_size=2, **request))
 
 
 def _reasons(plan: Plan) -> list[str]:
@@ -34,7 +31,7 @@ def _reasons(plan: Plan) -> list[str]:
             "fp32",
             0,
             False,
-            ["slower on most CPUs", "CUDA only", "holds the whole model", "second forward pass"],
+            ["slower on most CPUs", "CUDA only", "hold whole", "second forward pass"],
         ),
         (
             2,
@@ -42,7 +39,7 @@ def _reasons(plan: Plan) -> list[str]:
             "fp32",
             0,
             False,
-            ["slower on most CPUs", "CUDA only", "holds the whole model", "second forward pass"],
+            ["slower on most CPUs", "CUDA only", "hold whole", "second forward pass"],
         ),
         (
             1,
@@ -72,64 +69,60 @@ def _reasons(plan: Plan) -> list[str]:
         ),
     ],
 )
-def test_defaults_say_why(
+def test_defaults_come_with_their_reasons(
     stage: int, device: Any, dtype: str, zero_stage: int, checkpointing: bool, reasons: list[str]
 ) -> None:
     plan = _plan(stage, device=device)
-    assert (plan.device, plan.gpu) == (device, device)
-    assert (plan.dtype, plan.zero_stage, plan.checkpointing) == (dtype, zero_stage, checkpointing)
-    told = _reasons(plan)
-    assert [note.split(":")[0] for note in told] == [
+    chosen = plan.execution
+    assert (chosen.device, plan.gpu) == (device, device)
+    assert (chosen.dtype, chosen.zero_stage) == (dtype, zero_stage)
+    assert chosen.activation_checkpointing == checkpointing
+    notes = _reasons(plan)
+    assert [note.split(":")[0] for note in notes] == [
         f"dtype {dtype}",
-        f"attention {plan.attention}",
+        f"attention {chosen.attention}",
         f"ZeRO stage {zero_stage}",
         f"activation checkpointing {'on' if checkpointing else 'off'}",
     ]
-    assert all(reason in note for reason, note in zip(reasons, told, strict=True))
+    assert all(reason in note for reason, note in zip(reasons, notes, strict=True))
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "requested",
     [
         {
             "device": "cuda",
             "dtype": "fp16",
             "attention": "flash",
             "zero_stage": 2,
-            "checkpointing": False,
+            "activation_checkpointing": False,
         },
         {
             "device": "cuda",
             "dtype": "fp32",
             "attention": "xformers",
             "zero_stage": 0,
-            "checkpointing": True,
+            "activation_checkpointing": True,
         },
         {
             "device": "cpu",
             "dtype": "bf16",
             "attention": "sdpa",
             "zero_stage": 3,
-            "checkpointing": True,
+            "activation_checkpointing": True,
         },
         {
             "device": "cpu",
             "dtype": "fp16",
             "attention": "sdpa",
             "zero_stage": 0,
-            "checkpointing": False,
+            "activation_checkpointing": False,
         },
     ],
 )
-def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> None:
-    plan = _plan(2, **wanted)
-    assert wanted == {
-        "device": plan.device,
-        "dtype": plan.dtype,
-        "attention": plan.attention,
-        "zero_stage": plan.zero_stage,
-        "checkpointing": plan.checkpointing,
-    }
+def test_requested_values_are_kept_without_a_note(requested: dict[str, Any]) -> None:
+    plan = _plan(2, **requested)
+    assert requested.items() <= plan.execution.model_dump().items()
     assert _reasons(plan) == []
 
 
@@ -144,17 +137,17 @@ def test_what_is_asked_for_is_taken_without_a_reason(wanted: dict[str, Any]) -> 
         ("cuda", "fp32", "sdpa", "no fp32"),
     ],
 )
-def test_the_kernel_follows_device_and_number_type(
+def test_kernel_follows_device_and_dtype(
     device: Any, dtype: Any, attention: str, reason: str
 ) -> None:
     plan = _plan(1, device=device, dtype=dtype)
-    assert plan.attention == attention
-    (told,) = [note for note in plan.notes if note.startswith(f"attention {attention}: ")]
-    assert reason in told
+    assert plan.execution.attention == attention
+    (note,) = [note for note in plan.notes if note.startswith(f"attention {attention}: ")]
+    assert reason in note
 
 
 @pytest.mark.parametrize(
-    ("capability", "wanted", "expected"),
+    ("capability", "requested", "expected"),
     [
         ((7, 0), {}, ("fp16", "xformers")),
         ((7, 0), {"dtype": "fp32"}, ("fp32", "sdpa")),
@@ -163,26 +156,26 @@ def test_the_kernel_follows_device_and_number_type(
         ((9, 0), {"attention": "xformers"}, ("bf16", "xformers")),
     ],
 )
-def test_a_known_gpu_decides(
-    capability: Any, wanted: dict[str, Any], expected: tuple[str, str]
+def test_known_gpu_decides_dtype_and_kernel(
+    capability: Any, requested: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    kernel = choose_kernel("cuda", wanted.get("dtype"), wanted.get("attention"), capability)
-    assert (kernel.dtype, kernel.attention) == expected
+    dtype, attention, notes = choose_kernel(ExecutionRequest(**requested), "cuda", capability)
+    assert (dtype, attention) == expected and len(notes) == 2 - len(requested)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("requested", "message"),
     [
-        ({"attention": "flash"}, "--attention flash --device cpu: .*; nearest: --attention sdpa"),
+        ({"attention": "flash"}, "--attention flash --device cpu: .*; use --attention sdpa"),
         (
             {"device": "cuda", "dtype": "fp32", "attention": "flash"},
-            "no fp32; nearest: --attention sdpa",
+            "no fp32 kernels; use --attention sdpa",
         ),
     ],
 )
-def test_kernels_that_cannot_run_are_refused(wanted: dict[str, Any], message: str) -> None:
+def test_impossible_kernels_are_refused(requested: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        _plan(1, **wanted)
+        _plan(1, **requested)
 
 
 @pytest.mark.parametrize(
@@ -190,25 +183,25 @@ def test_kernels_that_cannot_run_are_refused(wanted: dict[str, Any], message: st
     [
         ("bf16", None, (7, 0), "bf16 needs 8.0; use --dtype fp16"),
         (None, "flash", (7, 0), "flash-attn needs 8.0"),
-        (None, None, (6, 0), "or newer is needed"),
+        (None, None, (6, 0), "densekit needs 7.0 .* or newer"),
     ],
 )
-def test_what_a_gpu_does_not_have_is_refused(
+def test_dtype_or_kernel_that_the_gpu_lacks_is_refused(
     dtype: Any, attention: Any, capability: Any, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        choose_kernel("cuda", dtype, attention, capability)
+        choose_kernel(ExecutionRequest(dtype=dtype, attention=attention), "cuda", capability)
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
-def test_fp16_under_deepspeed_on_a_cpu_is_refused(zero_stage: Any) -> None:
+def test_fp16_zero_on_cpu_is_refused(zero_stage: Any) -> None:
     with pytest.raises(
-        UsageError, match=f"--dtype fp16 --zero-stage {zero_stage} --device cpu: .*; nearest: "
+        UsageError, match=f"--dtype fp16 --zero-stage {zero_stage} --device cpu: .*; use "
     ):
         _plan(1, dtype="fp16", zero_stage=zero_stage)
 
 
-def test_the_execution_does_not_touch_what_is_fed() -> None:
+def test_execution_does_not_change_what_is_fed() -> None:
     plain, other = _plan(2), _plan(2, device="cuda", dtype="fp16")
     for field in (
         "steps",

@@ -1,11 +1,14 @@
-"""A small tiny run, trained once for every test that looks at runs."""
+"""A folder with small tiny runs in it, trained once for every test that looks at runs."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SMALL = (
     "assets.stage1_samples=32",
@@ -39,9 +42,23 @@ class Workplace:
         return found
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = Workplace(tmp_path_factory.mktemp("workplace"))
-    done = place.run("tiny_stage2")
+def train_workplace(folder: Path) -> None:
+    """Train tiny_stage1 and tiny_stage2 in a folder."""
+    done = Workplace(folder).run("tiny_stage2")
     assert done.returncode == 0, done.stdout + done.stderr
-    return place
+
+
+def once_per_session(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A folder that `make` fills once for all workers of a test run; nobody may change it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in that of the run
+    folder, done = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
