@@ -1,5 +1,14 @@
 """Errors a user can cause: each carries the exit code the command line returns."""
 
+PREEMPTED_CODE = 75
+"""Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
+the same command resumes it.
+"""
+INTERRUPTED_CODE = 130
+"""Exit code of a run that a second Ctrl-C killed."""
+KILLED_CODE = 137
+"""Exit code of a process that SIGKILL ended: 128 + 9."""
+
 
 class DensekitError(Exception):
     """Base of every error that is shown as one message, without a traceback."""

@@ -236,6 +236,7 @@ def test_heavy_checker_catches() -> None:
     )
 
 
+@pytest.mark.ranks
 def test_driver_imports_load_no_heavy_package() -> None:
     """Every module of the driver, imported in one fresh interpreter: none brings torch in by a
     detour.
@@ -276,6 +277,7 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not silent, f"open these with a docstring: {silent}"
 
 
+@pytest.mark.ranks
 def test_no_registry_and_no_machine_path() -> None:
     found = []
     for path in project_files():

@@ -124,6 +124,7 @@ def test_items_are_selected_by_name_group_and_pattern() -> None:
         select(["weights"])
 
 
+@pytest.mark.ranks
 def test_a_process_that_imports_another_densekit_is_noticed(tmp_path: Path) -> None:
     """Without a package in the checkout the installed one is imported."""
     side = Side("tree", tmp_path)
@@ -162,6 +163,7 @@ def faster(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.ranks
 @pytest.mark.slow
 def test_a_changed_learning_rate_is_shown(tmp_path: Path, faster: Path) -> None:
     assert unchanged(tmp_path, ROOT, "show")[0] == 0
@@ -172,6 +174,7 @@ def test_a_changed_learning_rate_is_shown(tmp_path: Path, faster: Path) -> None:
     assert judged["differences"] == [{"path": path, **found}]
 
 
+@pytest.mark.ranks
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_changed_learning_rate_changes_a_training_run(tmp_path: Path, faster: Path) -> None:

@@ -1,190 +1,147 @@
-"""What one run directory recorded, read and checked for shape, so that comparing two never meets a
-surprise.
+"""The one reader of a run directory: what a run recorded, typed, and which of its files are damaged.
+
+Reading never stops at a damaged file. A comparison refuses a run that has one (`intact`);
+verification reports each as a failed check (`require`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TypeVar
 
 from densekit.errors import DataError
-from densekit.files.json_files import optional_object, read_jsonl
-from densekit.runs.layout import RunDir
-from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import FEED_FILE, METRICS_FILE
-from densekit.spec.roots import Roots
+from densekit.files.json_files import read_json
+from densekit.runs.environment import ENVIRONMENT_FILE, Environment
+from densekit.runs.layout import EXECUTION_FILE, MATH_FILE, STATUS_FILE, RunDir, Status
+from densekit.runs.manifest import MANIFEST_FILE, Manifest, read_manifest
+from densekit.runs.records import (
+    FEED_FILE,
+    METRICS_FILE,
+    REMEDY,
+    StepFeed,
+    StepRecord,
+    read_feed,
+    read_steps,
+)
+from densekit.spec.execution import Execution
+from densekit.spec.math import RunMath
+from densekit.spec.part import read_part
 
-NUMBERS = ("loss", "lr", "grad_norm")
-DIGESTS = ("ids", "images")
-TEXT_COUNTS = ("tokens", "supervised_tokens", "masked_samples")
-UPDATES = ("updated", "overflows")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fed:
-    """One step's samples in official order: their ids, and their image digests (None: text only)."""
+class RecordedRun:
+    """One run directory, every file read once.
 
-    samples: list[str]
-    images: list[str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """One run as it lies on disk. `manifest` is {} before the first attempt wrote one; `execution`
-    and `environment` are the last attempt's, {} when there is none; `earlier` holds the
-    environments of those before it, by number; `metrics[i]` is step i + 1; `feed` goes by step and
-    is empty when its file is not there.
+    What is behind a damaged file, or behind one that need not be there yet, is None or empty.
     """
 
     path: Path
-    math: dict[str, Any]
-    run: str
-    state: str
-    message: str
-    manifest: dict[str, Any]
-    execution: dict[str, Any]
-    environment: dict[str, Any]
-    earlier: dict[int, dict[str, Any]]
-    metrics: list[dict[str, Any]]
-    feed: dict[int, Fed]
+    math: RunMath | None
+    status: Status | None
+    manifest: Manifest | None
+    execution: Execution | None
+    """Of the last attempt: the manifest's copy, else execution.json."""
+    environment: Environment | None
+    """Of the last attempt: the manifest's copy, else environment.json."""
+    earlier: Mapping[int, Environment]
+    """Of the attempts before it, by number."""
+    steps: list[StepRecord]
+    """`steps[i]` is step i + 1."""
+    feed: list[StepFeed]
+    damage: Mapping[str, DataError]
+    """What is wrong with a file, by its path inside the run."""
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The recipe's math."""
-        return section(self.math, "recipe", self.path / "math.json")
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """SHA-256 of the files that belong to the run's identity; the annotations' also where the
-        kit made them.
-        """
-        found = {**section(self.math, "inputs", self.path / "math.json")}
-        data = section(self.manifest, "data", self.path / MANIFEST_FILE)
-        return {"annotations": data.get("annotations_sha256"), **found}
-
-    @property
-    def roots(self) -> Roots:
-        """Where the attempt found its data and models."""
-        return execution_roots(self.execution, self.path)
-
-
-def read_evidence(path: Path) -> Evidence:
-    """Read a run directory; DataError naming the file (and line) that is missing, cut off or of
-    another shape.
-    """
-    if not (path / "math.json").is_file():
-        raise DataError(
-            f"{path} is no run directory: it has no math.json; give a folder that `densekit run` made"
+    def complete(self) -> bool:
+        """Whether the run says that it ended, in either of the two places that do."""
+        return any(
+            part is not None and part.state == "complete" for part in (self.status, self.manifest)
         )
-    try:
-        return _read(RunDir(path))
-    except DataError as error:
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """SHA-256 of the files that belong to the run's identity; the annotations' also where
+        densekit made them.
+        """
+        made = {"annotations": self.manifest.data.annotations_sha256} if self.manifest else {}
+        return {**made, **(self.math.inputs if self.math else {})}
+
+    def require(self, *names: str) -> None:
+        """Raise the DataError of the first of these files that is damaged."""
+        for name in names:
+            if name in self.damage:
+                raise self.damage[name]
+
+    def intact(self) -> "RecordedRun":
+        """The run; raises the first DataError where any file is damaged."""
+        self.require(*self.damage)
+        return self
+
+
+def read_run(path: Path) -> RecordedRun:
+    """Read a run directory. Raises DataError when `path` is none; damaged files are in `damage`."""
+    if not any((path / name).is_file() for name in (MATH_FILE, STATUS_FILE, MANIFEST_FILE)):
         raise DataError(
-            f"{error}; put back a copy of the file, or train again (`densekit run --force`)"
-        ) from None
+            f"{path} is not a run directory: it has no {MATH_FILE}; give a folder that "
+            "`densekit run` made"
+        )
+    run = RunDir(path)
+    damage: dict[str, DataError] = {}
 
+    def read(name: str, reader: Callable[[], T]) -> T | None:
+        try:
+            return reader()
+        except DataError as error:
+            damage[name] = error
+            return None
 
-def _read(run: RunDir) -> Evidence:
-    path, status = run.path, run.status
-    manifest = optional_object(path / MANIFEST_FILE)
-    last = status.attempt if isinstance(status.attempt, int) else 0
-    attempt = run.attempt_folder(last)
-    written = sorted((path / "attempts").glob("[0-9][0-9][0-9][0-9]/environment.json"))
+    def if_there(name: str, reader: Callable[[Path], T]) -> T | None:
+        place = path / name
+        return read(name, lambda: reader(place)) if place.exists() else None
+
+    status = read(STATUS_FILE, lambda: run.status)
+    manifest = if_there(MANIFEST_FILE, lambda place: read_manifest(place.parent))
+    attempts = _attempts(path)
+    last = status.attempt if status is not None else max(attempts, default=0)
+    attempt = attempts.get(last, Path("attempts") / f"{last:04d}")
+    if manifest is not None:
+        copy = manifest.execution
+        source = f"{path / MANIFEST_FILE}: execution"
+        execution = read(MANIFEST_FILE, lambda: Execution.from_json(copy, source=source))
+        environment: Environment | None = manifest.environment
+    else:
+        execution = if_there(str(attempt / EXECUTION_FILE), _execution)
+        environment = if_there(str(attempt / ENVIRONMENT_FILE), _environment)
     earlier = {
-        number: optional_object(file)
-        for file in written
-        if (number := int(file.parent.name)) < last
+        number: if_there(str(folder / ENVIRONMENT_FILE), _environment)
+        for number, folder in attempts.items()
+        if number < last
     }
-    return Evidence(
+    return RecordedRun(
         path=path,
-        math=run.math.as_json(),
-        run=run.sha256,
-        state=str(status.state),
-        message=str(status.message),
+        math=read(MATH_FILE, lambda: run.math),
+        status=status,
         manifest=manifest,
-        execution=section(manifest, "execution", path / MANIFEST_FILE)
-        or optional_object(attempt / "execution.json"),
-        environment=section(manifest, "environment", path / MANIFEST_FILE)
-        or optional_object(attempt / "environment.json"),
-        earlier=earlier,
-        metrics=read_metrics(path / METRICS_FILE),
-        feed=read_feed(path / FEED_FILE),
+        execution=execution,
+        environment=environment,
+        earlier={number: found for number, found in earlier.items() if found is not None},
+        steps=if_there(METRICS_FILE, read_steps) or [],
+        feed=if_there(FEED_FILE, read_feed) or [],
+        damage=damage,
     )
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps of metrics.jsonl, [] when there is none yet; DataError for a line that cannot be
-    compared.
-    """
-    if not path.exists():
-        return []
-    records = read_jsonl(path)
-    for number, record in enumerate(records, start=1):
-        missing = [
-            name for name in (*NUMBERS, *DIGESTS, *TEXT_COUNTS, *UPDATES) if name not in record
-        ]
-        odd = [name for name in NUMBERS if name in record and not _is_number(record[name])]
-        if record.get("step") != number:
-            raise DataError(
-                f"{path}: line {number} is step {record.get('step')}: a step is missing or doubled"
-            )
-        if missing or odd:
-            problem = (
-                f"has no {', '.join(missing)}" if missing else f"has a {odd[0]} that is no number"
-            )
-            raise DataError(
-                f"{path}: line {number} {problem}: it was edited, or written by another version"
-            )
-    return records
+def _attempts(path: Path) -> dict[int, Path]:
+    """The attempts' folders inside a run, by number."""
+    folders = sorted((path / "attempts").glob("[0-9][0-9][0-9][0-9]"))
+    return {int(folder.name): folder.relative_to(path) for folder in folders}
 
 
-def read_feed(path: Path) -> dict[int, Fed]:
-    """The steps of feed.jsonl, {} when there is none; DataError for a line of another shape."""
-    if not path.exists():
-        return {}
-    steps: dict[int, Fed] = {}
-    for number, record in enumerate(read_jsonl(path), start=1):
-        samples, images = record.get("samples"), record.get("images")
-        fits = (
-            record.get("step") == number
-            and isinstance(samples, list)
-            and isinstance(images, list)
-            and len(samples) == len(images)
-            and all(isinstance(sample, str) for sample in samples)
-            and all(image is None or isinstance(image, str) for image in images)
-        )
-        if not fits:
-            raise DataError(
-                f"{path}: line {number} is not step {number} with its samples and images: it was edited"
-            )
-        steps[number] = Fed(samples=samples or [], images=images or [])
-    return steps
+def _execution(path: Path) -> Execution:
+    return Execution.from_json(read_json(path, remedy=REMEDY), source=str(path))
 
 
-def section(value: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """The object under `name`, {} when it is absent or null; DataError naming the file when it is
-    something else.
-    """
-    found = value.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: `{name}` is no JSON object: the file was edited")
-    return found
-
-
-def execution_roots(execution: Mapping[str, Any], path: Path) -> Roots:
-    """The named roots of an execution; DataError when they are not there."""
-    try:
-        return Roots.model_validate(section(execution, "roots", path))
-    except ValidationError:
-        raise DataError(
-            f"{path}: the execution's `roots` are not paths under the names data, models, cache"
-        ) from None
-
-
-def _is_number(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return value is None or isinstance(value, float) or whole
+def _environment(path: Path) -> Environment:
+    return read_part(Environment, read_json(path, remedy=REMEDY), source=path, remedy=REMEDY)

@@ -1,49 +1,55 @@
-"""`densekit doctor` and `selftest`: what this host, or this container, can train."""
+"""`densekit doctor`, `selftest` and `site`: what this host, or this container, can train, and how
+it is set up.
+"""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from densekit.cli.options import (
-    DEFAULT_ROOTS,
-    AsJson,
-    CacheDir,
-    DataDir,
-    ModelsDir,
-    RunsDir,
-)
-from densekit.cli.output import print_checks, print_json
+from densekit.cli.options import AsJson, CacheDir, DataDir, ModelsDir, RunsDir, complete_recipes
+from densekit.cli.output import print_checks, print_json, print_table
 from densekit.cli.packages import need_training_packages
-from densekit.spec.roots import Roots
 
+PANEL = "This machine"
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit doctor vicuna7b_clip_stage2")
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe whose data and models are checked too.")
+        str | None,
+        typer.Argument(
+            help="A recipe whose data and models are checked too",
+            autocompletion=complete_recipes,
+            show_default=False,
+        ),
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
-    data_dir: DataDir = DEFAULT_ROOTS.data,
-    models_dir: ModelsDir = DEFAULT_ROOTS.models,
-    cache_dir: CacheDir = DEFAULT_ROOTS.cache,
+    runs_dir: RunsDir = None,
+    data_dir: DataDir = None,
+    models_dir: ModelsDir = None,
+    cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this host can train, and what is missing. Exit code 0: nothing fails; 1: something
-    does.
+    """Check whether this host can train, and name what is missing.
+
+    Exit code 0: no check fails; 1: one does.
     """
+    from densekit.cli.site import site_settings
     from densekit.launch.doctor import doctor as examine
 
-    checks = examine(recipe, Roots(data=data_dir, models=models_dir, cache=cache_dir), runs_dir)
-    print_checks(checks, as_json)
+    site = site_settings(
+        runs_dir=runs_dir, data_dir=data_dir, models_dir=models_dir, cache_dir=cache_dir
+    )
+    print_checks(examine(recipe, site.roots, site.runs_dir), as_json=as_json)
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit selftest")
 def selftest(as_json: AsJson = False) -> None:
-    """Say what this machine or container can train; exit 1 if something in it is wrong."""
+    """Check what this Python, or this container, can train.
+
+    Exit code 0: no check fails; 1: one does.
+    """
     need_training_packages()
     from densekit.train.selftest import selftest as findings
 
@@ -54,3 +60,36 @@ def selftest(as_json: AsJson = False) -> None:
         for line in lines:
             print(f"{line.mark:4} {line.name:9} {line.text}")
     raise typer.Exit(1 if any(line.mark == "FAIL" for line in lines) else 0)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit site")
+def site(as_json: AsJson = False) -> None:
+    """Print the site settings in effect, and where each was set.
+
+    They come from the command line, else from DENSEKIT_* variables, else from densekit.yaml of the
+    working directory (or the file that DENSEKIT_SITE names), else from densekit.
+    """
+    from densekit.cli.site import effective_settings
+
+    found = effective_settings()
+    values = found.site.model_dump(mode="json")
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "file": str(found.file) if found.file else None,
+                "settings": {
+                    key: {"value": value, "origin": found.origins[key]}
+                    for key, value in values.items()
+                },
+            }
+        )
+        return
+    rows = [(key, _shown(value), found.origins[key]) for key, value in values.items()]
+    print_table(rows, header=("setting", "value", "from"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)

@@ -1,16 +1,31 @@
-"""How commands print what they found."""
+"""How commands print what they found: JSON for programs, tables and checks for people."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densekit.spec.check import Check
+if TYPE_CHECKING:
+    from densekit.spec.check import Check
 
 
-def print_checks(checks: Sequence[Check], as_json: bool) -> None:
+def print_json(value: Any) -> None:
+    """JSON, one key per line, letters as they are."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[object]], *, header: Sequence[str]) -> None:
+    """Columns as wide as their widest cell; the last is as long as it is."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+def print_checks(checks: "Sequence[Check]", *, as_json: bool) -> None:
+    """Every check on a line, or as JSON; then exit: 0 when none failed, else 1."""
     ok = all(check.state != "fail" for check in checks)
     if as_json:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
@@ -18,7 +33,3 @@ def print_checks(checks: Sequence[Check], as_json: bool) -> None:
         for check in checks:
             print(f"{check.state:4}  {check.name}: {check.message}")
     raise typer.Exit(0 if ok else 1)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))

@@ -4,14 +4,8 @@ from densekit.errors import UsageError
 
 
 def need_training_packages() -> None:
-    from importlib.util import find_spec
+    """Raises UsageError where this Python lacks what the trainer imports."""
+    from densekit.launch.launchers.trainer_command import missing_packages
 
-    missing = [
-        name
-        for name in ("torch", "transformers", "accelerate", "peft", "deepspeed")
-        if find_spec(name) is None
-    ]
-    if missing:
-        raise UsageError(
-            f"{', '.join(missing)} not installed: run `make setup` (this needs the training requirements)"
-        )
+    if missing := missing_packages():
+        raise UsageError(f"{', '.join(missing)} not installed: run `make setup` for training")

@@ -1,4 +1,4 @@
-"""`densekit parity`: against numbers recorded from the official code."""
+"""`densekit parity`: densekit's numbers against those recorded from the official code."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,20 +12,29 @@ from densekit.cli.packages import need_training_packages
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel="Evidence", epilog="Example: densekit parity tests/golden")
 def parity(
     directory: Annotated[
-        Path, typer.Argument(help="A folder of numbers recorded from the official code.")
+        Path,
+        typer.Argument(
+            help="Folder of numbers recorded from the official code", show_default=False
+        ),
     ],
     as_json: AsJson = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Every quantity of every case.")
+    ] = False,
 ) -> None:
-    """Compare densekit with numbers recorded from the official code."""
+    """Compare densekit with numbers recorded from the official code.
+
+    Exit code 0: all are equal within their tolerances; 1: some are not.
+    """
     need_training_packages()
     from densekit.parity.report import print_report, run_parity
 
-    result = run_parity(directory, progress=not as_json)
+    report = run_parity(directory, progress=not as_json)
     if as_json:
-        print_json(result)
+        print_json(report.as_json())
     else:
-        print_report(result)
-    raise typer.Exit(0 if result["ok"] else 1)
+        print_report(report, verbose=verbose)
+    raise typer.Exit(0 if report.ok else 1)

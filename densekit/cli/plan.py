@@ -1,12 +1,10 @@
-"""`densekit plan`: what a run would do, whether it fits, how long it takes."""
+"""`densekit plan`: what a run would do, whether it fits, how long it takes and what it costs."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from densekit.cli.options import (
-    DEFAULT_ROOTS,
     AsJson,
     AttentionName,
     CacheDir,
@@ -15,62 +13,78 @@ from densekit.cli.options import (
     DeviceName,
     DtypeName,
     GpuName,
-    Gpus,
+    Keep,
     MicroBatch,
     ModelsDir,
+    NoCheckpointing,
+    Nodes,
+    NoOffload,
     Offload,
     Overrides,
+    PlannedGpus,
     RecipeName,
     RunsDir,
     Zero,
+    either,
 )
 from densekit.cli.output import print_json
-from densekit.recipes.load import load_recipe
-from densekit.spec.execution import ExecutionRequest
-from densekit.spec.roots import Roots
 
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(
+    rich_help_panel="Train",
+    epilog="Example: densekit plan vicuna7b_clip_stage2 --gpu a100-80g --gpus 8 --why",
+)
 def plan(
     recipe: RecipeName,
     gpu: GpuName = None,
-    gpus: Gpus = None,
-    nodes: Annotated[
-        int | None, typer.Option("--nodes", help="Nodes that share --gpus evenly.")
-    ] = None,
+    gpus: PlannedGpus = None,
+    nodes: Nodes = None,
     micro_batch: MicroBatch = None,
+    zero_stage: Zero = None,
+    offload: Offload = False,
+    no_offload: NoOffload = False,
+    overrides: Overrides = None,
+    price: Annotated[
+        float | None, typer.Option("--price", help="What one GPU costs for an hour")
+    ] = None,
+    why: Annotated[bool, typer.Option("--why", help="Print the arithmetic")] = False,
+    certify: Annotated[
+        bool,
+        typer.Option("--certify", help="Compute the batch certificate (reads the annotations)"),
+    ] = False,
+    as_json: AsJson = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
-    zero_stage: Zero = None,
-    checkpointing: Checkpointing = None,
-    offload: Offload = None,
-    keep: Annotated[int, typer.Option("--keep", help="Checkpoints to keep (for the disk).")] = 2,
-    price: Annotated[
-        float | None, typer.Option("--price", help="What one GPU costs for an hour.")
-    ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Print the arithmetic.")] = False,
-    overrides: Overrides = None,
-    runs_dir: RunsDir = Path("runs"),
-    data_dir: DataDir = DEFAULT_ROOTS.data,
-    models_dir: ModelsDir = DEFAULT_ROOTS.models,
-    cache_dir: CacheDir = DEFAULT_ROOTS.cache,
-    certify: Annotated[
-        bool, typer.Option("--certify", help="Hash what every step feeds (reads the annotations).")
-    ] = False,
-    as_json: AsJson = False,
+    checkpointing: Checkpointing = False,
+    no_checkpointing: NoCheckpointing = False,
+    keep: Keep = None,
+    runs_dir: RunsDir = None,
+    data_dir: DataDir = None,
+    models_dir: ModelsDir = None,
+    cache_dir: CacheDir = None,
 ) -> None:
-    """Say what a run would do, whether it fits, how long it takes and what it costs, without doing
-    it.
+    """Estimate a run: does it fit, how long does it take, what does it cost.
 
-    Without --gpu a recipe of the paper is planned on the paper's GPUs, and what else fits is
-    listed.
+    Nothing is trained and nothing is written. Without --gpu a recipe of the paper is planned on the
+    paper's GPUs, and what else fits is listed.
     """
+    from densekit.cli.site import site_settings
     from densekit.planner import report as screen
     from densekit.planner.request import answer, reported
+    from densekit.recipes.load import load_recipe
+    from densekit.spec.execution import ExecutionRequest
 
+    site = site_settings(
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        models_dir=models_dir,
+        cache_dir=cache_dir,
+        keep=keep,
+        price=price,
+    )
     request = ExecutionRequest(
         device=device,
         gpu=gpu,
@@ -78,20 +92,17 @@ def plan(
         nodes=nodes,
         micro_batch_size=micro_batch,
         zero_stage=zero_stage,
-        activation_checkpointing=checkpointing,
-        cpu_offload=offload,
+        activation_checkpointing=either(
+            "activation-checkpointing", checkpointing, no_checkpointing
+        ),
+        cpu_offload=either("offload", offload, no_offload),
         dtype=dtype,
         attention=attention,
-        keep=keep,
+        keep=site.keep,
     )
     loaded = load_recipe(recipe, overrides or ())
     planned, others = answer(
-        loaded,
-        request,
-        Roots(data=data_dir, models=models_dir, cache=cache_dir),
-        runs_dir,
-        price=price,
-        certify=certify,
+        loaded, request, site.roots, site.runs_dir, price=site.price, certify=certify
     )
     if as_json:
         print_json(screen.as_json(planned, others, reported(loaded), why=why))

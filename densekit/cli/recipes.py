@@ -8,14 +8,14 @@ import yaml
 
 from densekit.cli.options import AsJson, Overrides, RecipeName
 from densekit.cli.output import print_json
-from densekit.recipes.load import load_recipe
 
+PANEL = "Recipes"
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit recipes")
 def recipes(as_json: AsJson = False) -> None:
-    """List the recipes as the paper's tables have them, with the scores that it reports."""
+    """List the recipes by the paper's tables, with the scores it reports."""
     from densekit.recipes import listing
 
     if as_json:
@@ -24,39 +24,44 @@ def recipes(as_json: AsJson = False) -> None:
         print("\n".join(listing.list_lines()))
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit show tiny_stage2 --sources")
 def show(
     recipe: RecipeName,
     overrides: Overrides = None,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Say of every value where it was written, and why.")
+        bool, typer.Option("--sources", help="Where each value is written, and its source")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
     from densekit.recipes.explain import explain, report
+    from densekit.recipes.load import load_recipe
 
     values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
-    told = explain(recipe, overrides or ()) if sources else []
-    if as_json:
-        print_json([asdict(value) for value in told] if sources else values)
-    elif sources:
-        print("\n".join(report(told)))
+    if sources:
+        explained = explain(recipe, overrides or ())
+        if as_json:
+            print_json([asdict(value) for value in explained])
+        else:
+            print("\n".join(report(explained)))
+    elif as_json:
+        print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
 
 
-@commands.command()
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit pin lmsys/vicuna-7b-v1.5")
 def pin(
     repos: Annotated[
-        list[str] | None, typer.Argument(help="Repositories; by default those without a commit.")
+        list[str] | None,
+        typer.Argument(
+            help="Repositories of the hub (default: those without a commit)", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Ask the hub for the commits of models and data, and write them into recipes/revisions.yaml."""
+    """Pin models and data to commits of the hub, in recipes/revisions.yaml."""
     from densekit.recipes.revisions import pin as resolve
 
     found = resolve(repos or ())
-    print(
-        "\n".join(f"{repo} {commit}" for repo, commit in found.items())
-        or "every repository has a commit"
-    )
+    lines = [f"{repo} {commit}" for repo, commit in found.items()]
+    print("\n".join(lines) or "every repository has a commit")

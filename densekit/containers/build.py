@@ -8,6 +8,7 @@ from pathlib import Path
 
 import densekit
 from densekit.containers.base_images import DOCKERFILE, base_images, pinned
+from densekit.containers.tags import image_tag
 from densekit.errors import UsageError
 
 TARGET = re.compile(r"^FROM \S+ AS ([a-z0-9]+)$", re.MULTILINE)
@@ -38,7 +39,7 @@ def build_command(root: Path, target: str, extra: Sequence[str] = ()) -> list[st
         "--target",
         target,
         "--tag",
-        f"densekit:{target}",
+        image_tag(target),
     ]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]

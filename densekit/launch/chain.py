@@ -1,4 +1,4 @@
-"""`densekit run`: a recipe and the stage it needs, each in its run directory, one after the other."""
+"""`densekit run`: a recipe after the stage that it needs, each in its own run directory."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
-from densekit.launch.launchers.base import Launcher
-from densekit.launch.launchers.in_flight import still_running
+from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
-from densekit.launch.launchers.slurm.jobs import LostContactError
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
+from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_waiting
-from densekit.runs.layout import RunDir, open_run, set_aside
-from densekit.runs.process_handle import read_launched, write_launched
+from densekit.runs.layout import RunDir, move_aside, open_run
+from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
@@ -51,13 +50,15 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     first = load_needed(recipe, name, shared)
     refuse_waiting(first)
     if first.stage != 1:
-        raise UsageError(f"{recipe.name} needs {first.name}, which is not a stage-1 recipe")
+        raise UsageError(
+            f"{recipe.name} needs {first.name}, which is not a stage-1 recipe; give `needs` one"
+        )
     for field in SHARED_FIELDS:
         ours, theirs = (_field(part, field) for part in (recipe, first))
         if ours != theirs:
             raise UsageError(
-                f"{recipe.name} needs {first.name}, but their `{field}` differ ({ours} and {theirs}): "
-                "both stages use the same one"
+                f"{recipe.name} needs {first.name}, but their `{field}` differ ({ours} and "
+                f"{theirs}); give both the same"
             )
     return [first, recipe]
 
@@ -125,8 +126,11 @@ def prepare(
     plans = [plan_stage(recipe, request, hardware, roots) for recipe in chain]
     for plan in plans:
         if plan.fits is False:
-            told = "does not fit by the memory model (`densekit plan` says more) and is tried all the same"
-            print(f"{plan.recipe}: {told}", file=sys.stderr)
+            print(
+                f"{plan.recipe}: may run out of memory (estimated not to fit; see "
+                f"`densekit plan {plan.recipe}`); continuing",
+                file=sys.stderr,
+            )
     maths = chain_math(chain, roots)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
@@ -171,7 +175,7 @@ def reproduce(
             print(announce, flush=True)
         with locked(run):
             if force and stage is chain[-1]:
-                run = opened_anew(run)
+                run = open_again(run)
             if not already_complete(run):
                 code = start(run, execution_of(stage.plan, roots, previous), launcher)
                 if code != 0:
@@ -180,31 +184,32 @@ def reproduce(
     return 0
 
 
-def opened_anew(run: RunDir) -> RunDir:
-    """The run of --force: an earlier one of the same math is set aside."""
+def open_again(run: RunDir) -> RunDir:
+    """The run of --force: an earlier one of the same math is moved aside."""
     if run.status.attempt == 0:
         return run
     math = run.math
-    print(f"{math.recipe.name}: the earlier run is now {set_aside(run)}")
+    print(f"{math.recipe.name}: moved the earlier run aside to {move_aside(run)}")
     return open_run(run.path.parent, math)
 
 
 def already_complete(run: RunDir) -> bool:
-    """Whether there is nothing to do, which is said."""
+    """Whether there is nothing to do, which is printed."""
     if run.complete:
-        print(f"{run.name}: already complete in {run.path} (--force trains it anew)")
+        print(f"{run.name}: already complete in {run.path} (--force retrains it)")
     return run.complete
 
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Keep other drivers away from a run inside the block; UsageError when one is at it."""
+    """Keep other drivers away from a run inside the block; UsageError when one is training it."""
     try:
         with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
             yield
     except Timeout:
         raise UsageError(
-            f"{run.path} is being trained by another densekit; wait for it or stop it"
+            f"another densekit is training {run.path}; wait for it, or stop it with "
+            f"`densekit stop {run.path}`"
         ) from None
 
 
@@ -218,7 +223,7 @@ def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -
     try:
         return launcher.launch(run, execution)
     except LostContactError:
-        raise  # the job goes on
+        raise  # what it started may go on
     except DensekitError as error:
         run.set_status("failed", message=str(error), exit_code=error.exit_code)
         raise
@@ -226,29 +231,26 @@ def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -
 
 def begin(run: RunDir, execution: Execution, launcher: Launcher) -> None:
     """Open the next attempt. Raises UsageError when an earlier one is still training."""
-    if (place := still_running(run)) is not None:
+    if (where := still_running(run)) is not None:
         raise UsageError(
-            f"{run.path} is still being trained by {place}: `densekit stop {run.path}` stops it"
+            f"{run.path} is still being trained ({where}); `densekit stop {run.path}` stops it"
         )
     run.new_attempt(execution)
-    where = "" if launcher.name == "local" else f" by {launcher.name}"
-    print(
-        f"{run.name}: training in {run.path} {execution.describe(where=where)}",
-        flush=True,
-    )
+    by = "" if launcher.name == "local" else f" by {launcher.name}"
+    print(f"{run.name}: training in {run.path} {execution.describe(where=by)}", flush=True)
 
 
 def open_next_attempt(path: Path) -> None:
-    """Open the next attempt of the run at `path` in the way of its last one, unless that one did
-    not begin.
+    """Open the next attempt of the run at `path` with the execution of its last one, unless that
+    one did not begin.
 
     Raises DataError when `path` is no run, UsageError when it is complete.
     """
     run = RunDir(path)
-    state, launched = run.status.state, read_launched(run)
+    state, handle = run.status.state, read_handle(run)
     if state == "complete":
-        raise UsageError(f"{path} is complete")
+        raise UsageError(f"{path} is complete: it has no next attempt")
     if state != "created":
         run.new_attempt(run.execution)
-        if launched:
-            write_launched(run, launched)
+        if handle:
+            write_handle(handle)

@@ -1,5 +1,5 @@
-"""The GPUs of this host, as nvidia-smi tells them, and which image has code for them. Nothing here
-needs torch.
+"""The GPUs of this host, as nvidia-smi lists them, and which container image has kernels for them.
+Nothing here needs torch.
 """
 
 import os
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densekit.containers.tags import CPU_TARGET, image_tag, target_of
 from densekit.errors import UsageError
 from densekit.spec.capability import GENERATIONS, Generation, container_image_for
+from densekit.spec.hardware import Hardware, found_hardware
 
 QUERY = ("index", "name", "compute_cap", "memory.total", "memory.used", "driver_version")
 OLDEST_DRIVER = (525, 60, 13)
@@ -18,6 +20,7 @@ OLDEST_DRIVER = (525, 60, 13)
 on newer ones).
 """
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NONE_VISIBLE = (["-1"], ["NoDevFiles"], ["none"], ["void"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,8 @@ def find_gpus() -> list[Gpu]:
     if smi is None:
         if Path("/dev/nvidiactl").exists():
             raise UsageError(
-                "/dev/nvidiactl is there but nvidia-smi is not: install the driver's utilities"
+                "/dev/nvidiactl exists but nvidia-smi is not installed: install the utilities of "
+                "the NVIDIA driver, or use --device cpu"
             )
         return []
     command = [smi, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
@@ -55,11 +59,11 @@ def find_gpus() -> list[Gpu]:
             f"nvidia-smi does not answer ({error}): repair the driver, or use --device cpu"
         ) from None
     if done.returncode != 0:
-        told = (done.stdout + done.stderr).strip().splitlines()
-        if any("No devices were found" in line for line in told):
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        if any("No devices were found" in line for line in lines):
             return []
-        why = told[0] if told else f"exit code {done.returncode}"
-        raise UsageError(f"nvidia-smi fails ({why}): repair the driver, or use --device cpu")
+        why = lines[0] if lines else f"exit code {done.returncode}"
+        raise UsageError(f"nvidia-smi failed ({why}): repair the driver, or use --device cpu")
     return _visible([_parse(line) for line in done.stdout.splitlines() if line.strip()])
 
 
@@ -78,7 +82,7 @@ def _parse(line: str) -> Gpu:
         )
     except ValueError:
         raise UsageError(
-            f"nvidia-smi says {line!r}, which is not {', '.join(QUERY)}: the driver is too old"
+            f"nvidia-smi printed `{line}` where {', '.join(QUERY)} were expected: update the driver"
         ) from None
 
 
@@ -87,11 +91,11 @@ def _visible(found: list[Gpu]) -> list[Gpu]:
     if asked is None:
         return found
     words = [word.strip() for word in asked.split(",") if word.strip()]
-    if words in (["-1"], ["NoDevFiles"], ["none"], ["void"]):
+    if words in NONE_VISIBLE:
         return []
     if not all(word.isdigit() for word in words):
         raise UsageError(
-            f"{VISIBLE}={asked}: give numbers of nvidia-smi's list, as in {VISIBLE}=0,1"
+            f"{VISIBLE}={asked}: give indices of nvidia-smi's list, as in {VISIBLE}=0,1"
         )
     return [gpu for gpu in found if str(gpu.index) in words]
 
@@ -101,50 +105,58 @@ def pick(found: Sequence[Gpu], count: int) -> list[Gpu]:
 
     Raises UsageError when there are fewer, or of several kinds.
     """
+    if not found:
+        raise UsageError(f"--gpus {count}: nvidia-smi finds no GPU on this host; use --device cpu")
     if len(found) < count:
-        have = (
-            f"this host has {len(found)}"
-            if found
-            else "this host has none (nvidia-smi finds no GPU)"
+        raise UsageError(
+            f"--gpus {count}: this host has {len(found)}; try --gpus {len(found)} "
+            "(same result, slower)"
         )
-        nearest = (
-            f"nearest: --gpus {len(found)}, which computes the same in more time"
-            if found
-            else "use --device cpu"
-        )
-        raise UsageError(f"--gpus {count}: {have}; {nearest}")
-    picked = sorted(
-        sorted(found, key=lambda gpu: (gpu.used_mib, gpu.index))[:count], key=lambda gpu: gpu.index
-    )
+    idle_first = sorted(found, key=lambda gpu: (gpu.used_mib, gpu.index))
+    picked = sorted(idle_first[:count], key=lambda gpu: gpu.index)
     kinds = {gpu.capability: str(gpu) for gpu in picked}
     if len(kinds) > 1:
         raise UsageError(
-            f"GPUs of several kinds ({'; '.join(kinds.values())}): name those of one kind in {VISIBLE}"
+            f"mixed GPU models ({'; '.join(kinds.values())}): list those of one model in {VISIBLE}"
         )
     return picked
 
 
-def target_for(gpu: Gpu) -> Generation:
-    """The image for a GPU; UsageError when none has code for it."""
-    if (target := container_image_for(gpu.capability)) is not None:
-        return target
-    known = "; ".join(f"{target.container_image} for {target.gpus}" for target in GENERATIONS)
+def kind_of(picked: Sequence[Gpu]) -> Hardware:
+    """The row of the hardware table for GPUs of one kind, with the memory of the smallest."""
+    first = picked[0]
+    return found_hardware(first.name, first.capability, min(gpu.memory_mib for gpu in picked))
+
+
+def image_for_gpus(gpus: Sequence[Gpu]) -> str:
+    """The tag of the container image that trains on these GPUs, or without any on the CPU.
+
+    Raises UsageError when no image has kernels for them.
+    """
+    return image_tag(_generation(gpus[0]).container_image if gpus else CPU_TARGET)
+
+
+def _generation(gpu: Gpu) -> Generation:
+    if (generation := container_image_for(gpu.capability)) is not None:
+        return generation
+    known = "; ".join(f"{image_tag(row.container_image)} for {row.gpus}" for row in GENERATIONS)
     raise UsageError(
-        f"no image has kernels for {gpu} (there are {known}): use --launcher local with your own torch"
+        f"no container image has kernels for {gpu} (there are {known}): use --launcher local with "
+        "a torch that has"
     )
 
 
-def check_target(name: str, gpus: Sequence[Gpu]) -> None:
-    """UsageError when the image named after a target has no code for these GPUs; other images are
-    not known.
+def check_image(image: str, gpus: Sequence[Gpu]) -> None:
+    """UsageError when one of our container images has no kernels for these GPUs; what those of
+    others have is not known.
     """
-    for target in GENERATIONS:
-        if target.container_image == name:
+    for row in GENERATIONS:
+        if row.container_image == target_of(image):
             for gpu in gpus:
-                if not target.has_kernels_for(gpu.capability):
+                if not row.has_kernels_for(gpu.capability):
                     raise UsageError(
-                        f"image {name} is for {target.gpus}, and GPU {gpu.index} is {gpu}: use --image "
-                        f"densekit:{target_for(gpu).container_image}"
+                        f"--image {image} has kernels for {row.gpus}, and GPU {gpu.index} is "
+                        f"{gpu}: use --image {image_for_gpus([gpu])}"
                     )
 
 
@@ -155,5 +167,6 @@ def check_driver(gpus: Sequence[Gpu]) -> None:
         if numbers < OLDEST_DRIVER:
             oldest = ".".join(map(str, OLDEST_DRIVER))
             raise UsageError(
-                f"driver {gpu.driver} is too old for CUDA 12, which needs {oldest} or newer: update it"
+                f"NVIDIA driver {gpu.driver} is too old for CUDA 12 of the container images: "
+                f"update it to {oldest} or newer"
             )

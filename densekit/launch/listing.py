@@ -1,4 +1,4 @@
-"""`densekit ls` and `tail`: what the runs of a folder are doing, whichever launcher started them."""
+"""`densekit ls` and `tail`: what the runs of a folder are doing, under any launcher."""
 
 import sys
 import time
@@ -8,62 +8,69 @@ from pathlib import Path
 
 from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
-from densekit.launch.launchers.in_flight import is_there
+from densekit.launch.launchers.base import UNDER_WAY
+from densekit.launch.running import is_alive, launcher_of
 from densekit.runs.layout import CERTIFICATE_FILE, RunDir, Status
-from densekit.runs.process_handle import Launched, read_launched
+from densekit.runs.process_handle import ProcessHandle, read_handle
 
 POLL_SECONDS = 0.5
-UNDER_WAY = ("created", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One run."""
+class ListedRun:
+    """One line of `densekit ls`."""
 
     run: str
     state: str
-    """As in status.json; `queued` and `gone` are what its launcher adds."""
+    """As in status.json; `queued`, `gone` and a question mark are what its launcher adds."""
     steps: str
     attempt: int
     place: str
     message: str
 
 
-def list_runs(runs_dir: Path) -> list[Row]:
+def list_runs(runs_dir: Path) -> list[ListedRun]:
     """The runs directly in a folder, by name. A folder that is no run is passed over."""
     found = sorted(path for path in runs_dir.glob("*") if (path / "math.json").is_file())
-    return [_row(RunDir(path)) for path in found]
+    return [_listed(RunDir(path)) for path in found]
 
 
-def _row(run: RunDir) -> Row:
+def _listed(run: RunDir) -> ListedRun:
+    name = run.path.name
     try:
         status = run.status
-        launched = read_launched(run) if status.attempt else None
+        handle = read_handle(run)
     except DensekitError as error:
-        return Row(
-            run=run.path.name, state="damaged", steps="", attempt=0, place="", message=str(error)
+        return ListedRun(
+            run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
         )
-    return Row(
-        run=run.path.name,
-        state=_state(run, status, launched),
+    return ListedRun(
+        run=name,
+        state=_state(status, handle),
         steps=_steps(run),
         attempt=status.attempt,
-        place=launched.place if launched else "",
+        place=_place(handle) if handle else "",
         message=status.message,
     )
 
 
-def _state(run: RunDir, status: Status, launched: Launched | None) -> str:
+def _place(handle: ProcessHandle) -> str:
+    try:
+        return launcher_of(handle).where(handle)
+    except DensekitError:  # of a launcher that this version does not have
+        return f"{handle.launcher} on {handle.host}"
+
+
+def _state(status: Status, handle: ProcessHandle | None) -> str:
     state = status.state
-    if state not in UNDER_WAY or launched is None:
+    if state not in UNDER_WAY or handle is None:
         return state
     try:
-        there = is_there(run, launched)
+        if not is_alive(handle):
+            return "gone"
     except DensekitError:
         return f"{state}?"  # its engine, cluster or machine cannot be asked from here
-    if not there:
-        return "gone"
-    return "queued" if launched.job and state == "created" else state
+    return "queued" if launcher_of(handle).remote and state == "created" else state
 
 
 def _steps(run: RunDir) -> str:
@@ -90,12 +97,12 @@ def follow(run: RunDir) -> Iterator[str]:
             yield whole[shown:].decode("utf-8", errors="replace")
             shown = len(whole)
         elif status.state not in UNDER_WAY:
-            if not _queued_again(run):
+            if status.state != "preempted" or not _is_there(run):
                 return
             time.sleep(POLL_SECONDS)
         elif _is_gone(run, status):
             print(
-                f"{run.path}: what trained it is gone; `densekit run` goes on with it",
+                f"{run.path}: its trainer no longer runs; `densekit run` resumes the run",
                 file=sys.stderr,
             )
             return
@@ -104,16 +111,14 @@ def follow(run: RunDir) -> Iterator[str]:
 
 
 def _is_gone(run: RunDir, status: Status) -> bool:
-    launched = read_launched(run) if status.attempt else None
-    return launched is None or (_state(run, status, launched) == "gone" and run.status == status)
+    handle = read_handle(run)
+    return handle is None or (_state(status, handle) == "gone" and run.status == status)
 
 
-def _queued_again(run: RunDir) -> bool:
+def _is_there(run: RunDir) -> bool:
     """Whether a preempted run's job is still there, to start again."""
-    launched = read_launched(run) if run.status.attempt else None
-    if run.status.state != "preempted" or launched is None or launched.job is None:
-        return False
+    handle = read_handle(run)
     try:
-        return is_there(run, launched)
+        return handle is not None and is_alive(handle)
     except DensekitError:
         return False

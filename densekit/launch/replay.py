@@ -1,5 +1,5 @@
-"""`densekit replay`: a complete run carried out once more in the same way, and compared with what
-it recorded.
+"""`densekit replay`: a complete run trained once more with the same execution, and compared with
+what it recorded.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from densekit.audit.diff.compare import Comparison, check_tolerance, compare_runs
 from densekit.audit.model_files import PARTS
-from densekit.audit.run_reader import Evidence, read_evidence, section
+from densekit.audit.run_reader import read_run
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import optional_object
@@ -17,12 +17,11 @@ from densekit.launch.chain import locked, start
 from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, open_replay
 from densekit.spec.execution import Execution
-from densekit.spec.math import MADE_ASSETS
+from densekit.spec.math import MADE_ASSETS, Math
 
 TOLERANCE = 1e-5
 INPUTS = (*PARTS, "annotations", "connector")
-# What has to be alike for two attempts to repeat each other's bits.
-ALIKE = (
+SAME_BITS = (
     "device",
     "dtype",
     "attention",
@@ -33,11 +32,12 @@ ALIKE = (
     "activation_checkpointing",
     "deterministic",
 )
+"""Fields of Execution that must be equal for two attempts to be bitwise equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """How near a replay has to come: `tolerance` 0 is to the last bit; `reason` says in words why."""
+    """How near a replay has to come: `tolerance` 0 is bitwise; `reason` says in words why."""
 
     tolerance: float
     reason: str
@@ -58,9 +58,9 @@ def replay(
     compare the two.
 
     The replay has the same math and the execution of the run's last attempt; `deterministic` adds
-    deterministic kernels. A replay that was stopped goes on. Without a `tolerance` it has to be
-    equal to the last bit where that can be expected (see `expect`), else within 1e-5. Returns 0
-    when it is, 1 when the two part, the trainer's exit code when training fails.
+    deterministic kernels. A replay that was stopped resumes. Without a `tolerance` it has to be
+    bitwise equal where that can be expected (see `expect`), else within 1e-5. Returns 0 when it
+    is, 1 when the two diverge, the trainer's exit code when training fails.
 
     Raises DataError when `path` is no run directory, is damaged, or what it was trained from
     changed or is gone; UsageError when it is not complete.
@@ -78,7 +78,7 @@ def replay(
     with locked(run):
         code = 0 if run.complete else start(run, execution)
     if code != 0:
-        print(f"{run.path}: `densekit replay {path}` goes on with it", file=sys.stderr, flush=True)
+        print(f"{run.path}: `densekit replay {path}` resumes it", file=sys.stderr, flush=True)
         return code
     expected = expect([*executions, *_executions(run)], tolerance)
     found = compare_runs(path, run.path, tolerance=expected.tolerance)
@@ -87,41 +87,44 @@ def replay(
 
 
 def expect(executions: Sequence[Execution], tolerance: float | None) -> Expectation:
-    """What attempts carried out like this promise: bits, when all are alike and, on a GPU,
+    """What attempts with these executions promise: bits, when all are the same and, on a GPU,
     deterministic.
 
     `executions` are those of a run's attempts and of its replay's. A `tolerance` that was asked for
     replaces the rule.
     """
     if tolerance is not None:
-        return Expectation(tolerance=tolerance, reason="that was asked for")
-    for field in ALIKE:
+        return Expectation(tolerance=tolerance, reason="as --tolerance asks for")
+    for field in SAME_BITS:
         values = list(dict.fromkeys(str(getattr(execution, field)) for execution in executions))
         if len(values) > 1:
-            reason = f"`{field}` was {' and '.join(values)} in their attempts, so roundings differ"
+            reason = f"`{field}` was {' and '.join(values)} in the attempts, so rounding differs"
             return Expectation(tolerance=TOLERANCE, reason=reason)
     if executions[0].device != "cpu" and not executions[0].deterministic:
-        reason = "without --deterministic a GPU's kernels do not repeat their roundings"
+        reason = "without --deterministic, GPU kernels do not reproduce their rounding"
         return Expectation(tolerance=TOLERANCE, reason=reason)
-    return Expectation(tolerance=0.0, reason="all attempts were carried out in the same way")
+    return Expectation(tolerance=0.0, reason="all attempts had the same execution")
 
 
 def _check_replayable(path: Path) -> None:
     """Refuse what cannot be trained again, or could not be concluded from, before hours are spent
     on it.
     """
-    evidence = read_evidence(path)
-    if evidence.state != "complete":
-        name = evidence.recipe.get("name")
+    recorded = read_run(path).intact()
+    assert recorded.status is not None and recorded.math is not None, "an intact run has both"
+    if not recorded.complete:
+        name, state = recorded.math.recipe.name, recorded.status.state
         raise UsageError(
-            f"{path} is {evidence.state}, not complete: finish it with `densekit run {name}`, then replay"
+            f"{path} is {state}, not complete: finish it with `densekit run {name}`, "
+            "then replay it"
         )
-    first = evidence.execution.get("starts_from")
-    if first is not None and not RunDir(Path(str(first))).complete:
+    first = recorded.execution.starts_from if recorded.execution else None
+    if first is not None and not RunDir(Path(first)).complete:
         raise DataError(
-            f"{path} starts from {first}, which is gone or not complete: put that run back, then replay"
+            f"{path} starts from {first}, which is missing or not complete: restore that run, "
+            "then replay"
         )
-    made = _made_again(evidence)
+    made = _made_again(recorded.math.recipe)
     bad = [
         check
         for check in verify_run(path)
@@ -133,45 +136,42 @@ def _check_replayable(path: Path) -> None:
         raise DataError(f"{path} cannot be replayed: {bad[0].name}: {bad[0].message}{more}")
 
 
-def _made_again(evidence: Evidence) -> list[str]:
-    """The inputs that the trainer makes from the recipe: what lies in their place may be another
-    recipe's.
+def _made_again(math: Math) -> list[str]:
+    """The inputs that the trainer makes from the recipe: the files there now may be of another
+    recipe.
     """
-    if evidence.recipe.get("assets") is None:
+    if math.assets is None:
         return []
-    place = evidence.path / "math.json"
-    models, data = (section(evidence.recipe, name, place) for name in ("models", "data"))
-    references = {**models, "annotations": data.get("annotations")}
-    references["tokenizer"] = models.get("tokenizer") or models.get("language_model")
-    return [name for name in INPUTS if str(references.get(name)).startswith(MADE_ASSETS)]
+    references = {
+        **math.models.model_dump(),
+        "tokenizer": math.models.tokenizer_folder,
+        "annotations": math.data.annotations,
+    }
+    return [name for name in INPUTS if str(references[name]).startswith(MADE_ASSETS)]
 
 
 def _executions(run: RunDir) -> list[Execution]:
-    """How every attempt of a run was carried out, the first one first; DataError when one does not
-    say.
-    """
+    """The execution of every attempt of a run, in order; DataError when one is missing."""
     found = []
     for number in range(1, run.status.attempt + 1):
         path = run.attempt_folder(number) / "execution.json"
         if not (values := optional_object(path)):
             raise DataError(
-                f"{path} is missing or empty, so how {run.path} was trained is not known; "
-                "put back a copy"
+                f"{path} is missing or empty, so the execution of {run.path} is unknown; restore "
+                "the file from a copy"
             )
         found.append(Execution.from_json(values, source=str(path)))
     return found
 
 
 def _verdict(found: Comparison, expected: Expectation) -> Iterator[str]:
-    wanted = (
-        f"equal within {expected.tolerance:g}" if expected.tolerance else "equal to the last bit"
-    )
+    wanted = f"equal within {expected.tolerance:g}" if expected.tolerance else "bitwise equal"
     if not expected.met(found):
-        yield f"the replay parts from the run; it should be {wanted}: {expected.reason}"
+        yield f"the replay diverges from the run; expected: {wanted} ({expected.reason})"
         if not expected.tolerance:
             near = compare_runs(Path(found.a), Path(found.b), tolerance=TOLERANCE).equal
-            yield f"within {TOLERANCE:g} the two are {'equal' if near else 'not equal either'}"
+            yield f"within {TOLERANCE:g} they are {'equal' if near else 'not equal either'}"
     elif found.first_bit_difference is None:
-        yield "the replay is equal to the last bit, trained weights included"
+        yield "the replay is bitwise equal to the run, trained weights included"
     else:
-        yield f"the replay is {wanted}: {expected.reason}"
+        yield f"the replay is {wanted} ({expected.reason})"

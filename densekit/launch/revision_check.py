@@ -9,34 +9,32 @@ from densekit.spec.roots import Roots
 
 
 def check_revisions(recipe: Recipe, roots: Roots) -> Check:
-    """Compare what each folder says it was downloaded at with the pin; `warn` for a difference and
-    for no pin.
+    """Compare the commit that each folder records with the pinned one; `warn` for a difference and
+    where nothing is pinned.
     """
     name = f"{recipe.name}: revisions"
     try:
         found = repositories(recipe)
     except DensekitError as error:
         return Check(name=name, state="fail", message=str(error))
-    troubles, silent = [], []
-    open_ones: dict[str, bool] = {}
+    problems, unknown = [], []
+    unpinned: dict[str, bool] = {}
     for repo in found:
         folder = roots.resolve(repo.reference)
         here = ", ".join(sorted(folder_commits(folder)))
         if repo.commit is None:
-            open_ones[repo.name + (f" (here: {here})" if here else "")] = repo.listed
+            unpinned[repo.name + (f" (here: {here})" if here else "")] = repo.listed
         elif here and here != repo.commit:
-            troubles.append(
-                f"{folder} is of commit {here}, recipes/revisions.yaml pins {repo.commit} for {repo.name}: "
-                "download that one, or pin the other"
+            problems.append(
+                f"{folder} is of commit {here}, recipes/revisions.yaml pins {repo.commit} for "
+                f"{repo.name}: download the pinned commit, or pin {here}"
             )
         elif not here:
-            silent.append(repo.name)
-    troubles += not_pinned(open_ones)
-    if troubles:
-        return Check(name=name, state="warn", message="; ".join(troubles))
-    told = f"; nothing says it for {', '.join(silent)}" if silent else ""
-    return Check(
-        name=name,
-        state="ok",
-        message=f"{len(found) - len(silent)} of the pinned commits are here{told}",
-    )
+            unknown.append(repo.name)
+    problems += not_pinned(unpinned)
+    if problems:
+        return Check(name=name, state="warn", message="; ".join(problems))
+    message = f"{len(found) - len(unknown)} of {len(found)} are of the pinned commit"
+    if unknown:
+        message += f"; the commit of {', '.join(unknown)} is not recorded in its folder"
+    return Check(name=name, state="ok", message=message)

@@ -1,84 +1,70 @@
-"""Several recipes with one command, as ablations need: one after the other, or as job arrays where
-there is Slurm.
-
-There, the runs that start from nothing are one array and those that start from them a second one,
-which waits for the first. Stages that recipes share are trained once.
+"""Several recipes with one command, as ablations need: one after the other, or all at once where
+the launcher can. Stages that recipes share are trained once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.errors import DensekitError, UsageError
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DensekitError, UsageError
 from densekit.launch.chain import (
     Stage,
     already_complete,
     begin,
     execution_of,
     locked,
-    opened_anew,
+    open_again,
     prepare,
     reproduce,
 )
-from densekit.launch.dry_run import Planned, show
-from densekit.launch.launchers.base import INTERRUPTED_CODE, Launcher, settle, wait_stoppable
-from densekit.launch.launchers.slurm.jobs import Follower, LostContactError, cancel, follow_jobs
-from densekit.launch.launchers.slurm.launcher import Slurm
-from densekit.launch.launchers.slurm.script import array_script, script
-from densekit.launch.selection import Asked, Choice, choose
+from densekit.launch.launchers.base import (
+    UNDER_WAY,
+    Arrays,
+    Element,
+    Launcher,
+    LostContactError,
+)
+from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
 from densekit.recipes.unsupported import refuse_waiting
-from densekit.runs.layout import PREEMPTED_CODE, RunDir, open_run, run_path
-from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.runs.layout import RunDir, open_run
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
+from densekit.spec.site import Site
 
 
-@dataclass(eq=False)
-class Member:
-    """One run of a sweep."""
-
-    run: RunDir
-    execution: Execution
-    after: "Member | None"
-    """The run that it starts from, if that is trained in this sweep too."""
-    job: str = ""
-
-    @property
-    def name(self) -> str:
-        """The recipe's."""
-        return self.run.name
-
-
-def choose_for_all(names: Sequence[str], overrides: Sequence[str], asked: Asked) -> Choice:
-    """One choice for several recipes. Raises UsageError when they would get different ones, or one
-    waits for a part.
+def select_for_all(
+    names: Sequence[str],
+    overrides: Sequence[str],
+    request: ExecutionRequest,
+    *,
+    launcher: str | None = None,
+    options: LauncherOptions | None = None,
+    site: Site | None = None,
+) -> Selection:
+    """One selection for several recipes. Raises UsageError when they would get different ones, or
+    one needs what densekit does not have.
     """
     recipes = {name: load_recipe(name, overrides) for name in names}
     for recipe in recipes.values():
         refuse_waiting(recipe)
-    choices = {name: choose(recipe, asked) for name, recipe in recipes.items()}
-    first = next(iter(choices.values()))
-    for name, choice in choices.items():
-        ours, theirs = (
-            (part.launcher.name, part.device, part.gpus, part.nodes, part.hardware)
-            for part in (choice, first)
-        )
-        if ours != theirs:
+    selections = {
+        name: select(recipe, request, launcher=launcher, options=options, site=site)
+        for name, recipe in recipes.items()
+    }
+    first = selections[names[0]]
+    for name, selection in selections.items():
+        if selection.describe() != first.describe():
             raise UsageError(
-                f"{name} would be trained by other means than {names[0]} ({_means(choice)}; {_means(first)}): run them "
-                "apart, or say --launcher, --device, --gpu and --gpus"
+                f"{name} resolves to a different launcher or device than {names[0]} "
+                f"({selection.describe()}; {first.describe()}): run them separately, or pass "
+                "--launcher, --device, --gpu and --gpus"
             )
     return first
-
-
-def _means(choice: Choice) -> str:
-    kind = choice.hardware.name if choice.hardware else choice.device
-    nodes = f" on {choice.nodes} nodes" if choice.nodes > 1 else ""
-    return f"{choice.launcher.name}, {choice.gpus} x {kind}{nodes}"
 
 
 def sweep(
@@ -108,8 +94,12 @@ def sweep(
     }
     if len(names) > 1:
         chains = [prepare(name, **common) for name in names]
-        if isinstance(launcher, Slurm):
-            return _as_arrays(chains, launcher, runs_dir, roots, force=force, announce=announce)
+        if (arrays := launcher.arrays()) is not None:
+            with ExitStack() as locks:
+                elements = _open_all(chains, roots, runs_dir, locks, force=force)
+                if announce:
+                    print(announce, flush=True)
+                return _launch_all(elements, launcher, arrays)
     first_code = 0
     for name in dict.fromkeys(names):
         code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
@@ -119,178 +109,49 @@ def sweep(
     return first_code
 
 
-def show_sweep(
-    names: Sequence[str],
-    *,
-    overrides: Sequence[str],
-    runs_dir: Path,
+def _open_all(
+    chains: Sequence[Sequence[Stage]],
     roots: Roots,
-    request: ExecutionRequest,
-    hardware: Hardware | None = None,
-    launcher: Launcher,
-) -> list[str]:
-    """What --print shows: the commands of every recipe, or the scripts of every element and of the
-    arrays.
-    """
-    common: dict[str, Any] = {
-        "overrides": overrides,
-        "roots": roots,
-        "request": request,
-        "hardware": hardware,
-        "launcher": launcher,
-    }
-    if len(names) == 1 or not isinstance(launcher, Slurm):
-        return [
-            line
-            for name in dict.fromkeys(names)
-            for line in show(name, runs_dir=runs_dir, **common)
-        ]
-    chains = [prepare(name, **common) for name in names]
-    first, second = _levels(chains, roots, lambda math: Planned(run_path(runs_dir, math), math))
-    first, dependency = _in_order(first, second)
-    lines: list[str] = []
-    for members, waits_for in ((first, None), (second, f"{dependency}:ID-OF-THE-FIRST")):
-        for member in members:
-            lines += [f"# {member.run.attempt / 'job.sbatch'}:"]
-            lines += [script(member.run, member.execution, launcher.batch)]
-        if members:
-            lines.append(
-                f"sbatch <<'END'\n{array_script(_pairs(members), launcher.batch, waits_for)}END"
-            )
-    return lines
-
-
-def _as_arrays(
-    chains: Sequence[list[Stage]],
-    slurm: Slurm,
     runs_dir: Path,
-    roots: Roots,
+    locks: ExitStack,
     *,
     force: bool,
-    announce: str | None,
-) -> int:
+) -> list[Element]:
+    """The distinct runs of all chains, opened and locked; `force` moves earlier ones of the recipes
+    that were asked for aside.
+    """
     asked_for = [chain[-1].math for chain in chains]
-    with ExitStack() as locks:
 
-        def opened(math: RunMath) -> RunDir:
-            run = open_run(runs_dir, math)
-            locks.enter_context(locked(run))
-            return opened_anew(run) if force and math in asked_for else run
+    def opened(math: RunMath) -> RunDir:
+        run = open_run(runs_dir, math)
+        locks.enter_context(locked(run))
+        return open_again(run) if force and math in asked_for else run
 
-        levels = _levels(chains, roots, opened)
-        if announce:
-            print(announce, flush=True)
-        first, second = (
-            [member for member in level if not already_complete(member.run)] for level in levels
-        )
-        first, dependency = _in_order(first, second)
-        members = [*first, *second]
-        for member in members:
-            begin(member.run, member.execution, slurm)
-        try:
-            _submit(first, slurm, None)
-            _submit(
-                second, slurm, f"{dependency}:{first[0].job.partition('_')[0]}" if first else None
-            )
-            return _follow(members, slurm, together=dependency == "afterok")
-        except LostContactError:
-            raise  # the jobs go on
-        except DensekitError as error:
-            cancel(*(member.job for member in members if member.job))
-            for member in members:
-                if member.run.status.state in ("created", "running"):
-                    member.run.set_status("failed", message=str(error), exit_code=error.exit_code)
-            raise
-
-
-def _levels(
-    chains: Sequence[list[Stage]],
-    roots: Roots,
-    opened: Callable[[RunMath], RunDir],
-) -> list[list[Member]]:
-    """The distinct runs of all chains: those that start from nothing, and those that start from one
-    of them.
-    """
-    levels: list[dict[str, Member]] = [{}, {}]
+    elements: dict[str, Element] = {}
     for chain in chains:
-        previous: Member | None = None
-        for level, stage in zip(levels, chain, strict=False):
-            name = stage.math.sha256
-            if name not in level:
+        previous: Element | None = None
+        for stage in chain:
+            run_hash = stage.math.sha256
+            if run_hash not in elements:
                 execution = execution_of(stage.plan, roots, previous.run if previous else None)
-                level[name] = Member(opened(stage.math), execution, previous)
-            previous = level[name]
-    return [[*level.values()] for level in levels]
+                elements[run_hash] = Element(
+                    run=opened(stage.math), execution=execution, after=previous
+                )
+            previous = elements[run_hash]
+    return [*elements.values()]
 
 
-def _in_order(first: Sequence[Member], second: Sequence[Member]) -> tuple[list[Member], str]:
-    """The first array in the order of the second, if each of that has a run of its own to wait for;
-    how it waits.
-
-    aftercorr: element by element. afterok: the second array waits for the whole first one.
-    """
-    awaited = [member.after for member in second if member.after in first]
-    if len(awaited) < len(second) or any(awaited.count(member) > 1 for member in awaited):
-        return list(first), "afterok"
-    leading = [member for member in awaited if member]
-    return [*leading, *(member for member in first if member not in leading)], "aftercorr"
-
-
-def _pairs(members: Sequence[Member]) -> list[tuple[RunDir, Execution]]:
-    return [(member.run, member.execution) for member in members]
-
-
-def _submit(members: Sequence[Member], slurm: Slurm, dependency: str | None) -> None:
-    if not members:
-        return
-    jobs = slurm.submit_array(_pairs(members), dependency)
-    for member, job in zip(members, jobs, strict=True):
-        member.job = job
-        print(
-            f"{member.name}: Slurm job {job}; `densekit tail {member.run.path}` follows it too",
-            flush=True,
-        )
-
-
-def _follow(members: Sequence[Member], slurm: Slurm, *, together: bool) -> int:
-    """Wait for all jobs; `together`: the second array waits for all of the first."""
-    followers = {
-        member.job: Follower(member.run, member.job, slurm.queue_minutes, f"{member.name}: ")
-        for member in members
-    }
-
-    def blocked(member: Member) -> str | None:
-        """Why a run that waits for others will never start."""
-        awaited = [
-            part
-            for part in members
-            if part is member.after or (together and member.after and not part.after)
-        ]
-        for part in awaited:
-            if followers[part.job].code is not None and not part.run.complete:
-                return f"{part.name}, which its job waits for, did not complete"
-        return None
-
-    def take_back_blocked() -> None:
-        for member in members:
-            follower = followers[member.job]
-            if (
-                follower.code is None
-                and not member.run.stop_file.exists()
-                and (why := blocked(member))
-            ):
-                follower.give_up(why)
-
-    def wait() -> int:
-        follow_jobs([*followers.values()], take_back_blocked)
-        return 0
-
-    runs = [member.run for member in members]
-    ended = wait_stoppable(*runs, wait=wait, end=lambda: cancel(*followers))
-    codes = []
-    for member in members:
-        follower = followers[member.job]
-        never_began = member.run.status.state == "created"
-        reason = (blocked(member) if never_began else None) or follower.reason
-        codes.append(settle(member.run, ended if follower.code is None else follower.code, reason))
-    return next((code for code in codes if code), 0)
+def _launch_all(elements: Sequence[Element], launcher: Launcher, arrays: Arrays) -> int:
+    """Train those that are not complete; returns the exit code of the first that failed, else 0."""
+    left = [element for element in elements if not already_complete(element.run)]
+    for element in left:
+        begin(element.run, element.execution, launcher)
+    try:
+        return arrays.launch(left)
+    except LostContactError:
+        raise  # what it started may go on
+    except DensekitError as error:
+        for element in left:
+            if element.run.status.state in UNDER_WAY:
+                element.run.set_status("failed", message=str(error), exit_code=error.exit_code)
+        raise

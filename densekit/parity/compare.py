@@ -3,18 +3,21 @@ tolerance.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from densekit.errors import DensekitError
+from densekit.errors import DataError, DensekitError, UsageError
 
 # Tolerances (docs/architecture.md). Exact quantities use 0.
 FEATURES = 5e-5
 LOGITS = 5e-5
 LOSS = 1e-5
 GRADIENTS = 1e-5  # |difference|_2 / |gradient|_2
+GRAD_NORM = 1e-4  # relative
 CURVE = 1e-4
 FINAL_WEIGHTS = 1e-5  # |difference|_2 / |weights|_2 after 20 steps of AdamW
 FINAL_LORA = (
@@ -24,12 +27,40 @@ NORMS = 1e-5  # relative, each
 STATISTICS = 2e-6  # relative to the size of the whole tensor
 ROUNDED_LOG = 6e-5  # the recorded log rounds the loss to four digits
 
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What all comparisons of one quantity of a case came to."""
+
+    max_abs_diff: float | None
+    """The largest difference; None when something could not be compared."""
+    tolerance: float
+    """That of the first comparison; each comparison is judged by its own."""
+    ok: bool
+    """Whether every comparison is within its tolerance."""
+    worst_ratio: float
+    """The largest difference / tolerance; inf when what must be equal is not."""
+    error: str | None = None
+    """Why it could not be compared, or what is wrong."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; an infinite ratio is null."""
+        values: dict[str, Any] = {
+            "max_abs_diff": self.max_abs_diff,
+            "tolerance": self.tolerance,
+            "ok": self.ok,
+            "worst_ratio": self.worst_ratio if isfinite(self.worst_ratio) else None,
+        }
+        return values if self.error is None else {**values, "error": self.error}
+
 
 class Quantities:
-    """The quantities of one case; each keeps its largest difference over all comparisons."""
+    """The quantities of one case; each keeps its worst comparison."""
 
     def __init__(self) -> None:
-        self.values: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, Quantity] = {}
 
     def exact(self, name: str, ours: Any, recorded: Any) -> None:
         """Integers, strings or pixels that must be identical; counts differing elements when shapes
@@ -47,8 +78,8 @@ class Quantities:
         failure.
         """
         a, b = (np.asarray(_plain(value), dtype=np.float64) for value in (ours, recorded))
-        difference = float("inf") if a.shape != b.shape else float(np.abs(a - b).max(initial=0.0))
-        self._note(name, float("inf") if np.isnan(difference) else difference, tolerance)
+        difference = inf if a.shape != b.shape else float(np.abs(a - b).max(initial=0.0))
+        self._note(name, difference, tolerance)
 
     def relative(
         self, name: str, ours: Any, recorded: Any, tolerance: float, *, scale: float | None = None
@@ -56,11 +87,10 @@ class Quantities:
         """|ours - recorded|_2 / |recorded|_2 (or / scale)."""
         a, b = (np.asarray(_plain(value), dtype=np.float64) for value in (ours, recorded))
         if a.shape != b.shape:
-            self._note(name, float("inf"), tolerance)
+            self._note(name, inf, tolerance)
             return
         size = float(np.linalg.norm(b)) if scale is None else scale
-        difference = float(np.linalg.norm(a - b)) / (size or 1.0)
-        self._note(name, float("inf") if np.isnan(difference) else difference, tolerance)
+        self._note(name, float(np.linalg.norm(a - b)) / (size or 1.0), tolerance)
 
     def each_relative(self, name: str, ours: Any, recorded: Any, tolerance: float) -> None:
         """The largest |ours - recorded| / |recorded| over the elements; a recorded 0 is compared
@@ -68,26 +98,52 @@ class Quantities:
         """
         a, b = (np.asarray(_plain(value), dtype=np.float64) for value in (ours, recorded))
         if a.shape != b.shape:
-            self._note(name, float("inf"), tolerance)
+            self._note(name, inf, tolerance)
             return
-        self.close(
-            name, a / np.where(b == 0, 1, np.abs(b)), b / np.where(b == 0, 1, np.abs(b)), tolerance
-        )
+        size = np.where(b == 0, 1, np.abs(b))
+        self.close(name, a / size, b / size, tolerance)
+
+    def refused(self, what: str, error: str | None, compute: Callable[[], Result]) -> Result | None:
+        """Whether densekit refuses (DataError, UsageError) exactly the inputs that raised `error`
+        in the official code; returns what `compute` returns, None when either refuses.
+        """
+        try:
+            result, reason = compute(), None
+        except (DataError, UsageError) as refusal:
+            result, reason = None, str(refusal)
+        if reason is None and not error:
+            return result
+        if reason is None:
+            self._note("refused", 1.0, 0.0, f"{what}: accepted; the official code raised {error}")
+        elif error:
+            self._note("refused", 0.0, 0.0)
+        else:
+            self._note("refused", 1.0, 0.0, f"{what}: the official code accepts it; {reason}")
+        return None
 
     def failed(self, name: str, message: str) -> None:
         """A quantity that could not be computed."""
-        self.values[name] = {"max_abs_diff": None, "tolerance": 0.0, "ok": False, "error": message}
+        self._note(name, inf, 0.0, message)
 
-    def _note(self, name: str, difference: float, tolerance: float) -> None:
-        known = self.values.setdefault(
-            name, {"max_abs_diff": 0.0, "tolerance": tolerance, "ok": True}
+    def _note(
+        self, name: str, difference: float, tolerance: float, error: str | None = None
+    ) -> None:
+        """One comparison; a difference that is not a finite number is a failure."""
+        if not isfinite(difference):
+            difference = inf
+            error = error or "the shape differs, or a value is not a number"
+        ratio = 0.0 if difference == 0 else difference / tolerance if tolerance else inf
+        known = self.values.get(name)
+        if known is None:
+            known = Quantity(max_abs_diff=0.0, tolerance=tolerance, ok=True, worst_ratio=0.0)
+        largest = inf if known.max_abs_diff is None else max(known.max_abs_diff, difference)
+        self.values[name] = replace(
+            known,
+            max_abs_diff=largest if isfinite(largest) else None,
+            ok=known.ok and difference <= tolerance,
+            worst_ratio=max(known.worst_ratio, ratio),
+            error=known.error or error,
         )
-        if known["max_abs_diff"] is None or difference <= known["max_abs_diff"]:
-            return
-        known["max_abs_diff"] = difference if np.isfinite(difference) else None
-        known["ok"] = difference <= tolerance
-        if not np.isfinite(difference):
-            known["error"] = "the shape differs, or a value is not a number"
 
 
 def _plain(value: Any) -> Any:
@@ -124,24 +180,25 @@ def compare_statistics(
         quantities.relative(name, found[key], recorded[key], tolerance, scale=scale)
 
 
-def run_case(check: Callable[[Quantities], None]) -> dict[str, dict[str, Any]]:
+def run_case(check: Callable[[Quantities], None]) -> dict[str, Quantity]:
     """Run one case; whatever keeps it from running is a failure of the case, not of the program."""
     quantities = Quantities()
     try:
         check(quantities)
     except DensekitError as error:
         quantities.failed("case", str(error))
+    except KeyError as error:
+        quantities.failed("case", f"an entry is missing: {error}")
     except (
         OSError,
         ValueError,
-        KeyError,
         IndexError,
         TypeError,
         AttributeError,
         RuntimeError,
         EOFError,
     ) as error:
-        quantities.failed("case", f"{type(error).__name__}: {error}")
+        quantities.failed("case", " ".join(f"{type(error).__name__}: {error}".split()))
     if not quantities.values:
         quantities.failed("case", "holds nothing to compare")
     return quantities.values

@@ -1,10 +1,14 @@
 """Recorded sample orders against the reconstructed ones."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from densekit.batching.order import (
+    OfficialOrder,
+    ReferenceTopology,
     length_grouped_indices,
     modality_grouped_indices,
     split_to_even_chunks,
@@ -15,31 +19,62 @@ from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
 from densekit.text.lengths import modality_length
 
+WORDS_OF_AN_IMAGE = 128
+"""What the official `lengths` count an image as."""
+
 
 def check_sampler(root: Path, quantities: Quantities) -> None:
     """Every case of sampler/sampler.json, the even chunks, and the lengths of
     data/stage2_train.json.
+
+    A case that carries the official code's `error` holds when densekit refuses its input.
     """
     recorded = read_json(root / "sampler" / "sampler.json")
-    for case in recorded["cases"]:
-        shared = TorchGenerator(case["seed"])
-        own = None if case["generator_seed"] is None else TorchGenerator(case["generator_seed"])
-        arguments = (case["lengths"], case["batch_size"], case["world_size"])
-        if case["group_by_modality"]:
-            order = modality_grouped_indices(*arguments, global_generator=shared, generator=own)
-        else:
-            order = length_grouped_indices(*arguments, generator=own or shared)
-        quantities.close("order", np.array(order), np.array(case["order"]), 0.0)
-    for case in recorded["split_to_even_chunks"]:
-        chunks = split_to_even_chunks(case["indices"], case["lengths"], case["num_chunks"])
-        quantities.exact("even_chunks", chunks, case["chunks"])
-    train = root / "data" / "stage2_train.json"
-    samples = Annotations.load(train)
+    for number, case in enumerate(recorded["cases"]):
+        name = f"sampler.json: cases[{number}] ({case.get('name', 'no name')})"
+        order = quantities.refused(name, case.get("error"), partial(_order, case))
+        if order is not None:
+            quantities.close("order", np.array(order), np.array(case["order"]), 0.0)
+    for number, case in enumerate(recorded["split_to_even_chunks"]):
+        name = f"sampler.json: split_to_even_chunks[{number}]"
+        chunks = quantities.refused(name, case.get("error"), partial(_chunks, case))
+        if chunks is not None:
+            quantities.exact("even_chunks", chunks, case["chunks"])
+    samples = Annotations.load(root / "data" / "stage2_train.json")
     lengths = [
         modality_length(sample.conversations, sample.image is not None) for sample in samples
     ]
     quantities.exact("modality_lengths", lengths, recorded["stage2_train_modality_lengths"])
-    totals = [
-        abs(words) + 128 * (words > 0) for words in lengths
-    ]  # `lengths` counts an image as 128 words
+    totals = [abs(words) + WORDS_OF_AN_IMAGE * (words > 0) for words in lengths]
     quantities.exact("lengths", totals, recorded["stage2_train_lengths"])
+
+
+def _topology(*, devices: int, batch_size: int = 1) -> ReferenceTopology:
+    """Checks what a case asks for, as every run does; UsageError for a number below 1."""
+    return ReferenceTopology(
+        world_size=devices, per_device_batch_size=batch_size, grad_accum_steps=1
+    )
+
+
+def _order(case: dict[str, Any]) -> list[int]:
+    topology = _topology(devices=case["world_size"], batch_size=case["batch_size"])
+    if case.get("error"):
+        # A run asks OfficialOrder, which checks more than the two functions below.
+        order = OfficialOrder(
+            modality_lengths=np.asarray(case["lengths"]),
+            topology=topology,
+            seed=case["seed"],
+            group_by_modality=case["group_by_modality"],
+        )
+        return list(order.epoch(0).tolist())
+    arguments = (case["lengths"], topology.per_device_batch_size, topology.world_size)
+    shared = TorchGenerator(case["seed"])
+    own = None if case["generator_seed"] is None else TorchGenerator(case["generator_seed"])
+    if case["group_by_modality"]:
+        return modality_grouped_indices(*arguments, global_generator=shared, generator=own)
+    return length_grouped_indices(*arguments, generator=own or shared)
+
+
+def _chunks(case: dict[str, Any]) -> list[list[int]]:
+    devices = _topology(devices=case["num_chunks"]).world_size
+    return split_to_even_chunks(case["indices"], case["lengths"], devices)

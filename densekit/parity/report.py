@@ -1,96 +1,76 @@
-"""Find every case under a folder of recorded numbers, run it, and report."""
+"""Run every case of a set of recordings, and say how far parity holds."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import sys
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from densekit.errors import DataError
-from densekit.parity.compare import Quantities, run_case
-from densekit.parity.extra import check_batch_extra, check_image_preprocess, check_probes
-from densekit.parity.lora import check_lora, check_target_modules
-from densekit.parity.order import check_sampler
-from densekit.parity.stage import check_stage
-from densekit.parity.tokens import check_tokenization
+from densekit.parity.compare import Quantity, run_case
+from densekit.parity.find import find_cases, not_recorded, unsupported
 from densekit.runs.progress import Progress
 
-UNSUPPORTED = ("anyres",)  # until AnyRes is built
-INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
-Check = Callable[[Quantities], None]
 
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a set of recordings came to."""
 
-def find_cases(root: Path) -> Iterator[tuple[str, Check]]:
-    """Name and check of every case in a folder laid out as the recorded set; unknown folders are
-    cases that fail.
+    cases: dict[str, dict[str, Quantity]]
+    """The quantities of every case that ran, by name."""
+    unsupported: list[str]
+    """Folders of a kind that densekit does not implement yet."""
+    not_recorded: list[str]
+    """Kinds of recordings that the set does not hold."""
 
-    Raises DataError when the folder does not exist.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder of recorded numbers")
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name in UNSUPPORTED or folder.name in INPUTS or folder.name.startswith("."):
-            continue
-        yield from _cases_of(root, folder)
+    @property
+    def failing(self) -> list[str]:
+        """Names of the cases that do not hold."""
+        return [name for name, quantities in self.cases.items() if not _holds(quantities)]
 
+    @property
+    def ok(self) -> bool:
+        """Whether every case that ran holds."""
+        return not self.failing
 
-def _cases_of(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
-    name = folder.name
-    if name == "sampler":
-        yield name, partial(check_sampler, root)
-    elif name == "tokenization":
-        records = sorted(
-            path for path in folder.glob("*.json") if path.name != "conversations.json"
-        )
-        for path in records:
-            yield f"{name}/{path.stem}", partial(check_tokenization, root, path)
-    elif name == "lora":
-        yield name, partial(check_target_modules, root)
-    elif name == "extra":
-        yield from _extra_cases(root, folder)
-    else:
-        yield from _training_cases(root, folder)
+    def as_json(self) -> dict[str, Any]:
+        """What `densekit parity --json` prints."""
+        cases = {
+            name: {quantity: value.as_json() for quantity, value in quantities.items()}
+            for name, quantities in self.cases.items()
+        }
+        return {
+            "cases": cases,
+            "unsupported": self.unsupported,
+            "not_recorded": self.not_recorded,
+            "ok": self.ok,
+        }
 
-
-def _extra_cases(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
-    for stem in sorted(
-        {path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")}
-    ):
-        check: Check
-        if stem == "image_preprocess":
-            check = partial(check_image_preprocess, root)
-        elif stem == "probes":
-            check = partial(check_probes, root)
-        elif stem.endswith("_extra"):
-            check = partial(check_batch_extra, root, folder / f"{stem}.json")
+    def last_line(self) -> str:
+        """The verdict in one line; every case that was found is in one of its counts."""
+        total = len(self.cases) + len(self.unsupported)
+        if self.ok:
+            parts = [f"parity holds for {len(self.cases)} of {total} cases"]
         else:
-            check = _unknown(folder / stem)
-        yield f"extra/{stem}", check
+            parts = [f"parity fails for {len(self.failing)} of {total} cases"]
+            parts.append(f"failed: {', '.join(self.failing)}")
+        for what, names in (
+            ("not supported", self.unsupported),
+            ("not recorded", self.not_recorded),
+        ):
+            if names:
+                parts.append(f"{what}: {', '.join(names)}")
+        return "; ".join(parts)
 
 
-def _training_cases(root: Path, folder: Path) -> Iterator[tuple[str, Check]]:
-    names = {path.name for path in folder.iterdir()}
-    stages = [stage for stage in (1, 2) if any(name.startswith(f"stage{stage}") for name in names)]
-    for stage in stages:
-        yield f"{folder.name}/stage{stage}", partial(check_stage, root, folder, stage)
-    stems = {name.split(".")[0] for name in names if name.startswith("lora")}
-    bases = {stem for stem in stems if not stem.endswith(("_init", "_final"))} or {"lora"} & {
-        s[:4] for s in stems
-    }
-    for stem in sorted(bases):
-        yield f"{folder.name}/{stem}", partial(check_lora, root, folder / f"{stem}.json")
-    if not stages and not bases:
-        yield folder.name, _unknown(folder)
+def run_parity(root: Path, *, progress: bool) -> Report:
+    """Run every case; progress goes to stderr.
 
-
-def _unknown(path: Path) -> Check:
-    def check(_: Quantities) -> None:
-        raise DataError(f"{path} is not a known kind of recording")
-
-    return check
-
-
-def run_parity(root: Path, *, progress: bool) -> dict[str, Any]:
-    """Run every case; the result is what `densekit parity --json` prints."""
+    Raises DataError when the folder does not exist or holds no case.
+    """
     import torch
     from transformers.utils import logging
 
@@ -99,27 +79,69 @@ def run_parity(root: Path, *, progress: bool) -> dict[str, Any]:
     cases = list(find_cases(root))
     if not cases:
         raise DataError(
-            f"{root} holds no recorded case: expected folders such as clip_dci, sampler or tokenization"
+            f"{root} holds no recorded case: expected folders such as clip_dci, sampler or"
+            " tokenization"
         )
-    shown = Progress("parity", len(cases), enabled=progress)
+    shown = Progress("parity", len(cases), stream=sys.stderr, enabled=progress)
     results = {}
-    for number, (name, check) in enumerate(cases):
-        results[name] = run_case(check)
+    for number, case in enumerate(cases):
+        results[case.name] = run_case(case.check)
         shown.update(number + 1)
-    ok = all(quantity["ok"] for case in results.values() for quantity in case.values())
-    unsupported = [name for name in UNSUPPORTED if (root / name).is_dir()]
-    return {"cases": results, "unsupported": unsupported, "ok": ok}
+    return Report(
+        cases=results, unsupported=unsupported(root), not_recorded=not_recorded(root, cases)
+    )
 
 
-def print_report(result: dict[str, Any]) -> None:
-    """One line per case and quantity: largest difference, tolerance, verdict."""
-    for name, quantities in result["cases"].items():
-        for quantity, values in quantities.items():
-            difference = values["max_abs_diff"]
-            shown = "-" if difference is None else f"{difference:.3g}"
-            verdict = "ok" if values["ok"] else "FAIL"
-            line = f"{name:44} {quantity:32} {shown:>10} (tolerance {values['tolerance']:.3g})  {verdict}"
-            print(line + (f"  {values['error']}" if "error" in values else ""))
-    for name in result["unsupported"]:
-        print(f"{name:44} not supported yet")
-    print("parity holds" if result["ok"] else "parity does not hold")
+def print_report(report: Report, *, verbose: bool) -> None:
+    """A line per case, what does not hold, every quantity with `verbose`, then the verdict."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print("worst: the largest difference / tolerance among the quantities of a case\n")
+    console.print(_summary(report))
+    for name, quantities in report.cases.items():
+        chosen = {key: q for key, q in quantities.items() if verbose or not q.ok}
+        if chosen:
+            console.print(f"\n{name}")
+            console.print(_details(chosen))
+    if report.failing or verbose:
+        console.print()
+    print(report.last_line())
+
+
+def _summary(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("case", overflow="fold")
+    table.add_column("ok", justify="right", no_wrap=True)
+    table.add_column("worst", justify="right", no_wrap=True)
+    table.add_column("quantity", overflow="fold")
+    for name, quantities in report.cases.items():
+        good = sum(quantity.ok for quantity in quantities.values())
+        worst = max(quantities, key=lambda key: quantities[key].worst_ratio)
+        ratio = quantities[worst].worst_ratio
+        table.add_row(
+            name,
+            f"{good} of {len(quantities)}",
+            {0.0: "exact", inf: "differs"}.get(ratio, f"{ratio:.2g}"),
+            worst if ratio else "",
+            style=None if _holds(quantities) else "bold red",
+        )
+    for name in report.unsupported:
+        table.add_row(name, "-", "-", "not supported yet")
+    return table
+
+
+def _details(quantities: dict[str, Quantity]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, quantity in quantities.items():
+        difference = quantity.max_abs_diff
+        verdict = "ok" if quantity.ok else "FAILS"
+        table.add_row(
+            f"  {name}",
+            "-" if difference is None else f"{difference:.3g}",
+            "exact" if quantity.tolerance == 0 else f"tolerance {quantity.tolerance:.3g}",
+            f"{verdict}: {quantity.error}" if quantity.error else verdict,
+        )
+    return table
+
+
+def _holds(quantities: dict[str, Quantity]) -> bool:
+    return all(quantity.ok for quantity in quantities.values())

@@ -1,4 +1,4 @@
-"""Recorded tokenisation: ids, labels and inference prompts, by template and tokenizer variant."""
+"""Recorded tokenization: ids, labels and inference prompts, by template and tokenizer variant."""
 
 import json
 import lzma
@@ -11,8 +11,8 @@ import numpy as np
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
-from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN, Semantics
-from densekit.text.encode import EncodedSample, SampleEncoder
+from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN
+from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -20,7 +20,6 @@ from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 _RESULT = re.compile(
     r"(?P<template>.+?)_(?P<variant>legacyfalse|legacytrue|nobos|addbos)_max(?P<max>\d+)$"
 )
-TOKENS_FILE = "tokens.json"
 _PROMPTS = "_inference_prompts"
 
 
@@ -32,14 +31,15 @@ def check_tokenization(root: Path, path: Path, quantities: Quantities) -> None:
         return
     match = _RESULT.match(path.stem)
     if match is None:
-        raise DataError(f"{path.name}: not a known kind of tokenisation record")
+        raise DataError(f"{path.name}: not a known kind of tokenization record")
+    tokenizer = _tokenizer(root, match["variant"])
     encoder = SampleEncoder(
-        tokenizer=_tokenizer(root, match["variant"]),
+        tokenizer=tokenizer,
         template=match["template"],
         semantics="faithful",
         max_length=int(match["max"]),
     )
-    _check_meta(recorded["meta"], encoder, match["variant"], quantities)
+    _check_meta(recorded["meta"], tokenizer, encoder, quantities)
     conversations = read_json(path.parent / "conversations.json")
     kind = "plain" if match["template"] == "plain" else "chat"
     by_name = {entry["name"]: entry for entry in conversations[kind]}
@@ -48,27 +48,27 @@ def check_tokenization(root: Path, path: Path, quantities: Quantities) -> None:
 
 
 def _check_meta(
-    meta: dict[str, Any], encoder: SampleEncoder, variant: str, quantities: Quantities
+    meta: dict[str, Any], tokenizer: Tokenizer, encoder: SampleEncoder, quantities: Quantities
 ) -> None:
-    quantities.exact("settings", meta["model_max_length"], encoder.max_length)
-    if "pad_id" in meta:
-        quantities.exact("settings", meta["pad_id"], encoder.pad_id)
-    if "legacy" in meta:
-        quantities.exact("settings", bool(meta["legacy"]), variant == "legacytrue")
-    if "tokenizer_adds_bos" in meta:
-        quantities.exact("settings", bool(meta["tokenizer_adds_bos"]), variant == "addbos")
+    for name, ours in (
+        ("model_max_length", encoder.max_length),
+        ("pad_id", encoder.pad_id),
+        ("legacy", tokenizer.legacy),
+        ("tokenizer_adds_bos", tokenizer.adds_bos),
+    ):
+        if name in meta:
+            quantities.exact("settings", ours, meta[name])
 
 
 def _check_result(
     entry: dict[str, Any], result: dict[str, Any], encoder: SampleEncoder, quantities: Quantities
 ) -> None:
-    try:
-        sample = encoder.encode(entry["conversations"], has_image=bool(entry["has_image"]))
-    except DataError:
-        quantities.exact("refused", "refused", "refused" if result.get("error") else "accepted")
-        return
-    if result.get("error"):
-        quantities.exact("refused", "accepted", "refused")
+    sample = quantities.refused(
+        result["name"],
+        result.get("error"),
+        lambda: encoder.encode(entry["conversations"], has_image=bool(entry["has_image"])),
+    )
+    if sample is None:
         return
     ids = np.array(result["input_ids"], dtype=np.int64)
     labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int64)
@@ -95,15 +95,15 @@ def _check_prompts(
 
 
 def user_text(prompt: str, encoder: SampleEncoder) -> str:
-    """The human turn inside a recorded prompt; DataError when the template around it is another
-    one.
+    """The human turn inside a recorded prompt; DataError when the text around it is not that of
+    the encoder's template.
     """
     marker = "\u241f"
     before, after = encoder.prompt([{"from": "human", "value": marker}], has_image=False).split(
         marker
     )
     if not (prompt.startswith(before) and prompt.endswith(after)):
-        raise DataError(f"the recorded prompt is not of this template: {prompt[:60]!r}...")
+        raise DataError(f'this recorded prompt does not fit its template: "{prompt[:60]}..."')
     return prompt[len(before) : len(prompt) - len(after)]
 
 
@@ -147,49 +147,3 @@ def _with_bos(text: str) -> str:
         "processors": [config["post_processor"], template],
     }
     return json.dumps(config)
-
-
-def has_tokenizer(root: Path, folder: Path) -> bool:
-    """Whether a model folder brings its tokenizer. A set without one must say so: it then holds
-    tokens.json.
-    """
-    if (folder / "tokenizer.model").is_file() or (folder / "tokenizer.json").is_file():
-        return True
-    if not (root / TOKENS_FILE).is_file():
-        raise DataError(
-            f"{folder} has no tokenizer, and {root} no {TOKENS_FILE} with recorded ids instead of it"
-        )
-    return False
-
-
-class RecordedEncoder:
-    """Ids and labels from tokens.json, for a set of recordings that leaves a licensed tokenizer
-    out.
-
-    The file maps a template to a list of {"conversations", "has_image", "input_ids", "labels"}.
-    """
-
-    semantics: Semantics = "faithful"
-
-    def __init__(self, root: Path, *, template: str, max_length: int) -> None:
-        self.max_length = max_length
-        recorded = read_json(root / TOKENS_FILE)
-        self.pad_id: int = recorded["pad_id"]
-        self._samples = {_key(entry["conversations"]): entry for entry in recorded[template]}
-
-    def encode(self, conversations: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
-        """The recorded sample, text-only ones cut to max_length; DataError when the conversation is
-        not among them.
-        """
-        entry = self._samples.get(_key(conversations))
-        if entry is None or entry["has_image"] != has_image:
-            raise DataError(f"{TOKENS_FILE} holds no ids for this conversation")
-        end = None if has_image else self.max_length
-        ids, labels = (
-            np.array(entry[name], dtype=np.int64)[:end] for name in ("input_ids", "labels")
-        )
-        return EncodedSample(ids, labels, ())
-
-
-def _key(conversations: list[dict[str, str]]) -> str:
-    return json.dumps(conversations, sort_keys=True)

@@ -21,10 +21,6 @@ EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-PREEMPTED_CODE = 75
-"""Exit code of a run that stopped at a checkpoint because it was asked to (sysexits' EX_TEMPFAIL):
-start it again.
-"""
 State = Literal["created", "running", "failed", "preempted", "complete"]
 REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
@@ -54,7 +50,10 @@ class RunDir:
         path = self.path / MATH_FILE
         value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
-            raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
+            raise DataError(
+                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
+                "version of densekit that made the run"
+            )
         return read_part(RunMath, value, source=path, remedy=REMEDY)
 
     @property
@@ -227,8 +226,8 @@ def _appear(path: Path, math: RunMath) -> bool:
     return True
 
 
-def set_aside(run: RunDir) -> Path:
-    """Rename a run so that it can be trained anew; nothing is deleted. Returns the new place."""
+def move_aside(run: RunDir) -> Path:
+    """Rename a run so that it can be retrained; nothing is deleted. Returns the new place."""
     number = 1
     while (aside := run.path.with_name(f"{run.path.name}.old{number}")).exists():
         number += 1

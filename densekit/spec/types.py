@@ -17,6 +17,8 @@ AttentionKernel = Literal["sdpa", "flash", "xformers"]
 """Kernel of packed micro-batches: torch's SDPA sequence by sequence, flash-attn varlen, xformers
 block-diagonal.
 """
+ContainerRuntime = Literal["none", "pyxis", "apptainer"]
+"""What runs containers on a cluster; none: the Python of the driver on every node."""
 ZeroStage = Literal[0, 2, 3]
 """0: one process, or DistributedDataParallel; 2, 3: DeepSpeed ZeRO."""
 Trains = Literal["connector", "full", "lora"]

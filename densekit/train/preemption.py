@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from densekit.errors import DensekitError
-from densekit.runs.layout import PREEMPTED_CODE
+from densekit.errors import PREEMPTED_CODE, DensekitError
 from densekit.runs.processes import alive
 
 

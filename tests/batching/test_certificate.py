@@ -114,6 +114,7 @@ def test_bad_arguments() -> None:
             CertificateBuilder().add(digest)
 
 
+@pytest.mark.ranks
 def test_the_full_size_needs_no_torch_and_little_memory() -> None:
     program = (
         "import runpy, sys\n"

@@ -49,14 +49,14 @@ def _sampler_order(case: dict[str, Any]) -> list[int]:
     return length_grouped_indices(lengths, batch, world, generator=own or shared)
 
 
-def test_every_recorded_sampler_case(shared_golden: Path) -> None:
-    cases = json.loads((shared_golden / "sampler/sampler.json").read_text())["cases"]
+def test_every_recorded_sampler_case(any_recorded: Path) -> None:
+    cases = json.loads((any_recorded / "sampler/sampler.json").read_text())["cases"]
     assert cases
     assert [case["name"] for case in cases if _sampler_order(case) != case["order"]] == []
 
 
-def test_every_recorded_chunk_split(shared_golden: Path) -> None:
-    cases = json.loads((shared_golden / "sampler/sampler.json").read_text())["split_to_even_chunks"]
+def test_every_recorded_chunk_split(any_recorded: Path) -> None:
+    cases = json.loads((any_recorded / "sampler/sampler.json").read_text())["split_to_even_chunks"]
     assert cases
     for case in cases:
         assert (
@@ -66,13 +66,13 @@ def test_every_recorded_chunk_split(shared_golden: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_every_recorded_run_over_all_its_epochs(shared_golden: Path, stage: int) -> None:
-    entries = json.loads((shared_golden / f"data/stage{stage}_train.json").read_text())
+def test_every_recorded_run_over_all_its_epochs(any_recorded: Path, stage: int) -> None:
+    entries = json.loads((any_recorded / f"data/stage{stage}_train.json").read_text())
     lengths = []
     for entry in entries:
         words = sum(len(turn["value"].split()) for turn in entry["conversations"])
         lengths.append(words if "image" in entry else -words)
-    runs = sorted(shared_golden.glob(f"*/stage{stage}.json"))
+    runs = sorted(any_recorded.glob(f"*/stage{stage}.json"))
     assert runs
     for run in runs:
         recorded = json.loads(run.read_text())

@@ -11,6 +11,7 @@ import pytest
 from densekit.containers.base_images import LOCK, base_images, lock, pinned, read_lock, resolve
 from densekit.containers.build import build_command, targets
 from densekit.errors import DataError, UsageError
+from tests.support.needs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = ["sha256:" + digit * 64 for digit in "ab"]
@@ -46,6 +47,7 @@ print('{{"mediaType": "x", "digest": "%s"}}' % digest)
 """
 
 
+@pytest.mark.ranks
 def test_lock_records_what_the_registry_says(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +61,7 @@ def test_lock_records_what_the_registry_says(
     assert command[-2:] == ["--pull", str(checkout)]
 
 
+@pytest.mark.ranks
 def test_another_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_docker(checkout, ANSWER, monkeypatch)
     lock(checkout)
@@ -67,6 +70,7 @@ def test_another_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.Mon
     assert pinned(checkout)["CPU_BASE"] == "base/one:2"
 
 
+@pytest.mark.ranks
 def test_nothing_is_written_when_one_fails(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = ANSWER + "if 'two' in sys.argv[4]: sys.exit('ERROR: no such host')\n"
     pretend_docker(checkout, script, monkeypatch)
@@ -78,6 +82,7 @@ def test_nothing_is_written_when_one_fails(checkout: Path, monkeypatch: pytest.M
     assert not (checkout / LOCK).exists()
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("answer", ["{}", '{"digest": "sha256:123"}', "no JSON"])
 def test_an_answer_without_a_digest_is_refused(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, answer: str
@@ -87,6 +92,7 @@ def test_an_answer_without_a_digest_is_refused(
         resolve("base/one:1")
 
 
+@pytest.mark.ranks
 def test_without_docker(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout / "nowhere"))
     with pytest.raises(UsageError, match="no `docker` here"):
@@ -109,6 +115,7 @@ def test_unknown_targets_are_refused(checkout: Path) -> None:
         base_images(checkout / "docker")
 
 
+@pytest.mark.ranks
 def test_the_command_line() -> None:
     """The Dockerfile that ships: its images, and labels that name the commit."""
     assert targets(ROOT) == ["cpu", "a100", "v100", "tensorboard"]
@@ -116,7 +123,7 @@ def test_the_command_line() -> None:
         sys.executable,
         "-m",
         "densekit",
-        "images",
+        "containers",
         "build",
         "a100",
         "--print",
@@ -140,7 +147,7 @@ def test_what_is_locked_here_was_resolved() -> None:
     """A lock that is committed names the images of the Dockerfile and when they were resolved."""
     digests = read_lock(ROOT)
     if not digests:
-        pytest.skip(f"{LOCK} does not exist: no registry was reachable from where this was written")
+        needs("registry", f"{LOCK} does not exist; `densekit images lock` writes it")
     assert set(digests) <= set(base_images(ROOT).values())
     entries = json.loads((ROOT / LOCK).read_text(encoding="utf-8"))["images"].values()
     assert all(entry["resolved"] for entry in entries)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import ROOT, STANDIN, Engine, make_standin, run
+from tests.support.commands import prepare
+from tests.support.engine import STANDIN, Engine, make_standin
+from tests.support.needs import needs
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +41,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     locks = [f"docker/requirements/{name}.txt" for name in ("sbom", "tensorboard")]
     for lock in ("requirements/train.txt", *locks):
-        run([*fetch, "--require-hashes", "-r", lock], ROOT)
-    run([*fetch, "-r", "requirements/torch.txt"], ROOT)
+        prepare("index", *fetch, "--require-hashes", "-r", lock, folder=ROOT)
+    prepare("index", *fetch, "-r", "requirements/torch.txt", folder=ROOT)
     if not any("+cpu" in path.name for path in folder.glob("torch-*")):
-        pytest.skip("pip is not set up to offer the CPU build of torch (requirements/torch.txt)")
+        needs("index", "pip does not offer the CPU build of torch (requirements/torch.txt)")
     return folder
 
 

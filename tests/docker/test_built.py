@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from tests.docker.test_locks import read
-from tests.support.engine import ROOT, Engine
-from tests.train.conftest import SMALL
+from tests.support.engine import Engine
+from tests.support.needs import needs, required
+from tests.support.paths import ROOT
+from tests.support.workplace import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 PROJECT = "densekit-test-built"
 OVERRIDE = """\
@@ -262,15 +264,14 @@ def test_last_stage_of_the_gpu_images(
         engine.run("docker", "image", "rm", "--force", tag, packages)
 
 
-@pytest.mark.skipif(
-    not os.environ.get("DENSEKIT_TEST_DOWNLOADS"), reason="DENSEKIT_TEST_DOWNLOADS=1: fetches 3 GB"
-)
 def test_the_whole_v100_image(engine: Engine, standin: str) -> None:
     """From its own lock and a package index: torch with code for sm_70, xformers, both tiny stages
     on the processor.
     """
+    if "downloads" not in required():
+        needs("downloads", "fetches 3 GB; DENSEKIT_REQUIRE=downloads does it")
     if shutil.disk_usage(ROOT).free < 30e9:
-        pytest.skip("less than 30 GB of disk are free")
+        needs("disk", "less than 30 GB are free")
     authority = os.environ.get("SSL_CERT_FILE")
     secret = ["--secret", f"id=ca_bundle,src={authority}"] if authority else []
     build(

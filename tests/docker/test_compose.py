@@ -13,7 +13,10 @@ import yaml
 
 from densekit.containers.build import targets
 from densekit.recipes.load import load_recipe, recipe_names
-from tests.support.engine import ROOT, Engine, tool
+from tests.support.commands import tool
+from tests.support.engine import Engine
+from tests.support.needs import needs
+from tests.support.paths import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
 GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
@@ -39,6 +42,7 @@ def schema_errors(path: Path) -> int:
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
+@pytest.mark.ranks
 def test_schema(tmp_path: Path) -> None:
     assert schema_errors(COMPOSE) == 0
     bad = tmp_path / "compose.yaml"
@@ -139,7 +143,10 @@ def pretend_gpus(
 ) -> Iterator[Path]:
     """An override by which the GPU services print what they were given instead of training."""
     if not engine.private:
-        pytest.skip("device ids are asserted with a pretend hook, which only a private engine has")
+        needs(
+            "pretend-gpu",
+            "this machine's engine would hand out real GPUs; the ids are pretended ones",
+        )
     path = tmp_path_factory.mktemp("compose") / "override.yaml"
     shows = "echo devices=$$NVIDIA_VISIBLE_DEVICES; ulimit -l; ulimit -s; df -k /dev/shm | tail -1; id -u"
     service = {"image": standin, "entrypoint": ["sh", "-c", shows], "command": []}

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from densekit.containers.base_images import base_images
-from tests.support.engine import ROOT, Engine, tool
+from tests.support.commands import tool
+from tests.support.engine import Engine
+from tests.support.paths import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 SCRIPTS = sorted((ROOT / "docker").rglob("*.sh"))
@@ -38,6 +40,7 @@ def unhashed_downloads(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.ranks
 def test_hadolint() -> None:
     done = subprocess.run(
         [tool("hadolint"), DOCKERFILE], capture_output=True, text=True, check=False
@@ -45,6 +48,7 @@ def test_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.ranks
 def test_hadolint_catches(tmp_path: Path) -> None:
     bad = tmp_path / "Dockerfile"
     bad.write_text(

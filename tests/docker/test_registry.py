@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from densekit.containers.base_images import lock, pinned
-from tests.support.engine import Engine, run
+from tests.support.commands import prepare
+from tests.support.engine import Engine
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """Address of an empty registry."""
-    run(
-        ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "docker-registry"], tmp_path
-    )
+    apt = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root")
+    prepare("docker", *apt, "download", "docker-registry", folder=tmp_path)
     (package,) = tmp_path.glob("docker-registry_*.deb")
-    run(["dpkg", "-x", str(package), str(tmp_path / "root")])
+    prepare("docker", "dpkg", "-x", package, tmp_path / "root")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = tmp_path / "settings.yml"

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from tests.support.engine import ROOT
+from tests.support.paths import ROOT
 from tools.torch_api import NEWER, newer, newer_uses, uses
 
 LISTED = json.loads(NEWER.read_text(encoding="utf-8"))
 
 
+@pytest.mark.ranks
 def test_densekit_uses_nothing_newer() -> None:
     done = subprocess.run(
         [sys.executable, "tools/torch_api.py"],

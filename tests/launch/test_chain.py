@@ -11,12 +11,15 @@ from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json
-from densekit.launch.chain import Carrying, load_chain, reproduce
+from densekit.launch.chain import load_chain, reproduce
 from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.runs.layout import RunDir, open_run, run_math
+from densekit.runs.layout import RunDir, open_run
+from densekit.spec.execution import ExecutionRequest
+from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
-from tests.support.launching import make_pair, names, trainer, write_json
+from tests.support.files import names, write_json
+from tests.support.launching import make_pair, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,7 @@ def go(
         overrides=overrides,
         runs_dir=folder / "runs",
         roots=Roots(data=folder, models=folder, cache=folder / "cache"),
-        carrying=Carrying(**options),
+        request=ExecutionRequest(**options),
         force=force,
     )
 
@@ -51,82 +54,81 @@ def trained(run: RunDir) -> int:
 @pytest.mark.parametrize(
     "name", [name for name in recipe_names() if not load_recipe(name).waits_for]
 )
-def test_chains(name: str) -> None:
+def test_chain_is_the_needed_stage_then_the_recipe(name: str) -> None:
     chain = load_chain(name, [])
     assert [recipe.stage for recipe in chain] == [1, 2][: chain[-1].stage]
     assert chain[-1].name == name
 
 
-def test_both_stages_run_and_the_second_starts_from_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.ranks
+def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert go(Path(), gpus=2, micro_batch_size=4) == 0
+    assert go(Path(), world_size=2, micro_batch_size=4) == 0
     first, second = runs(tmp_path)["tiny_stage1"], runs(tmp_path)["tiny_stage2"]
     assert first.complete and second.complete
-    assert (first.math["starts_from"], second.math["starts_from"]) == (None, first.sha256)
+    assert (first.math.starts_from, second.math.starts_from) == (None, first.sha256)
     execution = read_json(second.attempt / "execution.json")
     assert execution["starts_from"] == str(first.path)
-    assert (execution["gpus"], execution["micro_batch_size"], execution["micro_batches"]) == (
-        2,
-        4,
-        [[4, 4]] * 2,
-    )
+    assert (execution["world_size"], execution["micro_batch_size"]) == (2, 4)
     assert execution["roots"] == {
         name: str(tmp_path / part)
         for name, part in zip(("data", "models", "cache"), ("", "", "cache"), strict=True)
     }
 
 
-def test_a_complete_run_is_not_trained_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.ranks
+def test_complete_run_is_not_retrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert go(tmp_path) == go(tmp_path) == 0
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
     assert "tiny_stage2: already complete in " in capsys.readouterr().out
-    assert go(tmp_path, gpus=2) == 0
+    assert go(tmp_path, world_size=2) == 0
     assert [trained(run) for run in runs(tmp_path).values()] == [1, 1]
 
 
-def test_two_recipes_share_their_first_stage(tmp_path: Path) -> None:
+@pytest.mark.ranks
+def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
     assert go(tmp_path) == go(tmp_path, "tiny_stage2_lora") == 0
     found = runs(tmp_path)
     assert sorted(found) == ["tiny_stage1", "tiny_stage2", "tiny_stage2_lora"]
     assert trained(found["tiny_stage1"]) == 1
 
 
-def test_what_does_not_fit_is_said_and_tried(
+@pytest.mark.ranks
+def test_run_that_may_not_fit_warns_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densekit.planner.layout.host_memory", lambda: 1)
+    monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
     assert go(tmp_path, "tiny_stage1") == 0
     told = capsys.readouterr().err
     assert (
-        told.startswith("tiny_stage1: does not fit by the memory model") and told.count("\n") == 1
+        told.startswith("tiny_stage1: may run out of memory (estimated not to fit")
+        and told.count("\n") == 1
     )
 
 
-def test_the_optimiser_in_main_memory_is_in_the_execution(
+@pytest.mark.ranks
+def test_cpu_offload_is_in_the_execution(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert go(tmp_path, "tiny_stage1", offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
-    assert "(ZeRO-3, offload, fp32, sdpa attention)" in capsys.readouterr().out
+    assert go(tmp_path, "tiny_stage1", cpu_offload=True) == go(tmp_path / "b", "tiny_stage1") == 0
+    assert "(ZeRO-3, CPU offload, fp32, sdpa attention)" in capsys.readouterr().out
     found = [
         read_json(runs(folder)["tiny_stage1"].attempt / "execution.json")
         for folder in (tmp_path, tmp_path / "b")
     ]
-    assert [(one["offload"], one["zero_stage"], one["nodes"]) for one in found] == [
+    assert [(one["cpu_offload"], one["zero_stage"], one["nodes"]) for one in found] == [
         (True, 3, 1),
         (False, 0, 1),
     ]
     with pytest.raises(
-        UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
+        UsageError, match="only ZeRO-3 keeps the optimizer in host RAM; use --zero-stage 3"
     ):
-        go(tmp_path / "c", "tiny_stage1", offload=True, zero_stage=2)
+        go(tmp_path / "c", "tiny_stage1", cpu_offload=True, zero_stage=2)
     assert "c" not in names(tmp_path)
 
 
-def test_force_sets_the_last_stage_aside(
+@pytest.mark.ranks
+def test_force_moves_the_last_stage_aside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go(tmp_path, force=True)
@@ -136,10 +138,11 @@ def test_force_sets_the_last_stage_aside(
     found = runs(tmp_path)
     assert sorted(found) == ["tiny_stage1", "tiny_stage2", "tiny_stage2.old1", "tiny_stage2.old2"]
     assert [trained(run) for run in found.values()] == [1, 1, 1, 1]
-    assert "the earlier run is now " in capsys.readouterr().out
+    assert "moved the earlier run aside to " in capsys.readouterr().out
 
 
-def test_a_failed_stage_stops_the_chain_and_is_tried_again(
+@pytest.mark.ranks
+def test_failed_stage_ends_the_chain_and_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "command", trainer("status('failed', 'why', 3); sys.exit(3)"))
@@ -151,12 +154,15 @@ def test_a_failed_stage_stops_the_chain_and_is_tried_again(
     assert first.status.attempt == 2 and first.complete
 
 
-def test_a_second_driver_is_refused(tmp_path: Path) -> None:
-    run = open_run(tmp_path / "runs", run_math(load_chain("tiny_stage2", [])[0].math(), None))
+@pytest.mark.ranks
+def test_second_driver_is_refused(tmp_path: Path) -> None:
+    run = open_run(
+        tmp_path / "runs", RunMath(recipe=load_recipe("tiny_stage1").math(), starts_from=None)
+    )
     with (
         FileLock(run.path.with_name(f".{run.path.name}.lock")),
         pytest.raises(
-            UsageError, match="is being trained by another densekit; wait for it or stop it"
+            UsageError, match=r"another densekit is training .*; wait for it, or stop it with"
         ),
     ):
         go(tmp_path)
@@ -188,25 +194,24 @@ def test_shared_overrides_reach_both_stages(tmp_path: Path) -> None:
         ("needs: tiny_stage9\n", "no recipe named 'tiny_stage9'; did you mean tiny_stage"),
     ],
 )
-def test_stages_that_do_not_belong_together(tmp_path: Path, text: str, message: str) -> None:
+def test_stages_with_different_models_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = write_json(tmp_path / "mine.yaml", "extends: tiny_stage2\n" + text)
     with pytest.raises(UsageError, match=message):
         go(tmp_path, str(path))
     assert not (tmp_path / "runs").exists()
 
 
-def test_recipes_of_ones_own(tmp_path: Path) -> None:
+@pytest.mark.ranks
+def test_user_recipes_resolve_paths_beside_their_file(tmp_path: Path) -> None:
     path = make_pair(tmp_path / "mine")
     assert go(tmp_path, str(path)) == 0
     found = runs(tmp_path)
     assert sorted(found) == ["one", "two"]
-    assert found["one"].math["recipe"]["data"]["annotations"] == str(tmp_path / "mine" / "one.json")
+    assert found["one"].math.recipe.data.annotations == str(tmp_path / "mine" / "one.json")
 
 
 @pytest.mark.parametrize("broken", ["one.json", "two.json", "images"])
-def test_what_is_wrong_with_any_stage_is_found_before_the_first_run(
-    tmp_path: Path, broken: str
-) -> None:
+def test_preflight_covers_every_stage_before_the_first_run(tmp_path: Path, broken: str) -> None:
     path = make_pair(tmp_path / "mine")
     place = tmp_path / "mine" / broken
     shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -215,8 +220,10 @@ def test_what_is_wrong_with_any_stage_is_found_before_the_first_run(
     assert names(tmp_path) == ["mine"]
 
 
-@pytest.mark.parametrize("options", [{"gpus": 0}, {"gpus": 1000}, {"micro_batch_size": 0}])
-def test_counts_that_cannot_work(tmp_path: Path, options: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"world_size": 0}, {"world_size": 1000}, {"micro_batch_size": 0}]
+)
+def test_invalid_counts_are_refused(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=r"--(gpus|micro-batch) \d+: "):
         go(tmp_path, **options)
     assert names(tmp_path) == []

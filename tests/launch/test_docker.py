@@ -16,29 +16,35 @@ import pytest
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json
 from densekit.launch.launchers.docker.client import connect
-from densekit.launch.launchers.docker.container import container_name, container_user, mounts
+from densekit.launch.launchers.docker.container import container_user
 from densekit.launch.launchers.docker.launcher import Docker
-from densekit.launch.launchers.in_flight import stop
-from densekit.runs.layout import RunDir, open_run, run_math
-from densekit.runs.process_handle import read_launched
+from densekit.launch.launchers.mounts import mounts
+from densekit.launch.launchers.trainer_command import job_name
+from densekit.launch.running import stop
+from densekit.runs.layout import RunDir, open_run
+from densekit.runs.process_handle import read_handle
+from densekit.spec.execution import Execution
+from densekit.spec.roots import Roots
+from tests.support.files import write_json
 from tests.support.launching import (
     A100,
     OLD,
     T4,
     V100,
     cards,
-    execution,
     fake_gpus,
+    stub_math,
     stub_run,
-    write_json,
 )
+from tests.support.needs import needs
 
 pytestmark = pytest.mark.usefixtures("with_engine")
 
 LOOK = """
 import socket
 socket.gethostbyname(socket.gethostname())  # torchrun asks for it
-seen = {"uid": os.getuid(), "env": dict(os.environ), "argv": sys.argv, "network": os.listdir("/sys/class/net")}
+seen = {"uid": os.getuid(), "env": dict(os.environ), "argv": sys.argv}
+seen["network"] = os.listdir("/sys/class/net")
 seen["cache"] = open(CACHE + "/made", "w").write("x")
 try:
     seen["data"] = open(DATA + "/made", "w").write("x")
@@ -57,7 +63,7 @@ def launch(folder: Path, script: str, **changes: Any) -> tuple[int, RunDir]:
 
 def containers(run: RunDir) -> list[str]:
     """Containers of a run, dead ones included."""
-    command = ["docker", "ps", "-aq", "--filter", f"name={container_name(run)}"]
+    command = ["docker", "ps", "-aq", "--filter", f"name={job_name(run)}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -67,7 +73,7 @@ def look(tmp_path: Path) -> str:
     return f"CACHE, DATA = {str(tmp_path / 'cache')!r}, {str(tmp_path / 'data')!r}\n" + LOOK
 
 
-def test_what_a_container_sees(
+def test_container_environment_user_and_mounts(
     tmp_path: Path,
     look: str,
     stub_image: str,
@@ -92,25 +98,25 @@ def test_what_a_container_sees(
     }
     assert seen["env"].items() >= {"OMP_NUM_THREADS": "3", "NCCL_DEBUG": "WARN"}.items()
     assert "HF_TOKEN" not in seen["env"] and "NVIDIA_VISIBLE_DEVICES" not in seen["env"]
-    launched = read_launched(run)
-    assert launched and launched.image == seen["env"]["DENSEKIT_IMAGE_ID"] == connect().image_id(
-        stub_image
-    )
+    handle = read_handle(run)
+    assert handle and handle.text("image") == seen["env"][
+        "DENSEKIT_IMAGE_ID"
+    ] == connect().image_id(stub_image)
     assert not containers(run)
 
 
-def test_exactly_the_gpus_that_are_needed(
+def test_container_sees_only_the_picked_gpus(
     tmp_path: Path, look: str, stub_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = fake_gpus(tmp_path, *cards(A100, 4, used={0: 70000, 2: 5}))
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     script = look.replace("sys.argv", "'-'")
-    run, execution = stub_run(tmp_path, script, device="cuda", gpus=1)
+    run, execution = stub_run(tmp_path, script, device="cuda", world_size=1)
     try:
         code = Docker(image=stub_image).launch(run, execution)
     except DataError as error:
-        if "cannot hand out GPUs" in str(error):
-            pytest.skip("this machine's engine has no NVIDIA toolkit, real or pretended")
+        if "cannot give GPUs to containers" in str(error):
+            needs("pretend-gpu", "this machine's engine has no NVIDIA toolkit")
         raise
     assert code == 0
     assert read_json(run.path / "seen.json")["env"]["NVIDIA_VISIBLE_DEVICES"] == "1", (
@@ -128,7 +134,7 @@ def test_exactly_the_gpus_that_are_needed(
     ],
 )
 @pytest.mark.usefixtures("stub_image")
-def test_exit_codes_are_kept_and_nothing_stays(
+def test_exit_code_is_kept_and_the_container_removed(
     tmp_path: Path, script: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, script)
@@ -136,7 +142,9 @@ def test_exit_codes_are_kept_and_nothing_stays(
     assert not containers(run)
 
 
-WAITS = "status('running'); (path / 'began').touch()\nwhile not (path / 'stop').exists(): time.sleep(0.02)\n"
+WAITS = """status('running'); (path / 'began').touch()
+while not (path / 'stop').exists(): time.sleep(0.02)
+"""
 STOPS = WAITS + "status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)"
 
 
@@ -156,7 +164,7 @@ def interrupt(number: signal.Signals = signal.SIGINT) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_stops_at_a_checkpoint(
+def test_first_signal_requests_a_checkpoint(
     tmp_path: Path, stub_image: str, number: signal.Signals
 ) -> None:
     run, execution = stub_run(tmp_path, STOPS)
@@ -165,7 +173,7 @@ def test_the_first_signal_stops_at_a_checkpoint(
     assert run.status.state == "preempted" and not containers(run) and not run.stop_file.exists()
 
 
-def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> None:
+def test_second_signal_kills_the_container(tmp_path: Path, stub_image: str) -> None:
     run, execution = stub_run(
         tmp_path, "status('running'); (path / 'began').touch(); time.sleep(300)"
     )
@@ -173,37 +181,37 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path, stub_image: str) -> N
     begun = time.monotonic()
     assert Docker(image=stub_image).launch(run, execution) == 130
     assert time.monotonic() - begun < 30 and not containers(run)
-    assert run.status.message == "interrupted"
+    assert run.status.message == "killed by Ctrl-C"
 
 
-def test_memory_that_runs_out_is_named(tmp_path: Path, stub_image: str) -> None:
+def test_out_of_memory_kill_is_named(tmp_path: Path, stub_image: str) -> None:
     script = WAITS + "held = [bytearray(b'x' * 2**20) for _ in range(400)]; time.sleep(60)"
     run, execution = stub_run(tmp_path, script)
-    limit = ["docker", "update", "--memory", "64m", "--memory-swap", "64m", container_name(run)]
+    limit = ["docker", "update", "--memory", "64m", "--memory-swap", "64m", job_name(run)]
     when_begun(
         run, lambda: subprocess.run(limit, check=True, capture_output=True), run.stop_file.touch
     )
     assert Docker(image=stub_image).launch(run, execution) == 137
     assert (
-        "killed because memory ran out: fewer --workers" in run.status.message
+        "killed because host RAM ran out: use fewer --workers" in run.status.message
         and not containers(run)
     )
 
 
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])
-def test_stopped_from_another_terminal(
+def test_container_is_stopped_from_another_terminal(
     tmp_path: Path, stub_image: str, now: bool, code: int
 ) -> None:
     run, execution = stub_run(tmp_path, STOPS)
     told: list[str] = []
     when_begun(run, lambda: told.append(stop(run, now=now)))
     assert Docker(image=stub_image).launch(run, execution) == code and not containers(run)
-    assert told and f"container {container_name(run)}" in told[0]
-    with pytest.raises(UsageError, match="nothing runs that could be stopped"):
+    assert told and f"container {job_name(run)}" in told[0]
+    with pytest.raises(UsageError, match="nothing is running that could be stopped"):
         stop(run, now=False)
 
 
-def test_a_second_container_of_a_run_is_refused(tmp_path: Path, stub_image: str) -> None:
+def test_second_container_of_a_run_is_refused(tmp_path: Path, stub_image: str) -> None:
     run, execution = stub_run(tmp_path, STOPS)
     seen: list[str] = []
 
@@ -215,24 +223,24 @@ def test_a_second_container_of_a_run_is_refused(tmp_path: Path, stub_image: str)
 
     when_begun(run, second, run.stop_file.touch)
     assert Docker(image=stub_image).launch(run, execution) == 75
-    assert seen and seen[0].startswith("a container of this run is there already")
+    assert seen and seen[0].startswith("a container of this run exists already")
 
 
-def test_an_image_that_is_missing(tmp_path: Path) -> None:
+def test_missing_container_image_is_named(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, "")
     with pytest.raises(
         UsageError,
-        match=r"image nope:1 is not in this engine: build or load it, or name another with",
+        match=r"the container engine has no image nope:1: build or load it, or name another",
     ):
         Docker(image="nope:1").launch(run, execution)
     with pytest.raises(
-        UsageError, match=r"image densekit:none is not .* `densekit containers build none`"
+        UsageError, match=r"no image densekit:none: run `densekit containers build none`, or"
     ):
         Docker(image="densekit:none").check(execution)
     assert not containers(run)
 
 
-def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
+def test_container_image_without_densekit_is_named(tmp_path: Path, stub_image: str) -> None:
     run, execution = stub_run(tmp_path, "")
     dockerfile = f"FROM {stub_image}\nENV PATH=/nowhere\n"
     subprocess.run(
@@ -241,7 +249,7 @@ def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
         text=True,
         check=True,
     )
-    with pytest.raises(DataError, match="the image holds no densekit"):
+    with pytest.raises(DataError, match="the container image has no densekit"):
         Docker(image="densekit-test:empty").launch(run, execution)
     assert not containers(run)
 
@@ -249,32 +257,47 @@ def test_an_image_without_the_trainer(tmp_path: Path, stub_image: str) -> None:
 @pytest.mark.parametrize(
     ("told", "gpus", "image", "message"),
     [
-        (cards(A100, 2), 4, None, r"--gpus 4: this host has 2; nearest: --gpus 2"),
-        ([], 1, None, r"--gpus 1: this host has none .*; use --device cpu"),
-        (cards(T4, 1), 1, None, r"no image has kernels for Tesla T4, compute capability 7.5"),
+        (
+            cards(A100, 2),
+            4,
+            None,
+            r"--gpus 4: this host has 2; try --gpus 2 \(same result, slower\)",
+        ),
+        ([], 1, None, r"--gpus 1: nvidia-smi finds no GPU on this host; use --device cpu"),
+        (
+            cards(T4, 1),
+            1,
+            None,
+            r"no container image has kernels for Tesla T4, compute capability 7.5",
+        ),
         (
             cards(V100, 1),
             1,
             "densekit:a100",
-            r"image a100 is for A100, .*: use --image densekit:v100",
+            r"--image densekit:a100 has kernels for A100, .*: use --image densekit:v100",
         ),
-        (cards(OLD, 1), 1, None, r"driver 470.82.01 is too old for CUDA 12, which needs 525.60.13"),
+        (
+            cards(OLD, 1),
+            1,
+            None,
+            r"driver 470.82.01 is too old for CUDA 12 .*: update it to 525.60.13",
+        ),
         (
             [cards(A100, 1)[0], cards(V100, 2)[1]],
             2,
             None,
-            r"GPUs of several kinds .*CUDA_VISIBLE_DEVICES",
+            r"mixed GPU models .*CUDA_VISIBLE_DEVICES",
         ),
         (
             cards(A100, 1),
             1,
             None,
-            r"image densekit:a100 is not in this engine: `densekit containers build a100`",
+            r"no image densekit:a100: run `densekit containers build a100`, or name",
         ),
-        (["garbage"], 1, None, r"nvidia-smi says 'garbage'"),
+        (["garbage"], 1, None, r"nvidia-smi printed `garbage` where index, name, "),
     ],
 )
-def test_gpus_that_cannot_work(
+def test_unusable_gpus_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     told: list[str],
@@ -283,7 +306,7 @@ def test_gpus_that_cannot_work(
     message: str,
 ) -> None:
     monkeypatch.setenv("PATH", f"{fake_gpus(tmp_path, *told)}:{os.environ['PATH']}")
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=gpus)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=gpus)
     with pytest.raises(UsageError, match=message) as caught:
         Docker(image=image).check(execution)
     assert "\n" not in str(caught.value)
@@ -292,20 +315,22 @@ def test_gpus_that_cannot_work(
     assert not containers(run)
 
 
-def test_a_cache_of_someone_else(tmp_path: Path, stub_image: str) -> None:
+def test_unwritable_cache_is_refused(tmp_path: Path, stub_image: str) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root's containers run as somebody else")
+        needs("root", "only root's containers run as somebody else")
     (tmp_path / "cache").mkdir(mode=0o755)
     run, execution = stub_run(tmp_path, "")
     with pytest.raises(
         UsageError,
-        match=r"container runs as 1000:1000, which may not write to the cache .*: `chown -R",
+        match=r"container runs as 1000:1000, which may not write to the cache .*: run `chown -R",
     ):
         Docker(image=stub_image).launch(run, execution)
     assert not containers(run)
 
 
-def test_the_printed_command_does_the_same(tmp_path: Path, look: str, stub_image: str) -> None:
+def test_printed_command_equals_the_handle_container(
+    tmp_path: Path, look: str, stub_image: str
+) -> None:
     run, execution = stub_run(tmp_path, look)
     (command,) = Docker(image=stub_image).commands(run, execution)
     (tmp_path / "cache").mkdir()
@@ -323,27 +348,22 @@ def test_the_printed_command_does_the_same(tmp_path: Path, look: str, stub_image
     assert printed == called
 
 
-def test_a_link_is_mounted_where_the_recipe_looks_for_it(tmp_path: Path) -> None:
+def test_symbolic_link_and_its_target_are_mounted(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    recipe = {
-        "name": "mine",
-        "models": {"language_model": str(tmp_path / "link")},
-        "data": {"annotations": None, "images": None},
-        "probe": None,
-    }
-    run = open_run(tmp_path / "runs", run_math(recipe, None))
-    roots = {name: str(tmp_path / name) for name in ("data", "models", "cache")}
+    math = stub_math(language_model=str(tmp_path / "link"))
+    run = open_run(tmp_path / "runs", math)
     first = tmp_path / "runs" / "not there yet"
-    found = {
-        mount.path: mount.read_only
-        for mount in mounts(run, execution(roots=roots, starts_from=str(first)))
-    }
+    roots = Roots(**{name: tmp_path / name for name in ("data", "models", "cache")})
+    execution = Execution(roots=roots, starts_from=str(first))
+    found = {mount.path: mount.read_only for mount in mounts(run, execution)}
     assert found[tmp_path / "link"] and found[tmp_path / "disk"] and found[first]
 
 
 @pytest.mark.parametrize("asked", ["1000", "me:users", "1000:"])
-def test_a_user_that_is_no_numbers(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+def test_container_user_must_be_numeric(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("DENSEKIT_USER", asked)
-    with pytest.raises(UsageError, match="write it as numbers, as in DENSEKIT_USER=1000:1000"):
+    with pytest.raises(
+        UsageError, match="give the numbers of user and group, as in DENSEKIT_USER=1000:1000"
+    ):
         container_user(rootless=False)

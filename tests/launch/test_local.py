@@ -13,21 +13,22 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import find_gpus
-from densekit.launch.launchers import base, local
-from densekit.runs.layout import RunDir, open_run, run_math
+from densekit.launch.launchers import local, waiting
+from densekit.runs.layout import RunDir, Status
 from densekit.runs.processes import alive
-from tests.support.launching import A100, cards, execution, fake_gpus, trainer
+from densekit.spec.execution import Execution
+from tests.support.launching import A100, cards, fake_gpus, stub_run, trainer
+
+pytestmark = pytest.mark.ranks
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    opened = open_run(tmp_path, run_math({"name": "mine"}, None))
-    opened.new_attempt({})
-    return opened
+    return stub_run(tmp_path, "")[0]
 
 
-def test_the_command_of_one_process(run: RunDir) -> None:
-    assert local.command(run, execution()) == [
+def test_single_process_command(run: RunDir) -> None:
+    assert local.command(run, Execution()) == [
         sys.executable,
         "-m",
         "densekit",
@@ -36,7 +37,7 @@ def test_the_command_of_one_process(run: RunDir) -> None:
     ]
 
 
-def test_the_command_of_several_processes(run: RunDir) -> None:
+def test_distributed_command_uses_torchrun(run: RunDir) -> None:
     trainer_command = ["-m", "densekit", "train", str(run.path)]
     for processes in (1, 3):
         torchrun = [
@@ -46,32 +47,32 @@ def test_the_command_of_several_processes(run: RunDir) -> None:
             "--nproc-per-node",
             str(processes),
         ]
-        found = local.command(run, execution(gpus=processes, zero_stage=2))
+        found = local.command(run, Execution(world_size=processes, zero_stage=2))
         assert found == [sys.executable, *torchrun, *trainer_command]
 
 
-def test_the_path_is_whole_wherever_the_driver_was_started(
+def test_command_holds_the_absolute_run_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`densekit stop` knows the trainer by it, from any folder."""
     monkeypatch.chdir(tmp_path)
-    assert local.command(RunDir(Path("runs/mine")), execution())[-1] == str(tmp_path / "runs/mine")
+    assert local.command(RunDir(Path("runs/mine")), Execution())[-1] == str(tmp_path / "runs/mine")
 
 
-def test_the_gpus_that_were_planned_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_gpus_become_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     folder = fake_gpus(tmp_path, *cards(A100, 3, used={0: 70000}))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    found = local.environment(execution(device="cuda", gpus=2))
+    found = local.environment(Execution(device="cuda", world_size=2))
     assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"]) == ("1,2", "PCI_BUS_ID")
-    assert "CUDA_VISIBLE_DEVICES" not in local.environment(execution())
+    assert "CUDA_VISIBLE_DEVICES" not in local.environment(Execution())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert find_gpus() == []
 
 
-def test_several_nodes_are_not_this_host(run: RunDir) -> None:
-    with pytest.raises(UsageError, match="the local launcher knows this host only"):
-        local.Local().check(execution(gpus=4, nodes=2))
+def test_several_nodes_are_refused(run: RunDir) -> None:
+    with pytest.raises(UsageError, match="--nodes 2: the local launcher trains on this host only"):
+        local.Local().check(Execution(world_size=4, nodes=2))
 
 
 FAILED = {"state": "failed", "attempt": 1}
@@ -108,19 +109,21 @@ FAILED = {"state": "failed", "attempt": 1}
         ("status('complete'); sys.exit(4)", 4, {"state": "complete"}),
     ],
 )
-def test_how_a_trainer_ends(
+def test_exit_code_and_status_of_a_trainer(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, script: str, code: int, status: dict[str, object]
 ) -> None:
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.Local().launch(run, execution()) == code
-    assert run.status.items() >= status.items()
+    assert local.Local().launch(run, Execution()) == code
+    assert run.status.model_dump().items() >= status.items()
 
 
-def test_the_plan_decides_the_threads(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planned_threads_replace_omp_num_threads(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     script = "(path / 'env').write_text(os.environ.get('OMP_NUM_THREADS', '-')); status('complete')"
     monkeypatch.setattr(local, "command", trainer(script))
-    assert local.Local().launch(run, execution(threads=3)) == 0
+    assert local.Local().launch(run, Execution(threads=3)) == 0
     assert (run.path / "env").read_text(encoding="utf-8") == "3"
 
 
@@ -131,7 +134,7 @@ def launch_and_signal(
     monkeypatch.setattr(local, "command", trainer(script))
     for place, number in enumerate(numbers, start=1):
         threading.Timer(0.5 * place, os.kill, (os.getpid(), number)).start()
-    return local.Local().launch(run, execution())
+    return local.Local().launch(run, Execution())
 
 
 WAITS = """
@@ -143,7 +146,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_driver_asks_its_trainer_to_stop(
+def test_first_signal_requests_a_checkpoint(
     run: RunDir,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -152,34 +155,30 @@ def test_a_stopped_driver_asks_its_trainer_to_stop(
     assert launch_and_signal(run, monkeypatch, WAITS, number) == 75
     assert run.status.state == "preempted" and not run.stop_file.exists()
     assert "stopped by the driver after step 3" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is not base._interrupt
+    assert signal.getsignal(signal.SIGTERM) is not waiting._interrupt
 
 
-def test_the_second_signal_ends_the_trainer_at_once(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_signal_kills_the_trainer(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
     )
-    assert run.status == {
-        "state": "failed",
-        "message": "interrupted",
-        "exit_code": 130,
-        "attempt": 1,
-    }
+    assert run.status == Status(
+        state="failed", message="killed by Ctrl-C", exit_code=130, attempt=1
+    )
 
 
-def test_the_trainer_ends_with_a_killed_driver(run: RunDir, tmp_path: Path) -> None:
+def test_trainer_ends_when_its_driver_is_killed(run: RunDir, tmp_path: Path) -> None:
     script = "(path / 'pid').write_text(str(os.getpid())); time.sleep(60)"
     driver = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from densekit.launch.launchers import local
-from densekit.runs.layout import RunDir
-from tests.support.launching import execution, trainer
+from densekit.runs.layout import RunDir, Status
+from densekit.spec.execution import Execution
+from tests.support.launching import trainer
 local.command = trainer({script!r})
-local.Local().launch(RunDir(Path({str(run.path)!r})), execution())
+local.Local().launch(RunDir(Path({str(run.path)!r})), Execution())
 """
     process = subprocess.Popen([sys.executable, "-c", driver])
     place = run.path / "pid"

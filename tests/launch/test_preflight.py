@@ -12,7 +12,8 @@ from densekit.errors import DataError
 from densekit.launch.preflight import preflight
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.roots import Roots
-from tests.support.launching import STAGE_1, entry, make_pair, write_json
+from tests.support.files import write_json
+from tests.support.launching import STAGE_1, entry, make_pair
 
 
 @pytest.fixture(scope="module")

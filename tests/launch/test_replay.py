@@ -20,25 +20,28 @@ from densekit.launch.replay import expect, replay
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
 from densekit.runs.records import chain_next
-from tests.support.launching import names, trainer
+from densekit.spec.execution import Execution
+from tests.support.files import names
+from tests.support.launching import trainer
 from tests.support.runs import change_entry, make_world, train
 
 HOW = {
     "dtype": "fp32",
     "attention": "sdpa",
-    "gpus": 1,
+    "world_size": 1,
     "zero_stage": 0,
     "micro_batch_size": 2,
     "threads": 1,
-    "checkpointing": False,
+    "activation_checkpointing": False,
     "deterministic": False,
     "checkpoints": {"keep": 2},
     "workers": 1,
 }
 COPY = """
 import shutil
-for name in ("metrics.jsonl", "feed.jsonl", "certificate.json", "init.safetensors", "connector.safetensors",
-             "manifest.json"):
+names = ("metrics.jsonl", "feed.jsonl", "certificate.json", "init.safetensors",
+         "connector.safetensors", "manifest.json")
+for name in names:
     shutil.copy(pathlib.Path({source!r}) / name, path)
 status("complete")
 """
@@ -115,7 +118,8 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 # What is trained
 
 
-def test_a_replay_repeats_the_math_and_the_way(
+@pytest.mark.ranks
+def test_replay_has_the_same_math_and_execution(
     run: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
     gives(run)
@@ -129,11 +133,12 @@ def test_a_replay_repeats_the_math_and_the_way(
         f"b: {made.path} (run {made.sha256[:10]})",
         "equal to the last bit over 6 steps",
         "nothing to report",
-        "the replay is equal to the last bit, trained weights included",
+        "the replay is bitwise equal to the run, trained weights included",
     ]
 
 
-def test_replays_are_numbered_and_lie_beside_their_run(
+@pytest.mark.ranks
+def test_replays_are_numbered_beside_their_run(
     own: Path, gives: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gives(own)
@@ -149,9 +154,12 @@ def test_replays_are_numbered_and_lie_beside_their_run(
     assert names(own.parent / f"{own.name}.replay3") == []
 
 
-def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: Told) -> None:
+@pytest.mark.ranks
+def test_replay_uses_the_execution_of_the_last_attempt(
+    own: Path, gives: Any, tmp_path: Path, told: Told
+) -> None:
     run = RunDir(own)
-    execution = {**read_json(run.attempt / "execution.json"), "gpus": 2}
+    execution = {**read_json(run.attempt / "execution.json"), "world_size": 2}
     shutil.copy(run.attempt / "environment.json", run.new_attempt(execution))
     run.set_status("complete")
     edit_manifest(own, attempts=2, execution=execution)
@@ -163,11 +171,13 @@ def test_the_last_attempt_says_how(own: Path, gives: Any, tmp_path: Path, told: 
     told()
     assert replay(own, runs_dir=tmp_path / "replays") == 0
     assert told()[-1] == (
-        "the replay is equal within 1e-05: `gpus` was 1 and 2 in their attempts, so roundings differ"
+        "the replay is equal within 1e-05 (`world_size` was 1 and 2 in the attempts, so rounding "
+        "differs)"
     )
 
 
-def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
+@pytest.mark.ranks
+def test_deterministic_option_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     gives(run)
     assert replay(run, runs_dir=tmp_path, deterministic=True) == 0
     assert (
@@ -178,7 +188,8 @@ def test_deterministic_is_added(run: Path, tmp_path: Path, gives: Any) -> None:
     )
 
 
-def test_a_replay_that_stopped_goes_on(
+@pytest.mark.ranks
+def test_stopped_replay_resumes(
     run: Path,
     tmp_path: Path,
     gives: Any,
@@ -191,15 +202,16 @@ def test_a_replay_that_stopped_goes_on(
     assert replay(run, runs_dir=tmp_path) == 75
     printed = capsys.readouterr()
     assert "equal" not in printed.out and "part" not in printed.out
-    assert printed.err.endswith(f"{run.name}.replay1: `densekit replay {run}` goes on with it\n")
+    assert printed.err.endswith(f"{run.name}.replay1: `densekit replay {run}` resumes it\n")
     gives(run)
     assert replay(run, runs_dir=tmp_path) == 0
     assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 2
     assert not (tmp_path / f"{run.name}.replay2").exists()
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("code", [1, 3, 130])
-def test_a_training_that_fails(
+def test_failed_replay_returns_the_exit_code(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     monkeypatch.setattr(
@@ -211,7 +223,8 @@ def test_a_training_that_fails(
 # What is expected
 
 
-def test_a_last_bit_that_differs_where_none_may(
+@pytest.mark.ranks
+def test_bit_difference_without_tolerance_diverges(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-9))
@@ -220,15 +233,16 @@ def test_a_last_bit_that_differs_where_none_may(
     assert lines[3].startswith("the runs part at step 4 by the loss: ")
     assert lines[4] == "before that: equal to the last bit over 3 steps"
     assert lines[-2:] == [
-        "the replay parts from the run; it should be equal to the last bit: all attempts were carried out in the same "
-        "way",
-        "within 1e-05 the two are equal",
+        "the replay diverges from the run; expected: bitwise equal (all attempts had the same "
+        "execution)",
+        "within 1e-05 they are equal",
     ]
     assert replay(run, runs_dir=tmp_path, tolerance=1e-5) == 0
-    assert told()[-1] == "the replay is equal within 1e-05: that was asked for"
+    assert told()[-1] == "the replay is equal within 1e-05 (as --tolerance asks for)"
 
 
-def test_a_bit_that_no_tolerance_minds(
+@pytest.mark.ranks
+def test_bit_difference_within_tolerance_is_reported(
     run: Path, first: Path, tmp_path: Path, gives: Any, told: Told
 ) -> None:
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-16, name="lr"))
@@ -236,7 +250,8 @@ def test_a_bit_that_no_tolerance_minds(
     assert "first bit difference at step 4" in told()[3]
 
 
-def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+@pytest.mark.ranks
+def test_divergence_names_its_cause(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
     newer = train(
         tmp_path / "world",
         tmp_path / "other",
@@ -250,16 +265,18 @@ def test_a_parting_and_its_cause(own: Path, tmp_path: Path, gives: Any, told: To
     assert lines[lines.index("what explains it, most telling first:") + 1].startswith(
         "1. package transformers: 5.22.0"
     )
-    assert lines[-1] == "within 1e-05 the two are not equal either"
+    assert lines[-1] == "within 1e-05 they are not equal either"
     gives(newer)
     assert replay(own, tolerance=1e-5) == 1
-    assert (
-        told()[-1]
-        == "the replay parts from the run; it should be equal within 1e-05: that was asked for"
+    assert told()[-1] == (
+        "the replay diverges from the run; expected: equal within 1e-05 (as --tolerance asks for)"
     )
 
 
-def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, told: Told) -> None:
+@pytest.mark.ranks
+def test_trained_weight_difference_diverges(
+    own: Path, tmp_path: Path, gives: Any, told: Told
+) -> None:
     copy = Path(shutil.copytree(own, tmp_path / "copy"))
     edit_manifest(copy, outputs={"connector.safetensors": "0" * 64})
     gives(copy)
@@ -270,28 +287,28 @@ def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, to
 @pytest.mark.parametrize(
     ("changes", "tolerance", "reason"),
     [
-        ([{}, {}], 0.0, "in the same way"),
-        ([{}, {"workers": 4, "checkpoints": {}, "micro_batches": []}], 0.0, "in the same way"),
+        ([{}, {}], 0.0, "the same execution"),
+        ([{}, {"workers": 4, "checkpoints": {"keep": 9}}], 0.0, "the same execution"),
         *[
             (
                 [{}, {name: value}, {name: value}],
                 1e-5,
-                f"`{name}` was {HOW[name]} and {value} in their attempts",
+                f"`{name}` was {HOW[name]} and {value} in the attempts",
             )
             for name, value in {
                 "dtype": "bf16",
                 "attention": "flash",
-                "gpus": 2,
+                "world_size": 2,
                 "zero_stage": 3,
                 "micro_batch_size": 4,
                 "threads": 8,
-                "checkpointing": True,
+                "activation_checkpointing": True,
                 "deterministic": True,
             }.items()
         ],
         ([{}, {"device": "cuda"}], 1e-5, "`device` was cpu and cuda"),
         ([{"device": "cuda"}] * 2, 1e-5, "without --deterministic"),
-        ([{"device": "cuda", "deterministic": True}] * 2, 0.0, "in the same way"),
+        ([{"device": "cuda", "deterministic": True}] * 2, 0.0, "the same execution"),
         (
             [{"device": "cuda"}, {"device": "cuda", "deterministic": True}],
             1e-5,
@@ -299,10 +316,10 @@ def test_a_trained_weight_that_differs(own: Path, tmp_path: Path, gives: Any, to
         ),
     ],
 )
-def test_what_attempts_promise(
+def test_expected_tolerance_follows_the_executions(
     changes: list[dict[str, Any]], tolerance: float, reason: str
 ) -> None:
-    executions = [{**HOW, "device": "cpu", **change} for change in changes]
+    executions = [Execution(**{**HOW, **change}) for change in changes]
     expected = expect(executions, None)
     assert expected.tolerance == tolerance and reason in expected.reason
     assert expect(executions, 0.5).tolerance == 0.5
@@ -319,24 +336,24 @@ def refused(run: Path, error: type[Exception], message: str, **options: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "file"])
-def test_no_run(tmp_path: Path, name: str) -> None:
+def test_folder_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused(tmp_path / name, DataError, rf"{name} is no run directory: it has no math\.json")
 
 
 @pytest.mark.parametrize("state", ["created", "running", "failed", "preempted"])
-def test_a_run_that_is_not_complete(own: Path, state: str) -> None:
+def test_incomplete_run_is_refused(own: Path, state: str) -> None:
     RunDir(own).set_status(state)
     refused(
         own,
         UsageError,
-        rf"is {state}, not complete: finish it with `densekit run made`, then replay",
+        rf"is {state}, not complete: finish it with `densekit run made`, then replay it",
     )
 
 
 @pytest.mark.parametrize("damage", ["gone", "unfinished", "another"])
-def test_the_run_it_starts_from(own: Path, tmp_path: Path, damage: str) -> None:
+def test_stage_1_run_must_be_complete(own: Path, tmp_path: Path, damage: str) -> None:
     start = train(tmp_path / "world", tmp_path / "start", recipe={"name": "stage1"})
     execution = {**read_json(own / "manifest.json")["execution"], "starts_from": str(start)}
     write_json(own / "attempts" / "0001" / "execution.json", execution)
@@ -350,12 +367,12 @@ def test_the_run_it_starts_from(own: Path, tmp_path: Path, damage: str) -> None:
     message = (
         "cannot be replayed: "
         if damage == "another"
-        else "gone or not complete: put that run back, then replay"
+        else "missing or not complete: restore that run, then replay"
     )
     refused(own, DataError, message)
 
 
-def test_a_damaged_run(own: Path) -> None:
+def test_damaged_run_is_refused(own: Path) -> None:
     (own / "connector.safetensors").unlink()
     (own / "init.safetensors").unlink()
     refused(
@@ -366,7 +383,7 @@ def test_a_damaged_run(own: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_inputs_that_changed_or_are_gone(own: Path, tmp_path: Path, gone: bool) -> None:
+def test_changed_or_missing_inputs_are_refused(own: Path, tmp_path: Path, gone: bool) -> None:
     if gone:
         shutil.rmtree(tmp_path / "world" / "models" / "tower")
         refused(
@@ -383,7 +400,8 @@ def test_inputs_that_changed_or_are_gone(own: Path, tmp_path: Path, gone: bool) 
         )
 
 
-def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: Any) -> None:
+@pytest.mark.ranks
+def test_made_inputs_may_have_changed(own: Path, tmp_path: Path, gives: Any) -> None:
     """The cache may hold another recipe's by now; what the recipe names elsewhere stays what it
     was.
     """
@@ -399,30 +417,30 @@ def test_inputs_that_the_trainer_makes_again(own: Path, tmp_path: Path, gives: A
     refused(tiny, DataError, "cannot be replayed: language_model: .*tokenizer.model is missing")
 
 
-def test_an_attempt_without_its_execution(own: Path) -> None:
+def test_attempt_without_execution_is_refused(own: Path) -> None:
     (own / "attempts" / "0001" / "execution.json").unlink()
     refused(
         own,
         DataError,
-        "0001/execution.json is missing or empty, so how .* was trained is not known",
+        "0001/execution.json is missing or empty, so the execution of .* is unknown",
     )
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
-def test_a_tolerance_that_is_none(run: Path, tolerance: float) -> None:
+def test_invalid_tolerance_is_refused(run: Path, tolerance: float) -> None:
     refused(run, UsageError, "tolerance .*: give a number from 0 on", tolerance=tolerance)
 
 
-def test_a_runs_dir_that_is_a_file(run: Path, tmp_path: Path) -> None:
+def test_runs_dir_that_is_a_file_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused(run, UsageError, r"--runs-dir .*file: is not a folder", runs_dir=tmp_path / "file")
 
 
-def test_a_second_driver(run: Path, tmp_path: Path) -> None:
+def test_second_driver_is_refused(run: Path, tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / f".{run.name}.replay1.lock"),
         pytest.raises(
-            UsageError, match="replay1 is being trained by another densekit; wait for it or stop it"
+            UsageError, match=r"another densekit is training .*replay1; wait for it, or stop it"
         ),
     ):
         replay(run, runs_dir=tmp_path)

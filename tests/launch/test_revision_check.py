@@ -31,7 +31,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> list[Repository]:
     return repos
 
 
-def test_nothing_is_pinned(tmp_path: Path) -> None:
+def test_unpinned_repositories_warn(tmp_path: Path) -> None:
     recipe, roots = (
         load_recipe("vicuna7b_stage1"),
         Roots(models=tmp_path / "models", data=tmp_path / "data"),
@@ -44,21 +44,19 @@ def test_nothing_is_pinned(tmp_path: Path) -> None:
     assert f"for lmsys/vicuna-7b-v1.5 (here: {B}), google" in check_revisions(recipe, roots).message
 
 
-def test_the_folder_is_of_the_pinned_commit_or_not(
-    tmp_path: Path, pinned: list[Repository]
-) -> None:
+def test_folder_commit_is_compared_with_the_pin(tmp_path: Path, pinned: list[Repository]) -> None:
     recipe, roots = (
         load_recipe("vicuna7b_stage1"),
         Roots(models=tmp_path / "models", data=tmp_path / "data"),
     )
     told = check_revisions(recipe, roots)
-    assert told.state == "ok" and "nothing says it for own/llm, own/data" in told.message
+    assert told.state == "ok" and "the commit of own/llm, own/data is not recorded" in told.message
     downloaded(tmp_path / "models/own/llm", A)
     told = check_revisions(recipe, roots)
     assert (
         told.state == "ok"
-        and told.message.startswith("1 of the pinned commits")
-        and "nothing says it for own/data" in told.message
+        and told.message.startswith("1 of 2 are of the pinned commit")
+        and "the commit of own/data is not recorded" in told.message
     )
     downloaded(tmp_path / "data/data", B)
     told = check_revisions(recipe, roots)

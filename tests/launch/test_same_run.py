@@ -20,9 +20,9 @@ import pytest
 
 from densekit.files.json_files import read_json, read_jsonl
 from densekit.runs.layout import RunDir
-from tests.train.conftest import SMALL
+from tests.support.workplace import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 100
@@ -42,7 +42,8 @@ COPY --from=packages . /opt/packages
 COPY densekit /opt/densekit/densekit
 COPY recipes /opt/densekit/recipes
 RUN ln -s /opt/python/bin/python3 /usr/bin/python
-ENV PATH=/usr/bin LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/densekit:/opt/packages HOME=/tmp USER=densekit
+ENV PATH=/usr/bin LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/densekit:/opt/packages
+ENV HOME=/tmp USER=densekit
 """
 
 
@@ -164,7 +165,7 @@ def trainer_image(engine: dict[str, str], hostbase: Path) -> Iterator[str]:
     )
 
 
-def test_docker_trains_the_same_runs(
+def test_docker_run_equals_the_local_run(
     tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str
 ) -> None:
     chosen = ("--launcher", "docker", "--image", trainer_image)
@@ -176,7 +177,7 @@ def test_docker_trains_the_same_runs(
         assert (run.path / "connector.safetensors").stat().st_uid == (os.getuid() or 1000)
 
 
-def test_slurm_trains_the_same_runs_on_two_nodes(
+def test_two_node_slurm_run_equals_the_local_run(
     tmp_path: Path, local: Path, slurm: dict[str, str]
 ) -> None:
     output = finish(densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm))
@@ -185,7 +186,7 @@ def test_slurm_trains_the_same_runs_on_two_nodes(
 
 
 @pytest.mark.parametrize("launcher", ["docker", "slurm"])
-def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
+def test_interrupted_and_killed_run_resumes_to_the_same_end(
     tmp_path: Path, local: Path, launcher: str, request: pytest.FixtureRequest
 ) -> None:
     if launcher == "docker":
@@ -233,7 +234,7 @@ def test_ctrl_c_and_a_rank_that_dies_leave_nothing_running(
 
 
 @pytest.mark.parametrize("told", ["the script", "the steps"])
-def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
+def test_preempted_job_requeues_to_the_same_end(
     tmp_path: Path, local: Path, slurm: dict[str, str], told: str
 ) -> None:
     process = densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm)
@@ -254,7 +255,7 @@ def test_a_preempted_job_queues_again_and_ends_in_the_same_run(
         ["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True
     )
     output = finish(process)
-    assert "preempted: queued again" in output and "going on from the checkpoint of step" in output
+    assert "preempted: requeued" in output and "going on from the checkpoint of step" in output
     assert run.status.attempt == 2 and read_json(run.attempt / "launch.json")["job"] == job
     assert_same(tmp_path, local / "4")
     listed = finish(densekit(tmp_path, "ls", "--json", **slurm))

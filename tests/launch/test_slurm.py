@@ -5,7 +5,6 @@ start again.
 import itertools
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,16 +18,20 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.files.json_files import read_json
-from densekit.launch.launchers.in_flight import still_running, stop
-from densekit.launch.launchers.slurm.jobs import Follower, job_state
-from densekit.launch.launchers.slurm.launcher import Slurm, _refused
+from densekit.launch.launchers.slurm.follower import Follower
+from densekit.launch.launchers.slurm.jobs import job_state
+from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
+from densekit.launch.launchers.slurm.submit import refusal
 from densekit.launch.listing import follow, list_runs
-from densekit.runs.layout import RunDir
-from densekit.runs.process_handle import read_launched
-from tests.support.engine import TOOLS
-from tests.support.engine import run as prepared
-from tests.support.launching import RUN_STUB, stub_run, write_json
+from densekit.launch.running import still_running, stop
+from densekit.runs.layout import RunDir, run_path
+from densekit.runs.process_handle import read_handle
+from tests.support.commands import prepare
+from tests.support.files import write_json
+from tests.support.launching import RUN_STUB, stub_math, stub_run
+from tests.support.needs import needs
+from tests.support.services import FOLDER
 
 
 @pytest.fixture
@@ -59,8 +62,8 @@ def launch(
     return slurm.launch(run, execution), run
 
 
-def test_the_script_of_two_nodes(tmp_path: Path) -> None:
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2)
+def test_two_node_script_uses_c10d_rendezvous(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=8, nodes=2)
     batch = Batch(
         options=parse_options(["partition=gpu", "--exclusive", "requeue=", "signal=B:USR1@60"])
     )
@@ -83,17 +86,17 @@ def test_the_script_of_two_nodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gpus", [1, 4])
-def test_the_script_of_one_node_meets_nobody(tmp_path: Path, gpus: int) -> None:
-    run, execution = stub_run(tmp_path, "", gpus=gpus)
+def test_single_node_script_uses_standalone_rendezvous(tmp_path: Path, gpus: int) -> None:
+    run, execution = stub_run(tmp_path, "", world_size=gpus)
     text = script(run, execution, Batch())
     assert "--rdzv-endpoint" not in text and ("--standalone" in text) == (gpus > 1)
 
 
-def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path) -> None:
+def test_cluster_containers_mount_host_paths(tmp_path: Path) -> None:
     for name in ("data", "stage 1"):
         (tmp_path / name).mkdir()
     first = str(tmp_path / "stage 1")
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=2, nodes=2, starts_from=first)
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=2, nodes=2, starts_from=first)
     text = script(run, execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
     assert "apptainer exec --cleanenv" in step and "--nv" in step
@@ -114,14 +117,14 @@ def test_containers_of_a_cluster_hold_everything_at_its_own_path(tmp_path: Path)
 
 
 @pytest.mark.parametrize("word", ["", "=gpu", "a b", "x=1\n#SBATCH --y"])
-def test_options_that_sbatch_cannot_take(word: str) -> None:
-    with pytest.raises(UsageError, match="write a long option of sbatch"):
+def test_malformed_sbatch_options_arerefusal(word: str) -> None:
+    with pytest.raises(UsageError, match="give a long option of sbatch"):
         parse_options([word])
 
 
 @pytest.mark.parametrize("word", ["array=0-3", "output=x", "--wait", "clusters=other", "test-only"])
-def test_options_that_the_launcher_needs_for_itself(word: str) -> None:
-    with pytest.raises(UsageError, match="densekit sets this itself, or could not follow the job"):
+def test_reserved_sbatch_options_arerefusal(word: str) -> None:
+    with pytest.raises(UsageError, match="omit it; densekit sets it itself, or could not follow"):
         parse_options([word])
 
 
@@ -130,27 +133,27 @@ def test_options_that_the_launcher_needs_for_itself(word: str) -> None:
     [
         (
             "Invalid account or account/partition combination specified",
-            "--sbatch account=... or qos=...",
+            "--sbatch account=... or --sbatch qos=...",
         ),
-        ("Invalid qos specification", "Slurm does not take the job: Invalid qos"),
-        ("Node count specification invalid", "Slurm does not take the job: Node count"),
-        ("Requested node configuration is not available", "fewer --nodes or --gpus"),
+        ("Invalid qos specification", "Slurm refuses the job: Invalid qos"),
+        ("Node count specification invalid", "Slurm refuses the job: Node count"),
+        ("Requested node configuration is not available", "use fewer --nodes or --gpus"),
         ("invalid partition specified: gpu", "`sinfo` lists the partitions"),
     ],
 )
-def test_what_a_refusal_advises(told: str, advice: str) -> None:
-    assert advice in _refused(f"sbatch: error: Batch job submission failed: {told}\n")
+def test_sbatch_errors_name_the_option_that_helps(told: str, advice: str) -> None:
+    assert advice in refusal(f"sbatch: error: Batch job submission failed: {told}\n")
 
 
-def test_the_processors_of_a_gpu_job(tmp_path: Path) -> None:
-    run, execution = stub_run(tmp_path, "", device="cuda", gpus=8, nodes=2, threads=1)
+def test_gpu_job_requests_cpus_per_gpu(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "", device="cuda", world_size=8, nodes=2, threads=1)
     text = script(run, execution, Batch())
     assert "--cpus-per-task=16" in text and "export OMP_NUM_THREADS=4" in text
     asked = script(run, execution, Batch(options=parse_options(["cpus-per-task=64"])))
     assert "--cpus-per-task=64" in asked and "--cpus-per-task=16" not in asked
 
 
-def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_slurm_commands_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, execution = stub_run(tmp_path, "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
@@ -173,15 +176,15 @@ def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_how_a_job_ends(
+def test_exit_code_and_status_of_a_job(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, code: int, message: str
 ) -> None:
     found, run = launch(tmp_path, text)
     assert found == code and message in run.status.message
     assert run.status.state == ("failed" if code else "complete")
     assert ("hello from the node" in capfd.readouterr().out) == (code == 0)
-    launched = read_launched(run)
-    assert launched and launched.job and not jobs(run) and still_running(run) is None
+    handle = read_handle(run)
+    assert handle and handle.text("job") and not jobs(run) and still_running(run) is None
 
 
 BEGIN = "status('running'); (path / 'began').touch()\n"
@@ -209,17 +212,17 @@ def interrupt() -> None:
 
 
 @real
-def test_the_first_signal_stops_at_a_checkpoint_and_queues_nothing(tmp_path: Path) -> None:
-    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt)
+def test_first_signal_stops_at_a_checkpoint_without_requeue(tmp_path: Path) -> None:
+    when(lambda: any(tmp_path.glob("runs/mine-*/began")), interrupt)
     code, run = launch(tmp_path, STOPS)
     assert code == 75 and run.status.state == "preempted" and not jobs(run)
 
 
 @real
-def test_the_second_signal_cancels_the_job(tmp_path: Path) -> None:
-    when((tmp_path / "runs" / "mine-fe79689042" / "began").exists, interrupt, interrupt)
+def test_second_signal_cancels_the_job(tmp_path: Path) -> None:
+    when(lambda: any(tmp_path.glob("runs/mine-*/began")), interrupt, interrupt)
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
-    assert code == 130 and run.status.message == "interrupted" and not jobs(run)
+    assert code == 130 and run.status.message == "killed by Ctrl-C" and not jobs(run)
 
 
 STOPS_WHEN_TOLD = """
@@ -231,14 +234,14 @@ signal.signal(signal.SIGTERM, stop)
 
 
 @real
-def test_a_cancelled_job_stays_away(tmp_path: Path) -> None:
+def test_cancelled_job_is_not_requeued(tmp_path: Path) -> None:
     """It saves when Slurm ends it, as for a preemption, and is not queued again."""
     run, execution = stub_run(tmp_path, STOPS_WHEN_TOLD + BEGIN + "time.sleep(300)")
 
     def cancel_it() -> None:
-        launched = read_launched(run)
-        assert launched and launched.job
-        subprocess.run(["scancel", launched.job], check=True)
+        handle = read_handle(run)
+        assert handle and handle.text("job")
+        subprocess.run(["scancel", handle.text("job")], check=True)
 
     when((run.path / "began").exists, cancel_it)
     assert Slurm().launch(run, execution) == 75
@@ -248,32 +251,32 @@ def test_a_cancelled_job_stays_away(tmp_path: Path) -> None:
 
 
 @real
-def test_a_stopped_job_does_not_end_well(tmp_path: Path) -> None:
+def test_stopped_job_exits_nonzero(tmp_path: Path) -> None:
     """Under torchrun a stopped trainer ends with 0; what depends on the job must not start."""
     code, run = launch(
         tmp_path, BEGIN + "(path / 'stop').touch(); status('preempted', 'stopped', 75); sys.exit(0)"
     )
-    launched = read_launched(run)
-    assert code == 75 and launched and launched.job
-    state = job_state(launched.job)
+    handle = read_handle(run)
+    assert code == 75 and handle and handle.text("job")
+    state = job_state(handle.text("job"))
     assert (state["JobState"], state["ExitCode"]) == ("FAILED", "75:0")
 
 
 @real
-def test_a_job_whose_nodes_never_come(tmp_path: Path) -> None:
+def test_job_is_cancelled_after_queue_minutes(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "hold", minutes=0.02)
     assert code == 1 and not jobs(run)
     assert (
-        "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: `sinfo` shows"
+        "waited 0.02 minutes for its nodes (JobHeldUser) and was cancelled: ask for fewer nodes"
         in run.status.message
     )
 
 
-def test_waiting_for_another_job_is_not_waiting_for_nodes(
+def test_dependency_wait_does_not_count_as_queue_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken_back: list[str] = []
-    monkeypatch.setattr("densekit.launch.launchers.slurm.jobs.cancel", taken_back.append)
+    monkeypatch.setattr("densekit.launch.launchers.slurm.follower.cancel", taken_back.append)
     follower = Follower(stub_run(tmp_path, "")[0], "1_0", queue_minutes=0.001)
     for reason, over in (
         ("Dependency", False),
@@ -290,7 +293,7 @@ def test_waiting_for_another_job_is_not_waiting_for_nodes(
 
 
 @pytest.mark.parametrize(("complete", "code"), [(True, 0), (False, 1)])
-def test_a_job_that_slurm_has_forgotten(tmp_path: Path, complete: bool, code: int) -> None:
+def test_forgotten_job_is_judged_by_the_run(tmp_path: Path, complete: bool, code: int) -> None:
     run, _ = stub_run(tmp_path, "")
     if complete:
         run.set_status("complete")
@@ -300,24 +303,24 @@ def test_a_job_that_slurm_has_forgotten(tmp_path: Path, complete: bool, code: in
 
 
 @real
-def test_a_job_that_could_never_start_is_taken_back(tmp_path: Path) -> None:
+def test_job_that_can_never_start_is_cancelled(tmp_path: Path) -> None:
     code, run = launch(tmp_path, "", "nodes=50")
     assert code == 1 and not jobs(run)
     assert (
-        "would never start the job (PartitionConfig), so it was cancelled: `sinfo`"
+        "would never start the job (PartitionConfig), so it was cancelled: use fewer"
         in run.status.message
     )
 
 
 @real
-def test_ctrl_c_while_queued_takes_the_job_back(tmp_path: Path) -> None:
+def test_ctrl_c_cancels_a_queued_job(tmp_path: Path) -> None:
     threading.Timer(2.0, interrupt).start()
     code, run = launch(tmp_path, "", "hold")
     assert code == 75 and run.status.message == "stopped while its job was queued" and not jobs(run)
 
 
 @real
-def test_a_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> None:
+def test_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> None:
     text = BEGIN + "(path / 'attempts/0001/log.txt').write_text('step 1\\n')\n" + STOPS
     run, execution = stub_run(tmp_path, text)
     job = Slurm().submit(run, execution)
@@ -335,26 +338,28 @@ def test_a_job_is_listed_followed_and_stopped_from_elsewhere(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["gpus-per-node=50"], r"Slurm has no such nodes \(.*\): fewer --nodes or --gpus"),
+        (["gpus-per-node=50"], r"Slurm has no such nodes \(.*\): use fewer --nodes or --gpus"),
         (
             ["partition=nope"],
-            r"Slurm does not take the job \(.*partition.*`sinfo` lists the partitions",
+            r"Slurm refuses the job \(.*partition.*`sinfo` lists the partitions",
         ),
-        (["nonsense=1"], r"Slurm does not take the job: .*nonsense"),
+        (["nonsense=1"], r"Slurm refuses the job: .*nonsense"),
     ],
 )
-def test_what_slurm_refuses(tmp_path: Path, options: list[str], message: str) -> None:
+def test_refused_job_is_one_line_with_advice(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         launch(tmp_path, "", *options)
     assert "\n" not in str(caught.value)
 
 
 @real
-def test_a_cancelled_job_is_named(tmp_path: Path) -> None:
-    begun = tmp_path / "runs" / "mine-fe79689042" / "began"
+def test_cancelled_job_is_named(tmp_path: Path) -> None:
+    name = f"densekit-{run_path(tmp_path, stub_math()).name}"
     when(
-        begun.exists,
-        lambda: subprocess.run(["scancel", "--name", "densekit-mine-fe79689042"], check=True),
+        lambda: any(tmp_path.glob("runs/mine-*/began")),
+        lambda: subprocess.run(["scancel", "--name", name], check=True),
     )
     code, run = launch(tmp_path, BEGIN + "time.sleep(300)")
     assert code != 0 and run.status.message == "the job was cancelled" and not jobs(run)
@@ -380,10 +385,12 @@ parser.add_argument("image")
 parser.add_argument("command", nargs=argparse.REMAINDER)
 asked = parser.parse_args()
 prefix = "APPTAINERENV_"
-inside = {{name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}}
+named = [name for name in os.environ if name.startswith(prefix)]
+inside = {{name.removeprefix(prefix): os.environ[name] for name in named}}
 inside |= {{"SEEN_" + name: str(value) for name, value in vars(asked).items()}}
 os.chdir(asked.pwd)
-os.execve(sys.executable, [sys.executable, *asked.command[1:]], {{**inside, "PYTHONPATH": {stub!r}}})
+inside["PYTHONPATH"] = {stub!r}
+os.execve(sys.executable, [sys.executable, *asked.command[1:]], inside)
 """
 
 
@@ -404,7 +411,7 @@ def inside(with_slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @real
 @pytest.mark.usefixtures("inside")
-def test_a_job_in_apptainer_is_told_what_it_needs_and_no_more(tmp_path: Path) -> None:
+def test_apptainer_job_gets_only_the_named_variables(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, SEES, device="cuda")
     options = parse_options(["gpus-per-node=2", "cpus-per-task=1"])
     batch = Batch(runtime="apptainer", image=f"{tmp_path}/a b.sif", options=options)
@@ -428,24 +435,18 @@ def test_a_job_in_apptainer_is_told_what_it_needs_and_no_more(tmp_path: Path) ->
 @pytest.fixture
 def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[None]:
     """The options of pyxis, from a plugin that takes them and tells the job what it was given."""
-    source, settings = (
-        TOOLS / "fake_pyxis.c",
-        Path(os.environ["SLURM_CONF"]).parent / "plugstack.conf" if slurm else None,
-    )
-    if settings is None or not source.is_file() or shutil.which("gcc") is None:
-        pytest.skip(
-            f"pyxis is no part of Slurm, and a private Slurm, {source} or gcc for a stand-in is missing"
-        )
+    if not slurm:
+        needs("slurm", "the stand-in for pyxis goes into a private Slurm only")
     headers = tmp_path / "headers"
     headers.mkdir()
     packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]
-    prepared(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], headers)
+    apt = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root")
+    prepare("slurm", *apt, "download", *packages, folder=headers)
     for package in headers.glob("*.deb"):
-        prepared(["dpkg", "-x", str(package), str(headers)])
+        prepare("slurm", "dpkg", "-x", package, headers)
     plugin = tmp_path / "fake_pyxis.so"
-    prepared(
-        ["gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", str(plugin), str(source)]
-    )
+    source = FOLDER / "fake_pyxis.c"
+    prepare("slurm", "gcc", "-shared", "-fPIC", f"-I{headers}/usr/include", "-o", plugin, source)
     settings = Path(slurm["SLURM_CONF"]).parent / "plugstack.conf"
     before = settings.read_text(encoding="utf-8")
     settings.write_text(f"{before}required {plugin}\n", encoding="utf-8")
@@ -455,7 +456,7 @@ def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[N
 
 @real
 @pytest.mark.usefixtures("pyxis", "inside")
-def test_slurm_takes_the_options_of_pyxis(tmp_path: Path) -> None:
+def test_pyxis_options_are_accepted(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, SEES)
     assert (
         Slurm(batch=Batch(runtime="pyxis", image="registry#densekit:a100")).launch(run, execution)

@@ -14,20 +14,21 @@ from typing import Any
 import pytest
 
 from densekit.errors import UsageError
-from densekit.files.json_files import read_json
-from densekit.launch.chain import Carrying
+from densekit.launch.dry_run import show
 from densekit.launch.launchers import local
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.slurm.jobs import job_state
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch
-from densekit.launch.selection import Asked
-from densekit.launch.sweep import choose_for_all, show_sweep, sweep
+from densekit.launch.selection import Selection
+from densekit.launch.sweep import select_for_all, sweep
 from densekit.runs.layout import RunDir
-from densekit.runs.process_handle import read_launched
+from densekit.runs.process_handle import read_handle
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
-from tests.support.launching import STUB, trainer, write_json
+from tests.support.files import write_json
+from tests.support.launching import STUB, trainer
 
 PAIR = ["a_two.yaml", "b_two.yaml"]
 """Two stage-2 recipes, each with a stage 1 of its own."""
@@ -76,7 +77,7 @@ def settings(folder: Path, launcher: Launcher) -> dict[str, Any]:
         "overrides": (),
         "runs_dir": folder / "runs",
         "roots": roots,
-        "carrying": Carrying(),
+        "request": ExecutionRequest(),
         "launcher": launcher,
     }
 
@@ -95,9 +96,9 @@ def runs(folder: Path) -> dict[str, RunDir]:
 
 
 def job_of(run: RunDir) -> str:
-    launched = read_launched(run)
-    assert launched and launched.job
-    return launched.job
+    handle = read_handle(run)
+    assert handle
+    return handle.text("job")
 
 
 def nothing_is_left(folder: Path) -> bool:
@@ -118,10 +119,10 @@ def when(condition: Callable[[], bool], *actions: Callable[[], object]) -> None:
 
 
 def scripts(folder: Path, *names: str, **batch: Any) -> str:
-    return "\n".join(show_sweep(names, **settings(folder, Slurm(batch=Batch(**batch)))))
+    return "\n".join(show(names, **settings(folder, Slurm(batch=Batch(**batch)))))
 
 
-def test_each_second_stage_waits_for_its_own_first_one(tmp_path: Path) -> None:
+def test_stage_2_elements_wait_for_their_own_stage_1(tmp_path: Path) -> None:
     text = scripts(tmp_path, *PAIR)
     assert not (tmp_path / "runs").exists()
     first, second = (part.partition("END")[0] for part in text.split("sbatch <<'END'\n")[1:])
@@ -137,24 +138,28 @@ def test_each_second_stage_waits_for_its_own_first_one(tmp_path: Path) -> None:
     assert text.count("densekit train") == 4
 
 
-def test_a_first_stage_that_is_shared_is_awaited_by_all(tmp_path: Path) -> None:
+def test_all_elements_wait_for_a_shared_stage_1(tmp_path: Path) -> None:
     text = scripts(tmp_path, "tiny_stage2", "tiny_stage2_lora", "tiny_stage2")
     first, second = text.split("sbatch <<'END'\n")[1:]
     assert "#SBATCH --array=0-0\n" in first
     assert "#SBATCH --array=0-1\n" in second and "#SBATCH --dependency=afterok:" in second
 
 
-def test_recipes_that_need_different_means_are_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked(launcher="slurm")
+def test_recipes_with_different_selections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def selected(*names: str) -> Selection:
+        return select_for_all(names, (), ExecutionRequest(), launcher="slurm")
+
     with pytest.raises(
-        UsageError, match=r"vicuna7b_clip_stage2 would be trained by other means than tiny_stage1"
+        UsageError,
+        match=r"vicuna7b_clip_stage2 resolves to a different launcher or device than tiny_stage1",
     ):
-        choose_for_all(["tiny_stage1", "vicuna7b_clip_stage2"], (), asked)
-    choice = choose_for_all(["vicuna7b_clip_stage1", "vicuna7b_clip_stage2"], (), asked)
-    assert (choice.launcher.name, choice.gpus) == ("slurm", 8)
+        selected("tiny_stage1", "vicuna7b_clip_stage2")
+    both = selected("vicuna7b_clip_stage1", "vicuna7b_clip_stage2")
+    assert (both.launcher.name, both.request.world_size) == ("slurm", 8)
 
 
-def test_without_slurm_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.ranks
+def test_local_sweep_is_sequential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "status('complete') if 'b_one' not in path.name else sys.exit(4)"
     monkeypatch.setattr(local, "command", trainer(script))
     assert go(tmp_path, ["b_two.yaml", "a_two.yaml"], Local()) == 4
@@ -167,7 +172,7 @@ def test_without_slurm_one_after_the_other(tmp_path: Path, monkeypatch: pytest.M
     assert "a_two.old1" not in "".join(path.name for path in (tmp_path / "runs").iterdir())
 
 
-def test_nothing_is_made_when_one_recipe_is_wrong(tmp_path: Path) -> None:
+def test_unknown_recipe_makes_no_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recipe named 'nope'"):
         go(tmp_path, ["tiny_stage1", "nope"], Local())
     assert not (tmp_path / "runs").exists()
@@ -175,7 +180,7 @@ def test_nothing_is_made_when_one_recipe_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("with_slurm")
 class TestArrays:
-    def test_every_element_trains_in_its_own_run_directory(
+    def test_element_trains_in_its_own_run_directory(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         stands_in(tmp_path, COMPLETES)
@@ -197,9 +202,7 @@ class TestArrays:
         assert "a_two: already complete" in capfd.readouterr().out and nothing_is_left(tmp_path)
 
     @pytest.mark.slow
-    def test_one_that_fails_keeps_only_its_own_second_stage_from_training(
-        self, tmp_path: Path
-    ) -> None:
+    def test_failed_element_blocks_only_its_own_stage_2(self, tmp_path: Path) -> None:
         stands_in(tmp_path, TRAIN + "sys.exit(7) if name == 'b_one' else status('complete')")
         assert go(tmp_path) == 7
         found = runs(tmp_path)
@@ -212,7 +215,7 @@ class TestArrays:
             (runs(tmp_path)[name].path / "trained").read_text() for name in ("a_one", "b_one")
         ] == ["x", "xx"]
 
-    def test_ctrl_c_stops_all_of_them_and_takes_back_what_waits(self, tmp_path: Path) -> None:
+    def test_ctrl_c_stops_running_and_cancels_waiting_elements(self, tmp_path: Path) -> None:
         stands_in(
             tmp_path,
             TRAIN
@@ -235,7 +238,7 @@ status('preempted', 'stopped by the driver after step 3', 75); sys.exit(75)""",
         )
 
     @pytest.mark.slow
-    def test_one_that_is_preempted_queues_alone_again(self, tmp_path: Path) -> None:
+    def test_preempted_element_is_requeued_alone(self, tmp_path: Path) -> None:
         stands_in(
             tmp_path,
             TRAIN
@@ -270,4 +273,3 @@ status('complete')""",
             "b_two": 1,
         }
         assert all(run.complete for run in found.values()) and nothing_is_left(tmp_path)
-        assert read_json(found["b_one"].path / "status.json")["state"] == "complete"

@@ -15,6 +15,7 @@ from densekit.model.attention import KERNELS, require_kernel
 from densekit.model.packing import PackedSequences
 from densekit.spec.capability import check_gpu
 from tests.support.models import NO_IMAGE, micro_batch, small_model
+from tests.support.needs import needs
 
 LENGTHS = (37, 1, 150, 64)
 HEADS, HEAD_DIM = 8, 128
@@ -28,7 +29,11 @@ DTYPES: dict[str, torch.dtype] = {
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}
 CASES = [
     *(("sdpa", "cpu", dtype) for dtype in DTYPES),
-    *((kernel, "cuda", dtype) for kernel in KERNELS for dtype in ("bf16", "fp16")),
+    *(
+        pytest.param((kernel, "cuda", dtype), marks=pytest.mark.gpu)
+        for kernel in KERNELS
+        for dtype in ("bf16", "fp16")
+    ),
 ]
 
 
@@ -38,12 +43,12 @@ def case(request: pytest.FixtureRequest) -> tuple[Any, torch.device, Any]:
     kernel, device, dtype = request.param
     if device == "cuda":
         if not torch.cuda.is_available():
-            pytest.skip("torch sees no CUDA device")
+            needs("gpu", "torch sees no CUDA device")
         try:
             require_kernel(kernel)
             check_gpu(torch.cuda.get_device_capability(), dtype, kernel)
         except UsageError as error:
-            pytest.skip(str(error))
+            needs("kernel", str(error))
     return kernel, torch.device(device), dtype
 
 

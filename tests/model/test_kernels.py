@@ -19,8 +19,9 @@ from densekit.model.micro_batch import MicroBatch
 from densekit.model.packing import PackedSequences
 from tests.support.kernel_doubles import Seen, install
 from tests.support.models import NO_IMAGE, micro_batch, small_model
+from tests.support.needs import needs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [7, 1, 12]
 PACKAGES = ("flash", "xformers")
 
@@ -207,10 +208,11 @@ def test_missing_package_says_what_to_install(
     require_kernel("sdpa")
 
 
+@pytest.mark.ranks
 def test_the_real_xformers_mask_and_shape_rules() -> None:
     place = Path(sys.prefix) / "xformers"  # beside the packages: there it would pass for a kernel
     if not place.is_dir() and find_spec("xformers") is None:
-        pytest.skip(f"xformers is not here: `make setup` puts it into {place} on Linux x86_64")
+        needs("kernel", f"no xformers; `make setup` puts it into {place} on Linux x86_64")
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.real_xformers"],
         cwd=ROOT,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,17 @@ from hypothesis import strategies as st
 from densekit.batching.certificate import BatchCertificate
 from densekit.batching.order import ReferenceTopology
 from densekit.errors import UsageError
+from densekit.planner.candidates import DEFAULT_MICRO_BATCH
 from densekit.planner.plan import Plan, make_plan
-from densekit.planner.search import DEFAULT_MICRO_BATCH, Fixed
 from densekit.recipes.load import load_recipe, recipe_names
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.recipe import Recipe
 
 TINY = load_recipe("tiny_stage1")
+
+
+def plan_of(recipe: Recipe, **request: Any) -> Plan:
+    return make_plan(recipe, ExecutionRequest(**request))
 
 
 def with_reference(gpus: int, per_device: int, accumulation: int) -> Recipe:
@@ -33,8 +39,10 @@ def with_reference(gpus: int, per_device: int, accumulation: int) -> Recipe:
     [("vicuna7b_clip_stage1", 2181, 208), ("vicuna7b_clip_stage2", 5198, 46)],
 )
 @pytest.mark.parametrize("gpus", [1, 3, 8])
-def test_the_papers_steps(name: str, steps: int, repeated: int, gpus: int) -> None:
-    plan = make_plan(load_recipe(name), gpus=gpus)
+def test_paper_recipes_have_the_papers_steps(
+    name: str, steps: int, repeated: int, gpus: int
+) -> None:
+    plan = plan_of(load_recipe(name), world_size=gpus)
     assert (plan.steps, plan.samples_repeated, plan.samples_dropped) == (steps, repeated, 0)
     assert plan.num_samples is not None
     assert plan.num_samples + repeated == steps * plan.global_batch_size
@@ -52,15 +60,14 @@ def test_micro_batches_sum_to_the_global_batch(
     recipe = with_reference(*reference)
     total = math.prod(reference)
     gpus = 1 + round(share * (total - 1))
-    plan = make_plan(
-        recipe, Fixed(micro_batch_size=micro_batch_size), gpus=gpus, num_samples=samples
-    )
+    request = ExecutionRequest(micro_batch_size=micro_batch_size, world_size=gpus)
+    plan = make_plan(recipe, request, num_samples=samples)
     assert plan.global_batch_size == total == sum(map(sum, plan.micro_batches))
     assert len(plan.micro_batches) == gpus
     assert {len(rank) for rank in plan.micro_batches} == {plan.grad_accum_steps}
     assert (
         max(map(max, plan.micro_batches))
-        <= plan.micro_batch_size
+        <= plan.execution.micro_batch_size
         <= (micro_batch_size or DEFAULT_MICRO_BATCH)
     )
     shares = [sum(rank) for rank in plan.micro_batches]
@@ -73,23 +80,21 @@ def test_micro_batches_sum_to_the_global_batch(
     )
 
 
-def test_a_split_by_hand() -> None:
-    plan = make_plan(with_reference(2, 5, 1), Fixed(micro_batch_size=2), gpus=3)
+def test_split_of_a_step_by_hand() -> None:
+    plan = plan_of(with_reference(2, 5, 1), micro_batch_size=2, world_size=3)
     assert plan.micro_batches == [[2, 2], [2, 1], [2, 1]]
-    assert (plan.grad_accum_steps, plan.micro_batch_size) == (2, 2)
-    assert make_plan(with_reference(2, 5, 1), gpus=3).micro_batches == [[4], [3], [3]]
+    assert (plan.grad_accum_steps, plan.execution.micro_batch_size) == (2, 2)
+    assert plan_of(with_reference(2, 5, 1), world_size=3).micro_batches == [[4], [3], [3]]
 
 
-def test_a_micro_batch_is_never_larger_than_a_ranks_share() -> None:
-    plan = make_plan(TINY, Fixed(micro_batch_size=100), gpus=4)
-    assert (plan.micro_batch_size, plan.micro_batches) == (4, [[4]] * 4)
+def test_micro_batch_is_at_most_a_ranks_share() -> None:
+    plan = plan_of(TINY, micro_batch_size=100, world_size=4)
+    assert (plan.execution.micro_batch_size, plan.micro_batches) == (4, [[4]] * 4)
     assert "--micro-batch 100: a process has at most 4 samples per step, so 4" in plan.notes
     # Nobody asked for the default of 16 samples, and 4 are no more than there are.
     for size in (None, 4, 1):
-        assert not any(
-            "--micro-batch" in note
-            for note in make_plan(TINY, Fixed(micro_batch_size=size), gpus=4).notes
-        )
+        notes = plan_of(TINY, micro_batch_size=size, world_size=4).notes
+        assert not any("--micro-batch" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -101,24 +106,20 @@ def test_a_micro_batch_is_never_larger_than_a_ranks_share() -> None:
         (1000, "16 (1 sample each)"),
     ],
 )
-def test_process_counts_that_cannot_work(gpus: int, nearest: str) -> None:
+def test_impossible_process_counts_name_the_nearest(gpus: int, nearest: str) -> None:
     with pytest.raises(UsageError) as caught:
-        make_plan(TINY, gpus=gpus)
-    feeds = "tiny_stage1 feeds 16 samples per step, so 1 to 16 processes can work"
-    assert str(caught.value) == f"--gpus {gpus}: {feeds}; nearest: --gpus {nearest}"
+        plan_of(TINY, world_size=gpus)
+    feeds = "tiny_stage1 feeds 16 samples per step, so it runs on 1 to 16 processes"
+    assert str(caught.value) == f"--gpus {gpus}: {feeds}; use --gpus {nearest}"
 
 
-@pytest.mark.parametrize("size", [0, -5])
-def test_micro_batches_that_cannot_work(size: int) -> None:
-    with pytest.raises(
-        UsageError, match=rf"--micro-batch {size}: at least one sample; nearest: --micro-batch 1"
-    ):
-        make_plan(TINY, Fixed(micro_batch_size=size))
-
-
-def test_workers_that_cannot_work() -> None:
-    with pytest.raises(UsageError, match="--workers -1: 0 "):
-        make_plan(TINY, workers=-1)
+def test_wrong_requests_are_refused() -> None:
+    with pytest.raises(UsageError, match="--micro-batch 0: give a number of at least 1"):
+        plan_of(TINY, micro_batch_size=0)
+    with pytest.raises(UsageError, match="--offload --zero-stage 2: only ZeRO-3"):
+        plan_of(TINY, cpu_offload=True, zero_stage=2)
+    with pytest.raises(UsageError, match="--price -1: give what one GPU costs for an hour"):
+        make_plan(TINY, price=-1)
 
 
 def _about_accumulation(plan: Plan) -> list[str]:
@@ -126,7 +127,7 @@ def _about_accumulation(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "counts"),
     [
         (
             "vicuna7b_clip_stage1",
@@ -138,17 +139,17 @@ def _about_accumulation(plan: Plan) -> list[str]:
         ),
     ],
 )
-def test_another_accumulation_that_would_change_the_steps_is_named(name: str, told: str) -> None:
+def test_note_when_accumulation_would_change_the_step_count(name: str, counts: str) -> None:
     (note,) = _about_accumulation(make_plan(load_recipe(name)))
-    assert note == f"the official trainer's steps per epoch depend on its accumulation: {told}"
+    assert note == f"the official trainer's steps per epoch depend on its accumulation: {counts}"
     for override in ("optimizer.max_steps=5", "ledger.U9=fixed", "semantics=fixed"):
         assert not _about_accumulation(make_plan(load_recipe(name, [override])))
     assert not _about_accumulation(make_plan(TINY))  # 64 whole steps under every accumulation
 
 
-def test_a_fixed_tail_neither_repeats_nor_drops() -> None:
+def test_fixed_tail_neither_repeats_nor_drops_samples() -> None:
     recipe = load_recipe("vicuna7b_clip_stage1", ["ledger.U9=fixed", "optimizer.epochs=2"])
-    plan = make_plan(recipe, gpus=3)
+    plan = plan_of(recipe, world_size=3)
     assert (plan.steps, plan.samples_dropped, plan.samples_repeated) == (4362, 0, 0)
     assert "ledger U9 fixed: the last step of every epoch has 48 samples" in plan.notes
     whole = make_plan(load_recipe("tiny_stage1", ["ledger.U9=fixed"]))
@@ -158,7 +159,7 @@ def test_a_fixed_tail_neither_repeats_nor_drops() -> None:
     assert make_plan(with_reference(2, 4, 2), num_samples=35).steps == 2
 
 
-def test_a_certificate_enters_the_plan() -> None:
+def test_certificate_enters_the_plan() -> None:
     certificate = BatchCertificate(
         num_samples=40,
         steps=3,
@@ -168,12 +169,12 @@ def test_a_certificate_enters_the_plan() -> None:
         source="a dream",
     )
     plan = make_plan(TINY, num_samples=32, certificate=certificate)
-    assert (plan.certificate_sha256, plan.num_samples, plan.steps) == ("ab" * 32, 40, 3)
+    assert (plan.execution.certificate_sha256, plan.num_samples, plan.steps) == ("ab" * 32, 40, 3)
     assert "certificate: a dream" in plan.notes
-    assert make_plan(TINY).certificate_sha256 is None
+    assert make_plan(TINY).execution.certificate_sha256 is None
 
 
-def test_a_counted_file_comes_before_the_recipe_and_nothing_stays_unknown() -> None:
+def test_counted_samples_override_the_recipes_count() -> None:
     assert make_plan(TINY, num_samples=32).steps == 2
     assert make_plan(TINY).steps == 64
     unknown = make_plan(load_recipe("tiny_stage1", ["data.samples=null"]))
@@ -187,17 +188,19 @@ def test_a_counted_file_comes_before_the_recipe_and_nothing_stays_unknown() -> N
     assert not any("steps unknown" in note for note in make_plan(TINY).notes)
 
 
-def test_max_steps_comes_before_epochs() -> None:
+def test_max_steps_overrides_epochs() -> None:
     assert make_plan(load_recipe("tiny_stage1", ["optimizer.max_steps=5"])).steps == 5
     assert make_plan(load_recipe("tiny_stage1", ["optimizer.epochs=3"])).steps == 192
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_has_a_plan(name: str) -> None:
+def test_every_recipe_is_planned_on_a_cpu(name: str) -> None:
     recipe = load_recipe(name)
-    plan = make_plan(recipe, gpus=2)
-    topology = ReferenceTopology.of(recipe.reference.model_dump())
+    plan = plan_of(recipe, world_size=2)
+    topology = ReferenceTopology.of(recipe.reference)
     assert topology.global_batch_size == plan.global_batch_size == recipe.global_batch_size
-    assert (plan.device, plan.gpu, plan.nodes, plan.attention) == ("cpu", "cpu", 1, "sdpa")
-    assert (plan.dtype, plan.zero_stage, plan.checkpointing) == ("fp32", 0, False)
+    assert plan.gpu == "cpu" and plan.container_image == "cpu"
+    default = Execution(world_size=2)
+    chosen = {"micro_batch_size", "threads"}
+    assert plan.execution.model_dump(exclude=chosen) == default.model_dump(exclude=chosen)
     assert json.loads(json.dumps(plan.as_json())) == plan.as_json()

@@ -14,6 +14,8 @@ from densekit.files.hashing import file_sha256
 from densekit.runs import environment
 from densekit.runs.environment import Cpu, Device, Environment, GitState
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.mark.parametrize(
     ("revision", "git"),

@@ -18,22 +18,20 @@ from densekit.runs.layout import (
     Status,
     checkpoint_name,
     checkpoints_in,
+    move_aside,
     open_replay,
     open_run,
     run_path,
-    set_aside,
 )
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
+from tests.support.files import names
+from tests.support.needs import needs
 from tests.support.runs import made_math
 
 
 def math(seed: int = 1, starts_from: str | None = None) -> RunMath:
     return RunMath(recipe=made_math({"name": "mine", "seed": seed}), starts_from=starts_from)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -122,8 +120,9 @@ def test_a_runs_dir_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.M
     assert files(tmp_path) == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_runs_dir_without_permission(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        needs("user", "root may write everywhere")
     tmp_path.chmod(0o555)
     with pytest.raises(UsageError, match="cannot be written: Permission denied"):
         open_run(tmp_path, math())
@@ -272,12 +271,12 @@ def test_only_whole_checkpoints_are_seen(tmp_path: Path) -> None:
     ]
 
 
-def test_set_aside_overwrites_nothing(tmp_path: Path) -> None:
+def test_move_aside_overwrites_nothing(tmp_path: Path) -> None:
     places = []
     for number in (1, 2, 3):
         run = open_run(tmp_path, math())
         run.metrics.write_text(str(number), encoding="utf-8")
-        places.append(set_aside(run))
+        places.append(move_aside(run))
         assert not run.path.exists()
     assert [place.name.rpartition(".")[2] for place in places] == ["old1", "old2", "old3"]
     assert [(place / "metrics.jsonl").read_text(encoding="utf-8") for place in places] == [

@@ -1,1 +1,1 @@
-"""What tests share: made models, runs and data, ranks in processes, the private engine and Slurm."""
+"""What tests share: kinds and needs, made models, runs and data, ranks, private services."""

@@ -1,24 +1,17 @@
-"""A container engine for tests: the one that is there, or a private one where there are tools to
-start it.
-
-Tools: engine.sh, hostbase.sh and slurm.sh in the folder that DENSEKIT_TEST_TOOLS names, or in
-../shared/tools.
-"""
+"""A container engine for tests: the one that answers here, or a private one."""
 
 import os
 import re
 import subprocess
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.support.commands import prepare
+from tests.support.paths import ROOT
+from tests.support.services import FOLDER, answers, start_service, stop_service
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOLS = Path(os.environ.get("DENSEKIT_TEST_TOOLS") or ROOT.parent / "shared" / "tools")
 STANDIN = "densekit-test-standin:3.11"
 
 
@@ -28,20 +21,18 @@ class Engine:
 
     environment: Mapping[str, str]
     private: bool
-    """Started for the tests: it has a pretend hook for GPUs, and no network but `host` and `none`.
-    """
+    """Started by engine.sh: a pretend hook for GPUs, and no network but `host` and `none`."""
 
     def run(
         self, *command: str | Path, cwd: Path = ROOT, timeout: float = 120, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command with this engine."""
-        environment = {**self.environment, **variables}
         return subprocess.run(
             [str(part) for part in command],
             capture_output=True,
             text=True,
             cwd=cwd,
-            env=environment,
+            env={**self.environment, **variables},
             timeout=timeout,
             check=False,
         )
@@ -57,59 +48,19 @@ class Engine:
 
 @contextmanager
 def an_engine(folder: Path) -> Iterator[Engine]:
-    """The engine that answers, else a private one in `folder`, stopped at the end; else the test is
-    skipped.
-    """
-    surroundings = clean_environment()
-    here = Engine(surroundings, private=False)
-    if _answers(here):
-        socket = os.environ.get("DOCKER_HOST", "")
-        hook = (
-            Path(socket.removeprefix("unix://")).parent / "hook" / "nvidia-container-runtime-hook"
-        )
-        yield Engine(
-            here.environment, private=hook.is_file()
-        )  # also one that engine.sh started for several sessions
+    """The engine that answers, else a private one in `folder`, stopped at the end."""
+    environment = clean_environment()
+    if answers("docker", "version") and answers("docker", "compose", "version"):
+        # Also one that engine.sh started for several test runs.
+        socket = Path(os.environ.get("DOCKER_HOST", "").removeprefix("unix://"))
+        hook = socket.parent / "hook" / "nvidia-container-runtime-hook"
+        yield Engine(environment, private=hook.is_file())
         return
-    script = TOOLS / "engine.sh"
-    if not script.is_file():
-        pytest.skip(
-            f"no container engine answers (`docker version`), and {script} is not there to start a private one"
-        )
-    started = subprocess.run(
-        ["bash", str(script), "up", str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "FAKE_GPU": "1"},
-        timeout=300,
-        check=False,
-    )
-    if started.returncode:
-        pytest.skip(f"engine.sh cannot start an engine here: {started.stderr.strip()[-300:]}")
+    variables = start_service("engine", folder)
     try:
-        yield Engine({**surroundings, **_variables(script, folder)}, private=True)
+        yield Engine({**environment, **variables}, private=True)
     finally:
-        stop_service(script, folder)
-
-
-def stop_service(script: Path, folder: Path) -> None:
-    """Stop what a script of the tools started. Removing an engine's layers can take minutes: nobody
-    waits for that.
-    """
-    down = subprocess.Popen(
-        ["bash", str(script), "down", str(folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with suppress(subprocess.TimeoutExpired):
-        down.wait(timeout=60)
-    if (folder / "dockerd.pid").exists():
-        warnings.warn(
-            f"{script.name} down has not stopped the engine in {folder} (process {down.pid})",
-            stacklevel=2,
-        )
+        stop_service("engine", folder)
 
 
 def clean_environment() -> dict[str, str]:
@@ -129,45 +80,22 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "COMPOSE_ENV_FILES": os.devnull}
 
 
-def _answers(engine: Engine) -> bool:
-    try:
-        return (
-            engine.run("docker", "version").returncode == 0
-            and engine.run("docker", "compose", "version").returncode == 0
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def _variables(script: Path, folder: Path) -> dict[str, str]:
-    """What `engine.sh env` exports."""
-    printed = subprocess.run(
-        ["bash", str(script), "env", str(folder)], capture_output=True, text=True, check=True
-    ).stdout
-    found = dict(re.findall(r"(\w+)=(\S+)", printed))
-    return {name: value.replace("$PATH", os.environ["PATH"]) for name, value in found.items()}
+def make_base(place: Path) -> Path:
+    """A tar archive of a small system with Python, out of what is installed on this host."""
+    prepare("docker", "bash", FOLDER / "hostbase.sh", place)
+    return place
 
 
 def make_standin(engine: Engine, folder: Path) -> str:
-    """An image with Python 3.11, bash and tini out of this host's packages, in place of a base from
-    a registry.
-    """
-    script = TOOLS / "hostbase.sh"
-    if not script.is_file():
-        pytest.skip(f"a base image is needed, and {script} is not there to make one")
+    """A container image with Python 3.11, bash and tini, in place of a base from a registry."""
     folder.mkdir(parents=True)
-    run(["sh", str(script), str(folder / "base.tar")])
-    run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "tini"], folder)
+    base = make_base(folder / "base.tar")
+    apt = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root")
+    prepare("docker", *apt, "download", "tini", folder=folder)
     (package,) = folder.glob("tini_*.deb")
-    run(["dpkg", "-x", str(package), str(folder / "tini")])
-    engine.ok(
-        "docker",
-        "import",
-        "-c",
-        "ENV PATH=/usr/local/bin:/usr/bin:/bin",
-        folder / "base.tar",
-        f"{STANDIN}-base",
-    )
+    prepare("docker", "dpkg", "-x", package, folder / "tini")
+    path = "ENV PATH=/usr/local/bin:/usr/bin:/bin"
+    engine.ok("docker", "import", "-c", path, base, f"{STANDIN}-base")
     context = folder / "context"
     context.mkdir()
     (context / "bash").write_bytes(Path("/bin/bash").read_bytes())
@@ -179,34 +107,3 @@ def make_standin(engine: Engine, folder: Path) -> str:
     )
     engine.ok("docker", "build", "--quiet", "--network", "none", "--tag", STANDIN, context)
     return STANDIN
-
-
-def run(command: Sequence[str], folder: Path | None = None) -> None:
-    """Prepare something; where that cannot be done here, the test is skipped and says so."""
-    environment = {
-        **os.environ,
-        "DS_BUILD_OPS": "0",
-    }  # pip asks DeepSpeed's setup.py for its metadata
-    done = subprocess.run(
-        list(command),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=500,
-        check=False,
-    )
-    assert "DO NOT MATCH THE HASHES" not in done.stderr, done.stderr[
-        -2000:
-    ]  # what a lock is there to show
-    if done.returncode:
-        pytest.skip(
-            f"{' '.join(command[:5])}... failed: {(done.stderr or done.stdout).strip()[-300:]}"
-        )
-
-
-def tool(name: str) -> str:
-    """A command that requirements/dev.txt installs beside this Python."""
-    path = Path(sys.executable).parent / name
-    assert path.is_file(), f"{path} is missing; run `make setup`"
-    return str(path)

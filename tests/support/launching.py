@@ -1,14 +1,19 @@
 """A trainer that takes no time, and models and data that pass every check without being any."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, models
 
-from densekit.runs.layout import RunDir, open_run, run_math
+from densekit.recipes.load import load_recipe
+from densekit.runs.layout import RunDir, open_run
+from densekit.spec.execution import Execution
+from densekit.spec.math import RunMath
+from densekit.spec.roots import Roots
+from tests.support.files import write_json
 
 STUB = """
 import json, os, pathlib, signal, sys, time
@@ -38,20 +43,21 @@ cat {place}
 """
 
 
-def stub_run(folder: Path, script: str, **changes: Any) -> tuple[RunDir, dict[str, Any]]:
+def stub_run(folder: Path, script: str, **changes: Any) -> tuple[RunDir, Execution]:
     """A run whose stub trainer runs `script`, with its first attempt open."""
-    recipe = {
-        "name": "mine",
-        "models": {},
-        "data": {"annotations": None, "images": None},
-        "probe": None,
-    }
-    run = open_run(folder / "runs", run_math(recipe, None))
-    roots = {name: str(folder / name) for name in ("data", "models", "cache")}
-    values = execution(roots=roots, **changes)
-    run.new_attempt(values)
+    run = open_run(folder / "runs", stub_math())
+    roots = Roots(data=folder / "data", models=folder / "models", cache=folder / "cache")
+    execution = Execution(roots=roots, **changes)
+    run.new_attempt(execution)
     write_json(run.path / "stub.py", STUB + script)
-    return run, values
+    return run, execution
+
+
+def stub_math(**models: str) -> RunMath:
+    """The math of a tiny recipe called `mine`, with other models where `models` names them."""
+    tiny = load_recipe("tiny_stage1").math()
+    changes = {"name": "mine", "models": tiny.models.model_copy(update=models)}
+    return RunMath(recipe=tiny.model_copy(update=changes), starts_from=None)
 
 
 def fake_gpus(folder: Path, *lines: str) -> Path:
@@ -60,6 +66,11 @@ def fake_gpus(folder: Path, *lines: str) -> Path:
     program = write_json(folder / "smi" / "nvidia-smi", FAKE_SMI.format(place=place))
     program.chmod(0o755)
     return program.parent
+
+
+def put_gpus_on_path(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) -> None:
+    """Let nvidia-smi tell these lines, on a PATH with little else."""
+    monkeypatch.setenv("PATH", f"{fake_gpus(folder, *lines)}:/usr/bin:/bin")
 
 
 A100 = "{index}, NVIDIA A100-SXM4-80GB, 8.0, 81920, {used}, 550.54.15"
@@ -78,34 +89,12 @@ def trainer(script: str) -> Callable[..., list[str]]:
     at hand.
     """
 
-    def command(run: RunDir, execution: Mapping[str, Any]) -> list[str]:
+    def command(run: RunDir, execution: Execution) -> list[str]:
         return [sys.executable, "-S", "-E", "-c", STUB + script, str(run.path)]
 
     return command
 
 
-def execution(**changes: Any) -> dict[str, Any]:
-    """An execution.json of one process on CPU, as far as launchers read it."""
-    values = {
-        "device": "cpu",
-        "gpus": 1,
-        "nodes": 1,
-        "zero_stage": 0,
-        "threads": 1,
-        "starts_from": None,
-    }
-    return {**values, **changes}
-
-
-def write_json(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
-
-
-def names(folder: Path) -> list[str]:
-    """What lies in a folder."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def entry(

@@ -23,7 +23,7 @@ from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
 from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks
-from tests.train.conftest import SMALL, Workplace
+from tests.support.workplace import SMALL, Workplace
 
 Victim = Literal["rank", "ranks", "parent", "disk"]
 """Who is killed: the rank itself, all ranks, or what started them; `disk`: nobody, the operation

@@ -1,10 +1,6 @@
-"""Tokenizers for the text tests: two tiny ones trained here, and the recorded ones where they
-exist.
-"""
+"""Tokenizers for the text tests: two tiny ones trained here."""
 
 import io
-import os
-from pathlib import Path
 
 import pytest
 
@@ -30,15 +26,6 @@ LLAMA_3_SPECIAL = [
     "<|im_end|>",
     "<|endoftext|>",
 ]
-
-
-@pytest.fixture(scope="session")
-def shared_golden() -> Path:
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
-    directory = Path(os.environ.get("DENSEKIT_GOLDEN", default))
-    if not (directory / "tokenization").is_dir():
-        pytest.skip(f"recorded numbers are missing: {directory}/tokenization (set DENSEKIT_GOLDEN)")
-    return directory
 
 
 @pytest.fixture(scope="session")

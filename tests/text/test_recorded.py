@@ -24,18 +24,16 @@ LLAMA_3_NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
 
 
 @pytest.fixture(scope="module")
-def llama_3_json(shared_golden: Path) -> str:
-    return lzma.decompress(
-        (shared_golden / "tokenizer_llama3/tokenizer.json.xz").read_bytes()
-    ).decode()
+def llama_3_json(recorded: Path) -> str:
+    return lzma.decompress((recorded / "tokenizer_llama3/tokenizer.json.xz").read_bytes()).decode()
 
 
 @pytest.fixture(scope="module")
-def tokenizers(shared_golden: Path, llama_3_json: str) -> dict[Any, Tokenizer]:
-    model = (shared_golden / "tokenizer_llama2/tokenizer.model").read_bytes()
+def tokenizers(recorded: Path, llama_3_json: str) -> dict[Any, Tokenizer]:
+    model = (recorded / "tokenizer_llama2/tokenizer.model").read_bytes()
     return {
         True: SentencePieceTokenizer(model, legacy=True),
-        False: load_tokenizer(shared_golden / "tokenizer_llama2"),
+        False: load_tokenizer(recorded / "tokenizer_llama2"),
         "nobos": FastTokenizer(llama_3_json, special=LLAMA_3_NAMES),
         "addbos": FastTokenizer(
             with_added_bos(llama_3_json, LLAMA_3_NAMES["bos_token"]), special=LLAMA_3_NAMES
@@ -47,9 +45,9 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_every_recorded_tokenization(shared_golden: Path, tokenizers: dict[Any, Tokenizer]) -> None:
-    conversations = read(shared_golden / "tokenization/conversations.json")
-    files = sorted((shared_golden / "tokenization").glob("*_max*.json"))
+def test_every_recorded_tokenization(recorded: Path, tokenizers: dict[Any, Tokenizer]) -> None:
+    conversations = read(recorded / "tokenization/conversations.json")
+    files = sorted((recorded / "tokenization").glob("*_max*.json"))
     assert files
     for path in files:
         recorded = read(path)
@@ -93,12 +91,12 @@ def test_every_recorded_tokenization(shared_golden: Path, tokenizers: dict[Any, 
 
 @pytest.mark.parametrize(("template", "key"), [("v1", False), ("v1", True), ("llama_3", "nobos")])
 def test_fixed_supervises_every_recorded_conversation(
-    shared_golden: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
+    recorded: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
 ) -> None:
     encoder = SampleEncoder(
         tokenizer=tokenizers[key], template=template, semantics="fixed", max_length=100_000
     )
-    for case in read(shared_golden / "tokenization/conversations.json")["chat"]:
+    for case in read(recorded / "tokenization/conversations.json")["chat"]:
         sample = encoder.encode(case["conversations"], has_image=bool(case["has_image"]))
         turns = case["conversations"][case["conversations"][0]["from"] == "gpt" :]
         answers = [turn["value"] for turn in turns if turn["from"] == "gpt"]
@@ -112,12 +110,12 @@ def test_fixed_supervises_every_recorded_conversation(
 
 @pytest.mark.parametrize(("template", "key"), [("v1", False), ("v1", True), ("llama_3", "nobos")])
 def test_recorded_prompts(
-    shared_golden: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
+    recorded: Path, tokenizers: dict[Any, Tokenizer], template: str, key: Any
 ) -> None:
     encoder = SampleEncoder(
         tokenizer=tokenizers[key], template=template, semantics="faithful", max_length=9
     )
-    prompts = read(shared_golden / f"tokenization/{template}_inference_prompts.json")["prompts"]
+    prompts = read(recorded / f"tokenization/{template}_inference_prompts.json")["prompts"]
     header = {
         "v1": ("USER: ", " ASSISTANT:"),
         "llama_3": ("user<|end_header_id|>\n\n", "<|eot_id|>"),
@@ -137,7 +135,7 @@ def test_recorded_prompts(
     [("clip_dci", 16, 128), ("clip_sti", 20, 128), ("siglip_dci", 729, 1024)],
 )
 def test_recorded_sequences(
-    shared_golden: Path,
+    recorded: Path,
     tokenizers: dict[Any, Tokenizer],
     run: str,
     image_tokens: int,
@@ -150,8 +148,8 @@ def test_recorded_sequences(
         semantics="faithful",
         max_length=limit,
     )
-    batch = read(shared_golden / f"data/stage{stage}_batch.json")
-    with np.load(shared_golden / run / f"stage{stage}.npz") as recorded:
+    batch = read(recorded / f"data/stage{stage}_batch.json")
+    with np.load(recorded / run / f"stage{stage}.npz") as recorded:
         assert len(batch) == len(recorded["batch/input_ids"])
         for index, entry in enumerate(batch):
             sample = encoder.encode(entry["conversations"], has_image="image" in entry)
@@ -170,14 +168,14 @@ def test_recorded_sequences(
             assert np.array_equal(row.labels, recorded["mm/labels"][index][:length])
 
 
-def test_recorded_modality_lengths(shared_golden: Path) -> None:
-    lengths = read(shared_golden / "sampler/sampler.json")["stage2_train_modality_lengths"]
-    data = read(shared_golden / "data/stage2_train.json")
+def test_recorded_modality_lengths(recorded: Path) -> None:
+    lengths = read(recorded / "sampler/sampler.json")["stage2_train_modality_lengths"]
+    data = read(recorded / "data/stage2_train.json")
     assert [modality_length(entry["conversations"], "image" in entry) for entry in data] == lengths
 
 
 def test_added_bos_masks_every_sample_of_several_rounds(
-    shared_golden: Path, tokenizers: dict[Any, Tokenizer]
+    recorded: Path, tokenizers: dict[Any, Tokenizer]
 ) -> None:
     plain_ids, added = (
         SampleEncoder(
@@ -186,7 +184,7 @@ def test_added_bos_masks_every_sample_of_several_rounds(
         for key in ("nobos", "addbos")
     )
     seen = 0
-    for case in read(shared_golden / "tokenization/conversations.json")["chat"]:
+    for case in read(recorded / "tokenization/conversations.json")["chat"]:
         image = bool(case["has_image"])
         without = plain_ids.encode(case["conversations"], has_image=image)
         sample = added.encode(case["conversations"], has_image=image)

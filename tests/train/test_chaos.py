@@ -7,10 +7,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from densekit.runs.layout import checkpoints_in
 from densekit.runs.processes import alive
 from tests.support.training import Started, assert_equal, start_run
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 ENGINES = (0, 0, 3)
 """ZeRO stages to draw from; DDP twice, as its runs are short."""

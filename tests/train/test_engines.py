@@ -16,6 +16,8 @@ from densekit.spec.execution import Execution
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
 
+pytestmark = pytest.mark.ranks
+
 MICRO_BATCHES = (1, 2, 4, 8)
 CONFIGURATIONS = [*((micro, GROUPS) for micro in MICRO_BATCHES), (1, FEW)]
 ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}

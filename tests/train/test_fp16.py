@@ -12,6 +12,8 @@ from densekit.train.optim import learning_rate_factor
 from tests.support.ranks import run_ranks
 from tests.support.worlds import fp16_steps
 
+pytestmark = pytest.mark.ranks
+
 STEPS = 4
 
 

@@ -16,6 +16,8 @@ from tests.support.kernel_doubles import install_for_good
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, gradients
 
+pytestmark = pytest.mark.ranks
+
 
 def step_with(golden: Path, attention: Any, **execution: Any) -> tuple[list, int]:
     """One recorded step with a stand-in for the kernel's package, which a CPU may run: what it

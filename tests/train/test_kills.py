@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.training import Kill, Started, Victim, assert_equal, start_run
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 # What a save of two ranks does: each writes and syncs its fragments; rank 0 then writes and syncs
 # checkpoint.json, syncs the folder, renames it and syncs the folder above; where an older one is to

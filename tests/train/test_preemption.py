@@ -15,7 +15,9 @@ import pytest
 from densekit.files.json_files import read_jsonl
 from densekit.runs.layout import RunDir, checkpoints_in
 from densekit.runs.processes import alive
-from tests.train.conftest import SMALL, Workplace
+from tests.support.workplace import SMALL, Workplace
+
+pytestmark = pytest.mark.ranks
 
 STEPS = 150
 SETS = [

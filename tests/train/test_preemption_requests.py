@@ -11,6 +11,8 @@ import pytest
 from densekit.train.preemption import StopRequests
 from tests.support.ranks import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 
 def asked_by(number: signal.Signals) -> str | None:
     requests = StopRequests(None)

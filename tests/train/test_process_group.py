@@ -13,6 +13,8 @@ from densekit.train.engines.process_group import deepspeed_config, make_accelera
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, make_trainer, step_of
 
+pytestmark = pytest.mark.ranks
+
 
 def leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):

@@ -2,24 +2,14 @@
 tokenizer."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
 
-
-@pytest.fixture(scope="module")
-def recorded() -> Path:
-    """The full recorded set, with the licensed tokenizer."""
-    folder = Path(
-        os.environ.get("DENSEKIT_GOLDEN", Path(__file__).parents[3] / "shared" / "golden")
-    )
-    if not (folder / "models" / "llm_tiny" / "tokenizer.model").is_file():
-        pytest.skip(f"no recorded set with the Llama-2 tokenizer in {folder} (set DENSEKIT_GOLDEN)")
-    return folder
+pytestmark = pytest.mark.ranks
 
 
 def _recipe(recorded: Path, stage: int) -> dict:

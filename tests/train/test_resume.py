@@ -19,7 +19,9 @@ from densekit.files.json_files import read_json, read_jsonl
 from densekit.runs.layout import RunDir, checkpoint_name, checkpoints_in
 from densekit.train.checkpoints import prune
 from tests.support.training import Kill, Started, assert_equal, start_run
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 # The second save of an attempt is whole: seven operations each, as tests/train/test_kills.py lists
 # them.

@@ -26,7 +26,9 @@ from densekit.train.inputs import make_reader
 from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
-from tests.train.conftest import Workplace
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
 
 FIELDS = {
     "step",

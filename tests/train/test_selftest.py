@@ -119,6 +119,7 @@ def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.ranks
 def test_on_a_processor() -> None:
     done = run("cpu")
     assert done.returncode == 0, done.stderr
@@ -126,6 +127,7 @@ def test_on_a_processor() -> None:
     assert len(done.stdout.splitlines()) <= 20
 
 
+@pytest.mark.ranks
 def test_a_gpu_image_without_its_kernel_is_refused() -> None:
     done = run("v100", "--json")
     lines = {line["name"]: line for line in json.loads(done.stdout)}

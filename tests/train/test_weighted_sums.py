@@ -18,6 +18,8 @@ from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.spec.types import IGNORE_INDEX
 from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 
+pytestmark = pytest.mark.ranks
+
 # Mixed modality: text-only samples, among them a group of nothing else.
 GROUPS = ([0, 2, 4], [5, 8, 11], [1, 3, 6], [14, 7, 9])
 

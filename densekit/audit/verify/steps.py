@@ -4,161 +4,158 @@ certificate.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from densekit.audit.verify.checks import Subject, check_file
+from densekit.audit.run_reader import RecordedRun
+from densekit.audit.verify.file_hashes import check_file
+from densekit.audit.wording import count_of
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, step_digest
 from densekit.errors import DataError
-from densekit.files.json_files import read_json, read_jsonl
+from densekit.files.json_files import read_json
 from densekit.runs.layout import CERTIFICATE_FILE
-from densekit.runs.manifest import CERTIFIED, MANIFEST_FILE
-from densekit.runs.records import FEED_FILE, LINKED, METRICS_FILE, chain_next, images_digest
+from densekit.runs.manifest import MANIFEST_FILE, Certified, Chain
+from densekit.runs.records import (
+    FEED_FILE,
+    METRICS_FILE,
+    REMEDY,
+    StepFeed,
+    StepRecord,
+    chain_next,
+    images_digest,
+)
 from densekit.spec.check import Check
 
-REMEDY = "put back a copy of the file, or train again (`densekit run --force`)"
 
-
-def check_steps(subject: Subject) -> Iterator[Check]:
+def check_steps(run: RecordedRun) -> Iterator[Check]:
     """Recompute every step's digests from the feed and the chain from the metrics; name the first
     that does not fit.
     """
-    metrics, feed = subject.path / METRICS_FILE, subject.path / FEED_FILE
-    if not subject.complete and not metrics.exists() and not feed.exists():
+    metrics, feed = run.path / METRICS_FILE, run.path / FEED_FILE
+    if not run.complete and not metrics.exists() and not feed.exists():
         return
-    half = [path for path in (metrics, feed) if not subject.complete and _is_half_written(path)]
-    if half:
-        message = f"{half[0]} ends in half a line (killed while writing); its steps are not checked until it is resumed"
+    cut = [path for path in (metrics, feed) if not run.complete and _ends_in_half_a_line(path)]
+    if cut:
+        message = (
+            f"{cut[0]} ends in half a line (killed while writing); its steps are not checked until "
+            "the run is resumed"
+        )
         yield Check(name="steps", state="warn", message=message)
         return
     for path in (metrics, feed):
         if not path.exists():
-            raise DataError(f"{path} is missing, so no step can be checked against the other file")
-    records, fed = read_jsonl(metrics), read_jsonl(feed)
-    chain = subject.run
-    for number, record in enumerate(records, start=1):
-        problem = _step_problem(
-            number, chain, record, fed[number - 1] if number <= len(fed) else None, metrics, feed
-        )
-        if problem:
-            yield Check(name="steps", state="fail", message=f"{problem}; {REMEDY}")
-            return
-        chain = record["chain"]
-    if len(fed) > len(records) + (
-        not subject.complete
-    ):  # the feed is written first: a kill leaves it one ahead
-        message = f"{feed} goes on to line {len(fed)}, but {metrics} ends after step {len(records)}; {REMEDY}"
-        yield Check(name="steps", state="fail", message=message)
-        return
-    recorded = subject.of_manifest("chain")
-    if recorded and recorded != {"steps": len(records), "sha256": chain}:
-        message = (
-            f"{metrics} ends after {len(records)} steps with chain {chain[:16]}..., the manifest says "
-            f"{recorded.get('steps')} steps and {str(recorded.get('sha256'))[:16]}...; {REMEDY}"
-        )
-        yield Check(name="steps", state="fail", message=message)
-        return
-    yield Check(
-        name="steps", state="ok", message=f"{len(records)} steps fit the feed and the hash chain"
-    )
+            raise DataError(f"{path} is missing, so the steps cannot be checked; {REMEDY}")
+    run.require(METRICS_FILE, FEED_FILE)
+    problem = _first_problem(run, metrics, feed)
+    if problem is None:
+        message = f"{count_of(len(run.steps), 'step')} match the feed and the hash chain"
+        yield Check(name="steps", state="ok", message=message)
+    else:
+        yield Check(name="steps", state="fail", message=f"{problem}; {REMEDY}")
 
 
-def check_metrics_file(subject: Subject) -> Iterator[Check]:
+def check_metrics_file(run: RecordedRun) -> Iterator[Check]:
     """The bytes of metrics.jsonl: what the chain does not cover, such as learning rates and token
     counts.
     """
-    if (digest := subject.manifest.get("metrics_sha256")) is not None:
+    if run.manifest is not None and (digest := run.manifest.metrics_sha256) is not None:
         yield check_file(
-            "metrics", subject.path / METRICS_FILE, digest, source="the manifest", remedy=REMEDY
+            "metrics", run.path / METRICS_FILE, digest, source="the manifest", remedy=REMEDY
         )
 
 
-def check_certificate(subject: Subject) -> Iterator[Check]:
+def check_certificate(run: RecordedRun) -> Iterator[Check]:
     """The batch certificate, recomputed from the feed when it holds every step, and the manifest's
     copy of it.
     """
-    path, feed = subject.path / CERTIFICATE_FILE, subject.path / FEED_FILE
-    if not path.exists() and not subject.complete and not subject.manifest:
+    path, feed = run.path / CERTIFICATE_FILE, run.path / FEED_FILE
+    if not path.exists() and not run.complete and run.manifest is None:
         return
-    value = read_json(path)
+    value = read_json(path, remedy=REMEDY)
     try:
         certificate = BatchCertificate.from_json(value)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    recorded = subject.of_manifest("certificate")
-    if recorded and recorded != {name: getattr(certificate, name) for name in CERTIFIED}:
-        message = f"{path} is not the certificate that {MANIFEST_FILE} says; one of them was edited: {REMEDY}"
+        raise DataError(f"{path}: {error}; {REMEDY}") from None
+    if run.manifest is not None and run.manifest.certificate != Certified.of(certificate):
+        message = (
+            f"{path} is not the certificate in {MANIFEST_FILE}: one of them was edited; {REMEDY}"
+        )
         yield Check(name="certificate", state="fail", message=message)
         return
-    if not subject.complete and (not feed.exists() or _is_half_written(feed)):
+    if not run.complete and (not feed.exists() or _ends_in_half_a_line(feed)):
         return
-    fed = read_jsonl(feed)
-    if len(fed) < certificate.steps and not subject.complete:
-        message = f"{len(fed)} of {certificate.steps} steps are fed: the certificate is checked when all are"
+    run.require(FEED_FILE)
+    fed, wanted = len(run.feed), certificate.steps
+    if fed < wanted and not run.complete:
+        message = f"{fed} of {wanted} steps were fed: the certificate is checked when all are"
         yield Check(name="certificate", state="warn", message=message)
         return
-    if len(fed) != certificate.steps:
-        message = f"{feed} holds {len(fed)} steps, {path} says {certificate.steps}; {REMEDY}"
+    if fed != wanted:
+        message = f"{feed} holds {count_of(fed, 'step')}, {path} says {wanted}; {REMEDY}"
         yield Check(name="certificate", state="fail", message=message)
         return
     builder = CertificateBuilder()
-    for number, line in enumerate(fed, start=1):
-        builder.add(step_digest(_items(line, "samples", feed, number)))
+    for line in run.feed:
+        builder.add(step_digest(line.samples))
     if builder.sha256 != certificate.sha256:
-        message = f"{feed} does not add up to the hash in {path}: other samples were fed, or a file was edited; {REMEDY}"
+        message = (
+            f"the hash of {feed} is not the one in {path}: other samples were fed, or a file was "
+            f"edited; {REMEDY}"
+        )
         yield Check(name="certificate", state="fail", message=message)
         return
-    yield Check(
-        name="certificate",
-        state="ok",
-        message=f"the feed's {len(fed)} steps add up to the certificate",
-    )
+    message = f"the samples fed in {count_of(fed, 'step')} have the certificate's hash"
+    yield Check(name="certificate", state="ok", message=message)
 
 
-def _step_problem(
-    number: int,
-    chain: str,
-    record: dict[str, Any],
-    fed: dict[str, Any] | None,
-    metrics: Path,
-    feed: Path,
-) -> str | None:
-    """What does not fit in one step, in words; None when everything does."""
-    missing = [name for name in ("step", *LINKED, "chain") if name not in record]
-    if missing or record["step"] != number:
-        what = f"has no {', '.join(missing)}" if missing else f"is step {record['step']}"
-        return f"{metrics}: line {number} {what}: a line was edited, lost or doubled"
-    if fed is None:
-        return f"{feed} ends before step {number}, which {metrics} has"
-    if fed.get("step") != number:
+def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
+    """The first thing in metrics and feed that does not fit, in words; None when everything
+    does.
+    """
+    # The manifest's hash comes first, so that an edited math.json fails its own check only.
+    if run.manifest is not None:
+        chain = run.manifest.run
+    elif run.math is not None:
+        chain = run.math.sha256
+    else:
+        return "the hash that the chain starts from is unknown: math.json is damaged"
+    for record in run.steps:
+        if record.step > len(run.feed):
+            return f"{feed} ends before step {record.step}, which {metrics} has"
+        problem = _step_problem(chain, record, run.feed[record.step - 1], metrics, feed)
+        if problem is not None:
+            return problem
+        chain = record.chain
+    # The feed is written first: a kill leaves it one line ahead.
+    if len(run.feed) > len(run.steps) + (not run.complete):
+        return f"{feed} has {count_of(len(run.feed), 'step')}, {metrics} has {count_of(len(run.steps), 'step')}"
+    recorded = run.manifest.chain if run.manifest is not None else None
+    if recorded is not None and recorded != Chain(steps=len(run.steps), sha256=chain):
         return (
-            f"{feed}: line {number} is step {fed.get('step')}: a line was edited, lost or doubled"
+            f"{metrics} ends after {count_of(len(run.steps), 'step')} with chain {chain[:16]}..., the "
+            f"manifest says {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
         )
-    fits = chain_next(chain, record) == record["chain"]
-    digests = {
-        "ids": step_digest(_items(fed, "samples", feed, number)),
-        "images": images_digest(_items(fed, "images", feed, number)),
-    }
-    for name, digest in digests.items():
-        if record[name] != digest:
-            edited = (
-                f"{feed} was edited" if fits else f"{metrics} was edited"
-            )  # the chain vouches for the metrics
-            return f"step {number}: `{name}` does not fit the feed: {edited}"
-    if not fits:
-        return f"{metrics}: step {number} does not fit the hash chain: its loss, grad_norm or chain was edited"
     return None
 
 
-def _items(line: dict[str, Any], name: str, feed: Path, number: int) -> list[Any]:
-    items = line.get(name)
-    allowed = str | None if name == "images" else str
-    if not isinstance(items, list) or not all(isinstance(item, allowed) for item in items):
-        raise DataError(f"{feed}: line {number} has no list of {name}: it was edited")
-    return items
+def _step_problem(
+    chain: str, record: StepRecord, fed: StepFeed, metrics: Path, feed: Path
+) -> str | None:
+    """What does not fit in one step, in words; `chain` is that of the step before."""
+    fits = chain_next(chain, record) == record.chain
+    digests = {"ids": step_digest(fed.samples), "images": images_digest(fed.images)}
+    for name, digest in digests.items():
+        if getattr(record, name) != digest:
+            edited = feed if fits else metrics  # the chain covers the metrics' digests
+            return f"step {record.step}: `{name}` does not match the feed: {edited} was edited"
+    if not fits:
+        return (
+            f"{metrics}: step {record.step} does not fit the hash chain: its loss, grad_norm or "
+            "chain was edited"
+        )
+    return None
 
 
-def _is_half_written(path: Path) -> bool:
-    if not path.exists() or path.stat().st_size == 0:
+def _ends_in_half_a_line(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:
         file.seek(-1, 2)

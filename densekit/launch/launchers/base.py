@@ -1,170 +1,154 @@
-"""What every launcher is: a way to show the commands of an attempt, and to carry it out to an exit
-code.
+"""What every launcher is: it checks, shows, starts and waits for, finds again and stops the trainer
+processes of a run. What they compute is no matter to it.
+
+A new launcher is one subclass of `Launcher` in this folder and one line in registry.py.
 """
 
-import os
-import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from densekit.runs.layout import PREEMPTED_CODE, RunDir, checkpoints_in
+from densekit.errors import KILLED_CODE, DataError, UsageError
+from densekit.launch.host_gpus import Gpu
+from densekit.launch.launchers.options import LauncherOptions
+from densekit.runs.layout import RunDir
+from densekit.runs.process_handle import ProcessHandle, write_handle
+from densekit.spec.check import Check
 from densekit.spec.execution import Execution
 
-INTERRUPTED_CODE = 130
-"""Exit code of a run that was ended at once, by a second Ctrl-C."""
+UNDER_WAY = ("created", "running")
+"""States of a run whose trainer was started and has not ended."""
 
 
-class Launcher(Protocol):
-    """Starts trainer processes for an attempt whose execution.json is written; what they compute is
-    no matter.
-    """
+class LostContactError(DataError):
+    """What a launcher asked does not answer any more; what it started may well go on."""
 
-    name: str
 
-    def check(self, execution: Execution) -> None:
-        """Refuse what cannot work here, before a run directory is made: UsageError or DataError
-        with the next step.
-        """
+class Launcher(ABC):
+    """Starts the trainer processes of an attempt whose execution.json is written."""
+
+    name: ClassVar[str]
+    takes: ClassVar[Sequence[str]] = ()
+    """Which fields of LauncherOptions it takes; others are refused."""
+    remote: ClassVar[bool] = False
+    """Trains on other machines, whose GPUs cannot be asked from here and which it may wait for."""
+
+    @classmethod
+    def from_options(cls, options: LauncherOptions) -> Self:
+        """The launcher with these options; those that it does not take are not given."""
+        return cls()
+
+    # Before a run
 
     def check_options(self, execution: Execution) -> None:
-        """Refuse what cannot work on any machine, for `--print` too; part of `check`. UsageError."""
+        """Refuse what cannot work on any machine, with `--print` too. Raises UsageError."""
+        if execution.nodes > 1 and not self.remote:
+            raise UsageError(
+                f"--nodes {execution.nodes}: the {self.name} launcher trains on this host only; "
+                "omit --nodes or use --launcher slurm"
+            )
 
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
-        """What `launch` does, as shell commands that can be read and run by hand. Nothing is
-        started.
+    def check(self, execution: Execution) -> None:
+        """Refuse what cannot work here, before a run directory is made. Raises UsageError or
+        DataError with the next step.
         """
+        self.check_options(execution)
 
+    @abstractmethod
+    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+        """What `launch` does, as shell commands to read and run by hand; starts nothing."""
+
+    # A run
+
+    @abstractmethod
     def launch(self, run: RunDir, execution: Execution) -> int:
-        """Train the run's latest attempt and wait for it; returns an exit code. Nothing is left
+        """Train the run's latest attempt and wait for it; returns an exit code and leaves nothing
         running.
 
-        The first Ctrl-C or SIGTERM asks the trainer to stop at a checkpoint (75), the second ends
-        it at once (130).
+        The first Ctrl-C or SIGTERM asks the trainer to stop at a checkpoint (exit code 75), the
+        second kills it (130): see `wait_stoppable`. `note` what was started before waiting.
         """
 
+    def note(self, run: RunDir, **details: str | int) -> None:
+        """Write the handle of the latest attempt: what `is_alive`, `kill` and `where` are given."""
+        write_handle(ProcessHandle(run=run, launcher=self.name, host=this_host(), details=details))
 
-def trainer_arguments(path: Path, execution: Execution) -> list[str]:
-    """What follows the interpreter to train the run at `path` on the processes of one host."""
-    trainer = ["-m", "densekit", "train", str(path)]
-    if not execution.is_distributed:
-        return trainer
-    processes = str(execution.world_size)
-    return [
-        "-m",
-        "densekit.train.torchrun",
-        "--standalone",
-        "--nproc-per-node",
-        processes,
-        *trainer,
-    ]
+    def arrays(self) -> "Arrays | None":
+        """How it trains several runs at once; None: one after the other."""
+        return None
+
+    # A run that another driver started
+
+    @abstractmethod
+    def where(self, handle: ProcessHandle) -> str:
+        """What it runs as, in words: `process 12 on host1`."""
+
+    @abstractmethod
+    def is_alive(self, handle: ProcessHandle) -> bool:
+        """Whether it runs or waits to run. Raises UsageError or DataError where that cannot be
+        found out.
+        """
+
+    @abstractmethod
+    def kill(self, handle: ProcessHandle) -> None:
+        """End it at once and wait until it is gone. Raises DataError where that fails."""
+
+    def stop(self, handle: ProcessHandle, *, now: bool) -> str:
+        """Ask it to stop at a checkpoint, or kill it `now`; returns what was done, in words."""
+        run = handle.run
+        if not now:
+            run.stop_file.touch()
+            return f"asked {self.where(handle)} to stop at a checkpoint"
+        self.kill(handle)
+        if run.status.state in UNDER_WAY:
+            message = "killed by `densekit stop --now`"
+            run.set_status("failed", message=message, exit_code=KILLED_CODE)
+        return f"killed {self.where(handle)}"
+
+    # A host
+
+    @classmethod
+    def diagnose(cls, gpus: Sequence[Gpu], *, tiny: bool) -> list[Check]:
+        """What `densekit doctor` says about it on this host, whose GPUs these are. `tiny`: only a
+        tiny recipe is asked about, which trains on the CPU.
+        """
+        return []
 
 
-def trainer_environment(execution: Execution) -> dict[str, str]:
-    """Variables that the plan decides, whatever the caller's are."""
-    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution.threads)}
+@dataclass(eq=False, kw_only=True)
+class Element:
+    """One run of several that are launched together."""
+
+    run: RunDir
+    execution: Execution
+    after: "Element | None"
+    """The run that it starts from, if that is trained with the same command."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's."""
+        return self.run.name
+
+
+class Arrays(ABC):
+    """How a launcher trains several runs at once, each after the one that it starts from."""
+
+    @abstractmethod
+    def commands(self, elements: Sequence[Element]) -> list[str]:
+        """What `launch` does, as shell commands; starts nothing."""
+
+    @abstractmethod
+    def launch(self, elements: Sequence[Element]) -> int:
+        """Train the latest attempts of all runs and wait for them; returns the exit code of the
+        first that failed, else 0.
+
+        One that fails keeps only those from training that start from it. When this raises, nothing
+        is left running, but for LostContactError.
+        """
 
 
 def this_host() -> str:
     """The name under which launch.json knows this machine."""
     return socket.gethostname()
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def wait_stoppable(*runs: RunDir, wait: Callable[[], int], end: Callable[[], None]) -> int:
-    """`wait()`, which gives the trainer's exit code, with what Ctrl-C means: stop at a checkpoint,
-    then `end()`.
-    """
-    with _sigterm_interrupts():
-        try:
-            return wait()
-        except KeyboardInterrupt:
-            for run in runs:
-                run.stop_file.touch()
-            print(
-                "\nstopping after this step, at a checkpoint; once more ends it at once",
-                file=sys.stderr,
-                flush=True,
-            )
-        try:
-            return wait()
-        except KeyboardInterrupt:
-            end()
-            return INTERRUPTED_CODE
-        finally:
-            for run in runs:
-                run.stop_file.unlink(missing_ok=True)
-
-
-def settle(run: RunDir, code: int, reason: str | None = None) -> int:
-    """The exit code of a trainer that ended with `code`, its status set where it could not do so
-    itself.
-
-    `reason` is what the launcher knows about the end (out of memory, a node that failed) and the
-    trainer does not.
-    """
-    code = code if code >= 0 else 128 - code
-    status = run.status
-    if code == 0 and status.state != "complete":
-        code = 1
-    if (
-        code != 0
-        and status.state != "complete"
-        and (reason or status.state in ("created", "running"))
-    ):
-        ended = (
-            "interrupted"
-            if code == INTERRUPTED_CODE
-            else f"the trainer ended with exit code {code}"
-        )
-        message = reason or ended
-        run.set_status("failed", message=message, exit_code=code)
-        _tell(run, message)
-    elif code != 0 and status.exit_code:
-        code = status.exit_code
-    if code == PREEMPTED_CODE:
-        _tell(run, run.status.message)
-    elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
-        _tell(run, f"started again, it goes on from {saved[-1].name}")
-    return code
-
-
-def _tell(run: RunDir, message: str) -> None:
-    print(f"{run.name}: {message}", file=sys.stderr, flush=True)
-
-
-def passed_on() -> dict[str, str]:
-    """Variables of this shell that a container gets: how libraries talk and log, never what is
-    computed, no secrets.
-    """
-    return {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if name.startswith(PASSED_PREFIXES)
-    }
-
-
-PASSED_PREFIXES = (
-    "NCCL_",
-    "TORCH_NCCL_",
-    "TORCH_DISTRIBUTED_",
-    "GLOO_",
-    "CUDA_LAUNCH_BLOCKING",
-    "DENSEKIT_SELFTEST",
-)

@@ -1,24 +1,31 @@
-"""The local launcher: trainer processes on this host."""
+"""The local launcher: trainer processes of this host, several of them under torchrun."""
 
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from densekit.errors import UsageError
-from densekit.launch.host_gpus import VISIBLE, find_gpus, pick
-from densekit.launch.launchers.base import (
-    settle,
-    this_host,
+from densekit.errors import DataError
+from densekit.launch.host_gpus import VISIBLE, Gpu, find_gpus, pick
+from densekit.launch.launchers.base import Launcher
+from densekit.launch.launchers.trainer_command import (
+    GIB,
+    SHM_BYTES,
+    missing_packages,
     trainer_arguments,
     trainer_environment,
-    wait_stoppable,
 )
+from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
-from densekit.runs.process_handle import Launched, write_launched
-from densekit.runs.processes import die_with_parent
+from densekit.runs.process_handle import ProcessHandle
+from densekit.runs.processes import alive, die_with_parent
+from densekit.spec.check import Check
 from densekit.spec.execution import Execution
+
+SHM = Path("/dev/shm")
 
 
 def command(run: RunDir, execution: Execution) -> list[str]:
@@ -37,21 +44,10 @@ def environment(execution: Execution) -> dict[str, str]:
     return variables
 
 
-class Local:
-    """Trainer processes of this host, several of them under torchrun."""
+class Local(Launcher):
+    """A process group on this host, led by the trainer or by torchrun."""
 
     name = "local"
-
-    def check(self, execution: Execution) -> None:
-        """Nothing is asked for beyond what the trainer itself checks."""
-        self.check_options(execution)
-
-    def check_options(self, execution: Execution) -> None:
-        """UsageError for several nodes."""
-        if execution.nodes > 1:
-            raise UsageError(
-                "--nodes: the local launcher knows this host only; use --launcher slurm"
-            )
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The one command, with its variables."""
@@ -70,14 +66,70 @@ class Local:
             start_new_session=True,
             preexec_fn=_end_with_driver,
         )
-        write_launched(run, Launched(launcher=self.name, host=this_host(), pid=process.pid))
+        self.note(run, pid=process.pid)
 
-        def end() -> None:
+        def kill() -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-        return settle(run, wait_stoppable(run, wait=process.wait, end=end))
+        return settle(run, wait_stoppable(run, wait=process.wait, kill=kill))
+
+    def where(self, handle: ProcessHandle) -> str:
+        """By process id and host."""
+        return f"process {handle.number('pid')} on {handle.host}"
+
+    def is_alive(self, handle: ProcessHandle) -> bool:
+        """Whether the process runs and trains this run: process ids are used again."""
+        pid = handle.number("pid")
+        return alive(pid) and _trains(pid, handle.run)
+
+    def kill(self, handle: ProcessHandle) -> None:
+        """SIGKILL to the whole process group."""
+        try:
+            os.killpg(handle.number("pid"), signal.SIGKILL)
+        except ProcessLookupError:
+            raise DataError(f"{self.where(handle)} has just ended by itself") from None
+
+    @classmethod
+    def diagnose(cls, gpus: Sequence[Gpu], *, tiny: bool) -> list[Check]:
+        """The packages that train, and shared memory for data workers and NCCL."""
+        return [_packages(), _shared_memory(gpus)]
 
 
 def _end_with_driver() -> None:
     die_with_parent(signal.SIGTERM)
+
+
+def _trains(pid: int, run: RunDir) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return str(run.path).encode() in words or str(run.path.resolve()).encode() in words
+
+
+def _packages() -> Check:
+    if missing := missing_packages():
+        message = (
+            f"{', '.join(missing)} not installed: run `make setup` for --launcher local "
+            "(containers do not need them here)"
+        )
+        return Check(name="packages", state="warn", message=message)
+    return Check(name="packages", state="ok", message="everything that --launcher local needs")
+
+
+def _shared_memory(gpus: Sequence[Gpu]) -> Check:
+    if not SHM.is_dir():
+        message = f"{SHM} is missing: processes cannot share memory; mount a tmpfs there"
+        return Check(name="shm", state="warn", message=message)
+    state = os.statvfs(SHM)
+    free = state.f_bavail * state.f_frsize
+    wanted = SHM_BYTES["cuda" if gpus else "cpu"]
+    message = f"{free / GIB:.1f} GiB free in {SHM}"
+    if free >= wanted:
+        return Check(name="shm", state="ok", message=message)
+    message += (
+        f"; --launcher local should have {wanted / GIB:.0f}: mount a larger tmpfs "
+        "(containers get their own)"
+    )
+    return Check(name="shm", state="warn", message=message)

@@ -6,48 +6,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from densekit.containers.tags import how_to_get
 from densekit.errors import DataError, UsageError
 from densekit.launch.launchers.docker.container import HOSTNAME, STACK_BYTES, Container
 
-# What an engine says, in lower case, and what it means for the user.
+INSTALL_TOOLKIT = (
+    "install the NVIDIA Container Toolkit, run `nvidia-ctk runtime configure` and restart the "
+    "engine"
+)
 MEANINGS = (
     (
         "could not select device driver",
-        "the engine cannot hand out GPUs: install the NVIDIA Container Toolkit, then `nvidia-ctk runtime configure` "
-        "and restart the engine",
+        f"the container engine cannot give GPUs to containers: {INSTALL_TOOLKIT}",
     ),
     (
         "unknown runtime specified nvidia",
-        "the engine knows no NVIDIA runtime: install the NVIDIA Container Toolkit",
+        f"the container engine has no NVIDIA runtime: {INSTALL_TOOLKIT}",
     ),
     (
         "unsatisfied condition: cuda",
-        "the host's driver is too old for the image: update it (`densekit doctor` says to which version)",
+        "the NVIDIA driver of this host is too old for the container image: update it "
+        "(`densekit doctor` says to which version)",
     ),
     (
         "no space left on device",
-        "the engine's disk is full: `docker system df` says by what, then free some",
+        "the disk of the container engine is full: `docker system df` shows what fills it, "
+        "`docker system prune` frees what is unused",
     ),
     (
         "error setting rlimit",
-        "the engine may not grant the limits that GPUs need (memlock): raise the engine's own limits, or use the "
-        "host's --launcher local",
+        "the container engine may not grant the limits that GPUs need (memlock): raise the "
+        "engine's own limits, or use --launcher local",
     ),
     (
         "is already in use by container",
-        "a container of this run is there already: `densekit stop RUN_DIR`, or `docker rm` it if it is dead",
+        "a container of this run exists already: `densekit stop RUN_DIR` stops it, `docker rm` "
+        "removes a dead one",
     ),
     (
         "executable file not found",
-        "the image holds no densekit: name one that `densekit containers build` made",
+        "the container image has no densekit: use one that `densekit containers build` made",
     ),
 )
-
+"""Part of what an engine answers, in lower case -> what it means for the user."""
 GONE = (404, 409)
 """What an engine answers about a container that is not there, and about one that somebody else is
 removing.
 """
-OUT_OF_MEMORY = "the container was killed because memory ran out: fewer --workers, or a smaller --micro-batch, or a host with more"
+UNDER_WAY = ("running", "created", "paused", "restarting")
+"""States of a container that is not over."""
+OUT_OF_MEMORY = (
+    "the container was killed because host RAM ran out: use fewer --workers, a smaller "
+    "--micro-batch, or a host with more RAM"
+)
 
 
 class Engine:
@@ -64,21 +75,18 @@ class Engine:
         )
 
     def image_id(self, image: str) -> str:
-        """The id of an image that is here; UsageError when it is not (nothing is ever pulled)."""
+        """The id of a container image that the engine has; UsageError when it has not (nothing is
+        ever pulled).
+        """
         from docker.errors import ImageNotFound
 
-        with sentences():
+        with one_sentence_errors():
             try:
                 return str(self.client.images.get(image).id)
             except ImageNotFound:
-                name, _, target = image.partition(":")
-                how = (
-                    f"`densekit containers build {target}`"
-                    if name == "densekit" and target
-                    else "build or load it"
-                )
                 raise UsageError(
-                    f"image {image} is not in this engine: {how}, or name another with --image"
+                    f"the container engine has no image {image}: {how_to_get(image)}, or name "
+                    "another with --image"
                 ) from None
 
     def start(self, container: Container) -> Any:
@@ -92,7 +100,9 @@ class Engine:
             gpus = {
                 "device_requests": [
                     DeviceRequest(
-                        driver="nvidia", device_ids=container.devices, capabilities=[["gpu"]]
+                        driver="nvidia",
+                        device_ids=[*container.devices],
+                        capabilities=[["gpu"]],
                     )
                 ],
                 "ulimits": [
@@ -100,14 +110,14 @@ class Engine:
                     Ulimit(name="stack", soft=STACK_BYTES, hard=STACK_BYTES),
                 ],
             }
-        with sentences():
+        with one_sentence_errors():
             made = self.client.containers.create(
                 container.image,
-                container.command,
+                [*container.command],
                 name=container.name,
                 user=container.user,
-                group_add=container.groups,
-                environment=container.environment,
+                group_add=[*container.groups],
+                environment={**container.environment},
                 mounts=[
                     Mount(
                         target=str(mount.path),
@@ -137,7 +147,7 @@ class Engine:
         """
         from docker.errors import NotFound
 
-        with sentences():
+        with one_sentence_errors():
             try:
                 container.reload()
             except NotFound:
@@ -148,7 +158,7 @@ class Engine:
         """Remove a container, which may be running or gone."""
         from docker.errors import APIError
 
-        with sentences():
+        with one_sentence_errors():
             try:
                 container.remove(force=True)
             except APIError as error:
@@ -156,15 +166,15 @@ class Engine:
                     raise
 
     def find(self, name: str) -> Any | None:
-        """A running container by name or id; None when there is none."""
+        """A container that is not over, by name or id; None when there is none."""
         from docker.errors import NotFound
 
-        with sentences():
+        with one_sentence_errors():
             try:
                 found = self.client.containers.get(name)
             except NotFound:
                 return None
-        return found if found.status in ("running", "created", "paused", "restarting") else None
+        return found if found.status in UNDER_WAY else None
 
 
 def connect() -> Engine:
@@ -173,7 +183,8 @@ def connect() -> Engine:
         import docker
     except ImportError:
         raise UsageError(
-            "the docker package is not installed: run `make setup`, or use --launcher local"
+            "the Python package `docker` is not installed: run `make setup`, or use "
+            "--launcher local"
         ) from None
     try:
         client = docker.from_env(timeout=60)
@@ -183,29 +194,30 @@ def connect() -> Engine:
     return Engine(client)
 
 
-def _no_engine(told: str) -> str:
-    if "Permission denied" in told:
-        return "no right to use the container engine: join its group (`sudo usermod -aG docker $USER`, then log in anew)"
+def _no_engine(answer: str) -> str:
+    if "Permission denied" in answer:
+        return (
+            "this user may not use the container engine: run `sudo usermod -aG docker $USER`, then "
+            "log in again"
+        )
     return (
-        f"no container engine answers ({told.splitlines()[0][:120]}): start one (`sudo systemctl start docker`), set "
-        "DOCKER_HOST, or use --launcher local"
+        f"no container engine answers ({answer.splitlines()[0][:120]}): start one "
+        "(`sudo systemctl start docker`), set DOCKER_HOST, or use --launcher local"
     )
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def one_sentence_errors() -> Iterator[None]:
     """Turn what the engine refuses inside the block into DataError with one sentence."""
     from docker.errors import APIError, DockerException
 
     try:
         yield
     except APIError as error:
-        told = str(error.explanation or error)
+        answer = str(error.explanation or error)
         for pattern, meaning in MEANINGS:
-            if pattern in told.lower():
+            if pattern in answer.lower():
                 raise DataError(meaning) from None
-        raise DataError(f"the container engine refuses: {told.splitlines()[0]}") from None
-    except DockerException as error:
-        raise DataError(f"the container engine does not answer any more: {error}") from None
-    except OSError as error:  # requests' errors are OSErrors
-        raise DataError(f"the container engine does not answer any more: {error}") from None
+        raise DataError(f"the container engine refuses: {answer.splitlines()[0]}") from None
+    except (DockerException, OSError) as error:  # requests' errors are OSErrors
+        raise DataError(f"the container engine no longer answers: {error}") from None

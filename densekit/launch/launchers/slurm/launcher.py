@@ -1,49 +1,68 @@
 """The slurm launcher: jobs are submitted, followed until they end, and cancelled when the driver is
-told to stop.
+interrupted twice.
 """
 
 import shutil
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Self
 
-from densekit.errors import UsageError
-from densekit.launch.launchers.base import settle, this_host, wait_stoppable
-from densekit.launch.launchers.slurm.jobs import Follower, cancel, follow_jobs
-from densekit.launch.launchers.slurm.script import Batch, array_script, script
+from densekit.errors import PREEMPTED_CODE, UsageError
+from densekit.launch.host_gpus import Gpu
+from densekit.launch.launchers.base import Arrays, Launcher
+from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.slurm.arrays import SlurmArrays
+from densekit.launch.launchers.slurm.follower import STOPPED_IN_QUEUE, Follower, follow_jobs
+from densekit.launch.launchers.slurm.jobs import cancel, is_under_way, job_state
+from densekit.launch.launchers.slurm.script import Batch, parse_options, script, write_script
+from densekit.launch.launchers.slurm.submit import sbatch
+from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
-from densekit.runs.process_handle import Launched, write_launched
+from densekit.runs.process_handle import ProcessHandle
+from densekit.spec.check import Check
 from densekit.spec.execution import Execution
 
+COMMANDS = ("sbatch", "scontrol", "scancel")
 
-@dataclass
-class Slurm:
-    """Jobs of the cluster that sbatch knows. `queue_minutes`: a job that did not start by then is
-    given up.
-    """
 
-    batch: Batch = field(default_factory=Batch)
-    queue_minutes: float | None = None
-    name: str = field(default="slurm", init=False)
+class Slurm(Launcher):
+    """Jobs of the cluster that sbatch knows."""
 
-    def check(self, execution: Execution) -> None:
-        """Slurm's commands, and an image where there is a container. Raises UsageError."""
-        if missing := [
-            tool for tool in ("sbatch", "scontrol", "scancel") if shutil.which(tool) is None
-        ]:
-            raise UsageError(
-                f"{', '.join(missing)} not found: run this on a login node of the cluster"
-            )
-        self.check_options(execution)
+    name = "slurm"
+    takes = ("image", "container", "sbatch", "queue_minutes")
+    remote = True
+
+    def __init__(self, *, batch: Batch | None = None, queue_minutes: float | None = None) -> None:
+        self.batch = batch or Batch()
+        self.queue_minutes = queue_minutes
+        """A job that did not start by then is cancelled."""
+
+    @classmethod
+    def from_options(cls, options: LauncherOptions) -> Self:
+        """With all of them. Raises UsageError for an option that sbatch could not take."""
+        batch = Batch(
+            runtime=options.container or "none",
+            image=options.image,
+            options=parse_options(options.sbatch),
+        )
+        return cls(batch=batch, queue_minutes=options.queue_minutes)
 
     def check_options(self, execution: Execution) -> None:
-        """UsageError for a container without an image, and for an image without one."""
+        """UsageError for a container runtime without an image, and for an image without one."""
+        super().check_options(execution)
         if self.batch.runtime != "none" and self.batch.image is None:
-            raise UsageError(f"--container {self.batch.runtime}: say which image with --image")
+            raise UsageError(f"--container {self.batch.runtime}: name the image with --image")
         if self.batch.runtime == "none" and self.batch.image is not None:
             raise UsageError(
-                f"--image {self.batch.image}: say what runs it: --container pyxis or apptainer"
+                f"--image {self.batch.image}: name what runs it with --container pyxis or "
+                "--container apptainer"
+            )
+
+    def check(self, execution: Execution) -> None:
+        """Slurm's commands. Raises UsageError."""
+        super().check(execution)
+        if missing := [name for name in COMMANDS if shutil.which(name) is None]:
+            raise UsageError(
+                f"{', '.join(missing)} not found: run this on a login node of the cluster"
             )
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
@@ -55,83 +74,50 @@ class Slurm:
         the job.
         """
         job = self.submit(run, execution)
-        print(f"Slurm job {job}; `densekit tail {run.path}` follows it too", flush=True)
+        print(f"Slurm job {job}; `densekit tail {run.path}` shows its log too", flush=True)
         follower = Follower(run, job, self.queue_minutes)
 
         def wait() -> int:
             follow_jobs([follower])
             return follower.code or 0
 
-        code = wait_stoppable(run, wait=wait, end=lambda: cancel(job))
+        code = wait_stoppable(run, wait=wait, kill=lambda: cancel(job))
         return settle(run, code, follower.reason)
 
     def submit(self, run: RunDir, execution: Execution) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
-        job = _sbatch(str(self._write(run, execution)))
-        self._note(run, job)
+        job = sbatch(str(write_script(run, execution, self.batch)))
+        self.note(run, job=job)
         return job
 
-    def submit_array(
-        self, members: Sequence[tuple[RunDir, Execution]], dependency: str | None = None
-    ) -> list[str]:
-        """Submit runs as the elements of one array; returns their ids. `dependency`: what it has to
-        wait for.
-        """
-        for run, execution in members:
-            self._write(run, execution)
-        array = _sbatch(told=array_script(members, self.batch, dependency))
-        jobs = [f"{array}_{index}" for index in range(len(members))]
-        for (run, _), job in zip(members, jobs, strict=True):
-            self._note(run, job)
-        return jobs
+    def arrays(self) -> Arrays:
+        """Job arrays."""
+        return SlurmArrays(batch=self.batch, queue_minutes=self.queue_minutes, note=self.note)
 
-    def _write(self, run: RunDir, execution: Execution) -> Path:
-        """The batch script in the attempt, and the cache: containers mount it, and end where it is
-        missing.
-        """
-        execution.roots.cache.mkdir(parents=True, exist_ok=True)
-        path = run.attempt.resolve() / "job.sbatch"
-        path.write_text(script(run, execution, self.batch), encoding="utf-8")
-        return path
+    def where(self, handle: ProcessHandle) -> str:
+        """By job id."""
+        return f"Slurm job {handle.text('job')}"
 
-    def _note(self, run: RunDir, job: str) -> None:
-        write_launched(run, Launched(launcher=self.name, host=this_host(), job=job))
+    def is_alive(self, handle: ProcessHandle) -> bool:
+        """Whether Slurm says that the job runs or waits."""
+        return is_under_way(job_state(handle.text("job")))
 
+    def kill(self, handle: ProcessHandle) -> None:
+        """Cancel the job and wait until Slurm says that it ended."""
+        cancel(handle.text("job"))
 
-def _sbatch(*arguments: str, told: str | None = None) -> str:
-    """Submit a file, or a script that is told; returns the id."""
-    command = ["sbatch", "--parsable", *arguments]
-    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UsageError(_refused(done.stderr))
-    job = done.stdout.strip().split(";")[0]
-    if not job.isdigit():
-        raise UsageError(
-            f"sbatch gives no job id but {done.stdout.strip()!r}: leave away the --sbatch option behind it"
-        )
-    return job
+    def stop(self, handle: ProcessHandle, *, now: bool) -> str:
+        """Also takes a job out of the queue, where nothing runs that could see the stop file."""
+        job = handle.text("job")
+        if job_state(job).get("JobState") != "PENDING":
+            return super().stop(handle, now=now)
+        cancel(job)
+        handle.run.set_status("preempted", message=STOPPED_IN_QUEUE, exit_code=PREEMPTED_CODE)
+        return f"took {self.where(handle)} out of the queue"
 
-
-def _refused(told: str) -> str:
-    line = next(
-        (line for line in told.strip().splitlines() if "rror" in line),
-        told.strip() or "no reason given",
-    )
-    line = (
-        line.removeprefix("sbatch: ")
-        .removeprefix("error: ")
-        .removeprefix("Batch job submission failed: ")
-    )
-    if (
-        "node configuration is not available" in line
-        or "More processors requested" in line
-        or "node count" in line
-    ):
-        return f"Slurm has no such nodes ({line}): fewer --nodes or --gpus, or another --sbatch partition=..."
-    if "account" in line or "QOS" in line:
-        return (
-            f"Slurm does not take the job ({line}): name yours with --sbatch account=... or qos=..."
-        )
-    if "partition" in line:
-        return f"Slurm does not take the job ({line}): `sinfo` lists the partitions, --sbatch partition=... names one"
-    return f"Slurm does not take the job: {line.splitlines()[0]}"
+    @classmethod
+    def diagnose(cls, gpus: Sequence[Gpu], *, tiny: bool) -> list[Check]:
+        """Whether Slurm's commands are here."""
+        here = shutil.which("sbatch") is not None
+        message = "sbatch is here: --launcher slurm" if here else "not installed, and not needed"
+        return [Check(name="Slurm", state="ok", message=message)]

@@ -1,8 +1,8 @@
 """The batch script of a Slurm job: one task per node, each starting its share of the trainer
 through torchrun.
 
-Slurm starts the script again when a node failed, or when the script asked for it because the job
-was preempted. It then opens the next attempt of the run, which goes on from the newest checkpoint.
+Slurm starts the script again when a node failed, or when the script requeued the job because it was
+preempted. It then opens the next attempt of the run, which resumes from the newest checkpoint.
 """
 
 import shlex
@@ -10,27 +10,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from densekit.errors import UsageError
-from densekit.launch.launchers.base import passed_on, trainer_environment
-from densekit.launch.launchers.docker.container import container_name, mounts
+from densekit.errors import PREEMPTED_CODE, UsageError
+from densekit.launch.launchers.base import Element
+from densekit.launch.launchers.mounts import mounts
+from densekit.launch.launchers.slurm.templates import ARRAY, JOB
+from densekit.launch.launchers.trainer_command import (
+    job_name,
+    passed_on,
+    trainer_environment,
+)
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
+from densekit.spec.types import ContainerRuntime
 
-Runtime = Literal["none", "pyxis", "apptainer"]
-"""What containers the cluster has: none (this Python on every node), pyxis with enroot, or
-apptainer.
-"""
 WARNING_SECONDS = 300
-"""Slurm tells a job so long before its time is over; a step and a checkpoint have to fit in."""
+"""Slurm signals a job so long before its time limit; a step and a checkpoint have to fit in."""
 JOIN_SECONDS = 600
-"""A node that has not joined the others by then ends the job."""
+"""Rendezvous fails, and ends the job, when a node has not joined by then."""
 CPUS_PER_GPU = 4
-"""Asked for where --sbatch cpus-per-task=... does not say it: a trainer process and its data
-workers.
-"""
+"""Requested unless --sbatch cpus-per-task=... says otherwise: a rank and its data workers."""
 OWN_OPTIONS = ("array", "clusters", "error", "output", "test-only", "wait", "wrap")
 """Options of sbatch that the launcher needs for itself, or that would take the job out of its
 sight.
@@ -41,7 +41,7 @@ sight.
 class Batch:
     """What a cluster needs to be told beyond the plan."""
 
-    runtime: Runtime = "none"
+    runtime: ContainerRuntime = "none"
     image: str | None = None
     """pyxis: `registry#name:tag` or a .sqsh file; apptainer: a .sif file or docker:// address."""
     options: Mapping[str, str | None] = field(default_factory=dict)
@@ -50,18 +50,20 @@ class Batch:
     """
 
 
-def parse_options(words: Sequence[str]) -> dict[str, str | None]:
-    """`partition=gpu`, `exclusive` -> options; UsageError for what sbatch could not take."""
+def parse_options(words: Sequence[str], source: str = "--sbatch") -> dict[str, str | None]:
+    """`partition=gpu`, `exclusive` -> options; UsageError for what sbatch could not take, which
+    begins with `source`.
+    """
     options: dict[str, str | None] = {}
     for word in words:
         name, separator, value = word.removeprefix("--").partition("=")
         if not name or any(sign in word for sign in "\n\r") or " " in name:
             raise UsageError(
-                f"--sbatch {word!r}: write a long option of sbatch, as in --sbatch partition=gpu"
+                f"{source} '{word}': give a long option of sbatch, as in partition=gpu"
             )
         if name in OWN_OPTIONS:
             raise UsageError(
-                f"--sbatch {name}: densekit sets this itself, or could not follow the job"
+                f"{source} {name}: omit it; densekit sets it itself, or could not follow the job"
             )
         options[name] = value if separator else None
     return options
@@ -70,14 +72,12 @@ def parse_options(words: Sequence[str]) -> dict[str, str | None]:
 def script(run: RunDir, execution: Execution, batch: Batch) -> str:
     """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
-    if execution.device == "cuda":
-        variables["OMP_NUM_THREADS"] = str(
-            CPUS_PER_GPU
-        )  # the plan counted the processors of the login node
+    if execution.device == "cuda":  # the plan counted the CPUs of the login node
+        variables["OMP_NUM_THREADS"] = str(CPUS_PER_GPU)
     if batch.image:
         variables[IMAGE_VARIABLE] = batch.image
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
-    return TEMPLATE.format(
+    return JOB.format(
         options=_lines(_options(run, execution, batch)),
         run=shlex.quote(str(run.path.resolve())),
         exports=exports,
@@ -85,32 +85,38 @@ def script(run: RunDir, execution: Execution, batch: Batch) -> str:
         everywhere=f"srun --kill-on-bad-exit=1{_inside(run, execution, batch, variables)}",
         python=shlex.quote(python(batch)),
         trainer=_trainer(execution),
+        preempted=PREEMPTED_CODE,
     )
 
 
-def array_script(
-    members: Sequence[tuple[RunDir, Execution]], batch: Batch, dependency: str | None = None
-) -> str:
-    """The script of a job array: each element is the job of one run, whose script lies in its
-    attempt.
+def write_script(run: RunDir, execution: Execution, batch: Batch) -> Path:
+    """Write the batch script into the attempt, and make the cache: a container that mounts a folder
+    which is missing does not start.
     """
-    (run, _), execution = (
-        members[0],
-        max((part for _, part in members), key=lambda part: part.threads),
+    execution.roots.cache.mkdir(parents=True, exist_ok=True)
+    path = run.attempt.resolve() / "job.sbatch"
+    path.write_text(script(run, execution, batch), encoding="utf-8")
+    return path
+
+
+def array_script(elements: Sequence[Element], batch: Batch, dependency: str | None = None) -> str:
+    """The script of a job array: each element is the job of one run, whose script lies in its
+    attempt. `dependency`: what the array waits for, as sbatch's option of that name has it.
+    """
+    most_threads = max(elements, key=lambda element: element.execution.threads)
+    waits = {"dependency": dependency} if dependency else {}
+    options = _options(
+        elements[0].run,
+        most_threads.execution,
+        replace(batch, options={**batch.options, **waits}),
     )
-    first = replace(
-        batch, options={**batch.options, "dependency": dependency} if dependency else batch.options
-    )
-    options = _options(run, execution, first) | {
-        "array": f"0-{len(members) - 1}",
-        "output": "/dev/null",
-    }
-    options["job-name"] = f"densekit-{len(members)}-runs"
+    options |= {"array": f"0-{len(elements) - 1}", "output": "/dev/null"}
+    options["job-name"] = f"densekit-{len(elements)}-runs"
     if dependency:
         options["kill-on-invalid-dep"] = "yes"
     return ARRAY.format(
         options=_lines(options),
-        attempts="\n".join(shlex.quote(str(run.attempt.resolve())) for run, _ in members),
+        attempts="\n".join(shlex.quote(str(element.run.attempt.resolve())) for element in elements),
     )
 
 
@@ -122,9 +128,9 @@ def python(batch: Batch) -> str:
 
 
 def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str | None]:
-    each = execution.world_size // execution.nodes
+    each = execution.per_node
     options: dict[str, str | None] = {
-        "job-name": container_name(run),
+        "job-name": job_name(run),
         "nodes": str(execution.nodes),
         "ntasks-per-node": "1",
         "output": f"{_escaped(run.attempt.resolve())}/slurm-%j.out",
@@ -187,86 +193,16 @@ def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[
 
 
 def _trainer(execution: Execution) -> str:
+    trainer = '-m densekit train "$run"'
     if not execution.is_distributed:
-        return '-m densekit train "$run"'
+        return trainer
     nodes = execution.nodes
-    each = execution.world_size // nodes
+    each = execution.per_node
+    torchrun = "-m densekit.train.torchrun"
     if nodes == 1:
-        return f'-m densekit.train.torchrun --standalone --nproc-per-node {each} -m densekit train "$run"'
+        return f"{torchrun} --standalone --nproc-per-node {each} {trainer}"
     return (
-        f"-m densekit.train.torchrun --nnodes {nodes} --nproc-per-node {each} "
-        '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-endpoint "$head:$port" '
-        f'--rdzv-conf join_timeout={JOIN_SECONDS},read_timeout={JOIN_SECONDS} -m densekit train "$run"'
+        f"{torchrun} --nnodes {nodes} --nproc-per-node {each} --rdzv-backend c10d "
+        '--rdzv-id "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" --rdzv-endpoint "$head:$port" '
+        f"--rdzv-conf join_timeout={JOIN_SECONDS},read_timeout={JOIN_SECONDS} {trainer}"
     )
-
-
-TEMPLATE = """\
-#!/bin/bash
-{options}
-set -u
-run={run}
-job=$SLURM_JOB_ID
-if [ -n "${{SLURM_ARRAY_JOB_ID:-}}" ]; then  # an array's id alone means all of its elements
-    job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-fi
-{exports}
-if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then  # srun does not take it over by itself
-    export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-fi
-
-# Slurm will take the nodes away (time is over, preemption): stop at a checkpoint, then queue again.
-taken=
-trap 'taken=1; touch "$run/stop"' USR1 TERM
-
-# Where the processes of all nodes meet: Slurm's own address of the first node.
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')
-port=$((20000 + SLURM_JOB_ID % 20000))
-
-if grep -q '"state": "complete"' "$run/status.json"; then
-    exit 0  # started again behind its end
-fi
-
-# Queued again: the attempt before this one is over.
-if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
-    {alone} {python} -m densekit attempt "$run" || exit
-fi
-
-{everywhere} {python} {trainer} &
-step=$!
-wait "$step"
-code=$?
-while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait` before the step ends
-    wait "$step"
-    code=$?
-done
-
-# Without `taken`, a stop file means that the user asked: the job ends. Else Slurm told the steps alone. A job that
-# was cancelled is not running any more: it stays away.
-if grep -q '"state": "preempted"' "$run/status.json" && {{ [ -n "$taken" ] || [ ! -e "$run/stop" ]; }} \\
-    && scontrol --oneliner show job "$job" | grep -q ' JobState=RUNNING '; then
-    echo "preempted: queued again"
-    trap '' USR1 TERM  # Slurm ends this script, which asks for nothing any more
-    rm -f "$run/stop"  # it was this script's; from here on it is the user's word
-    scontrol requeue "$job"
-    sleep 60
-fi
-# A trainer that several processes share ends with 0 when it was stopped; jobs that wait for this one must not start.
-if [ "$code" -eq 0 ] && ! grep -q '"state": "complete"' "$run/status.json"; then
-    code=1
-    if grep -q '"state": "preempted"' "$run/status.json"; then
-        code=75
-    fi
-fi
-exit "$code"
-"""
-ARRAY = """\
-#!/bin/bash
-{options}
-# Each element is the job of one run, with script and output in that run's attempt.
-attempts=(
-{attempts}
-)
-attempt=${{attempts[$SLURM_ARRAY_TASK_ID]}}
-exec bash "$attempt/job.sbatch" >> "$attempt/slurm-${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID.out" 2>&1
-"""

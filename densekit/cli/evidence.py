@@ -1,0 +1,82 @@
+"""The verbs for finished runs: `diff`, `verify` and `replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densekit.cli.options import AsJson, Deterministic, RunName, RunsDir
+from densekit.cli.output import print_checks, print_json
+
+PANEL = "Evidence"
+commands = typer.Typer()
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: densekit diff tiny_stage1 runs/tiny_stage1-0123456789"
+)
+def diff(
+    run_a: RunName,
+    run_b: RunName,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", help="Differences of loss and gradient norm up to this pass"),
+    ] = 1e-5,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the first step where two runs diverge, and the likely cause.
+
+    Exit code 0: equal within the tolerance; 1: they diverge.
+    """
+    from densekit.audit.diff.compare import compare_runs
+    from densekit.cli.site import named_run
+
+    first, second = named_run(run_a, runs_dir), named_run(run_b, runs_dir)
+    found = compare_runs(first, second, tolerance=tolerance)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print("\n".join(found.report()))
+    raise typer.Exit(0 if found.equal else 1)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit verify tiny_stage2")
+def verify(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
+    """Recheck every hash of a run, of its data and of its models.
+
+    Exit code 0: no check fails; 1: one does.
+    """
+    from densekit.audit.verify.verify import verify_run
+    from densekit.cli.site import named_run
+
+    found = named_run(run, runs_dir)
+    print_checks(verify_run(found), as_json=as_json)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit replay tiny_stage2")
+def replay(
+    run: RunName,
+    runs_dir: Annotated[
+        Path | None,
+        typer.Option("--runs-dir", help="Where the replay is written (default: beside the run)"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Allowed difference (default: 0 where equal bits can be expected, else 1e-5)",
+        ),
+    ] = None,
+    deterministic: Deterministic = False,
+) -> None:
+    """Retrain a complete run as it was trained, and compare the two.
+
+    Exit code 0: equal as expected; 1: they diverge.
+    """
+    from densekit.cli.site import named_run
+    from densekit.launch.replay import replay as replay_run
+
+    found = named_run(run, None)
+    code = replay_run(found, runs_dir=runs_dir, tolerance=tolerance, deterministic=deterministic)
+    raise typer.Exit(code)

@@ -1,0 +1,131 @@
+"""Site settings in effect: command line, then DENSEKIT_* variables, then densekit.yaml, then the
+default.
+"""
+
+import difflib
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from densekit.errors import UsageError
+from densekit.launch.launchers.registry import launcher_names
+from densekit.recipes.yaml_lines import Document, part_of, read_document, told
+from densekit.runs.find import find_run
+from densekit.spec.hardware import hardware
+from densekit.spec.site import Site
+
+FILE = "densekit.yaml"
+FILE_VARIABLE = "DENSEKIT_SITE"
+"""Names the file where it is not densekit.yaml of the working directory."""
+PATHS = tuple(name for name, field in Site.model_fields.items() if field.annotation is Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effective:
+    """The settings in effect, and where each was set."""
+
+    site: Site
+    origins: dict[str, str]
+    """Key -> `densekit.yaml:3`, `DENSEKIT_DATA_DIR` or `default`."""
+    file: Path | None
+    """The file that was read; None where there is none."""
+
+
+def variable(key: str) -> str:
+    """The environment variable of a key: `data_dir` -> `DENSEKIT_DATA_DIR`."""
+    return f"DENSEKIT_{key.upper()}"
+
+
+def site_settings(**options: object) -> Site:
+    """The settings in effect; `options` are those of the command line, None where it has none."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return effective_settings().site.model_copy(update=given)
+
+
+def named_run(name: str, runs_dir: Path | None) -> Path:
+    """The run directory that `name` means, in --runs-dir or the site's folder of runs."""
+    return find_run(name, site_settings(runs_dir=runs_dir).runs_dir)
+
+
+def effective_settings() -> Effective:
+    """The settings in effect where the command line says nothing.
+
+    Raises UsageError that names file and line, or the variable, and the key.
+    """
+    document = _read_file()
+    file = document.files[0] if document.files else None
+    for key in Site.model_fields:
+        if text := os.environ.get(variable(key)):
+            document.values[key] = shlex.split(text) if key == "sbatch" else text
+            document.places[(key,)] = variable(key)
+    try:
+        site = Site.model_validate(document.values)
+    except ValidationError as error:
+        raise UsageError(told(error, document, Site)) from None
+    origins = {key: document.place((key,)) or "default" for key in Site.model_fields}
+    _check_words(site, origins)
+    return Effective(site=site, origins=origins, file=file)
+
+
+def _check_words(site: Site, origins: dict[str, str]) -> None:
+    """Raises UsageError for a launcher, a GPU or an option of sbatch that does not exist."""
+    known = launcher_names()
+    if site.launcher not in (None, *known):
+        close = difflib.get_close_matches(str(site.launcher), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise UsageError(
+            f"{origins['launcher']}: `launcher`: no launcher is named '{site.launcher}'; {hint}"
+        )
+    if site.gpu:
+        hardware(site.gpu, f"{origins['gpu']}: `gpu`")
+    if site.sbatch:
+        from densekit.launch.launchers.slurm.script import parse_options
+
+        parse_options(site.sbatch, f"{origins['sbatch']}: `sbatch`")
+
+
+def _read_file() -> Document:
+    named = os.environ.get(FILE_VARIABLE)
+    path = Path(named).expanduser() if named else Path(FILE)
+    if not path.is_file():
+        if named and path != Path(os.devnull):
+            raise UsageError(f"{FILE_VARIABLE}={named}: there is no such file")
+        return Document({}, {})
+    document = read_document(path)
+    for key in document.values:
+        if key not in Site.model_fields:
+            _refuse_math(str(key), document)
+    for key in PATHS:
+        if isinstance(document.values.get(key), str):
+            folder = path.parent if named else Path()
+            document.values[key] = folder / Path(document.values[key]).expanduser()
+    return document
+
+
+def _refuse_math(key: str, document: Document) -> None:
+    """Say of a key that belongs to a recipe why it is not read here."""
+    from densekit.spec.recipe import Recipe
+
+    field = next((field for field in _fields(Recipe) if key in (field, field.split(".")[-1])), None)
+    if field is not None:
+        close = difflib.get_close_matches(key, Site.model_fields, n=1)
+        hint = f"give --set {field}=... to `densekit run`"
+        hint = f"did you mean `{close[0]}`?" if close else hint
+        raise UsageError(
+            f"{document.place((key,))}: `{key}` belongs to recipes: site settings change where and "
+            f"how a run trains, never what it computes; {hint}"
+        )
+
+
+def _fields(model: type[BaseModel]) -> Iterator[str]:
+    """Dotted names of all fields of a model, the outer ones first."""
+    inner: list[str] = []
+    for name, info in model.model_fields.items():
+        yield name
+        if part := part_of(info.annotation):
+            inner += [f"{name}.{field}" for field in _fields(part)]
+    yield from inner

@@ -1,0 +1,42 @@
+"""What the command line says to launchers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from densekit.spec.site import Site
+from densekit.spec.types import ContainerRuntime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LauncherOptions:
+    """What the command line says to launchers; each launcher takes some of it."""
+
+    image: str | None = None
+    """Container image."""
+    container: ContainerRuntime | None = None
+    sbatch: Sequence[str] = ()
+    """Options of sbatch, each as `partition=gpu`."""
+    queue_minutes: float | None = None
+    """How long a job may wait for its nodes."""
+
+    def given(self) -> list[str]:
+        """Names of the options that say something."""
+        default = LauncherOptions()
+        return [
+            field.name
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(default, field.name)
+        ]
+
+    def filled(self, takes: Sequence[str], site: Site) -> "LauncherOptions":
+        """The same with the site's settings in place of what the command line leaves open, as far
+        as the launcher `takes` them. Options of sbatch add up: the last of a name holds.
+        """
+        given = self.given()
+        settings = {name: getattr(site, name) for name in takes if name not in given}
+        if "sbatch" in given:
+            settings["sbatch"] = (*site.sbatch, *self.sbatch)
+        filled = replace(self, **settings)
+        if filled.container == "none" and "image" not in given:
+            return replace(filled, image=None)  # the site's is for the site's containers
+        return filled

@@ -1,0 +1,61 @@
+"""The command that trains a run and the environment variables with it, wherever it runs."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
+
+PASSED_PREFIXES = (
+    "NCCL_",
+    "TORCH_NCCL_",
+    "TORCH_DISTRIBUTED_",
+    "GLOO_",
+    "CUDA_LAUNCH_BLOCKING",
+    "DENSEKIT_SELFTEST",
+)
+"""Variables of this shell that reach a container or job: how libraries communicate and log, never
+what is computed, no secrets.
+"""
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
+"""What the trainer imports and the driver does without."""
+GIB = 1024**3
+SHM_BYTES = {"cuda": 16 * GIB, "cpu": GIB}
+"""Shared memory that NCCL and data workers hand tensors over in, by device; the default of a
+container engine is 64 MB.
+"""
+
+
+def missing_packages() -> list[str]:
+    """Which of PACKAGES this Python lacks."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def trainer_arguments(path: Path, execution: Execution) -> list[str]:
+    """What follows the interpreter to train the run at `path` on the processes of one host."""
+    trainer = ["-m", "densekit", "train", str(path)]
+    if not execution.is_distributed:
+        return trainer
+    processes = str(execution.world_size)
+    torchrun = ["-m", "densekit.train.torchrun", "--standalone", "--nproc-per-node", processes]
+    return [*torchrun, *trainer]
+
+
+def trainer_environment(execution: Execution) -> dict[str, str]:
+    """Variables that the plan decides, whatever the caller's are."""
+    return {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(execution.threads)}
+
+
+def passed_on() -> dict[str, str]:
+    """The variables of PASSED_PREFIXES that are set."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(PASSED_PREFIXES)
+    }
+
+
+def job_name(run: RunDir) -> str:
+    """What an engine or a cluster calls the run: one name, so that a second one is noticed."""
+    return f"densekit-{run.path.name}"

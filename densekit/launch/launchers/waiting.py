@@ -1,0 +1,79 @@
+"""Waiting for a trainer: what Ctrl-C does, and which exit code and status its end means."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE
+from densekit.launch.launchers.base import UNDER_WAY
+from densekit.runs.layout import RunDir, checkpoints_in
+
+STOPPING = "Stopping: saving a checkpoint after this step. Press Ctrl-C again to kill {what}."
+
+
+def wait_stoppable(*runs: RunDir, wait: Callable[[], int], kill: Callable[[], None]) -> int:
+    """`wait()`, which returns the trainer's exit code, with Ctrl-C and SIGTERM: the first asks the
+    runs to stop at a checkpoint, the second calls `kill()`.
+    """
+    with _sigterm_interrupts():
+        try:
+            return wait()
+        except KeyboardInterrupt:
+            for run in runs:
+                run.stop_file.touch()
+            what = "the run" if len(runs) == 1 else f"the {len(runs)} runs"
+            print(f"\n{STOPPING.format(what=what)}", file=sys.stderr, flush=True)
+        try:
+            return wait()
+        except KeyboardInterrupt:
+            kill()
+            return INTERRUPTED_CODE
+        finally:
+            for run in runs:
+                run.stop_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def settle(run: RunDir, code: int, reason: str | None = None) -> int:
+    """The exit code of a trainer that ended with `code`; sets the run's status where the trainer
+    could not.
+
+    `reason` is what the launcher knows about the end and the trainer does not: out of memory, a
+    node that failed.
+    """
+    code = code if code >= 0 else 128 - code
+    status = run.status
+    complete = status.state == "complete"
+    if code == 0 and not complete:
+        code = 1
+    if code != 0 and not complete and (reason or status.state in UNDER_WAY):
+        killed = code == INTERRUPTED_CODE
+        ended = "killed by Ctrl-C" if killed else f"the trainer ended with exit code {code}"
+        message = reason or ended
+        run.set_status("failed", message=message, exit_code=code)
+        _report(run, message)
+    elif code != 0 and status.exit_code:
+        code = status.exit_code
+    if code == PREEMPTED_CODE:
+        _report(run, run.status.message)
+    elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
+        _report(run, f"the same command resumes from checkpoint {saved[-1].name}")
+    return code
+
+
+def _report(run: RunDir, message: str) -> None:
+    print(f"{run.name}: {message}", file=sys.stderr, flush=True)

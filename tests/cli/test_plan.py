@@ -1,0 +1,125 @@
+"""`densekit plan`: its output for people and for programs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Cli
+from tests.support.files import names, write_json
+from tests.support.launching import entry
+
+
+def test_plan(run_cli: Cli) -> None:
+    planned = json.loads(
+        run_cli("plan", "vicuna7b_clip_stage2", "--gpus", "8", "--micro-batch", "4", "--json").out
+    )
+    assert (planned["steps"], planned["samples_repeated"], planned["gpus"]) == (5198, 46, 8)
+    assert planned["micro_batches"] == [[4, 4, 4, 4]] * 8
+    told = run_cli("plan", "vicuna7b_clip_stage1")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("vicuna7b_clip_stage1 on 8 x a100-40g: fits\n")
+    assert re.search(
+        r"^  steps +2181 over 558128 samples; 208 samples repeated, 0 dropped$",
+        told.out,
+        re.MULTILINE,
+    )
+    assert "note: " in told.out and "what fits, fewest GPU-hours first:" in told.out
+
+
+PLAN_KEYS = {
+    "recipe",
+    "gpu",
+    "gpus",
+    "nodes",
+    "micro_batch_size",
+    "grad_accum_steps",
+    "micro_batches",
+    "global_batch_size",
+    "steps",
+    "samples_dropped",
+    "samples_repeated",
+    "certificate_sha256",
+    "image",
+    "attention",
+    "dtype",
+    "zero_stage",
+    "checkpointing",
+    "memory_gib",
+    "fits",
+    "hours",
+    "disk_gib",
+    "notes",
+}
+
+
+@pytest.mark.parametrize("recipe", ["tiny_stage2", "vicuna7b_clip_stage2"])
+def test_plan_for_programs(run_cli: Cli, recipe: str) -> None:
+    planned = json.loads(run_cli("plan", recipe, "--json").out)
+    assert planned.keys() >= PLAN_KEYS
+    assert planned["fits"] is True and planned["memory_gib"]["peak"] > 0 and planned["disk_gib"] > 0
+    parts = {
+        name: size for name, size in planned["memory_gib"].items() if name not in ("peak", "host")
+    }
+    assert sum(parts.values()) == pytest.approx(
+        planned["memory_gib"]["peak"], abs=0.005 * (len(parts) + 1)
+    )
+
+
+def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
+    wanted = ("plan", "vicuna7b_clip_stage2", "--gpu", "h200", "--gpus", "4", "--price", "2.5")
+    planned = json.loads(run_cli(*wanted, "--json").out)
+    assert (planned["gpu"], planned["gpus"], planned["nodes"]) == ("h200-141g", 4, 1)
+    for end in ("low", "high"):
+        assert planned["cost"][end] == pytest.approx(planned["hours"][end] * 4 * 2.5, rel=0.01)
+    assert "alternatives" not in planned and "why" not in planned
+    told = run_cli(*wanted, "--why").out
+    for subject in ("layouts", "memory", "time", "disk"):
+        assert f"why, {subject}:\n" in told
+    assert (
+        re.search(r"^  cost +\d+\.\d to \d+\.\d$", told, re.MULTILINE) and "what fits" not in told
+    )
+
+
+def test_plan_of_a_run_that_is_over_at_once(run_cli: Cli) -> None:
+    told = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
+    assert "hours        0.000" in told and "what fits, fewest GPU-hours first:" in told
+
+
+def test_plan_says_what_the_row_scored_unless_it_was_changed(run_cli: Cli) -> None:
+    row = ("plan", "vicuna7b_clip_stage2", "--gpu", "h200")
+    assert "reported     GQA 63.8, " in run_cli(*row).out
+    assert json.loads(run_cli(*row, "--json").out)["reported"]["GQA"] == 63.8
+    assert "reported" not in run_cli(*row, "--set", "optimizer.learning_rate=0.1").out
+
+
+def test_plan_lists_what_else_fits(run_cli: Cli) -> None:
+    planned = json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--json").out)
+    found = planned["alternatives"]
+    spent = [(one["gpu_hours"]["low"] * one["gpu_hours"]["high"]) ** 0.5 for one in found]
+    assert spent == sorted(spent) and len({one["gpu"] for one in found}) >= 5
+    assert any((one["gpu"], one["gpus"]) == ("a100-40g", 8) for one in found)
+    one = found[0]
+    again = run_cli(
+        "plan", "vicuna7b_clip_stage2", "--gpu", one["gpu"], "--gpus", one["gpus"], "--json"
+    )
+    assert json.loads(again.out)["hours"] == one["hours"]
+
+
+def test_plan_counts_a_file_that_is_there(run_cli: Cli, tmp_path: Path) -> None:
+    text = "extends: tiny_stage1\ndata: {annotations: 'data:a.json', samples: null}\n"
+    recipe = write_json(tmp_path / "mine.yaml", text)
+    assert json.loads(run_cli("plan", recipe, "--json").out)["steps"] is None
+    write_json(tmp_path / "elsewhere" / "a.json", [entry()] * 40)
+    planned = json.loads(run_cli("plan", recipe, "--data-dir", "elsewhere", "--json").out)
+    assert (planned["num_samples"], planned["steps"]) == (40, 3)
+    write_json(tmp_path / "elsewhere" / "a.json", "[")
+    told = run_cli("plan", recipe, "--data-dir", "elsewhere")
+    assert told.code == 3 and "a.json: line 1, column 2: broken JSON" in told.err
+
+
+def test_thinking_makes_nothing(run_cli: Cli, tmp_path: Path) -> None:
+    for arguments in (["recipes"], ["show", "tiny_stage2"], ["plan", "tiny_stage2"]):
+        assert run_cli(*arguments).code == 0
+    assert names(tmp_path) == []

@@ -1,0 +1,21 @@
+"""Where tests find what they read: this repository, and the numbers recorded from the official
+code.
+"""
+
+import os
+from pathlib import Path
+
+from tests.support.needs import needs
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+"""The compact recorded set: part of the repository, without the licensed tokenizers."""
+RECORDED = Path(os.environ.get("DENSEKIT_GOLDEN") or ROOT.parent / "shared" / "golden")
+"""The full one, the only thing that tests may read outside the repository."""
+
+
+def full_recording() -> Path:
+    """RECORDED; where it is not, the test is skipped (need `recorded`)."""
+    if not RECORDED.is_dir():
+        needs("recorded", f"{RECORDED} does not exist; DENSEKIT_GOLDEN names the recorded set")
+    return RECORDED
