@@ -32,6 +32,7 @@ def test_print_refuses_what_would_be_refused(
     assert found.code == 2 and message in found.err
 
 
+@pytest.mark.ranks
 def test_run_trains_where_it_is_told(
     run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +52,7 @@ def test_run_trains_where_it_is_told(
     )
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("code", [1, 2, 3, 130])
 def test_run_ends_as_its_trainer_did(
     run_cli: Cli, monkeypatch: pytest.MonkeyPatch, code: int
