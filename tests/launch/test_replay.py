@@ -19,7 +19,7 @@ from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
-from densekit.runs.records import chain_next
+from densekit.runs.records import StepRecord, chain_next
 from densekit.spec.execution import Execution
 from tests.support.files import names
 from tests.support.launching import trainer
@@ -96,7 +96,7 @@ def other(folder: Path, world: Path, *, step: int, by: float, name: str = "loss"
     chain = RunDir(made).sha256
     for line in lines:
         line[name] += by if line["step"] >= step else 0
-        chain = line["chain"] = chain_next(chain, line)
+        chain = line["chain"] = chain_next(chain, StepRecord(**line))
     (made / "metrics.jsonl").write_text(
         "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
     )
@@ -131,8 +131,8 @@ def test_replay_has_the_same_math_and_execution(
     assert told()[1:] == [
         f"a: {run} (run {made.sha256[:10]})",
         f"b: {made.path} (run {made.sha256[:10]})",
-        "equal to the last bit over 6 steps",
-        "nothing to report",
+        "bitwise equal over 6 steps",
+        "runs are identical",
         "the replay is bitwise equal to the run, trained weights included",
     ]
 
@@ -159,10 +159,10 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     own: Path, gives: Any, tmp_path: Path, told: Told
 ) -> None:
     run = RunDir(own)
-    execution = {**read_json(run.attempt / "execution.json"), "world_size": 2}
+    execution = run.execution.model_copy(update={"world_size": 2})
     shutil.copy(run.attempt / "environment.json", run.new_attempt(execution))
     run.set_status("complete")
-    edit_manifest(own, attempts=2, execution=execution)
+    edit_manifest(own, attempts=2, execution=execution.as_json())
     gives(own)
     assert replay(own, runs_dir=tmp_path / "replays") == 0
     (made,) = (tmp_path / "replays").glob(f"{own.name}.*")
@@ -230,8 +230,8 @@ def test_bit_difference_without_tolerance_diverges(
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-9))
     assert replay(run, runs_dir=tmp_path) == 1
     lines = told()
-    assert lines[3].startswith("the runs part at step 4 by the loss: ")
-    assert lines[4] == "before that: equal to the last bit over 3 steps"
+    assert lines[3].startswith("runs diverge at step 4: loss: ")
+    assert lines[4] == "before that: bitwise equal over 3 steps"
     assert lines[-2:] == [
         "the replay diverges from the run; expected: bitwise equal (all attempts had the same "
         "execution)",
@@ -261,8 +261,8 @@ def test_divergence_names_its_cause(own: Path, tmp_path: Path, gives: Any, told:
     gives(newer)
     assert replay(own) == 1
     lines = told()
-    assert lines[3].startswith("the runs part at step 1 by the loss: ")
-    assert lines[lines.index("what explains it, most telling first:") + 1].startswith(
+    assert lines[3].startswith("runs diverge at step 1: loss: ")
+    assert lines[lines.index("differences that can explain it, most likely first:") + 1].startswith(
         "1. package transformers: 5.22.0"
     )
     assert lines[-1] == "within 1e-05 they are not equal either"
@@ -281,7 +281,7 @@ def test_trained_weight_difference_diverges(
     edit_manifest(copy, outputs={"connector.safetensors": "0" * 64})
     gives(copy)
     assert replay(own) == 1
-    assert "the runs part at step 6 by the trained weights: " in told()[3]
+    assert "runs diverge at step 6: trained weights: " in told()[3]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def refused(run: Path, error: type[Exception], message: str, **options: Any) -> 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
-    refused(tmp_path / name, DataError, rf"{name} is no run directory: it has no math\.json")
+    refused(tmp_path / name, DataError, rf"{name} is not a run directory: it has no math\.json")
 
 
 @pytest.mark.parametrize("state", ["created", "running", "failed", "preempted"])
@@ -389,14 +389,14 @@ def test_changed_or_missing_inputs_are_refused(own: Path, tmp_path: Path, gone: 
         refused(
             own,
             DataError,
-            "cannot be replayed: vision_tower: not checked: its folder .*tower is not there",
+            "cannot be replayed: vision_tower: not checked: its folder .*tower is missing",
         )
     else:
         change_entry(tmp_path / "world", 3)
         refused(
             own,
             DataError,
-            r"cannot be replayed: annotations: .*train.json was changed.* put the original back",
+            r"cannot be replayed: annotations: .*train.json was changed.* restore the original",
         )
 
 
@@ -428,7 +428,7 @@ def test_attempt_without_execution_is_refused(own: Path) -> None:
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
 def test_invalid_tolerance_is_refused(run: Path, tolerance: float) -> None:
-    refused(run, UsageError, "tolerance .*: give a number from 0 on", tolerance=tolerance)
+    refused(run, UsageError, "--tolerance .*: give a number of at least 0", tolerance=tolerance)
 
 
 def test_runs_dir_that_is_a_file_is_refused(run: Path, tmp_path: Path) -> None:
