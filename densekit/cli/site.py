@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from densekit.errors import UsageError
-from densekit.recipes.yaml_lines import Document, part_of, read_document, told
 from densekit.launch.launchers.registry import launcher_names
+from densekit.recipes.yaml_lines import Document, part_of, read_document, told
 from densekit.runs.find import find_run
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
@@ -112,10 +112,12 @@ def _refuse_math(key: str, document: Document) -> None:
 
     field = next((field for field in _fields(Recipe) if key in (field, field.split(".")[-1])), None)
     if field is not None:
+        close = difflib.get_close_matches(key, Site.model_fields, n=1)
+        hint = f"give --set {field}=... to `densekit run`"
+        hint = f"did you mean `{close[0]}`?" if close else hint
         raise UsageError(
-            f"{document.place((key,))}: `{key}` changes what a run computes, so it belongs to a "
-            f"recipe and not to site settings; give --set {field}=... to `densekit run`, or write "
-            "a recipe of your own"
+            f"{document.place((key,))}: `{key}` belongs to recipes: site settings change where and "
+            f"how a run trains, never what it computes; {hint}"
         )
 
 

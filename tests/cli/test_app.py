@@ -42,7 +42,7 @@ def test_version(run_cli: Cli) -> None:
 def test_missing_packages_are_named(
     run_cli: Cli, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    monkeypatch.setattr("densekit.cli.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("densekit.launch.launchers.trainer_command.find_spec", lambda name: None)
     result = run_cli(verb, *([] if verb == "selftest" else ["x"]))
     assert result.code == 2
     missing = "torch, transformers, accelerate, peft, deepspeed not installed: run `make setup`"

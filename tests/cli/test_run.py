@@ -14,15 +14,15 @@ from tests.support.launching import trainer
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("slurm", "--container", "pyxis"), "say which image with --image"),
-        (("docker", "--nodes", "2", "--gpus", "4"), "the docker launcher knows this host only"),
-        (("local", "--nodes", "2", "--gpus", "4"), "the local launcher knows this host only"),
-        (("local", "--image", "mine"), "the local launcher has no container"),
+        (("slurm", "--container", "pyxis"), "name the image with --image"),
+        (("docker", "--nodes", "2", "--gpus", "4"), "the docker launcher trains on this host only"),
+        (("local", "--nodes", "2", "--gpus", "4"), "the local launcher trains on this host only"),
+        (("local", "--image", "mine"), "--image: the local launcher does not take it"),
         (
             ("docker", "--sbatch", "partition=gpu"),
-            "are for --launcher slurm; this run takes docker",
+            "--sbatch: the docker launcher does not take it",
         ),
-        (("local", "--queue-minutes", "5"), "are for --launcher slurm; this run takes local"),
+        (("local", "--queue-minutes", "5"), "--queue-minutes: the local launcher does not take it"),
     ],
 )
 def test_print_refuses_what_would_be_refused(
@@ -46,7 +46,7 @@ def test_run_trains_where_it_is_told(
     assert values["roots"]["data"] == str(tmp_path / "d")
     assert "already complete" in run_cli("run", "tiny_stage2", "--runs-dir", "r").out
     assert (
-        "the earlier run is now r/tiny_stage2"
+        "moved the earlier run aside to r/tiny_stage2"
         in run_cli("run", "tiny_stage2", "--runs-dir", "r", "--force").out
     )
 

@@ -105,7 +105,7 @@ WRONG = {
     "no sample": (
         ["run", "tiny_stage1", "--micro-batch", "0"],
         2,
-        "--micro-batch 0: at least one sample",
+        "--micro-batch 0: give a number of at least 1",
     ),
     "a file for the runs": (
         ["run", "tiny_stage1", "--runs-dir", "file"],
@@ -126,22 +126,22 @@ WRONG = {
     "a file to train": (["train", "file"], 3, "file/status.json cannot be read"),
     "nothing recorded": (["parity", "nope"], 3, "nope"),
     "nothing to compare": (
-        ["diff", "nope", "folder.yaml"],
+        ["diff", "folder.yaml", "folder.yaml"],
         3,
-        "nope is not a run directory: it has no math.json; give a",
+        "folder.yaml is not a run directory: it has no math.json; give a",
     ),
-    "a file to compare": (["diff", "file", "nope"], 3, "file is not a run directory"),
+    "a file to compare": (["diff", "file", "file"], 3, "file is not a run directory"),
     "a tolerance below 0": (
-        ["diff", "a", "b", "--tolerance=-1"],
+        ["diff", "file", "file", "--tolerance=-1"],
         2,
         "--tolerance -1.0: give a number of at least 0",
     ),
     "a word for a tolerance": (["diff", "a", "b", "--tolerance", "small"], 2, "'--tolerance'"),
     "one run to compare": (["diff", "a"], 2, "Missing argument"),
-    "nothing to verify": (["verify", "nope"], 3, "nope is not a run directory"),
+    "nothing to verify": (["verify", "folder.yaml"], 3, "folder.yaml is not a run directory"),
     "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is not a run directory"),
     "no tolerance to replay with": (
-        ["replay", "nope", "--tolerance", "nan"],
+        ["replay", "file", "--tolerance", "nan"],
         2,
         "--tolerance nan: give a number",
     ),

@@ -166,7 +166,7 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     gives(own)
     assert replay(own, runs_dir=tmp_path / "replays") == 0
     (made,) = (tmp_path / "replays").glob(f"{own.name}.*")
-    assert read_json(RunDir(made).attempt / "execution.json") == execution
+    assert RunDir(made).execution == execution
     gives(other(tmp_path / "other", tmp_path / "world", step=2, by=1e-7))
     told()
     assert replay(own, runs_dir=tmp_path / "replays") == 0
@@ -408,7 +408,14 @@ def test_made_inputs_may_have_changed(own: Path, tmp_path: Path, gives: Any) -> 
     made = tmp_path / "world" / "cache" / "tiny" / "train.json"
     made.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "world" / "data" / "train.json", made)
-    recipe = {"assets": {"seed": 0}, "data": {"annotations": "cache:tiny/train.json"}}
+    assets = {
+        "kind": "tiny",
+        "stage1_samples": 1,
+        "stage2_samples": 1,
+        "held_out": 1,
+        "language_model_steps": 1,
+    }
+    recipe = {"assets": assets, "data": {"annotations": "cache:tiny/train.json"}}
     tiny = train(tmp_path / "world", tmp_path / "tiny", recipe=recipe, execution=HOW)
     made.write_text("another recipe's", encoding="utf-8")
     gives(tiny)

@@ -31,10 +31,12 @@ STEPS = 4  # 48 samples are three steps; the learning rate of the first is 0
 Train = Callable[..., Path]
 
 
-def train(workplace: Workplace, folder: Path, *overrides: str, gpus: int = 1) -> Path:
+def train(workplace: Workplace, folder: Path, *overrides: str, world_size: int = 1) -> Path:
     """A complete run of `STEPS` steps."""
     steps = f"optimizer.max_steps={STEPS}"
-    started = start_run(workplace, folder, steps, *overrides, gpus=gpus, save_steps=None)
+    started = start_run(
+        workplace, folder, steps, *overrides, world_size=world_size, save_steps=None
+    )
     started.finish()
     return started.run.path
 
@@ -143,7 +145,7 @@ def test_another_learning_rate(base: Path, again: Train) -> None:
 
 def test_another_version_of_a_package(base: Path, workplace: Workplace, tmp_path: Path) -> None:
     started = start_run(
-        workplace, tmp_path, f"optimizer.max_steps={STEPS}", gpus=1, save_steps=None
+        workplace, tmp_path, f"optimizer.max_steps={STEPS}", world_size=1, save_steps=None
     )
     started.run.new_attempt(started.execution)
     run_ranks(1, train_with_a_newer_transformers, started.run.path)
@@ -180,7 +182,7 @@ def test_another_version_of_a_package_that_changed_no_number(base: Path, tmp_pat
 
 
 def test_another_world_size(base: Path, again: Train) -> None:
-    found = compare_runs(base, again(gpus=2))
+    found = compare_runs(base, again(world_size=2))
     assert found.equal and found.first_bit_difference is not None
     assert found.report()[3] == "runs do not diverge"
     assert (
