@@ -33,15 +33,15 @@ def test_diff(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     one, two = two_runs
     same = run_cli("diff", one, one)
     assert (same.code, same.err) == (0, "")
-    assert same.out.splitlines()[2:] == ["equal to the last bit over 6 steps", "nothing to report"]
+    assert same.out.splitlines()[2:] == ["bitwise equal over 6 steps", "runs are identical"]
     told = run_cli("diff", one, two)
     assert (told.code, told.err) == (1, "")
     lines = told.out.splitlines()
     assert lines[0].startswith(f"a: {one} (run ") and lines[1].startswith(f"b: {two} (run ")
-    assert lines[2] == "the runs part at step 1 by the learning rate: 0.001 and 0.002"
+    assert lines[2] == "runs diverge at step 1: learning rate: 0.001 and 0.002"
     assert (
         lines[-1]
-        == "1. the learning rate differs: 0.001 and 0.002 (math.json, recipe.optimizer.learning_rate)"
+        == "1. learning rate differs: 0.001 and 0.002 (math.json, recipe.optimizer.learning_rate)"
     )
     assert run_cli("diff", one, two, "--tolerance", "1e9").code == 1, (
         "the tolerance is for losses and gradient norms"
@@ -52,8 +52,8 @@ def test_diff_for_programs(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     told = run_cli("diff", *two_runs, "--json", "--tolerance", "0")
     found = json.loads(told.out)
     assert (told.code, told.err, found["equal"], found["tolerance"]) == (1, "", False, 0.0)
-    assert (found["partings"][0]["kind"], found["partings"][0]["step"]) == ("lr", 1)
-    assert [cause["topic"] for cause in found["causes"]] == ["schedule"]
+    assert (found["divergences"][0]["kind"], found["divergences"][0]["step"]) == ("lr", 1)
+    assert [cause["topic"] for cause in found["explanations"]] == ["schedule"]
     assert json.loads(run_cli("diff", two_runs[0], two_runs[0], "--json").out)["equal"] is True
 
 

@@ -128,22 +128,22 @@ WRONG = {
     "nothing to compare": (
         ["diff", "folder.yaml", "folder.yaml"],
         3,
-        "folder.yaml is no run directory: it has no math.json; give a",
+        "folder.yaml is not a run directory: it has no math.json; give a",
     ),
-    "a file to compare": (["diff", "file", "file"], 3, "file is no run directory"),
+    "a file to compare": (["diff", "file", "file"], 3, "file is not a run directory"),
     "a tolerance below 0": (
         ["diff", "file", "file", "--tolerance=-1"],
         2,
-        "tolerance -1.0: give a number from 0 on",
+        "--tolerance -1.0: give a number of at least 0",
     ),
     "a word for a tolerance": (["diff", "a", "b", "--tolerance", "small"], 2, "'--tolerance'"),
     "one run to compare": (["diff", "a"], 2, "Missing argument"),
-    "nothing to verify": (["verify", "folder.yaml"], 3, "folder.yaml is no run directory"),
-    "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is no run directory"),
+    "nothing to verify": (["verify", "folder.yaml"], 3, "folder.yaml is not a run directory"),
+    "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is not a run directory"),
     "no tolerance to replay with": (
         ["replay", "file", "--tolerance", "nan"],
         2,
-        "tolerance nan: give a number",
+        "--tolerance nan: give a number",
     ),
     "evaluate": (
         ["evaluate", "runs/x"],
