@@ -1,10 +1,11 @@
 """Compares the planner's memory model with traced steps of densekit's own training, model by model.
 
 Traced (memory_trace.py): every tensor of one step on one GPU, at full depth. `replicated` is
-ReplicatedEngine with AdamW; `half` keeps what ZeRO keeps: half weights, fp32 masters and gradients.
+ReplicatedEngine with AdamW; `half` keeps what ZeRO keeps: weights in half precision, fp32 master
+weights and gradients.
 Not traced, and left out of the comparison: sharding (division by the number of ranks), DeepSpeed's
 buffers, CUDA's and NCCL's own memory, fragmentation, the workspace of GPU attention kernels,
-offloading. Exits with 1 when a part, a moment or the peak differs by more than 5 %; a part below
+CPU offload. Exits with 1 when a part, a phase or the peak differs by more than 5 %; a part below
 0.2 % of the peak may.
 
 With `--device cuda` one GPU trains a model of random weights and the allocator's peak is compared
@@ -16,19 +17,19 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from densekit.planner.memory import TOWER, Layout, Row, memory_of
+from densekit.planner.memory import TOWER, memory_of
 from densekit.planner.memory_trace.model import KEPT
-from densekit.planner.model_states import States
+from densekit.planner.model_states import UPDATE, ModelStates
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import ModelShape, shape_of
-from densekit.spec.recipe import Recipe
-from densekit.spec.roots import Roots
-from densekit.spec.types import Trains
+from densekit.spec.connector import Connector
+from densekit.spec.execution import Execution
 
 TOLERANCE = 0.05
 SMALL = 0.002
@@ -51,8 +52,7 @@ RECIPES = (
     "llama3_70b_stage2_lora",
 )
 TEXT = {1: (60, 20), 2: (340, 160)}
-"""Tokens beside the image, and supervised ones, of a sample of each stage."""
-NOWHERE = Roots()
+"""Tokens beside the image, and label positions, of a sample of each stage."""
 ADAMW = "temporaries of AdamW"
 
 
@@ -61,18 +61,18 @@ class Case:
     """One step to compare."""
 
     name: str
-    shape: ModelShape
-    connector: dict[str, Any]
-    layout: Layout
-    row: Row
+    model: TrainedModel
+    connector: Connector
+    execution: Execution
+    micro_batch: MicroBatchShape
 
 
 def cases(names: list[str], *, samples: int, layers: int | None) -> list[Case]:
-    """Each recipe with and without checkpointing, as ReplicatedEngine and as ZeRO keep it."""
+    """Each recipe with and without activation checkpointing, replicated and as ZeRO keeps it."""
     found = []
     for name in names:
         recipe = load_recipe(name)
-        shape = shape_of(recipe, NOWHERE)
+        shape = shape_of(recipe)
         if layers:
             shape = replace(shape, language=replace(shape.language, layers=layers))
         for zero_stage in (0, 2):
@@ -84,65 +84,53 @@ def cases(names: list[str], *, samples: int, layers: int | None) -> list[Case]:
                 found.append(
                     Case(
                         name=" ".join([name, *labels]),
-                        shape=shape,
-                        connector=recipe.connector.model_dump(mode="json"),
-                        layout=Layout(
-                            world=1,
-                            zero_stage=zero_stage,
-                            checkpointing=checkpointing,
-                            offload=False,
+                        model=TrainedModel.of(recipe, shape),
+                        connector=recipe.connector,
+                        execution=Execution(
                             dtype="bf16",
-                            attention="sdpa",
-                            trains=trains(recipe),
-                            lora_r=recipe.lora.r if recipe.lora else 0,
-                            device="cpu",
-                            accumulates=False,
+                            zero_stage=zero_stage,  # type: ignore[arg-type]
+                            activation_checkpointing=checkpointing,
                         ),
-                        row=row_of(recipe.stage, shape, samples),
+                        micro_batch=micro_batch_of(recipe.stage, shape, samples),
                     )
                 )
     return found
 
 
-def trains(recipe: Recipe) -> Trains:
-    """What a recipe trains."""
-    return "connector" if recipe.stage == 1 else "lora" if recipe.lora else "full"
-
-
-def row_of(stage: int, shape: ModelShape, samples: int) -> Row:
-    """A row of equal samples with an image each."""
-    text, supervised = TEXT[stage]
-    tokens = samples * (shape.image_tokens + text)
-    return Row(samples=samples, tokens=tokens, images=samples, supervised=samples * supervised)
+def micro_batch_of(stage: int, shape: ModelShape, samples: int) -> MicroBatchShape:
+    """A micro-batch of equal samples with an image each."""
+    text, labels = TEXT[stage]
+    return MicroBatchShape(
+        samples=samples,
+        tokens=samples * (shape.image_tokens + text),
+        images=samples,
+        label_positions=samples * labels,
+    )
 
 
 def modelled(case: Case) -> dict[str, int]:
     """The model's figures under the names of `traced`, without what is not traced."""
-    memory = memory_of(case.shape, case.layout, case.row)
-    states = States(case.shape, case.layout)
+    memory = memory_of(case.model, case.execution, case.micro_batch, accumulates=False)
+    states = ModelStates(case.model, case.execution)
     totals = {}
-    for moment, parts in memory.moments.items():
-        untraced = sum(size for name, size in states.buffers(moment).items() if name != ADAMW)
-        totals[moment] = sum(parts.values()) - untraced
+    for phase, parts in memory.phases.items():
+        untraced = sum(size for name, size in states.buffers(phase).items() if name != ADAMW)
+        totals[phase] = sum(parts.values()) - untraced
     before = totals.pop(KEPT)
-    tower = memory.moments[KEPT][TOWER]
-    fixed = (
-        states.weights
-        + states.optimiser
-        + (states.gradients if case.layout.zero_stage else 0)
-        + tower
-    )
-    ends = [totals.pop(f"backward pass of the {place} layer") for place in ("first", "last")]
+    tower = memory.phases[KEPT][TOWER]
+    gradients = states.gradients if case.execution.zero_stage else 0
+    fixed = states.weights + states.optimizer + gradients + tower
+    ends = [totals.pop(f"backward pass of the {layer} layer") for layer in ("first", "last")]
     # The root that AdamW makes, of all weights at once, as it does on a GPU.
-    totals["update"] += 4 * states.trained - states.buffers("update")[ADAMW]
+    totals[UPDATE] += 4 * states.trained - states.buffers(UPDATE)[ADAMW]
     return {
         "weights": states.weights,
         "gradients": states.gradients,
-        "optimiser": states.optimiser,
+        "optimizer": states.optimizer,
         "tower": tower,
         "language model": before - fixed,
         "logits": totals["loss"] - before,
-        **{f"peak of {moment}": size for moment, size in totals.items()},
+        **{f"peak of {phase}": size for phase, size in totals.items()},
         "peak of backward pass of the layers": max(ends),
         "peak": max(*totals.values(), *ends),
     }
@@ -152,26 +140,26 @@ def traced(case: Case) -> dict[str, int]:
     """The same figures from a traced step."""
     from memory_trace import trace
 
-    tracker = trace(case.shape, case.connector, case.layout, case.row)
-    begun = {moment: kinds["Total"] for moment, kinds in tracker.begun.items()}
-    start, update = tracker.begun["start"], tracker.begun["update"]
+    tracker = trace(case.model, case.connector, case.execution, case.micro_batch)
+    begun = {phase: kinds["Total"] for phase, kinds in tracker.begun.items()}
+    start, update = tracker.begun["start"], tracker.begun[UPDATE]
     weights = start["Parameter"] + start["Buffer"]
-    trained = States(case.shape, case.layout).trained
-    half = bool(case.layout.zero_stage)
-    # Under checkpointing the row's embeddings are a leaf, and the tracker's hooks hold it with its
-    # gradient after the step; without the tracker nothing of the row is left.
-    tracker.peaks["update"] -= update["Activation"] + update["Temp"]
+    trained = case.model.trained
+    half = bool(case.execution.zero_stage)
+    # Under activation checkpointing the embeddings are a leaf, and the tracker's hooks hold it and
+    # its gradient after the step; without the tracker nothing of the micro-batch is left.
+    tracker.peaks[UPDATE] -= update["Activation"] + update["Temp"]
     return {
         "weights": weights,
         "gradients": 4 * trained if half else update["Gradient"],
-        "optimiser": start["Optstate"] + (4 * trained if half else 0),
+        "optimizer": start["Optstate"] + (4 * trained if half else 0),
         "tower": begun["forward pass"] - weights - start["Optstate"] - (8 * trained if half else 0),
         "language model": begun["loss"] - begun["forward pass"],
         "logits": tracker.peaks["loss"] - begun["loss"],
         **{
-            f"peak of {moment}": size
-            for moment, size in tracker.peaks.items()
-            if moment not in ("start", "end")
+            f"peak of {phase}": size
+            for phase, size in tracker.peaks.items()
+            if phase not in ("start", "end")
         },
         "peak": max(tracker.peaks.values()),
     }
@@ -196,11 +184,10 @@ def compare(case: Case) -> dict[str, Any]:
         for name, size in found.items()
         if abs(expected[name] - size) > max(TOLERANCE * size, SMALL * peak if name != "peak" else 0)
     ]
-    row = {name: getattr(case.row, name) for name in ("samples", "tokens", "images", "supervised")}
     return {
         "name": case.name,
-        "layers": case.shape.language.layers,
-        "row": row,
+        "layers": case.model.shape.language.layers,
+        "micro_batch": asdict(case.micro_batch),
         "figures": figures,
         "off": off,
         "seconds": round(seconds, 1),
@@ -209,10 +196,11 @@ def compare(case: Case) -> dict[str, Any]:
 
 def print_result(result: dict[str, Any]) -> None:
     """One case for a reader."""
-    row = result["row"]
+    size = result["micro_batch"]
     print(
-        f"\n{result['name']}: {result['layers']} layers, {row['samples']} samples, {row['tokens']} tokens, "
-        f"{row['supervised']} supervised ({result['seconds']:.0f} s)"
+        f"\n{result['name']}: {result['layers']} layers, {size['samples']} samples, "
+        f"{size['tokens']} tokens, {size['label_positions']} label positions "
+        f"({result['seconds']:.0f} s)"
     )
     for name, values in result["figures"].items():
         ratio = "" if values["ratio"] is None else f"{values['ratio']:8.3f}"
@@ -233,7 +221,7 @@ def main() -> int:
         default=[],
         help="recipes to take (default: the paper's models)",
     )
-    parser.add_argument("--samples", type=int, default=4, help="samples of the row")
+    parser.add_argument("--samples", type=int, default=4, help="samples of the micro-batch")
     parser.add_argument(
         "--layers", type=int, help="trace so many layers of the language model instead of all"
     )

@@ -6,20 +6,24 @@ count: CUDA's own memory and fragmentation.
 """
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from memory import TOLERANCE, row_of
-from memory_trace import SETTINGS, language_config, tower_config
+from memory import TOLERANCE, micro_batch_of
+from memory_trace import OPTIMIZER, language_config, tower_config
 
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.memory import Layout, Row, memory_of
-from densekit.planner.model_states import States
+from densekit.planner.memory import memory_of
+from densekit.planner.model_states import ModelStates
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
-from densekit.train.engines.base import ReplicatedEngine
+from densekit.spec.math import Lora
+from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import add_lora
 
@@ -31,12 +35,12 @@ PARTS = {
     ),
     "tiny": ("tiny/language_model", "tiny/vision_tower", ((0, 1, 2), (3, 4, 5))),
 }
-LORA = {"r": 128, "alpha": 256, "dropout": 0.05}
+LORA = Lora(r=128, alpha=256, dropout=0.05)
 
 
 def compare_on_cuda(size: str, samples: int) -> list[dict[str, Any]]:
-    """Stage 1, LoRA and stage 2 of a size, each with and without checkpointing, as figures of
-    benchmarks/memory.py.
+    """Stage 1, LoRA and stage 2 of a size, each with and without activation checkpointing, as
+    figures of benchmarks/memory.py.
     """
     language, tower, groups = PARTS[size]
     connector = Connector(kind="dci", groups=groups)
@@ -48,45 +52,43 @@ def compare_on_cuda(size: str, samples: int) -> list[dict[str, Any]]:
     results = []
     for trains, stage in (("connector", 1), ("lora", 2), ("full", 2)):
         for checkpointing in (True, False):
-            layout = Layout(
-                world=1,
-                zero_stage=0,
-                checkpointing=checkpointing,
-                offload=False,
+            model = TrainedModel(
+                shape=shape,
+                trains=trains,  # type: ignore[arg-type]
+                lora_r=LORA.r if trains == "lora" else 0,
+            )
+            execution = Execution(
+                device="cuda",
                 dtype="bf16",
-                attention="sdpa",
-                trains=trains,
-                lora_r=LORA["r"] if trains == "lora" else 0,
-                accumulates=False,
+                activation_checkpointing=checkpointing,
             )
-            results.append(
-                _compare(
-                    f"{size} {trains}", shape, connector, layout, row_of(stage, shape, samples)
-                )
-            )
+            micro_batch = micro_batch_of(stage, shape, samples)
+            results.append(_compare(f"{size} {trains}", model, connector, execution, micro_batch))
     return results
 
 
 def _compare(
-    name: str, shape: ModelShape, connector: Connector, layout: Layout, row: Row
+    name: str,
+    model: TrainedModel,
+    connector: Connector,
+    execution: Execution,
+    micro_batch: MicroBatchShape,
 ) -> dict[str, Any]:
-    memory = memory_of(shape, layout, row)
-    outside = States(shape, layout).buffers("")["CUDA context"]
+    memory = memory_of(model, execution, micro_batch, accumulates=False)
+    outside = sum(ModelStates(model, execution).outside_allocator.values())
     expected = (
-        max(sum(parts.values()) - parts["fragmentation"] for parts in memory.moments.values())
+        max(sum(parts.values()) - parts["fragmentation"] for parts in memory.phases.values())
         - outside
     )
     begun = time.perf_counter()
-    label = "checkpointing" if layout.checkpointing else "kept"
+    label = "checkpointing" if execution.activation_checkpointing else "kept"
     result: dict[str, Any] = {
         "name": f"{name} {label}",
-        "layers": shape.language.layers,
-        "row": {
-            field: getattr(row, field) for field in ("samples", "tokens", "images", "supervised")
-        },
+        "layers": model.shape.language.layers,
+        "micro_batch": asdict(micro_batch),
     }
     try:
-        found = _peak(shape, connector, layout, row)
+        found = _peak(model, connector, execution, micro_batch)
         off = ["peak"] if abs(expected - found) > TOLERANCE * found else []
         figures = {
             "peak": {"model": expected, "traced": found, "ratio": round(expected / found, 4)}
@@ -111,52 +113,57 @@ def _compare(
     }
 
 
-def _peak(shape: ModelShape, connector: Connector, layout: Layout, row: Row) -> int:
-    """max_memory_allocated of a second step; the first one makes the moments."""
+def _peak(
+    trained: TrainedModel,
+    connector: Connector,
+    execution: Execution,
+    micro_batch: MicroBatchShape,
+) -> int:
+    """max_memory_allocated of a second step; the first one makes exp_avg and exp_avg_sq."""
+    shape = trained.shape
     config = DenseConnectorConfig(
         text_config=language_config(shape.language),
         vision_config=tower_config(shape.tower),
         connector=connector.model_dump(mode="json"),
     )
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if layout.trains == "full" else torch.bfloat16)
+    torch.set_default_dtype(torch.float32 if trained.trains == "full" else torch.bfloat16)
     try:
         with torch.device("cuda"):
             model = DenseConnectorForConditionalGeneration(config)
-            if layout.trains == "lora":
+            if trained.trains == "lora":
                 add_lora(model, LORA)
     finally:
         torch.set_default_dtype(default)
     model.vision_tower.requires_grad_(False)
-    if layout.trains == "connector":
+    if trained.trains == "connector":
         model.language_model.requires_grad_(False)
-    execution = Execution(
-        device="cuda", dtype="bf16", attention="sdpa", checkpointing=layout.checkpointing
-    )
-    engine = ReplicatedEngine(model.train(), SETTINGS, make_accelerator(execution), execution)
+    engine = ReplicatedEngine(model.train(), OPTIMIZER, make_accelerator(execution), execution)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
-        engine.forward_backward(_inputs(shape, row), last=True)
-        engine.update(1.0)
+        engine.forward_backward(*_inputs(shape, micro_batch), last=True)
+        engine.optimizer_step(1.0)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
 
 
-def _inputs(shape: ModelShape, row: Row) -> dict[str, torch.Tensor]:
-    """A row of equal samples of random tokens, each with its image in front."""
-    device, image, size = torch.device("cuda"), shape.image_tokens, shape.tower.image_size
-    length = row.tokens // row.samples
-    starts = torch.arange(row.samples, device=device) * length
+def _inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroBatch, torch.Tensor]:
+    """Equal samples of random tokens, each with its image in front."""
+    device, image, pixels = torch.device("cuda"), shape.image_tokens, shape.tower.image_size
+    length = size.tokens // size.samples
+    starts = torch.arange(size.samples, device=device) * length
     slots = (starts[:, None] + torch.arange(image, device=device)).flatten()
-    last = torch.arange(row.supervised // row.samples, device=device)
-    return {
-        "input_ids": torch.randint(shape.language.vocab, (row.tokens,), device=device),
-        "position_ids": torch.arange(length, device=device).repeat(row.samples),
-        "cu_seq_lens": torch.arange(row.samples + 1, dtype=torch.int32) * length,
-        "image_slots": slots,
-        "feature_index": torch.arange(len(slots), device=device),
-        "supervised": (starts[:, None] + length - 2 - last).flatten(),
-        "targets": torch.randint(shape.language.vocab, (row.supervised,), device=device),
-        "weights": torch.full((row.supervised,), 1 / row.supervised, device=device),
-        "pixel_values": torch.randn(row.images, 3, size, size, device=device),
-    }
+    last = torch.arange(size.label_positions // size.samples, device=device)
+    labels, vocab = size.label_positions, shape.language.vocab
+    micro_batch = MicroBatch(
+        input_ids=torch.randint(vocab, (size.tokens,), device=device),
+        position_ids=torch.arange(length, device=device).repeat(size.samples),
+        cu_seqlens=torch.arange(size.samples + 1, dtype=torch.int32) * length,
+        pixels=torch.zeros(0, 3, pixels, pixels, dtype=torch.uint8),
+        image_slots=slots,
+        feature_index=torch.arange(len(slots), device=device),
+        label_positions=(starts[:, None] + length - 2 - last).flatten(),
+        targets=torch.randint(vocab, (labels,), device=device),
+        weights=torch.full((labels,), 1 / labels, device=device),
+    )
+    return micro_batch, torch.randn(size.images, 3, pixels, pixels, device=device)

@@ -1,5 +1,5 @@
 """Traces the memory of densekit's own training step on fake tensors: its modules, its engine, its
-optimiser.
+optimizer.
 
 FakeTensorMode runs every operation without data, so that a model of any size can be traced on a
 small machine; MemTracker counts what is allocated. Nothing is computed by formula here, with two
@@ -23,27 +23,24 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
 
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.memory import Layout, Row
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
+from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
-from densekit.train.engines.base import Engine, ReplicatedEngine, Update
+from densekit.spec.math import Lora, Optimizer
+from densekit.train.engines.base import Engine, OptimizerStep
+from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import add_lora
 
-SETTINGS: dict[str, Any] = {
-    "learning_rate": 2e-5,
-    "connector_learning_rate": None,
-    "weight_decay": 0.0,
-    "betas": (0.9, 0.999),
-    "eps": 1e-8,
-    "max_grad_norm": None,
-}
+OPTIMIZER = Optimizer(learning_rate=2e-5)
 LORA_DROPOUT = 0.05
 
 
-class MomentTracker(MemTracker):
-    """MemTracker that keeps the highest total of every moment of a step.
+class PhaseTracker(MemTracker):
+    """MemTracker that keeps the highest total of every phase of a step.
 
     Its own peaks of every module cost minutes in a deep model, and it cannot hook frozen
     parameters.
@@ -51,15 +48,15 @@ class MomentTracker(MemTracker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.moment = "start"
+        self.phase = "start"
         self.begun: dict[str, dict[str, int]] = {}
         self.peaks: dict[str, int] = {}
         self.hooked = WeakIdKeyDictionary()
 
-    def begin(self, moment: str) -> None:
-        """Later peaks belong to `moment`."""
-        self.moment = moment
-        self.begun.setdefault(moment, self.alive())
+    def begin(self, phase: str) -> None:
+        """Later peaks belong to `phase`."""
+        self.phase = phase
+        self.begun.setdefault(phase, self.alive())
         self._update_peak_stats(None)
 
     def alive(self) -> dict[str, int]:
@@ -72,7 +69,7 @@ class MomentTracker(MemTracker):
 
     def _update_peak_stats(self, peak_state: Any) -> None:
         total = sum(snapshot["Total"] for snapshot in self._curr_mem_snap.values())
-        self.peaks[self.moment] = max(total, self.peaks.get(self.moment, 0))
+        self.peaks[self.phase] = max(total, self.peaks.get(self.phase, 0))
 
     def _track_module_params_and_buffers(
         self, module: nn.Module, install_grad_hooks: bool = True
@@ -91,25 +88,25 @@ class MomentTracker(MemTracker):
 
 
 class HalfEngine(ReplicatedEngine):
-    """What ZeRO keeps on one rank: weights in half, fp32 masters, gradients taken away at once and
-    added up in fp32.
+    """What ZeRO keeps on one rank: weights in half precision, fp32 master weights, gradients taken
+    away at once and added up in fp32.
     """
 
-    def _prepare(self, connected: nn.Module) -> nn.Module:
+    def _prepare(self, part: nn.Module) -> nn.Module:
         self.masters = [
             nn.Parameter(parameter.detach().float()) for parameter in self.trainable.values()
         ]
         for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
             master.grad = torch.zeros_like(master)
             parameter.register_post_accumulate_grad_hook(self._added(master))
-        self.optimizer = AdamW(self.masters, lr=SETTINGS["learning_rate"])
+        self.optimizer = AdamW(self.masters, lr=OPTIMIZER.learning_rate)
         for master in self.masters:
             self.optimizer.state[master] = {
                 "step": torch.tensor(0.0),
                 "exp_avg": torch.zeros_like(master),
                 "exp_avg_sq": torch.zeros_like(master),
             }
-        return connected
+        return part
 
     @staticmethod
     def _added(master: nn.Parameter) -> Any:
@@ -120,18 +117,18 @@ class HalfEngine(ReplicatedEngine):
 
         return add
 
-    def _forward(self, **row: Any) -> Tensor:
-        return Engine._forward(self, **row)
+    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+        return Engine._loss(self, micro_batch, dense_features)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()
 
     @torch.no_grad()
-    def update(self, factor: float) -> Update:
+    def optimizer_step(self, lr_factor: float) -> OptimizerStep:
         self.optimizer.step()
         for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
             parameter.copy_(master)
-        return Update(grad_norm=None, overflow=False)
+        return OptimizerStep(grad_norm=None, overflow=False)
 
 
 def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
@@ -166,39 +163,37 @@ def tower_config(shape: TowerShape) -> CLIPVisionConfig | SiglipVisionConfig:
     )
 
 
-def build(
-    shape: ModelShape, connector: dict[str, Any], layout: Layout
-) -> DenseConnectorForConditionalGeneration:
-    """The model of a shape on the meta device, with what `layout` trains."""
+def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForConditionalGeneration:
+    """The model on the meta device, with gradients where they are wanted."""
+    shape = trained.shape
     config = DenseConnectorConfig(
         text_config=language_config(shape.language),
         vision_config=tower_config(shape.tower),
-        connector=connector,
+        connector=connector.model_dump(mode="json"),
     )
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
-        if layout.trains == "lora":
-            add_lora(
-                model, {"r": layout.lora_r, "alpha": 2 * layout.lora_r, "dropout": LORA_DROPOUT}
-            )
+        if trained.trains == "lora":
+            r = trained.lora_r
+            add_lora(model, Lora(r=r, alpha=2 * r, dropout=LORA_DROPOUT))
     model.vision_tower.requires_grad_(False)
-    if layout.trains == "connector":
+    if trained.trains == "connector":
         model.language_model.requires_grad_(False)
     return model.train()
 
 
-def fake_weights(module: nn.Module, layout: Layout) -> None:
-    """Replace every weight by a fake one, in the type that the engine gives it; call it under
+def fake_weights(module: nn.Module, execution: Execution) -> None:
+    """Replace every weight by a fake one, in the dtype that the engine gives it; call it under
     FakeTensorMode.
     """
-    half = torch.float32 if layout.width == 4 else torch.bfloat16
+    half = torch.float32 if execution.dtype == "fp32" else torch.bfloat16
     seen: dict[int, nn.Parameter] = {}
     for owner in module.modules():
         for name, parameter in owner._parameters.items():
             if parameter is None:
                 continue
             if id(parameter) not in seen:
-                whole = parameter.requires_grad and not layout.zero_stage
+                whole = parameter.requires_grad and not execution.zero_stage
                 data = torch.empty(parameter.shape, dtype=torch.float32 if whole else half)
                 seen[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
             owner._parameters[name] = seen[id(parameter)]
@@ -207,12 +202,12 @@ def fake_weights(module: nn.Module, layout: Layout) -> None:
                 owner._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-class Boundaries:
-    """cu_seq_lens of a row: the one tensor whose values are read, which a fake one does not have."""
+class Starts:
+    """cu_seqlens of a micro-batch: the one tensor whose values are read."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, size: MicroBatchShape) -> None:
         self.values = [
-            round(row.tokens * number / row.samples) for number in range(row.samples + 1)
+            round(size.tokens * number / size.samples) for number in range(size.samples + 1)
         ]
 
     def tolist(self) -> list[int]:
@@ -220,21 +215,23 @@ class Boundaries:
         return self.values
 
 
-def row_inputs(shape: ModelShape, row: Row) -> dict[str, Any]:
-    """A packed row of these sizes, as densekit.train.collate makes it."""
-    slots = min(row.images * shape.image_tokens, row.tokens)
-    size = shape.tower.image_size
-    return {
-        "input_ids": torch.zeros(row.tokens, dtype=torch.long),
-        "position_ids": torch.zeros(row.tokens, dtype=torch.long),
-        "image_slots": torch.zeros(slots, dtype=torch.long),
-        "feature_index": torch.zeros(slots, dtype=torch.long),
-        "supervised": torch.zeros(row.supervised, dtype=torch.long),
-        "targets": torch.zeros(row.supervised, dtype=torch.long),
-        "weights": torch.zeros(row.supervised),
-        "pixel_values": torch.zeros(row.images, 3, size, size),
-        "cu_seq_lens": Boundaries(row),
-    }
+def micro_batch_inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroBatch, Tensor]:
+    """A micro-batch of this size, as densekit.train.collate makes it, and its normalised images."""
+    slots = min(size.images * shape.image_tokens, size.tokens)
+    pixels = shape.tower.image_size
+    starts: Any = Starts(size)
+    micro_batch = MicroBatch(
+        input_ids=torch.zeros(size.tokens, dtype=torch.long),
+        position_ids=torch.zeros(size.tokens, dtype=torch.long),
+        cu_seqlens=starts,
+        pixels=torch.zeros(0, 3, pixels, pixels, dtype=torch.uint8),
+        image_slots=torch.zeros(slots, dtype=torch.long),
+        feature_index=torch.zeros(slots, dtype=torch.long),
+        label_positions=torch.zeros(size.label_positions, dtype=torch.long),
+        targets=torch.zeros(size.label_positions, dtype=torch.long),
+        weights=torch.zeros(size.label_positions),
+    )
+    return micro_batch, torch.zeros(size.images, 3, pixels, pixels)
 
 
 @contextmanager
@@ -272,8 +269,8 @@ def like_cuda() -> Iterator[None]:
         yield
 
 
-def watch(engine: Engine, tracker: MomentTracker) -> None:
-    """Tell the tracker where the moments of a step begin."""
+def watch(engine: Engine, tracker: PhaseTracker) -> None:
+    """Tell the tracker where the phases of a step begin."""
     model = engine.model
     encode, backward = model.encode_images, engine._backward
     decoder = model.language_model.model
@@ -289,8 +286,8 @@ def watch(engine: Engine, tracker: MomentTracker) -> None:
         tracker.begin("backward pass of the loss")
         backward(loss)
 
-    def marked(moment: str) -> Any:
-        return lambda _: tracker.begin(moment)
+    def marked(phase: str) -> Any:
+        return lambda _: tracker.begin(phase)
 
     model.encode_images, engine._backward = encoded, went_back  # type: ignore[method-assign]
     decoder.layers[0].register_forward_pre_hook(
@@ -302,39 +299,42 @@ def watch(engine: Engine, tracker: MomentTracker) -> None:
     model.language_model.lm_head.register_forward_pre_hook(lambda *_: tracker.begin("loss"))
 
 
-def trace(shape: ModelShape, connector: dict[str, Any], layout: Layout, row: Row) -> MomentTracker:
-    """One step of one row: forward, backward, update. Moments are there already, as from the second
-    step on.
+def trace(
+    trained: TrainedModel, connector: Connector, execution: Execution, size: MicroBatchShape
+) -> PhaseTracker:
+    """One step of one micro-batch: forward, backward, update. exp_avg and exp_avg_sq are there
+    already, as from the second step on.
     """
-    model = build(shape, connector, layout)
-    execution = Execution(device="cpu", dtype=layout.dtype, checkpointing=layout.checkpointing)
-    accelerator = make_accelerator(execution)
-    engine_class = HalfEngine if layout.zero_stage else ReplicatedEngine
-    # Weights are made in the engine's type, and fake ones cannot be moved.
+    model = build(trained, connector)
+    replicated = execution.model_copy(update={"zero_stage": 0})
+    accelerator = make_accelerator(replicated)
+    engine_class = HalfEngine if execution.zero_stage else ReplicatedEngine
+    # Weights are made in the engine's dtype, and fake ones cannot be moved.
     still = mock.patch.object(nn.Module, "to", lambda self, *_, **__: self)
-    tracker = MomentTracker()
+    tracker = PhaseTracker()
     with FakeTensorMode(allow_non_fake_inputs=True), still, like_cuda():
-        fake_weights(model, layout)
-        engine = engine_class(model, SETTINGS, accelerator, execution)
+        fake_weights(model, execution)
+        engine = engine_class(model, OPTIMIZER, accelerator, replicated)
         for group in engine.optimizer.param_groups:
             group["foreach"] = True  # as torch chooses on CUDA
         masters = getattr(engine, "masters", [])
         if not masters:
-            list(engine.fragments())
-        inputs = row_inputs(shape, row)
-        tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
+            list(engine.shards())
+        micro_batch, pixel_values = micro_batch_inputs(trained.shape, size)
+        tensors = [value for value in vars(micro_batch).values() if isinstance(value, Tensor)]
+        tensors.append(pixel_values)
         tracker.track_external(
             model, engine.optimizer, *masters, *(master.grad for master in masters), *tensors
         )
         watch(engine, tracker)
         with tracker:
             tracker.begin("start")
-            engine.forward_backward(inputs, last=True)
-            del inputs, tensors
+            engine.forward_backward(micro_batch, pixel_values, last=True)
+            del micro_batch, pixel_values, tensors
             gc.collect()
             tracker.begin("update")
             try:
-                engine.update(1.0)
+                engine.optimizer_step(1.0)
             except DataDependentOutputException:
                 # A fake norm has no value to report. It is asked for last: everything else is done.
                 if any(parameter.grad is not None for parameter in engine.trainable.values()):

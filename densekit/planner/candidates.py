@@ -10,7 +10,7 @@ from densekit.planner.kernel import choose_kernel
 from densekit.planner.memory import Memory, memory_of
 from densekit.planner.model_states import ModelStates
 from densekit.planner.time import StepTime, step_time
-from densekit.planner.workload import MicroBatch, TrainedModel, Workload
+from densekit.planner.workload import MicroBatchShape, TrainedModel, Workload
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import GIB, Efficiency
 from densekit.spec.types import ZeroStage
@@ -179,7 +179,7 @@ def worst_memory(workload: Workload, execution: Execution, samples: int) -> Memo
 
 
 @lru_cache(maxsize=8192)
-def _memory_of(model: TrainedModel, execution: Execution, micro_batch: MicroBatch) -> Memory:
+def _memory_of(model: TrainedModel, execution: Execution, micro_batch: MicroBatchShape) -> Memory:
     """`memory_of`, once for all kinds of GPU that compute alike."""
     return memory_of(model, execution, micro_batch)
 

@@ -13,7 +13,7 @@ from densekit.planner.memory_formulas import formulas
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import GRADIENTS, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, UPDATE, ModelStates
-from densekit.planner.workload import MicroBatch, TrainedModel
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
 from densekit.spec.types import DTYPE_BYTES
@@ -57,7 +57,7 @@ class Memory:
 def memory_of(
     model: TrainedModel,
     execution: Execution,
-    micro_batch: MicroBatch,
+    micro_batch: MicroBatchShape,
     *,
     accumulates: bool = True,
 ) -> Memory:
@@ -170,7 +170,7 @@ def _phases(
     return named
 
 
-def _inputs(model: TrainedModel, micro_batch: MicroBatch, images: int) -> int:
+def _inputs(model: TrainedModel, micro_batch: MicroBatchShape, images: int) -> int:
     """The micro-batch on the device: ids, positions, image slots, targets, and pixels in fp32."""
     slots = 16 * min(images * model.shape.image_tokens, micro_batch.tokens)
     text = 16 * micro_batch.tokens + 20 * micro_batch.label_positions
@@ -178,7 +178,7 @@ def _inputs(model: TrainedModel, micro_batch: MicroBatch, images: int) -> int:
 
 
 def _features(
-    model: TrainedModel, execution: Execution, micro_batch: MicroBatch, images: int
+    model: TrainedModel, execution: Execution, micro_batch: MicroBatchShape, images: int
 ) -> int:
     """What is left of the tower while the language model runs: dense features, pixels, inputs."""
     shape, width = model.shape, DTYPE_BYTES[execution.dtype]
@@ -188,7 +188,7 @@ def _features(
 
 
 def _tower_pass(
-    model: TrainedModel, execution: Execution, micro_batch: MicroBatch, images: int
+    model: TrainedModel, execution: Execution, micro_batch: MicroBatchShape, images: int
 ) -> int:
     """The tower's own peak, in the MLP of its last block: nothing is saved for a backward pass.
 

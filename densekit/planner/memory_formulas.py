@@ -2,14 +2,14 @@
 
 from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, ModelStates
-from densekit.planner.workload import MicroBatch, TrainedModel
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.spec.hardware import GIB
 
 Phases = dict[str, dict[str, int]]
 
 
 def formulas(
-    model: TrainedModel, states: ModelStates, micro_batch: MicroBatch, *, at: str, phases: Phases
+    model: TrainedModel, states: ModelStates, micro_batch: MicroBatchShape, *, at: str, phases: Phases
 ) -> dict[str, str]:
     """A line for each part of the phase `at`, and for `host`."""
     execution, language, shape = states.execution, model.shape.language, model.shape

@@ -51,7 +51,7 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicroBatch:
+class MicroBatchShape:
     """The size of one packed micro-batch."""
 
     samples: int
@@ -104,23 +104,23 @@ class Workload:
         model = replace(self.model, trains="lora", lora_r=lora.r, lora_dropout=bool(lora.dropout))
         return replace(self, model=model)
 
-    def worst_micro_batches(self, samples: int) -> list[MicroBatch]:
+    def worst_micro_batches(self, samples: int) -> list[MicroBatchShape]:
         """The largest there can be: every sample as long as `max_length`, with an image each, or
         text that has labels throughout.
         """
         tokens, image = samples * self.max_length, self.model.shape.image_tokens
         labels = samples * max(1, self.max_length - image)
-        found = [MicroBatch(samples=samples, tokens=tokens, images=samples, label_positions=labels)]
+        found = [MicroBatchShape(samples=samples, tokens=tokens, images=samples, label_positions=labels)]
         if self.text_only:
             # A micro-batch without images feeds one zero image.
             found.append(
-                MicroBatch(samples=samples, tokens=tokens, images=1, label_positions=tokens)
+                MicroBatchShape(samples=samples, tokens=tokens, images=1, label_positions=tokens)
             )
         return found
 
-    def typical_micro_batch(self, samples: int) -> MicroBatch:
+    def typical_micro_batch(self, samples: int) -> MicroBatchShape:
         """Average samples, each with an image."""
-        return MicroBatch(
+        return MicroBatchShape(
             samples=samples,
             tokens=round(samples * self.sample.tokens),
             images=samples,

@@ -50,7 +50,10 @@ class RunDir:
         path = self.path / MATH_FILE
         value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
-            raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
+            raise DataError(
+                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
+                "version of densekit that made the run"
+            )
         return read_part(RunMath, value, source=path, remedy=REMEDY)
 
     @property

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from densekit.files.json_files import read_json, write_json
-from densekit.model.weights import named_generator
+from densekit.model.init import named_generator
 from densekit.runs.progress import Progress
 from densekit.spec.math import Assets
 from densekit.text.templates import get_template

@@ -22,7 +22,7 @@ class Preempted(DensekitError):
 
 
 class RankLost(DensekitError):
-    """Another rank of the run ended without saying why, so this one cannot go on (exit code 1)."""
+    """Another rank of the run ended without saying why, so this one cannot continue (exit code 1)."""
 
 
 class StopRequests:
@@ -77,5 +77,5 @@ def _watch(ours: socket.socket, peers: tuple[int, ...]) -> None:
     while all(alive(pid) for pid in peers):
         time.sleep(0.5)
     time.sleep(1.0)  # time for an error of its own, which says more
-    print("another rank died; this one stops", flush=True)
+    print("exiting: a peer rank died", flush=True)
     os._exit(1)

@@ -40,7 +40,7 @@ def test_diff(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     assert lines[0].startswith(f"a: {one} (run ") and lines[1].startswith(f"b: {two} (run ")
     assert lines[2] == "runs diverge at step 1: learning rate: 0.001 and 0.002"
     place = "math.json, recipe.optimizer.learning_rate"
-    assert lines[-1] == f"1. the learning rate differs: 0.001 and 0.002 ({place})"
+    assert lines[-1] == f"1. learning rate differs: 0.001 and 0.002 ({place})"
     assert run_cli("diff", one, two, "--tolerance", "1e9").code == 1, (
         "the tolerance is for losses and gradient norms"
     )

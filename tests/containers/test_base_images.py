@@ -123,7 +123,7 @@ def test_the_command_line() -> None:
         sys.executable,
         "-m",
         "densekit",
-        "images",
+        "containers",
         "build",
         "a100",
         "--print",

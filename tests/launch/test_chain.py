@@ -97,7 +97,7 @@ def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
 def test_run_that_may_not_fit_warns_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densekit.planner.layout.host_memory", lambda: 1)
+    monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
     assert go(tmp_path, "tiny_stage1") == 0
     told = capsys.readouterr().err
     assert (
@@ -121,7 +121,7 @@ def test_cpu_offload_is_in_the_execution(
         (False, 0, 1),
     ]
     with pytest.raises(
-        UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
+        UsageError, match="only ZeRO-3 keeps the optimizer in host RAM; use --zero-stage 3"
     ):
         go(tmp_path / "c", "tiny_stage1", cpu_offload=True, zero_stage=2)
     assert "c" not in names(tmp_path)

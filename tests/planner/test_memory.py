@@ -1,6 +1,4 @@
-"""The memory model: what has to hold whatever the numbers are, and traced steps of the tiny model
-beside it.
-"""
+"""The memory model: invariants on random sizes, and traced steps of the tiny model beside it."""
 
 import sys
 from dataclasses import replace
@@ -12,151 +10,192 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densekit.planner import memory as memory_module
-from densekit.planner import model_states as states
-from densekit.planner.memory import PARTS, Layout, Row, memory_of
+from densekit.planner.memory import PARTS, memory_of, traced_execution
 from densekit.planner.memory_trace.autograd import Meter, Tape
 from densekit.planner.memory_trace.interpolate import peaks
-from densekit.planner.memory_trace.model import KEPT, LANGUAGE, Settings, Step
+from densekit.planner.memory_trace.model import KEPT, LANGUAGE, TracedStep
+from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.spec import deepspeed
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
-from densekit.train.engines import process_group as accelerators
+from densekit.spec.execution import Execution
+from densekit.train.engines.process_group import deepspeed_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CONNECTOR = Connector(kind="dci", groups=((*range(12),), (*range(12, 24),)))
 
 
-def shape_with(language: str = "lmsys/vicuna-7b-v1.5", layers: int | None = None) -> ModelShape:
+def model_of(name: str = "lmsys/vicuna-7b-v1.5", **trains: Any) -> TrainedModel:
     tower = TOWERS["openai/clip-vit-large-patch14-336"]
-    shape = LANGUAGE_MODELS[language]
-    shape = replace(shape, layers=layers) if layers else shape
-    return ModelShape(language=shape, tower=tower, connector=connector_shape(CONNECTOR, tower))
+    connector = connector_shape(CONNECTOR, tower)
+    shape = ModelShape(language=LANGUAGE_MODELS[name], tower=tower, connector=connector)
+    return TrainedModel(shape=shape, **{"trains": "full", **trains})
 
 
-LANGUAGES = st.sampled_from(
-    ["microsoft/phi-2", "lmsys/vicuna-7b-v1.5", "meta-llama/Meta-Llama-3-8B-Instruct"]
-)
-LAYOUTS = st.builds(
-    Layout,
-    world=st.sampled_from([1, 2, 8]),
-    zero_stage=st.sampled_from([0, 2, 3]),
-    checkpointing=st.booleans(),
-    offload=st.just(False),
-    dtype=st.sampled_from(["fp32", "bf16", "fp16"]),
-    attention=st.sampled_from(["sdpa", "flash", "xformers"]),
+def with_layers(model: TrainedModel, layers: int) -> TrainedModel:
+    language = replace(model.shape.language, layers=layers)
+    return replace(model, shape=replace(model.shape, language=language))
+
+
+MODELS = st.builds(
+    model_of,
+    st.sampled_from(
+        ["microsoft/phi-2", "lmsys/vicuna-7b-v1.5", "meta-llama/Meta-Llama-3-8B-Instruct"]
+    ),
     trains=st.sampled_from(["connector", "full", "lora"]),
     lora_r=st.just(16),
     lora_dropout=st.booleans(),
-    device=st.sampled_from(["cpu", "cuda"]),
-    accumulates=st.booleans(),
 )
-ROWS = st.builds(
-    Row,
+EXECUTIONS = st.builds(
+    Execution,
+    world_size=st.sampled_from([1, 2, 8]),
+    zero_stage=st.sampled_from([0, 2, 3]),
+    activation_checkpointing=st.booleans(),
+    dtype=st.sampled_from(["fp32", "bf16", "fp16"]),
+    attention=st.sampled_from(["sdpa", "flash", "xformers"]),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+SIZES = st.builds(
+    MicroBatchShape,
     samples=st.integers(1, 4),
     tokens=st.integers(1200, 6000),
     images=st.integers(0, 2),
-    supervised=st.integers(0, 1000),
+    label_positions=st.integers(0, 1000),
 )
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    LANGUAGES,
-    LAYOUTS,
-    ROWS,
-    st.sampled_from(["tokens", "images", "supervised"]),
+    MODELS,
+    EXECUTIONS,
+    st.booleans(),
+    SIZES,
+    st.sampled_from(["tokens", "images", "label_positions"]),
     st.integers(1, 2000),
 )
-def test_a_larger_row_never_takes_less(
-    language: str, layout: Layout, row: Row, field: str, more: int
+def test_larger_micro_batch_never_takes_less(
+    model: TrainedModel,
+    execution: Execution,
+    accumulates: bool,
+    size: MicroBatchShape,
+    field: str,
+    more: int,
 ) -> None:
-    shape = shape_with(language)
-    larger = replace(row, **{field: getattr(row, field) + more})
-    assert memory_of(shape, layout, larger).peak >= memory_of(shape, layout, row).peak
+    larger = replace(size, **{field: getattr(size, field) + more})
+    less, most = (
+        memory_of(model, execution, each, accumulates=accumulates) for each in (size, larger)
+    )
+    assert most.peak >= less.peak
 
 
 @settings(max_examples=25, deadline=None)
-@given(LANGUAGES, LAYOUTS, ROWS, st.integers(2, 64))
-def test_more_ranks_never_take_more(language: str, layout: Layout, row: Row, times: int) -> None:
-    shape, many = shape_with(language), replace(layout, world=2 * times)
-    assert memory_of(shape, many, row).peak <= memory_of(shape, replace(layout, world=2), row).peak
+@given(MODELS, EXECUTIONS, SIZES, st.integers(2, 64))
+def test_more_ranks_never_take_more_each(
+    model: TrainedModel, execution: Execution, size: MicroBatchShape, times: int
+) -> None:
+    few, many = (
+        execution.model_copy(update={"world_size": world_size}) for world_size in (2, 2 * times)
+    )
+    assert memory_of(model, many, size).peak <= memory_of(model, few, size).peak
 
 
 @settings(max_examples=25, deadline=None)
-@given(LANGUAGES, LAYOUTS, ROWS)
-def test_checkpointing_never_keeps_more(language: str, layout: Layout, row: Row) -> None:
-    shape = shape_with(language)
-    kept, less = (memory_of(shape, replace(layout, checkpointing=on), row) for on in (False, True))
-    assert less.moments[KEPT][LANGUAGE] <= kept.moments[KEPT][LANGUAGE]
+@given(MODELS, EXECUTIONS, st.booleans(), SIZES)
+def test_activation_checkpointing_never_takes_more(
+    model: TrainedModel, execution: Execution, accumulates: bool, size: MicroBatchShape
+) -> None:
+    kept, less = (
+        memory_of(
+            model,
+            execution.model_copy(update={"activation_checkpointing": on}),
+            size,
+            accumulates=accumulates,
+        )
+        for on in (False, True)
+    )
+    assert less.phases[KEPT][LANGUAGE] <= kept.phases[KEPT][LANGUAGE]
     assert less.peak <= kept.peak
 
 
 @settings(max_examples=25, deadline=None)
-@given(LANGUAGES, LAYOUTS, ROWS)
-def test_parts_sum_to_the_peak_of_the_largest_moment(
-    language: str, layout: Layout, row: Row
+@given(MODELS, EXECUTIONS, st.booleans(), SIZES)
+def test_parts_sum_to_the_peak_of_the_largest_phase(
+    model: TrainedModel, execution: Execution, accumulates: bool, size: MicroBatchShape
 ) -> None:
-    memory = memory_of(shape_with(language), layout, row)
+    memory = memory_of(model, execution, size, accumulates=accumulates)
     assert tuple(memory.parts) == PARTS
-    assert (
-        sum(memory.parts.values())
-        == memory.peak
-        == max(sum(parts.values()) for parts in memory.moments.values())
-    )
+    largest = max(sum(parts.values()) for parts in memory.phases.values())
+    assert sum(memory.parts.values()) == memory.peak == largest
     assert all(size >= 0 for size in memory.parts.values())
     assert len(memory.lines()) == len(PARTS) + 1
 
 
 @settings(max_examples=10, deadline=None)
-@given(LANGUAGES, LAYOUTS, ROWS)
-def test_every_moment_is_linear_in_the_layers(language: str, layout: Layout, row: Row) -> None:
-    """Three layers are followed; following all nine gives the same bytes."""
-    shape = shape_with(language, layers=9)
-    wanted = memory_module._settings(shape, layout)
-    short = memory_module._activations(shape, wanted, row.tokens, 1, 10)
-    whole = memory_module._followed(shape, wanted, row.tokens, 1, 10, 9)
-    assert {moment: sum(parts.values()) for moment, parts in short.items()} == {
-        moment: sum(parts.values()) for moment, parts in whole.items()
+@given(MODELS, EXECUTIONS, st.booleans(), st.integers(1200, 6000))
+def test_every_phase_is_linear_in_the_layers(
+    model: TrainedModel, execution: Execution, accumulates: bool, tokens: int
+) -> None:
+    """Three layers are traced; tracing all nine gives the same bytes."""
+    deep, size = with_layers(model, 9), (tokens, 1, 10)
+    traced = traced_execution(deep, execution)
+    short = memory_module._activations(deep, traced, size, accumulates=accumulates)
+    whole = memory_module._phases(deep, traced, size, layers=9, accumulates=accumulates)
+    assert {phase: sum(parts.values()) for phase, parts in short.items()} == {
+        phase: sum(parts.values()) for phase, parts in whole.items()
     }
 
 
 @settings(max_examples=20, deadline=None)
-@given(LANGUAGES, LAYOUTS, st.integers(2, 9000), st.integers(1, 12), st.integers(2, 9000))
-def test_every_row_lies_on_the_lines(
-    language: str, layout: Layout, text: int, images: int, supervised: int
+@given(
+    MODELS,
+    EXECUTIONS,
+    st.booleans(),
+    st.integers(2, 9000),
+    st.integers(1, 12),
+    st.integers(2, 9000),
+)
+def test_every_phase_is_linear_in_the_micro_batch(
+    model: TrainedModel,
+    execution: Execution,
+    accumulates: bool,
+    text: int,
+    images: int,
+    label_positions: int,
 ) -> None:
-    """Four rows were followed; following this one gives the same bytes in every moment."""
-    shape = shape_with(language, layers=2)
-    wanted, tokens = memory_module._settings(shape, layout), text + images * shape.image_tokens
+    """Four sizes were traced; tracing this one gives the same bytes in every phase."""
+    model, traced = with_layers(model, 2), traced_execution(model, execution)
+    size = text + images * model.shape.image_tokens, images, label_positions
     meter = Meter()
-    Step(shape, wanted, meter, layers=2).run(tokens, images, supervised)
-    found = peaks(shape, wanted, tokens, images, supervised, 2)
+    TracedStep(model, traced, meter, layers=2, accumulates=accumulates).run(*size)
+    found = peaks(model, traced, size, layers=2, accumulates=accumulates)
     assert found.keys() == meter.peaks.keys()
-    for moment, parts in meter.peaks.items():
-        assert sum(parts.values()) == sum(found[moment].values()), moment
+    for phase, parts in meter.peaks.items():
+        assert sum(parts.values()) == sum(found[phase].values()), phase
 
 
-def test_a_step_leaves_nothing_behind() -> None:
-    """Every tensor of the row is freed; only gradients stay."""
-    meter = Meter()
-    wanted = Settings(
-        trains="full",
-        checkpointing=True,
-        attention="sdpa",
-        on_gpu=False,
-        width=2,
-        masters=True,
-        keeps_gradients=True,
-        lora_r=0,
-        lora_dropout=False,
+@settings(max_examples=20, deadline=None)
+@given(MODELS, EXECUTIONS, st.booleans())
+def test_executions_that_are_traced_as_one_allocate_alike(
+    model: TrainedModel, execution: Execution, accumulates: bool
+) -> None:
+    model, size = with_layers(model, 2), (2000, 1, 100)
+    own, shared = (
+        peaks(model, each, size, layers=2, accumulates=accumulates)
+        for each in (execution, traced_execution(model, execution))
     )
-    shape = shape_with(layers=2)
-    step = Step(shape, wanted, meter, layers=2)
+    assert own == shared
+
+
+def test_traced_step_frees_everything_but_gradients() -> None:
+    meter, model = Meter(), with_layers(model_of(), 2)
+    execution = Execution(dtype="bf16", activation_checkpointing=True)
+    step = TracedStep(model, execution, meter, layers=2, accumulates=False)
     step.run(1000, 1, 100)
-    trained = shape.projector_parameters + shape.language.parameters
-    assert {part: size for part, size in meter.now.items() if size} == {"gradients": 4 * trained}
+    left = {part: size for part, size in meter.now.items() if size}
+    assert left == {"gradients": 4 * model.trained}
 
 
-def test_a_tape_counts_what_is_referenced() -> None:
+def test_tape_counts_referenced_storage() -> None:
     meter = Meter()
     tape = Tape(meter, autocast=False)
     first = tape.new(10, 4)
@@ -167,39 +206,38 @@ def test_a_tape_counts_what_is_referenced() -> None:
     assert second.data().storage is second.storage
 
 
-def test_offload_moves_the_optimiser_to_the_host() -> None:
-    layout = Layout(
-        world=8,
+def test_cpu_offload_moves_the_optimizer_to_host_ram() -> None:
+    execution = Execution(
+        device="cuda",
+        world_size=8,
         zero_stage=3,
-        checkpointing=True,
-        offload=False,
+        activation_checkpointing=True,
         dtype="bf16",
         attention="flash",
-        trains="full",
     )
-    row = Row(samples=1, tokens=1000, images=1, supervised=100)
-    here, away = (memory_of(shape_with(), replace(layout, offload=on), row) for on in (False, True))
-    assert here.host == 0 < here.parts["optimiser"]
-    assert away.parts["optimiser"] == away.parts["gradients"] == 0
-    assert away.host >= here.parts["optimiser"] + here.parts["gradients"]
+    size = MicroBatchShape(samples=1, tokens=1000, images=1, label_positions=100)
+    here, away = (
+        memory_of(model_of(), execution.model_copy(update={"cpu_offload": on}), size)
+        for on in (False, True)
+    )
+    assert here.host == 0 < here.parts["optimizer"]
+    assert away.parts["optimizer"] == away.parts["gradients"] == 0
+    assert away.host >= here.parts["optimizer"] + here.parts["gradients"]
     assert away.lines()[-1].startswith("host")
 
 
-def test_constants_are_those_of_the_trainer() -> None:
-    assert states.BUCKET_ELEMENTS == accelerators.BUCKET_ELEMENTS
+def test_zero_constants_are_deepspeeds_defaults() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     zero = DeepSpeedZeroConfig(stage=3)
-    assert zero.max_live_parameters == states.LIVE_ELEMENTS
-    assert zero.sub_group_size == states.SUBGROUP_ELEMENTS
-    execution = accelerators.Execution(device="cuda", dtype="bf16", zero_stage=3)
-    written = accelerators.deepspeed_config(execution, world_size=2, max_grad_norm=None)[
-        "zero_optimization"
-    ]
-    assert (
-        written["overlap_comm"]
-        and not {"stage3_max_live_parameters", "sub_group_size"} & written.keys()
-    )
+    assert zero.max_live_parameters == deepspeed.MAX_LIVE_ELEMENTS
+    assert zero.sub_group_size == deepspeed.SUB_GROUP_ELEMENTS
+    execution = Execution(device="cuda", dtype="bf16", zero_stage=3)
+    config = deepspeed_config(execution, world_size=2, max_grad_norm=None)
+    written = config["zero_optimization"]
+    assert written["overlap_comm"]
+    assert written["reduce_bucket_size"] == deepspeed.BUCKET_ELEMENTS
+    assert not {"stage3_max_live_parameters", "sub_group_size"} & written.keys()
 
 
 @pytest.fixture
@@ -223,7 +261,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
         "tiny_stage2_lora replicated checkpointing",
     ],
 )
-def test_a_traced_step_takes_what_the_model_says(benchmark: Any, name: str) -> None:
+def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str) -> None:
     (case,) = [
         case
         for case in benchmark.cases([name.split()[0]], samples=2, layers=None)
@@ -234,11 +272,14 @@ def test_a_traced_step_takes_what_the_model_says(benchmark: Any, name: str) -> N
     assert result["figures"]["peak"]["ratio"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_a_model_that_is_off_is_found(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_fails_on_a_wrong_estimate(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same step against a model that forgets that activations are kept."""
 
-    def forgets(shape: ModelShape, layout: Layout, row: Row) -> Any:
-        return memory_of(shape, replace(layout, checkpointing=True), row)
+    def forgets(model: TrainedModel, execution: Execution, *size: Any, **options: Any) -> Any:
+        wrong = execution.model_copy(update={"activation_checkpointing": True})
+        return memory_of(model, wrong, *size, **options)
 
     case = benchmark.cases(["tiny_stage2"], samples=2, layers=None)[0]
     assert case.name == "tiny_stage2 replicated kept"

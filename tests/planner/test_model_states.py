@@ -2,13 +2,14 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from densekit.planner.memory import Layout, Row
-from densekit.planner.model_states import States
+from densekit.planner.model_states import ModelStates
+from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
 from densekit.spec.execution import Execution
@@ -18,50 +19,41 @@ from tests.support.ranks import run_ranks
 pytestmark = pytest.mark.ranks
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-WORLD = 2
+WORLD_SIZE = 2
 
 
-def tiny_layout(stage: Any) -> tuple[Any, Layout]:
+def tiny(stage: Any) -> tuple[TrainedModel, Execution]:
     recipe = load_recipe("tiny_stage2")
-    nowhere = Roots(models=Path("nowhere"), cache=Path("nowhere"))
-    layout = Layout(
-        world=WORLD,
-        zero_stage=stage,
-        checkpointing=False,
-        offload=False,
-        dtype="bf16",
-        attention="sdpa",
-        trains="full",
-        device="cpu",
-    )
-    return shape_of(recipe, nowhere), layout
+    shape = shape_of(recipe, Roots(models=Path("nowhere"), cache=Path("nowhere")))
+    execution = Execution(dtype="bf16", zero_stage=stage, world_size=WORLD_SIZE)
+    return TrainedModel.of(recipe, shape), execution
 
 
 def kept_by_deepspeed(stage: int) -> dict[str, int]:
-    """Bytes of this rank after a row of a step, and of the moments after the step."""
+    """Bytes of this rank after a micro-batch, and of exp_avg and exp_avg_sq after the step."""
     sys.path.insert(0, str(BENCHMARKS))
     import torch
-    from memory_trace import SETTINGS, build, row_inputs
+    from memory_trace import OPTIMIZER, build, micro_batch_inputs
 
     from densekit.train.engines.process_group import make_accelerator
     from densekit.train.engines.zero import ZeroEngine
 
     torch.set_num_threads(1)
-    execution = Execution(device="cpu", dtype="bf16", zero_stage=stage)  # type: ignore[arg-type]
+    trained, execution = tiny(stage)
+    shape = trained.shape
     accelerator = make_accelerator(execution)
-    shape, layout = tiny_layout(stage)
-    model = build(
-        shape, load_recipe("tiny_stage2").connector.model_dump(mode="json"), layout
-    ).to_empty(device="cpu")
+    model = build(trained, load_recipe("tiny_stage2").connector).to_empty(device="cpu")
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     model.vision_tower.model.embeddings.position_ids = torch.arange(shape.tower.tokens)[None]
     for buffer in model.language_model.buffers():
         buffer.fill_(0.5)
-    engine = ZeroEngine(model, SETTINGS, accelerator, execution)
-    inputs = row_inputs(shape, Row(samples=2, tokens=200, images=2, supervised=20))
-    inputs["cu_seq_lens"] = torch.tensor([0, 100, 200], dtype=torch.int32)
-    engine.forward_backward(dict(inputs), last=False)
+    engine = ZeroEngine(model, OPTIMIZER, accelerator, execution)
+    micro_batch, pixel_values = micro_batch_inputs(
+        shape, MicroBatchShape(samples=2, tokens=200, images=2, label_positions=20)
+    )
+    micro_batch = replace(micro_batch, cu_seqlens=torch.tensor([0, 100, 200], dtype=torch.int32))
+    engine.forward_backward(micro_batch, pixel_values, last=False)
     zero = engine.zero
 
     def size(*tensors: torch.Tensor) -> int:
@@ -70,7 +62,7 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     if stage == 2:
         kept = {
             "weights": size(*zero.bit16_groups_flat),
-            "masters": size(*zero.single_partition_of_fp32_groups),
+            "master weights": size(*zero.single_partition_of_fp32_groups),
             "gradients": size(
                 *(group.flat_partition for group in zero.averaged_gradients.values())
             ),
@@ -79,33 +71,32 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
         (bucket,) = zero.ipg_buckets.values()
         kept = {
             "weights": size(zero.lp_param_buffer),
-            "masters": size(*zero.fp32_partitioned_groups_flat),
+            "master weights": size(*zero.fp32_partitioned_groups_flat),
             "gradients": size(zero.grad_partitions_flat_buffer),
             "bucket": size(bucket.buffer),
         }
-    engine.forward_backward(dict(inputs), last=True)
-    engine.update(1.0)
-    moments = [value for state in zero.optimizer.state.values() for value in state.values()]
-    kept["moments"] = size(
-        *(value for value in moments if isinstance(value, torch.Tensor) and value.numel() > 1)
+    engine.forward_backward(micro_batch, pixel_values, last=True)
+    engine.optimizer_step(1.0)
+    states = [value for state in zero.optimizer.state.values() for value in state.values()]
+    kept["exp_avg and exp_avg_sq"] = size(
+        *(value for value in states if isinstance(value, torch.Tensor) and value.numel() > 1)
     )
-    kept["world"] = int(os.environ["WORLD_SIZE"])
+    kept["world_size"] = int(os.environ["WORLD_SIZE"])
     return kept
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_states_are_those_of_deepspeed(stage: int) -> None:
-    shape, layout = tiny_layout(stage)
-    states = States(shape, layout)
-    for outcome in run_ranks(WORLD, kept_by_deepspeed, stage):
+def test_model_states_are_those_of_deepspeed(stage: int) -> None:
+    states = ModelStates(*tiny(stage))
+    for outcome in run_ranks(WORLD_SIZE, kept_by_deepspeed, stage):
         kept = outcome.returned
-        assert kept.pop("world") == WORLD
+        assert kept.pop("world_size") == WORLD_SIZE
         # Partitions are padded, parameter by parameter in ZeRO-3.
         near = {"rel": 0.001}
-        assert kept["weights"] == pytest.approx(
-            states.weights - layout.width * states.tower, **near
-        )
+        weights = states.weights - states.width * states.tower
+        assert kept["weights"] == pytest.approx(weights, **near)
         assert kept["gradients"] == pytest.approx(states.gradients, **near)
-        assert kept["masters"] + kept["moments"] == pytest.approx(states.optimiser, **near)
+        optimizer = kept["master weights"] + kept["exp_avg and exp_avg_sq"]
+        assert optimizer == pytest.approx(states.optimizer, **near)
         if stage == 3:
             assert kept["bucket"] == states.buffers("forward pass")["ZeRO buckets"]

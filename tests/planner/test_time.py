@@ -3,43 +3,60 @@ runs measured.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from densekit.files.json_files import write_json
 from densekit.planner.calibrate import MARGIN, measured_efficiency
-from densekit.planner.estimate import job_of
+from densekit.planner.candidates import SearchSpace
+from densekit.planner.cluster import Cluster, usual_nodes
 from densekit.planner.flops import FLASH_BACKWARD, flops_of
 from densekit.planner.lengths import (
     CAPTIONS,
     CONVERSATIONS,
-    Sample,
+    AverageSample,
     average_sample,
     counted,
     lengths_of,
 )
-from densekit.planner.memory import Layout
-from densekit.planner.plan import make_plan
-from densekit.planner.search import NOTHING, Fixed, Job, Place, usual_nodes
-from densekit.planner.time import HOST_BANDWIDTH, HOST_BYTES, LINK_SHARE, step_time, talk_seconds
+from densekit.planner.plan import Plan, make_plan
+from densekit.planner.time import (
+    HOST_BANDWIDTH,
+    HOST_BYTES,
+    LINK_SHARE,
+    StepTime,
+    communication_seconds,
+    step_time,
+)
+from densekit.planner.workload import TrainedModel, Workload
 from densekit.recipes.load import load_recipe
+from densekit.runs.environment import Environment
+from densekit.runs.manifest import Certified, DataFiles, Manifest
+from densekit.runs.records import StepRecord
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import BY_NAME, hardware
+from densekit.spec.math import RunMath
+from tests.support.runs import ENVIRONMENT
+
+FULL = Workload.of(load_recipe("vicuna7b_clip_stage2"), None)
+SHAPE = FULL.model.shape
+SAMPLE = AverageSample(tokens=100, squares=10_000, images=0.5, label_positions=10)
+A100 = BY_NAME["a100-80g"]
 
 
-def job(name: str) -> Job:
-    return job_of(load_recipe(name), None, NOTHING, None)
-
-
-FULL = job("vicuna7b_clip_stage2")
-SAMPLE = Sample(tokens=100, squares=10_000, images=0.5, supervised=10)
+def plan_on(name: str, gpu: str, gpus: int, **options: Any) -> Plan:
+    row = hardware(gpu)
+    nodes = usual_nodes(row, gpus)
+    request = ExecutionRequest(device="cuda", world_size=gpus, nodes=nodes)
+    return make_plan(load_recipe(name), request, hardware=row, **options)
 
 
 def test_operations_by_hand() -> None:
-    language = FULL.shape.language
-    flops = flops_of(FULL.shape, SAMPLE, 2, trains="full", lora_r=0, checkpointing=False).parts
+    flops = flops_of(FULL.model, SAMPLE, 2, activation_checkpointing=False).parts
     layers = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     assert flops["layers"] == 200 * 6 * layers
     assert flops["attention"] == 2 * 10_000 * 2 * 32 * 4096 * (1 + FLASH_BACKWARD)
@@ -47,14 +64,12 @@ def test_operations_by_hand() -> None:
     assert flops["projector"] == 576 * (4 * 3072 * 4096 + 6 * 4096**2) and flops["adapters"] == 0
     blocks = 23 * (4 * 1024 * 1025 + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024)
     assert flops["tower"] == 2 * 577 * blocks + 23 * 4 * 577**2 * 1024
-    assert language.layers == 32
 
 
-def test_what_is_frozen_or_computed_again_changes_the_operations() -> None:
+def test_frozen_and_recomputed_parts_change_the_operations() -> None:
     def parts(trains: Any, checkpointing: bool) -> dict[str, float]:
-        return flops_of(
-            FULL.shape, SAMPLE, 1, trains=trains, lora_r=8, checkpointing=checkpointing
-        ).parts
+        model = TrainedModel(shape=SHAPE, trains=trains, lora_r=8)
+        return flops_of(model, SAMPLE, 1, activation_checkpointing=checkpointing).parts
 
     full, frozen, again = parts("full", False), parts("connector", False), parts("full", True)
     assert frozen["layers"] / full["layers"] == pytest.approx(4 / 6), (
@@ -69,30 +84,31 @@ def test_what_is_frozen_or_computed_again_changes_the_operations() -> None:
     )
     assert (
         parts("lora", False)["adapters"]
-        == 100 * 6 * FULL.shape.language.lora_parameters(8)
+        == 100 * 6 * SHAPE.language.lora_parameters(8)
         > frozen["adapters"]
         == 0
     )
     assert parts("lora", False)["layers"] == frozen["layers"]
 
 
-def test_an_average_sample() -> None:
+def test_average_samples_by_hand() -> None:
     stage1, stage2 = load_recipe("vicuna7b_clip_stage1"), load_recipe("vicuna7b_clip_stage2")
     caption = average_sample(stage1, lengths_of(stage1, None), 576)
-    assert caption == Sample(tokens=601, squares=601**2, images=1, supervised=25)
+    assert caption == AverageSample(tokens=601, squares=601**2, images=1, label_positions=25)
     text = 40688 / 665298
-    talk = average_sample(stage2, lengths_of(stage2, None), 576)
-    assert talk.tokens == pytest.approx((1 - text) * 776 + text * 900) and talk.images == 1 - text
+    conversation = average_sample(stage2, lengths_of(stage2, None), 576)
+    assert conversation.tokens == pytest.approx((1 - text) * 776 + text * 900)
+    assert conversation.images == 1 - text
     # The figures of the published comparison: 335 and 521 million tokens.
     assert 558128 * caption.tokens == pytest.approx(335e6, rel=0.01)
-    assert 665298 * talk.tokens == pytest.approx(521e6, rel=0.01)
+    assert 665298 * conversation.tokens == pytest.approx(521e6, rel=0.01)
     short = average_sample(
         load_recipe("vicuna7b_clip_stage2", ["data.max_length=600"]), CONVERSATIONS, 576
     )
     assert short.tokens == 600
 
 
-def test_lengths_that_were_counted(tmp_path: Path) -> None:
+def test_lengths_counted_in_the_annotation_file(tmp_path: Path) -> None:
     values = counted(np.array([10, 20, -100]), "v1")
     assert (values["with_image"], values["text_only"]) == (1.4 * 15 + 40, 1.4 * 100 + 40)
     assert (
@@ -108,67 +124,75 @@ def test_lengths_that_were_counted(tmp_path: Path) -> None:
     assert lengths_of(load_recipe("vicuna7b_clip_stage1"), tmp_path / "none") == CAPTIONS
 
 
-def layout(**changes: Any) -> Layout:
-    values: dict[str, Any] = {
-        "world": 8,
-        "zero_stage": 3,
-        "checkpointing": True,
-        "offload": False,
-        "dtype": "bf16",
-        "attention": "flash",
-        "trains": "full",
-    }
-    return Layout(**{**values, **changes})
+def execution(**changes: Any) -> Execution:
+    return Execution(
+        **{
+            "device": "cuda",
+            "world_size": 8,
+            "zero_stage": 3,
+            "activation_checkpointing": True,
+            "dtype": "bf16",
+            "attention": "flash",
+            **changes,
+        }
+    )
 
 
-def test_talking_by_hand() -> None:
-    weights, row = FULL.shape.language.parameters, BY_NAME["a100-80g"]
-    shares = {"shape": FULL.shape, "hardware": row, "trained": 1000, "nodes": 1}
-    per_second = row.link * LINK_SHARE / (7 / 8)
-    for stage, moved in ((3, 2 * (4 * weights + 4000)), (2, 2000 + 2 * 4000), (0, 8000)):
-        seconds = talk_seconds(layout=layout(zero_stage=stage), micro_batches=2, **shares)  # type: ignore[arg-type]
-        assert seconds == pytest.approx(moved / per_second)
-    assert talk_seconds(layout=layout(world=1), micro_batches=2, **shares) == 0  # type: ignore[arg-type]
-    apart = talk_seconds(layout=layout(), micro_batches=2, **{**shares, "nodes": 8})  # type: ignore[arg-type]
-    near = talk_seconds(layout=layout(), micro_batches=2, **shares)  # type: ignore[arg-type]
-    assert apart / near == pytest.approx(row.link / row.network), "eight nodes of one GPU"
+def on_a100(world_size: int = 8, nodes: int = 1) -> Cluster:
+    return Cluster(hardware=A100, world_size=world_size, nodes=nodes)
 
 
-def test_a_step_by_hand() -> None:
-    row, flops = BY_NAME["a100-80g"], FULL.flops(True)
+def test_communication_by_hand() -> None:
+    """Two micro-batches per step."""
+    weights, trained = SHAPE.language.parameters, FULL.model.trained
 
-    def step(measured: tuple[float, float] | None = None, **changes: Any) -> Any:
+    def seconds(cluster: Cluster, **changes: Any) -> float:
+        return communication_seconds(FULL.model, execution(**changes), cluster, micro_batches=2)
+
+    per_second = A100.link * LINK_SHARE / (7 / 8)
+    for stage, moved in (
+        (3, 2 * (4 * weights + 4 * trained)),
+        (2, 2 * trained + 2 * 4 * trained),
+        (0, 8 * trained),
+    ):
+        assert seconds(on_a100(), zero_stage=stage) == pytest.approx(moved / per_second)
+    assert seconds(on_a100(world_size=1)) == 0
+    ratio = seconds(on_a100(nodes=8)) / seconds(on_a100())
+    assert ratio == pytest.approx(A100.link / A100.network), "eight nodes of one GPU"
+
+
+def test_step_time_by_hand() -> None:
+    flops = flops_of(FULL.model, FULL.sample, 128, activation_checkpointing=True)
+    trained = FULL.model.trained
+
+    def step(
+        cluster: Cluster, measured: tuple[float, float] | None = None, **changes: Any
+    ) -> StepTime:
         return step_time(
-            FULL.shape,
-            layout(**changes),
-            row,
+            FULL.model,
+            execution(**changes),
+            cluster,
             flops,
-            trained=FULL.trained,
             micro_batches=1,
-            row_tokens=1e12,
-            nodes=1,
+            tokens=1e12,
             measured=measured,
         )
 
-    alone = step(world=1, zero_stage=0)
+    alone = step(on_a100(world_size=1), world_size=1, zero_stage=0)
     assert alone.peak == flops.total / 312e12
-    assert (alone.seconds.low, alone.seconds.high) == pytest.approx(
-        (alone.peak / 0.6, alone.peak / 0.2)
-    )
-    shared = step()
+    assert alone.seconds.low == pytest.approx(alone.peak / 0.6)
+    assert alone.seconds.high == pytest.approx(alone.peak / 0.2)
+    shared = step(on_a100())
     assert shared.peak == pytest.approx(alone.peak / 8)
-    assert (
-        shared.seconds.high == pytest.approx(shared.peak / 0.2 + shared.talking)
-        and shared.talking > 0
-    )
-    hosted = step(offload=True)
-    assert hosted.seconds.low - shared.seconds.low > FULL.trained * HOST_BYTES[0] / HOST_BANDWIDTH
-    assert (
-        hosted.seconds.high
-        > hosted.seconds.low + FULL.trained * (HOST_BYTES[1] - HOST_BYTES[0]) / HOST_BANDWIDTH
-    )
-    known = step(measured=(0.4, 0.5))
-    assert known.talking == 0 and known.seconds.low == pytest.approx(known.peak / 0.5)
+    assert shared.communication > 0
+    assert shared.seconds.high == pytest.approx(shared.peak / 0.2 + shared.communication)
+    offloaded = step(on_a100(), cpu_offload=True)
+    least, most = (trained * each / HOST_BANDWIDTH for each in HOST_BYTES)
+    assert offloaded.seconds.low - shared.seconds.low > least
+    assert offloaded.seconds.high > offloaded.seconds.low + most - least
+    measured = step(on_a100(), measured=(0.4, 0.5))
+    assert measured.communication == 0
+    assert measured.seconds.low == pytest.approx(measured.peak / 0.5)
 
 
 # LLaVA's README and issues, TinyLLaVA_Factory issue 67, the paper's section 4.2.
@@ -186,20 +210,15 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "gpu", "gpus", "hours"), PUBLISHED)
 def test_published_hours_lie_in_the_interval(name: str, gpu: str, gpus: int, hours: float) -> None:
-    plan = make_plan(load_recipe(name), gpus=gpus, device="cuda", hardware=hardware(gpu))
-    assert plan.hours is not None and plan.hours["low"] <= hours <= plan.hours["high"]
-    assert plan.hours["high"] <= 6 * plan.hours["low"], "an interval that says something"
+    plan = plan_on(name, gpu, gpus)
+    assert plan.hours is not None and plan.hours.low <= hours <= plan.hours.high
+    assert plan.hours.high <= 6 * plan.hours.low, "an interval that says something"
 
 
 def test_more_gpus_take_less_time() -> None:
-    recipe, row = load_recipe("vicuna7b_clip_stage2"), hardware("a100-80g")
-    hours = [
-        make_plan(
-            recipe, gpus=gpus, nodes=usual_nodes(row, gpus), device="cuda", hardware=row
-        ).hours
-        for gpus in (1, 2, 4, 8, 16)
-    ]
-    lows = [one["low"] for one in hours if one]
+    counts = (1, 2, 4, 8, 16)
+    hours = [plan_on("vicuna7b_clip_stage2", "a100-80g", gpus).hours for gpus in counts]
+    lows = [interval.low for interval in hours if interval]
     assert len(lows) == 5 and lows == sorted(lows, reverse=True)
 
 
@@ -209,7 +228,7 @@ def run_of(
     seconds: float,
     *,
     device: str = "NVIDIA A100-SXM4-80GB",
-    state: str = "complete",
+    state: Literal["running", "complete"] = "complete",
     **execution: Any,
 ) -> None:
     """A run directory as far as calibration reads it: 20 steps of `seconds`, after ten that took
@@ -217,27 +236,50 @@ def run_of(
     """
     recipe = load_recipe(name)
     folder.mkdir(parents=True)
-    values = {
-        "device": "cuda",
-        "gpus": 8,
-        "dtype": "bf16",
-        "checkpointing": True,
-        "roots": {},
-        **execution,
-    }
-    manifest = {
-        "state": state,
-        "environment": {"devices": [{"name": device, "driver": "550"}]},
-        "execution": values,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    math = {"schema": 2, "recipe": recipe.math(), "starts_from": None}
-    (folder / "math.json").write_text(json.dumps(math), encoding="utf-8")
-    step = {"samples": 128, "tokens": 100_000, "supervised_tokens": 17_000}
-    lines = [{**step, "seconds": 500.0}] * 10 + [{**step, "seconds": seconds}] * 20
-    (folder / "metrics.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    zero = "0" * 64
+    manifest = Manifest(
+        state=state,
+        run=zero,
+        recipe=name,
+        starts_from=None,
+        environment=Environment.model_validate(
+            {**ENVIRONMENT, "devices": [{"name": device, "driver": "550"}]}
+        ),
+        execution={
+            "device": "cuda",
+            "gpus": 8,
+            "dtype": "bf16",
+            "checkpointing": True,
+            "roots": {},
+            **execution,
+        },
+        attempts=1,
+        certificate=Certified(sha256=zero, steps=30, samples_dropped=0, samples_repeated=0),
+        data=DataFiles(annotations_sha256=zero),
+        models={},
     )
+    write_json(folder / "manifest.json", manifest.as_json())
+    write_json(folder / "math.json", RunMath(recipe=recipe.math(), starts_from=None).as_json())
+    record = StepRecord(
+        step=1,
+        loss=1.0,
+        lr=0.0,
+        grad_norm=1.0,
+        updated=True,
+        overflows=0,
+        samples=128,
+        tokens=100_000,
+        supervised_tokens=17_000,
+        masked_samples=0,
+        ids=zero,
+        images=zero,
+        chain=zero,
+    )
+    lines = [
+        json.dumps({**asdict(record), "step": step, "seconds": 500.0 if step <= 10 else seconds})
+        for step in range(1, 31)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
@@ -253,28 +295,16 @@ def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
     assert measured.keys() == {"a100-80g"}
     low, high = measured["a100-80g"]
     assert high / low == pytest.approx(6 / 5 * (1 + MARGIN) / (1 - MARGIN))
-    place = Place(hardware=hardware("a100-80g"), gpus=8, nodes=1)
-    told = replace(
-        FULL, fixed=Fixed(micro_batch_size=4, zero_stage=3, checkpointing=True), measured=measured
-    )
-    (same,) = told.candidates(place)
+    request = ExecutionRequest(micro_batch_size=4, zero_stage=3, activation_checkpointing=True)
+    space = SearchSpace(workload=FULL, request=request, measured=measured)
+    (same,) = space.candidates(on_a100())
     # 100,000 tokens of 128 samples with an image each are what the recipe expects within some
     # percent.
     assert same.expected.seconds.low == pytest.approx(5 / (1 + MARGIN), rel=0.05)
     assert same.expected.seconds.high == pytest.approx(6 / (1 - MARGIN), rel=0.05)
-    plan = make_plan(
-        load_recipe("vicuna7b_clip_stage2"),
-        gpus=8,
-        device="cuda",
-        hardware=place.hardware,
-        measured=measured,
-    )
+    plan = plan_on("vicuna7b_clip_stage2", "a100-80g", 8, measured=measured)
     assert any("as earlier runs measured" in note for note in plan.notes)
-    without = make_plan(
-        load_recipe("vicuna7b_clip_stage2"), gpus=8, device="cuda", hardware=place.hardware
-    )
-    assert (plan.micro_batches, plan.zero_stage) == (without.micro_batches, without.zero_stage), (
-        "as `run` plans"
-    )
+    without = plan_on("vicuna7b_clip_stage2", "a100-80g", 8)
+    assert plan.execution == without.execution, "as `run` plans"
     assert plan.hours != without.hours
     assert measured_efficiency(tmp_path / "nowhere") == {}

@@ -69,7 +69,11 @@ def check_certificate(run: RecordedRun) -> Iterator[Check]:
     path, feed = run.path / CERTIFICATE_FILE, run.path / FEED_FILE
     if not path.exists() and not run.complete and run.manifest is None:
         return
-    certificate = BatchCertificate.from_json(read_json(path, remedy=REMEDY))
+    value = read_json(path, remedy=REMEDY)
+    try:
+        certificate = BatchCertificate.from_json(value)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; {REMEDY}") from None
     if run.manifest is not None and run.manifest.certificate != Certified.of(certificate):
         message = (
             f"{path} is not the certificate in {MANIFEST_FILE}: one of them was edited; {REMEDY}"
