@@ -115,8 +115,7 @@ def _check_replayable(path: Path) -> None:
     if not recorded.complete:
         name, state = recorded.math.recipe.name, recorded.status.state
         raise UsageError(
-            f"{path} is {state}, not complete: finish it with `densekit run {name}`, "
-            "then replay it"
+            f"{path} is {state}, not complete: finish it with `densekit run {name}`, then replay it"
         )
     first = recorded.execution.starts_from if recorded.execution else None
     if first is not None and not RunDir(Path(first)).complete:
