@@ -109,9 +109,7 @@ def check_logits(
     quantities.close("argmax", pad([best[a:b] for a, b in spans], -1), arrays["out/argmax"], 0.0)
     if "out/full_row" in arrays:
         row, position = arrays["out/full_row_pos"].tolist()
-        quantities.close(
-            "logits", logits[starts[row] + position], arrays["out/full_row"], LOGITS
-        )
+        quantities.close("logits", logits[starts[row] + position], arrays["out/full_row"], LOGITS)
     _check_token_losses(logits, spans, arrays, quantities)
 
 

@@ -1,5 +1,5 @@
-"""Real trainings that differ in one thing: `densekit diff` names it first, where the runs part and
-by what.
+"""Real trainings that differ in one thing: `densekit diff` says where they diverge and names it
+first.
 """
 
 import json
@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from densekit.audit.diff.compare import Comparison, compare_runs
 from densekit.audit.verify.verify import verify_run
 from densekit.files.json_files import read_json, read_jsonl, write_json
-from densekit.runs.environment import environment
+from densekit.runs.environment import Environment, environment
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE, sealed
 from densekit.toy.models import train_tokenizer
@@ -159,9 +159,9 @@ def train_with_a_newer_transformers(path: Path) -> None:
     differently.
     """
 
-    def newer(devices: Any) -> dict[str, Any]:
-        values = environment(devices)
-        return {**values, "packages": {**values["packages"], "transformers": "99.0"}}
+    def newer(devices: Any) -> Environment:
+        found = environment(devices)
+        return found.model_copy(update={"packages": {**found.packages, "transformers": "99.0"}})
 
     forward = LlamaRMSNorm.forward
     LlamaRMSNorm.forward = lambda self, states: forward(self, states) * 1.001
@@ -185,7 +185,9 @@ def test_another_world_size(base: Path, again: Train) -> None:
     found = compare_runs(base, again(world_size=2))
     assert found.equal and found.first_bit_difference is not None
     assert found.report()[3] == "runs do not diverge"
-    assert "execution differs: 1 process and 2; " in found.report()[4] and len(found.report()) == 5
+    assert (
+        "execution differs: world_size 1 and 2; " in found.report()[4] and len(found.report()) == 5
+    )
 
 
 def test_one_flipped_weight(base: Path, again: Train, copied: Callable[[str], Path]) -> None:
@@ -222,9 +224,7 @@ def test_another_tokenizer_file(
     train_tokenizer(lines, folder)  # without the system text that the first one saw
     assert (folder / "tokenizer_config.json").read_bytes() == config
     found = compare_runs(base, again(f"models.tokenizer={folder}"))
-    assert_diverges(
-        found, "tokens", 1, "the tokenizer file tokenizer.model differs (models.tokenizer): "
-    )
+    assert_diverges(found, "tokens", 1, "tokenizer file tokenizer/tokenizer.model differs: ")
 
 
 def test_a_complete_run_verifies(base: Path, workplace: Workplace) -> None:
