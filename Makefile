@@ -154,7 +154,7 @@ lock: $(FULL) ## pin every requirements file, hashes included (requirements/, do
 lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata from the package index)
 	@$(BIN)/python tools/lock.py --check
 
-image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
+image: setup-driver ## build the container image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
 	@$(BIN)/densekit containers build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
