@@ -12,24 +12,14 @@ from densekit.spec.recipe import Recipe
 ALL = recipe_names()
 
 
-def test_the_recipes_are_the_files() -> None:
-    assert {"tiny_stage1", "tiny_stage2", "vicuna7b_clip_stage1", "vicuna7b_clip_stage2"} <= set(
-        ALL
-    )
-    assert sorted(ALL) == ALL
-    assert all((RECIPES_DIR / f"{name}.yaml").is_file() for name in ALL)
+def test_tiny_and_headline_recipes_ship() -> None:
+    headline = {"vicuna7b_clip_stage1", "vicuna7b_clip_stage2"}
+    assert {"tiny_stage1", "tiny_stage2", *headline} <= set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_recipe_loads_under_its_own_name(name: str) -> None:
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert (
-        recipe.reference.gpus
-        * recipe.reference.per_device_batch_size
-        * recipe.reference.grad_accum_steps
-        == (recipe.global_batch_size)
-    )
+    assert load_recipe(name).name == name
 
 
 @pytest.mark.parametrize(
