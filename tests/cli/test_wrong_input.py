@@ -150,10 +150,10 @@ WRONG = {
         2,
         "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-",
     ),
-    "nothing to follow": (["tail", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
-    "nothing to stop": (["stop", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to follow": (["tail", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to stop": (["stop", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
     "a folder to follow": (["tail", "folder.yaml"], 3, "folder.yaml/status.json is missing"),
-    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 2, "no run x in y; `densekit"),
+    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 3, "no run x in y; `densekit"),
     "no image to build": (["containers", "build", "h100"], 2, "no image h100; there are cpu, a100"),
     "no such option": (
         ["ls", "--run-dir", "x"],
