@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from densekit.errors import UsageError
-from densekit.recipes.yaml_lines import Document, part_of, read_document, told
 from densekit.launch.launchers.registry import launcher_names
+from densekit.recipes.yaml_lines import Document, error_lines, part_of, read_document
 from densekit.runs.find import find_run
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
@@ -61,12 +61,12 @@ def effective_settings() -> Effective:
     for key in Site.model_fields:
         if text := os.environ.get(variable(key)):
             document.values[key] = shlex.split(text) if key == "sbatch" else text
-            document.places[(key,)] = variable(key)
+            document.lines[(key,)] = variable(key)
     try:
         site = Site.model_validate(document.values)
     except ValidationError as error:
-        raise UsageError(told(error, document, Site)) from None
-    origins = {key: document.place((key,)) or "default" for key in Site.model_fields}
+        raise UsageError(error_lines(error, document, Site)) from None
+    origins = {key: document.line((key,)) or "default" for key in Site.model_fields}
     _check_words(site, origins)
     return Effective(site=site, origins=origins, file=file)
 
@@ -113,7 +113,7 @@ def _refuse_math(key: str, document: Document) -> None:
     field = next((field for field in _fields(Recipe) if key in (field, field.split(".")[-1])), None)
     if field is not None:
         raise UsageError(
-            f"{document.place((key,))}: `{key}` changes what a run computes, so it belongs to a "
+            f"{document.line((key,))}: `{key}` changes what a run computes, so it belongs to a "
             f"recipe and not to site settings; give --set {field}=... to `densekit run`, or write "
             "a recipe of your own"
         )

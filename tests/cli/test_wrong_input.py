@@ -19,7 +19,7 @@ WRONG = {
     "a row that waits": (
         ["run", "vicuna7b_anyres_stage2"],
         2,
-        "vicuna7b_anyres_stage2 waits for anyres: training on",
+        "vicuna7b_anyres_stage2 needs anyres: densekit does not support training on",
     ),
     "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
@@ -29,7 +29,7 @@ WRONG = {
         "folder.yaml is a folder, not a YAML file",
     ),
     "a name too long": (["show", "a" * 300], 3, "File name too long"),
-    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: it has to be a mapping"),
+    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: must be a mapping"),
     "a binary file": (["run", "binary.yaml"], 2, "binary.yaml: cannot be read as UTF-8"),
     "a path for a name": (
         ["run", "tiny_stage1", "--set", "name=../x"],
@@ -44,7 +44,7 @@ WRONG = {
     "a key without a value": (
         ["run", "tiny_stage1", "--set", "seed"],
         2,
-        "--set 'seed': write it as key=value",
+        "--set seed: write it as key=value",
     ),
     "a wrong value": (
         ["run", "tiny_stage1", "--set", "seed=x"],
@@ -64,7 +64,7 @@ WRONG = {
     "too many processes": (
         ["plan", "tiny_stage1", "--gpus", "1000"],
         2,
-        "so 1 to 16 processes can work",
+        "so it runs on 1 to 16 processes",
     ),
     "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
     "a GPU that is none": (
@@ -75,7 +75,7 @@ WRONG = {
     "a GPU of two sizes": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "v100"],
         2,
-        "which of v100-16g and v100-32g?",
+        "--gpu v100 is ambiguous: name its memory too",
     ),
     "a GPU and no GPU": (
         ["plan", "tiny_stage1", "--gpu", "h200", "--device", "cpu"],
@@ -90,22 +90,22 @@ WRONG = {
     "uneven nodes": (
         ["plan", "vicuna7b_clip_stage1", "--nodes", "3"],
         2,
-        "--nodes 3: every node runs the same share",
+        "--nodes 3: --gpus 8 is not a multiple of it",
     ),
     "no price": (
         ["plan", "tiny_stage1", "--price", "-1"],
         2,
-        "--price -1.0: what one GPU costs for an hour",
+        "--price -1.0: give what one GPU costs",
     ),
     "offload by ZeRO-2": (
         ["plan", "tiny_stage1", "--offload", "--zero-stage", "2"],
         2,
-        "nearest: --zero-stage 3",
+        "use --zero-stage 3",
     ),
     "no sample": (
         ["run", "tiny_stage1", "--micro-batch", "0"],
         2,
-        "--micro-batch 0: at least one sample",
+        "--micro-batch 0: give a number of at least 1",
     ),
     "a file for the runs": (
         ["run", "tiny_stage1", "--runs-dir", "file"],
