@@ -121,7 +121,7 @@ def test_cpu_offload_is_in_the_execution(
         (False, 0, 1),
     ]
     with pytest.raises(
-        UsageError, match="only ZeRO-3 keeps the optimiser in host memory; nearest: --zero-stage 3"
+        UsageError, match="only ZeRO-3 keeps the optimizer in host RAM; use --zero-stage 3"
     ):
         go(tmp_path / "c", "tiny_stage1", cpu_offload=True, zero_stage=2)
     assert "c" not in names(tmp_path)

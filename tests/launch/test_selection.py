@@ -93,7 +93,7 @@ def test_cluster_gpus_are_the_papers_or_those_named(
         selected(gpu="h200")
     with pytest.raises(UsageError, match=r"--gpu h200: this run trains on the CPU \(a tiny recipe"):
         selected("tiny_stage1", gpu="h200")
-    with pytest.raises(UsageError, match="--gpu a100: which of a100-40g and a100-80g"):
+    with pytest.raises(UsageError, match="--gpu a100 is ambiguous: name its memory too"):
         selected(gpu="a100")
 
 

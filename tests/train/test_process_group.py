@@ -74,7 +74,7 @@ def test_offload_is_what_the_plan_says(golden: Path) -> None:
         0
     ]
     assert (
-        "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimiser in host memory"
+        "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimizer in host RAM"
         in str(outcome.error)
     )
 
