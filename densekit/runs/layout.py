@@ -21,14 +21,14 @@ EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-State = Literal["created", "running", "failed", "preempted", "complete"]
+RunState = Literal["created", "running", "failed", "preempted", "complete"]
 REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
 
 class Status(Part):
     """status.json: what state a run is in."""
 
-    state: State
+    state: RunState
     message: str = ""
     """Why it failed or stopped."""
     exit_code: int = 0
@@ -46,7 +46,7 @@ class RunDir:
 
     @property
     def math(self) -> RunMath:
-        """What the run computes. Raises DataError for a math.json that is not what densekit wrote."""
+        """What the run computes. Raises DataError for a math.json that densekit did not write."""
         path = self.path / MATH_FILE
         value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
@@ -90,7 +90,7 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """JSON lines, one object per optimiser step."""
+        """JSON lines, one object per optimizer step."""
         return self.path / METRICS_FILE
 
     @property
@@ -112,7 +112,7 @@ class RunDir:
         """Folder of an attempt, counted from 1."""
         return self.path / "attempts" / f"{number:04d}"
 
-    def set_status(self, state: State, *, message: str = "", exit_code: int = 0) -> None:
+    def set_status(self, state: RunState, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
         _write_status(
             self.path,
@@ -144,7 +144,7 @@ class RunDir:
 
 
 def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint taken after `step` optimiser steps."""
+    """Folder name of the checkpoint taken after `step` optimizer steps."""
     return f"step-{step:08d}"
 
 
