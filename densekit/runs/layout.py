@@ -164,8 +164,8 @@ def open_run(runs_dir: Path, math: RunMath) -> RunDir:
     Raises UsageError when something else lies at its place or the folder cannot be written.
     """
     path = run_path(runs_dir, math)
-    there = path.exists() or not _appear(path, math)  # or another densekit made the same run first
-    if there and not _holds(path, math):
+    there = path.exists() or not _create(path, math)  # or another densekit made the same run first
+    if there and not _is_run_of(path, math):
         raise UsageError(
             f"{path} exists but is not this run: move it away or choose another --runs-dir"
         )
@@ -181,9 +181,9 @@ def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
     number = 1
     while True:
         path = runs_dir / f"{name}.replay{number}"
-        if not path.exists() and _appear(path, math):
+        if not path.exists() and _create(path, math):
             return RunDir(path)
-        if _holds(path, math) and not RunDir(path).complete:
+        if _is_run_of(path, math) and not RunDir(path).complete:
             return RunDir(path)
         number += 1
 
@@ -192,11 +192,11 @@ def _write_status(folder: Path, status: Status) -> None:
     write_json(folder / STATUS_FILE, status.model_dump())
 
 
-def _holds(path: Path, math: RunMath) -> bool:
+def _is_run_of(path: Path, math: RunMath) -> bool:
     return (path / MATH_FILE).is_file() and RunDir(path).sha256 == math.sha256
 
 
-def _appear(path: Path, math: RunMath) -> bool:
+def _create(path: Path, math: RunMath) -> bool:
     """Make a run directory: it appears whole, by one rename. False when another process was first
     at `path`.
 
