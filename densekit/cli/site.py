@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 from densekit.errors import UsageError
 from densekit.launch.launchers.registry import launcher_names
 from densekit.recipes.yaml_lines import Document, part_of, read_document, told
-from densekit.runs.find import find_run
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
 
@@ -48,6 +47,8 @@ def site_settings(**options: object) -> Site:
 
 def named_run(name: str, runs_dir: Path | None) -> Path:
     """The run directory that `name` means, in --runs-dir or the site's folder of runs."""
+    from densekit.runs.find import find_run
+
     return find_run(name, site_settings(runs_dir=runs_dir).runs_dir)
 
 

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from densekit.errors import DataError
-from densekit.spec.part import Part, PositiveInt
+from densekit.spec.part import Part, PositiveInt, read_part
 
 CATALOG = Path(__file__).with_name("catalog.yaml")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -55,18 +55,12 @@ def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(entries, list):
-        raise DataError(f"{path} must hold a list of data sets")
+        raise DataError(f"{path} must hold a list of data sets, each with a `name`")
     data_sets = []
     for number, entry in enumerate(entries):
-        try:
-            data_sets.append(DataSet.model_validate(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the entry"
-            name = entry.get("name") if isinstance(entry, dict) else None
-            raise DataError(
-                f"{path}: entry {number} ({name or 'without a name'}): {field}: {first['msg']}"
-            ) from None
+        name = entry.get("name") if isinstance(entry, dict) else None
+        source = f"{path}: entry {number} ({name or 'without a name'})"
+        data_sets.append(read_part(DataSet, entry, source=source, remedy="correct the entry"))
     return tuple(data_sets)
 
 

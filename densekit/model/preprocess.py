@@ -13,7 +13,7 @@ def normalise(pixels: Tensor, table: Tensor) -> Tensor:
 
 
 def pixel_values(pixels: Tensor, table: Tensor) -> Tensor:
-    """What the tower gets of a micro-batch: its normalised images, or one zero image if it has none.
+    """What the tower gets of a micro-batch: its normalised images, or one zero image without any.
 
     Tower and projector run in every micro-batch. The official code feeds zeros too, not a
     normalised black image (docs/upstream.md, Q8).

@@ -16,6 +16,7 @@ from densekit.spec.hardware import GIB, Efficiency
 from densekit.spec.types import ZeroStage
 
 DEFAULT_MICRO_BATCH = 16
+NOTHING_ASKED = ExecutionRequest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class SearchSpace:
     """A workload, and what the request leaves open of its execution."""
 
     workload: Workload
-    request: ExecutionRequest = ExecutionRequest()
+    request: ExecutionRequest = NOTHING_ASKED
     measured: Mapping[str, Efficiency] = field(default_factory=dict)
     """Efficiency of earlier runs, by kind of GPU."""
 

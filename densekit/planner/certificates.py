@@ -1,5 +1,5 @@
-"""Batch certificates of recipes: made from the annotation file, kept in the cache, found again
-without reading it.
+"""Batch certificates of recipes: computed from the annotation file, cached, found again without
+reading it.
 """
 
 import sys
@@ -20,9 +20,9 @@ def cached_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate | None:
     if any.
 
     The file is not read: path, size and time of its last change stand for it. A kept certificate
-    that is damaged counts as none, and is said so on the terminal.
+    that is damaged counts as none; a line on standard error says so.
     """
-    path = _kept_at(recipe, roots)
+    path = _cached_at(recipe, roots)
     if path is None or not path.is_file():
         return None
     try:
@@ -35,7 +35,7 @@ def cached_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate | None:
 
 
 def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
-    """Compute the certificate of everything the recipe feeds, and keep it under
+    """Compute the certificate of everything the recipe feeds, and cache it under
     `<cache>/certificates`.
 
     Raises DataError when the annotation file is missing, wrong or not the one the recipe states.
@@ -46,10 +46,9 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
     from densekit.data.index import load_index
 
     path = roots.resolve(recipe.data.annotations)
-    kept_at = _kept_at(
-        recipe, roots
-    )  # before reading: a file that changes meanwhile is not found under it again
-    if kept_at is None:
+    # Before reading: a file that changes meanwhile is not found under it again.
+    cached_at = _cached_at(recipe, roots)
+    if cached_at is None:
         makes = recipe.makes(recipe.data.annotations)
         advice = (
             f"`densekit run {recipe.name}` makes it first"
@@ -62,33 +61,30 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
     annotations = Annotations.load(path, require_tag=recipe.data.template == "plain")
     if recipe.data.samples not in (None, len(annotations)):
         raise DataError(
-            f"{path} has {len(annotations)} entries, recipe {recipe.name} expects {recipe.data.samples}: "
-            "it is not the published file (a recipe with `samples: null` under `data` takes it all the same)"
+            f"{path} has {len(annotations)} entries, recipe {recipe.name} expects "
+            f"{recipe.data.samples}: it is not the published file; to use it all the same, add "
+            "--set data.samples=null"
         )
     index = load_index(annotations, roots.cache)
     certificate = RunOrder(recipe.math(), index.modality_lengths).certificate(index.sample_ids())
-    for place, value in (
-        (kept_at, certificate.as_json()),
-        (
-            roots.cache / LENGTHS_FOLDER / kept_at.name,
-            counted(index.modality_lengths, recipe.data.template),
-        ),
-    ):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, value)
+    lengths = counted(index.modality_lengths, recipe.data.template)
+    lengths_at = roots.cache / LENGTHS_FOLDER / cached_at.name
+    for path, value in ((cached_at, certificate.as_json()), (lengths_at, lengths)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
     return certificate
 
 
-def kept_lengths(recipe: Recipe, roots: Roots) -> Path | None:
+def cached_lengths(recipe: Recipe, roots: Roots) -> Path | None:
     """Where the lengths of the recipe's samples are, once a certificate was made from its
     annotation file.
     """
-    path = _kept_at(recipe, roots)
+    path = _cached_at(recipe, roots)
     return None if path is None else roots.cache / LENGTHS_FOLDER / path.name
 
 
-def _kept_at(recipe: Recipe, roots: Roots) -> Path | None:
-    """Where a certificate is kept: named after all it depends on. None when there is no annotation
+def _cached_at(recipe: Recipe, roots: Roots) -> Path | None:
+    """Where a certificate is cached: named after all it depends on. None when there is no annotation
     file.
     """
     annotations = roots.resolve(recipe.data.annotations).resolve()

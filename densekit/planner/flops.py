@@ -55,13 +55,15 @@ def flops_of(
         * (1 + FLASH_BACKWARD + again),
         "lm_head": samples * sample.label_positions * 2 * language.vocab * hidden * (2 + full),
     }
-    passes = f"forward 1, activations' gradients 1{', weights 1' * full}{', recomputed forward 1' * again}"
+    weights, recomputed = ", weights 1" * full, ", recomputed forward 1" * again
+    passes = f"forward 1, activations' gradients 1{weights}{recomputed}"
     formulas = {
         "tower": f"{last} blocks, forward only, {images:.0f} images of {tower.tokens} tokens",
         "projector": f"{images * shape.image_tokens:.0f} image tokens, forward and backward",
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
         "attention": f"causal scores, backward {FLASH_BACKWARD} times forward",
-        "lm_head": f"{samples * sample.label_positions:.0f} label positions x {language.vocab} tokens of vocabulary",
+        "lm_head": f"{samples * sample.label_positions:.0f} label positions x {language.vocab} "
+        "tokens of vocabulary",
     }
     return Flops(parts=parts, formulas=formulas)

@@ -1,4 +1,4 @@
-"""How long samples are: by assumption, or counted in the annotation file when its index was made."""
+"""How long samples are: assumed, or counted when the annotation file was indexed."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,13 +54,13 @@ class AverageSample:
     label_positions: float
 
 
-def lengths_of(recipe: Recipe, kept: Path | None) -> Lengths:
-    """What was counted in the recipe's annotation file and kept at `kept`, else the assumption for
+def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
+    """What was counted in the recipe's annotation file and cached at `cached`, else the assumption for
     its template.
     """
-    if kept is not None and kept.is_file():
+    if cached is not None and cached.is_file():
         try:
-            lengths = Lengths(**read_json(kept))
+            lengths = Lengths(**read_json(cached))
             if all(isinstance(value, int | float) for value in list(asdict(lengths).values())[:3]):
                 return lengths
         except (DataError, TypeError):

@@ -26,12 +26,13 @@ def formulas(
     alive = phases[at][LANGUAGE] / GIB
     in_host = "in host RAM" if execution.cpu_offload else None
     masters = ", fp32 master weights" if states.optimizer > 8 * states.share else ""
+    states_width = states.optimizer // states.share
     return {
         "weights": f"{trained} trained x {trained_width} B{weight_ranks} + {states.frozen:,} "
         f"frozen x {width} B{weight_ranks} + tower {states.tower:,} x {width} B",
         GRADIENTS: in_host or f"{trained} x 4 B{ranks}",
         "optimizer": in_host
-        or f"{trained} x {states.optimizer // states.share} B{ranks} (exp_avg, exp_avg_sq{masters})",
+        or f"{trained} x {states_width} B{ranks} (exp_avg, exp_avg_sq{masters})",
         "tower": f"{max(1, micro_batch.images)} images: {shape.image_tokens} tokens x "
         f"{shape.connector.width} channels x {width} B and pixels "
         f"{3 * shape.tower.image_size**2} x {width + 4} B",

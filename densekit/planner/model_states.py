@@ -29,7 +29,7 @@ UPDATE = "update"
 
 
 class ModelStates:
-    """Bytes per process of weights, gradients, optimizer and buffers, with the arithmetic of each."""
+    """Bytes per process of weights, gradients, optimizer and buffers."""
 
     def __init__(self, model: TrainedModel, execution: Execution) -> None:
         language, self.execution = model.shape.language, execution
@@ -133,7 +133,7 @@ class ModelStates:
         return sizes
 
     def _update(self) -> int:
-        """torch's AdamW takes the root of exp_avg_sq: on a GPU of all weights of a group at once."""
+        """torch's AdamW takes the root of exp_avg_sq: on a GPU of a whole group at once."""
         execution = self.execution
         if execution.cpu_offload:
             return 0

@@ -9,7 +9,7 @@ from densekit.batching.certificate import BatchCertificate
 from densekit.batching.run_order import count_run
 from densekit.batching.split import split_step
 from densekit.errors import UsageError
-from densekit.planner.candidates import SearchSpace
+from densekit.planner.candidates import NOTHING_ASKED, SearchSpace
 from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
 from densekit.planner.memory import Memory
@@ -24,8 +24,6 @@ from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import GIB, Efficiency, Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-
-NOTHING_ASKED = ExecutionRequest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from densekit.planner.certificates import kept_lengths
+from densekit.planner.certificates import cached_lengths
 from densekit.planner.lengths import AverageSample, average_sample, lengths_of
 from densekit.spec.architectures import ModelShape, shape_of
 from densekit.spec.math import Lora, Math
@@ -87,7 +87,7 @@ class Workload:
         cannot be read.
         """
         shape = shape_of(recipe, roots)
-        lengths = lengths_of(recipe, kept_lengths(recipe, roots) if roots else None)
+        lengths = lengths_of(recipe, cached_lengths(recipe, roots) if roots else None)
         return cls(
             name=recipe.name,
             model=TrainedModel.of(recipe, shape),

@@ -1,1 +1,1 @@
-"""What the words mean, each literal once, as frozen types without torch: recipes, models, hardware."""
+"""What the words mean, each literal once, as frozen types without torch."""

@@ -1,10 +1,11 @@
-"""The shapes of a recipe's models, without torch: from config.json where the folder is there, else
-from a table.
+"""Architectures of a recipe's models, without torch: from config.json where the folder is there,
+else from a table.
 
 Counts of parameters are those of the modules that densekit builds (densekit/model): the tower
 without the blocks that the connector does not read and without its last norm and head.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from densekit.spec.vision import ImageLayout
 
 
 class UnknownShapeError(UsageError):
-    """A model that may well train, and whose shape is not known."""
+    """A model that may well train, but whose shape is not known."""
 
 
 CONFIG = "config.json"
@@ -177,7 +178,7 @@ class ModelShape:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that one image puts into the row."""
+        """Tokens that one image puts into its sequence."""
         return self.connector.image_tokens
 
     @property
@@ -281,7 +282,8 @@ def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
     last = connector.last_layer(tower.layers)
     if last > tower.layers:
         raise UsageError(
-            f"connector: hidden_states[{last}] is asked of a vision tower of {tower.layers} layers"
+            f"connector: hidden_states[{last}] does not exist in a vision tower of {tower.layers} "
+            "layers"
         )
     return ConnectorShape(
         last_layer=last,
@@ -298,7 +300,8 @@ def _language(reference: str, roots: Roots | None) -> LanguageShape:
     kind = config.get("model_type")
     if kind not in ("llama", "mistral", "phi"):
         raise UnknownShapeError(
-            f"models.language_model: {reference} is of type {kind!r}; llama, mistral and phi are known"
+            f"models.language_model: {reference}/{CONFIG} has model_type {kind or 'null'}; "
+            "densekit knows the shapes of llama, mistral and phi"
         )
     heads = _number(config, "num_attention_heads", reference)
     hidden = _number(config, "hidden_size", reference)
@@ -325,10 +328,11 @@ def _tower(reference: str, roots: Roots | None) -> TowerShape:
     kind = config.get("model_type")
     config = config.get("vision_config", config)
     if not isinstance(config, dict):
-        raise DataError(f"{reference}/{CONFIG}: vision_config is {config!r}, an object is needed")
+        raise DataError(f"{reference}/{CONFIG}: vision_config must be an object")
     if kind not in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
         raise UsageError(
-            f"models.vision_tower: {reference} is of type {kind!r}; CLIP and SigLIP are known"
+            f"models.vision_tower: {reference}/{CONFIG} has model_type {kind or 'null'}; densekit "
+            "trains with clip and siglip"
         )
     names = {
         "hidden": "hidden_size",
@@ -353,8 +357,9 @@ def _known(reference: str, table: dict[str, Shape], field: str) -> Shape:
     name = "/".join(Path(reference.partition(":")[2] or reference).parts[-2:])
     if name not in table:
         raise UnknownShapeError(
-            f"{field}: {reference} holds no {CONFIG}, and its shape is not known; put the model there, give its "
-            f"folder with --models-dir, or use one of: {', '.join(sorted(table))}"
+            f"{field}: {reference} holds no {CONFIG}, and its shape is not known; put the model "
+            "there, give the root of its folder with --models-dir, or use one of: "
+            f"{', '.join(sorted(table))}"
         )
     return table[name]
 
@@ -364,5 +369,7 @@ def _number(config: dict[str, Any], key: str, reference: str, default: int | Non
     if value is None:
         value = default
     if not isinstance(value, int) or value <= 0:
-        raise DataError(f"{reference}/{CONFIG}: {key} is {value!r}, a positive number is needed")
+        raise DataError(
+            f"{reference}/{CONFIG}: {key} must be a positive integer, not {json.dumps(value)}"
+        )
     return value

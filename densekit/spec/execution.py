@@ -70,7 +70,8 @@ class Execution(Part):
     def _even(self) -> "Execution":
         if self.world_size % self.nodes:
             raise ValueError(
-                f"world_size {self.world_size} on {self.nodes} nodes: every node has the same number"
+                f"world_size {self.world_size} on {self.nodes} nodes: every node must run the same "
+                "number of processes"
             )
         return self
 

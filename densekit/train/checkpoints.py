@@ -2,9 +2,10 @@
 any world size.
 
     checkpoints/step-00000040/
-        rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its metadata says where in
-                                the flattened parameter each shard starts
-        checkpoint.json         step, schedule, loss scale, totals, records position, hash of every file
+        rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its
+                                metadata says where in the flattened parameter each shard starts
+        checkpoint.json         step, schedule, loss scale, totals, records position, hash of every
+                                file
 
 A save is written beside its place and becomes visible by one rename. No random state is stored:
 every draw has a named seed that follows from the recipe's seed and the step.

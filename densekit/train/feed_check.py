@@ -71,8 +71,9 @@ def gather_feed(
     ]
     entries.sort()
     if [entry[0] for entry in entries] != list(range(step_size)):
+        fed_places = [entry[0] for entry in entries]
         raise RuntimeError(
-            f"the ranks fed places {[entry[0] for entry in entries]} of a step of {step_size} samples"
+            f"the ranks fed positions {fed_places} of a step of {step_size} samples; each once"
         )
     return Feed(
         samples=[f"{index}:{_hex(digest)}" for _, index, digest, _, _ in entries],

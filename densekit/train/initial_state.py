@@ -1,4 +1,4 @@
-"""From a run's math to a model ready to train: parts, initial weights as a file, what is trainable."""
+"""From a run's math to a model at step 0: parts, initial weights as a file, what is trainable."""
 
 import torch
 from accelerate import Accelerator

@@ -22,7 +22,7 @@ PREFIX = "base_model.model."
 
 
 def target_modules(language_model: nn.Module) -> list[str]:
-    """Leaf names of the Linear modules LoRA applies to, with or without adapters already in them."""
+    """Leaf names of the Linear modules LoRA applies to, whether or not adapters are in them."""
     linear = [
         name.split(".")
         for name, module in language_model.named_modules()
@@ -57,7 +57,8 @@ def add_lora(model: DenseConnectorForConditionalGeneration, lora: Lora) -> None:
 def initial_lora(model: DenseConnectorForConditionalGeneration, seed: int) -> dict[str, Tensor]:
     """Adapter weights under peft's names: A uniform in +-1/sqrt(fan_in) (peft's default), B zero.
 
-    Drawn from a named generator: the official code draws them before it seeds anything (docs/upstream.md, U5).
+    Drawn from a named generator: the official code draws them before it seeds anything
+    (docs/upstream.md, U5).
     """
     generator = named_generator(seed, "lora")
     drawn = {}
@@ -95,7 +96,7 @@ def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, 
 
 
 def adapter_parameter(name: str) -> str:
-    """peft's name of a saved adapter weight -> the parameter of the language model that holds it."""
+    """peft's name of a saved adapter weight -> the parameter of the language model for it."""
     return name.removeprefix(PREFIX).replace(".weight", ".default.weight")
 
 

@@ -46,5 +46,5 @@ class RunSaver:
     def stop(self, step: int) -> None:
         (by, *_) = [found for found in gather_objects(self.requests.by) if found]
         raise Preempted(
-            f"stopped by {by} after step {step}, at a checkpoint; start the run again to resume there"
+            f"stopped by {by} after step {step}, at a checkpoint; start the run again to resume"
         )

@@ -87,6 +87,7 @@ def test_command_line_goes_before_variable(key: str, monkeypatch: pytest.MonkeyP
     assert getattr(site_settings(**{key: None}), key) != on_line
 
 
+@pytest.mark.ranks
 def test_run_reads_its_folders(
     run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ WRONG = {
     "too many processes": (
         ["plan", "tiny_stage1", "--gpus", "1000"],
         2,
-        "so 1 to 16 processes can work",
+        "so it runs on 1 to 16 processes; use --gpus 16",
     ),
     "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
     "a GPU that is none": (
@@ -75,7 +75,7 @@ WRONG = {
     "a GPU of two sizes": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "v100"],
         2,
-        "which of v100-16g and v100-32g?",
+        "name its memory too, v100-16g or v100-32g",
     ),
     "a GPU and no GPU": (
         ["plan", "tiny_stage1", "--gpu", "h200", "--device", "cpu"],
@@ -90,17 +90,17 @@ WRONG = {
     "uneven nodes": (
         ["plan", "vicuna7b_clip_stage1", "--nodes", "3"],
         2,
-        "--nodes 3: every node runs the same share",
+        "--nodes 3: --gpus 8 is not a multiple of it",
     ),
     "no price": (
         ["plan", "tiny_stage1", "--price", "-1"],
         2,
-        "--price -1.0: what one GPU costs for an hour",
+        "--price -1.0: give what one GPU costs for an hour",
     ),
     "offload by ZeRO-2": (
         ["plan", "tiny_stage1", "--offload", "--zero-stage", "2"],
         2,
-        "nearest: --zero-stage 3",
+        "use --zero-stage 3",
     ),
     "no sample": (
         ["run", "tiny_stage1", "--micro-batch", "0"],
@@ -150,24 +150,35 @@ WRONG = {
         2,
         "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-",
     ),
-    "no such verb": (["reproduce"], 2, "No such command 'reproduce'"),
-    "no recipe at all": (["run"], 2, "Missing argument"),
+    "nothing to follow": (["tail", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to stop": (["stop", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
+    "a folder to follow": (["tail", "folder.yaml"], 3, "folder.yaml/status.json is missing"),
+    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 2, "no run x in y; `densekit"),
+    "no image to build": (["containers", "build", "h100"], 2, "no image h100; there are cpu, a100"),
+    "no such option": (
+        ["ls", "--run-dir", "x"],
+        2,
+        "No such option: --run-dir (Possible options: ",
+    ),
+    "no such verb": (["reproduce"], 2, "No such command 'reproduce'; see `densekit --help`"),
+    "no recipe at all": (["run"], 2, "Missing argument 'recipe'; see `densekit run --help`"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_user_gets_wrong(run_cli: Cli, tmp_path: Path, name: str) -> None:
+def test_wrong_input_is_one_message(run_cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "empty.yaml").write_bytes(b"")
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     (tmp_path / "file").write_bytes(b"")
     arguments, code, message = WRONG[name]
     before = names(tmp_path)
-    told = run_cli(*arguments)
-    assert told.code == code
-    assert message in told.err
-    assert told.out == ""
-    assert "Traceback" not in told.err
+    result = run_cli(*arguments)
+    assert result.code == code
+    assert message in result.err
+    assert result.out == ""
+    assert result.err.splitlines()[-1].startswith("densekit: ")
+    assert result.err.count("densekit: ") == 1
     assert names(tmp_path) == before
 
 
@@ -198,11 +209,15 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
-def test_data_that_cannot_be_trained_on(run_cli: Cli, tmp_path: Path, name: str) -> None:
+def test_bad_data_is_refused_before_a_run_exists(run_cli: Cli, tmp_path: Path, name: str) -> None:
     recipe = make_pair(tmp_path / "mine")
     damage, message = BAD_DATA[name]
     damage(tmp_path / "mine")
-    told = run_cli("run", recipe)
-    assert (told.code, told.out) == (3, "")
-    assert told.err.startswith("densekit: ") and told.err.count("\n") == 1 and message in told.err
+    result = run_cli("run", recipe)
+    assert (result.code, result.out) == (3, "")
+    assert (
+        result.err.startswith("densekit: ")
+        and result.err.count("\n") == 1
+        and message in result.err
+    )
     assert names(tmp_path) == ["mine"]

@@ -7,6 +7,7 @@ The trainer is a stand-in that copies a run trained beforehand into the replay's
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
+from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
-from densekit.runs.records import StepRecord, chain_next
+from densekit.runs.records import METRICS_FILE, chain_next, read_steps
 from densekit.spec.execution import Execution
 from tests.support.files import names
 from tests.support.launching import trainer
@@ -89,17 +91,14 @@ def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def other(folder: Path, world: Path, *, step: int, by: float, name: str = "loss") -> Path:
     """A run like `first` whose loss (or another number) is another one from a step on."""
     made = train(world, folder, execution=HOW)
-    lines = [
-        json.loads(line)
-        for line in (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    chain = RunDir(made).sha256
-    for line in lines:
-        line[name] += by if line["step"] >= step else 0
-        chain = line["chain"] = chain_next(chain, StepRecord(**line))
-    (made / "metrics.jsonl").write_text(
-        "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
-    )
+    path, chain = made / METRICS_FILE, RunDir(made).sha256
+    lines = []
+    for line in read_steps(path):
+        changed = {name: getattr(line, name) + by} if line.step >= step else {}
+        line = replace(line, **changed)
+        chain = chain_next(chain, line)
+        lines.append(json.dumps(asdict(replace(line, chain=chain))))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return made
 
 
@@ -408,13 +407,7 @@ def test_made_inputs_may_have_changed(own: Path, tmp_path: Path, gives: Any) -> 
     made = tmp_path / "world" / "cache" / "tiny" / "train.json"
     made.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "world" / "data" / "train.json", made)
-    assets = {
-        "kind": "tiny",
-        "stage1_samples": 1,
-        "stage2_samples": 1,
-        "held_out": 1,
-        "language_model_steps": 1,
-    }
+    assets = load_recipe("tiny_stage1").math().model_dump()["assets"]
     recipe = {"assets": assets, "data": {"annotations": "cache:tiny/train.json"}}
     tiny = train(tmp_path / "world", tmp_path / "tiny", recipe=recipe, execution=HOW)
     made.write_text("another recipe's", encoding="utf-8")

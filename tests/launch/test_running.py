@@ -87,6 +87,7 @@ def test_damaged_run_does_not_hide_the_others(run: RunDir, name: str, text: str 
     assert name.rpartition("/")[2] in rows[1].message
 
 
+@pytest.mark.ranks
 def test_handle_of_version_0_1_is_read(run: RunDir) -> None:
     old = {"launcher": "slurm", "host": "login", "pid": None, "container": None, "job": "12_3"}
     write_json(run.attempt / "launch.json", {**old, "image": None})

@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 
 from densekit.errors import DataError, UsageError
 from densekit.planner.alternatives import PAPER_LORA, alternatives
-from densekit.planner.candidates import DEFAULT_MICRO_BATCH, SearchSpace, largest
+from densekit.planner.candidates import (
+    DEFAULT_MICRO_BATCH,
+    NOTHING_ASKED,
+    SearchSpace,
+    largest,
+)
 from densekit.planner.cluster import HOST_USABLE, USABLE, Cluster, usual_nodes
-from densekit.planner.plan import NOTHING_ASKED, Plan, make_plan
+from densekit.planner.plan import Plan, make_plan
 from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import ExecutionRequest
@@ -426,7 +431,7 @@ def test_wrong_models_are_errors_and_unknown_ones_notes(tmp_path: Path) -> None:
     """Only a model whose shape nobody knows leaves memory open."""
     beyond = recipe("vicuna7b_clip_stage2", "connector={kind: dci, groups: [[40]]}")
     with pytest.raises(
-        UsageError, match=r"hidden_states\[40\] is asked of a vision tower of 24 layers"
+        UsageError, match=r"hidden_states\[40\] does not exist in a vision tower of 24"
     ):
         plan_on(beyond, "h200", 8)
     mine = recipe("vicuna7b_clip_stage2", f"models.language_model={tmp_path}")
@@ -440,7 +445,7 @@ def test_wrong_models_are_errors_and_unknown_ones_notes(tmp_path: Path) -> None:
     }
     for change in ({"num_key_value_heads": "8"}, {"head_dim": "x"}, {"hidden_size": None}):
         (tmp_path / "config.json").write_text(json.dumps({**shape, **change}), encoding="utf-8")
-        with pytest.raises(DataError, match=f"{next(iter(change))} is"):
+        with pytest.raises(DataError, match=f"{next(iter(change))} must be a positive integer"):
             plan_on(mine, "h200", 8, roots=Roots())
     (tmp_path / "config.json").write_text(
         json.dumps({**shape, "model_type": "qwen2"}), encoding="utf-8"

@@ -10,11 +10,10 @@ from memory_trace import language_config, tower_config
 
 from densekit.errors import DataError, UsageError
 from densekit.model.config import DenseConnectorConfig
-from densekit.model.connectors import dense as model_connector
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.recipes.load import load_recipe
-from densekit.spec import architectures as shapes
-from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, shape_of
+from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, connector_shape, shape_of
+from densekit.spec.math import Lora
 from densekit.spec.roots import Roots
 from densekit.train.lora import add_lora
 
@@ -44,7 +43,7 @@ def count(module: torch.nn.Module, *, trained: bool = False) -> int:
         "vicuna7b_clip_sci_stage1",
     ],
 )
-def test_counts_are_those_of_the_modules(name: str) -> None:
+def test_parameter_counts_are_those_of_the_modules(name: str) -> None:
     recipe = load_recipe(name)
     shape = shape_of(recipe, NOWHERE)
     config = DenseConnectorConfig(
@@ -57,7 +56,7 @@ def test_counts_are_those_of_the_modules(name: str) -> None:
         assert count(model.language_model) == shape.language.parameters
         assert count(model.vision_tower) == shape.tower_parameters
         assert count(model.projector) == shape.projector_parameters
-        assert config.image_tokens == shape.image_tokens
+        assert config.image_layout.max_tokens == shape.image_tokens
         assert model.projector[0].in_features == shape.connector.width
         linear = [
             each for each in model.language_model.modules() if isinstance(each, torch.nn.Linear)
@@ -66,11 +65,11 @@ def test_counts_are_those_of_the_modules(name: str) -> None:
             shape.language.layers * shape.language.layer_linear_parameters
             + shape.language.vocab * shape.language.hidden
         )
-        add_lora(model, {"r": 8, "alpha": 16, "dropout": 0.0})
+        add_lora(model, Lora(r=8, alpha=16, dropout=0.0))
     assert count(model.language_model, trained=True) == shape.language.lora_parameters(8)
 
 
-def test_a_tied_head_counts_once() -> None:
+def test_tied_head_counts_once() -> None:
     shape = replace(LANGUAGE_MODELS["tiny/language_model"], tied=True)
     with torch.device("meta"):
         from transformers import AutoModelForCausalLM
@@ -79,16 +78,17 @@ def test_a_tied_head_counts_once() -> None:
     assert count(model) == shape.parameters
 
 
-def test_sti_adds_pooled_tokens() -> None:
-    assert shapes.POOL_SIZE == model_connector.POOL_SIZE
+def test_connector_shape_follows_the_tower() -> None:
     recipe = load_recipe("vicuna7b_clip_sti_8_16_20_24_stage1")
-    spec = model_connector.ConnectorSpec(
-        kind="sti", feature_layer=23, layers=recipe.connector.layers
-    )
     shape = shape_of(recipe, NOWHERE)
-    assert shape.image_tokens == spec.num_tokens(576) > 576
-    assert shape.connector.width == spec.width(1024)
-    assert shape.connector.last_layer == spec.last_layer
+    assert shape.image_tokens == recipe.connector.tokens(576) > 576
+    assert shape.connector.width == recipe.connector.width(1024)
+    assert shape.connector.last_layer == 23
+    beyond = recipe.connector.model_copy(update={"layers": (25,)})
+    with pytest.raises(
+        UsageError, match=r"hidden_states\[25\] does not exist in a vision tower of 24 layers"
+    ):
+        connector_shape(beyond, shape.tower)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_config_json_and_table_agree(
     assert shape_of(recipe, Roots(models=tmp_path)) == shape_of(recipe, NOWHERE)
 
 
-def test_config_json_comes_before_the_table(tmp_path: Path) -> None:
+def test_config_json_overrides_the_table(tmp_path: Path) -> None:
     folder = tmp_path / VICUNA
     folder.mkdir(parents=True)
     config = language_config(replace(LANGUAGE_MODELS[VICUNA], layers=5)).to_dict()
@@ -119,7 +119,7 @@ def test_config_json_comes_before_the_table(tmp_path: Path) -> None:
     assert shape_of(load_recipe("vicuna7b_stage1"), Roots(models=tmp_path)).language.layers == 5
 
 
-def test_an_unknown_model_is_a_usage_error() -> None:
+def test_unknown_model_is_a_usage_error() -> None:
     recipe = load_recipe("vicuna7b_stage1", overrides=["models.language_model=models:someone/else"])
     with pytest.raises(
         UsageError, match=r"someone/else holds no config\.json.*lmsys/vicuna-7b-v1\.5"
@@ -128,7 +128,7 @@ def test_an_unknown_model_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama", "hidden_size": 4096}'])
-def test_a_damaged_config_is_a_data_error(tmp_path: Path, text: str) -> None:
+def test_damaged_config_is_a_data_error(tmp_path: Path, text: str) -> None:
     folder = tmp_path / VICUNA
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(text)
@@ -136,7 +136,7 @@ def test_a_damaged_config_is_a_data_error(tmp_path: Path, text: str) -> None:
         shape_of(load_recipe("vicuna7b_stage1"), Roots(models=tmp_path))
 
 
-def test_another_kind_of_model_is_a_usage_error(tmp_path: Path) -> None:
+def test_other_architectures_are_a_usage_error(tmp_path: Path) -> None:
     folder = tmp_path / VICUNA
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "gpt2"}')

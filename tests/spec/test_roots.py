@@ -22,12 +22,14 @@ ROOTS = Roots(data=Path("d"), models=Path("/m"), cache=Path("c"))
         ("data", "data"),
     ],
 )
-def test_resolve(reference: str, path: str) -> None:
+def test_references_resolve_to_paths(reference: str, path: str) -> None:
     assert ROOTS.resolve(reference) == Path(path)
 
 
-def test_an_execution_holds_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roots_are_written_as_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     values = ROOTS.as_json()
     assert values == {"data": str(tmp_path / "d"), "models": "/m", "cache": str(tmp_path / "c")}
-    assert Roots.from_json(values).resolve("data:a") == tmp_path / "d" / "a"
+    assert Roots.model_validate(values).resolve("data:a") == tmp_path / "d" / "a"

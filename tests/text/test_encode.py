@@ -1,5 +1,5 @@
-"""Tests of ids, labels and notes of samples: every template's mapping, and each observation of docs/upstream.md in both
-semantics.
+"""Tests of ids, labels and notes of samples: every template's mapping, and each observation of
+docs/upstream.md in both semantics.
 """
 
 import re

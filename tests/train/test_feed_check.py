@@ -45,7 +45,9 @@ def test_flags_travel_with_them() -> None:
 @pytest.mark.parametrize("positions", [(0, 0), (0, 2), (1, 2)])
 def test_doubles_and_gaps(positions: tuple[int, int]) -> None:
     twice = [fed((position, f"{position}:00", None)) for position in positions]
-    with pytest.raises(RuntimeError, match=r"the ranks fed places \[.*\] of a step of 2 samples"):
+    with pytest.raises(
+        RuntimeError, match=r"the ranks fed positions \[.*\] of a step of 2 samples"
+    ):
         gather(*twice, step_size=2)
 
 

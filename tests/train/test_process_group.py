@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration, and the engine an execution asks for against the one that came up."""
+"""The DeepSpeed configuration, and the engine of an execution against the one that came up."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_cpu_offload_that_differs_from_the_execution_stops_the_run(golden: Path)
         1, make_accelerator, Execution(zero_stage=2, cpu_offload=True), may_fail=True
     )[0]
     assert (
-        "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimiser in host memory"
+        "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimizer in host RAM"
         in str(outcome.error)
     )
 

@@ -193,7 +193,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "truncated": (
         "rank-0000.safetensors",
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        r"rank-0000.safetensors is damaged: \d+ bytes, \d+ were written; move .* away to resume from the",
+        r"rank-0000.safetensors is damaged: \d+ bytes, \d+ were written; move .* away to resume",
     ),
     "missing": ("rank-0001.safetensors", Path.unlink, "rank-0001.safetensors is missing"),
     "no state": ("checkpoint.json", Path.unlink, "checkpoint.json is missing"),

@@ -135,7 +135,7 @@ def test_idle_ranks_and_text_only_micro_batches_still_touch_every_parameter(
 def test_swapping_samples_in_the_loader_stops_the_run(recording: Recording, start: dict) -> None:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
-    trainer = make_trainer(model, reader, single_step(2), recording.math)
+    trainer = make_trainer(model, reader, single_step(range(2)), recording.math)
     trainer.dataset = Swapped(
         reader,
         trainer.dataset.steps,
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     with torch.no_grad():
         model.language_model.lm_head.weight.fill_(float("nan"))
     before = model.projector[0].weight.detach().clone()
-    trainer = make_trainer(model, reader, single_step(1), recording.math)
+    trainer = make_trainer(model, reader, single_step(range(1)), recording.math)
     with pytest.raises(DataError, match="loss is nan at step 1"):
         trainer.step(next(trainer.batches()))
     assert torch.equal(before, model.projector[0].weight)
@@ -173,7 +173,7 @@ def test_packed_cross_entropy_is_the_padded_one(recording: Recording, start: dic
     """The packed loss against stock attention on one sample at a time."""
     model = recording.model(start).eval()
     reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
-    trainer = make_trainer(model, reader, single_step(1), recording.math)
+    trainer = make_trainer(model, reader, single_step(range(1)), recording.math)
     (micro_batch,) = next(trainer.batches()).micro_batches
     images = pixel_values(micro_batch.pixels, trainer.lookup_table)
     with torch.no_grad(), model.stock_attention("eager"):

@@ -17,7 +17,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, PackedSequences, float, float | None]
 class PackedAttention:
     """One kernel under a name of transformers' attention interface.
 
-    Raises RuntimeError for a call without `sequences`, or with a mask: samples would see each other.
+    Raises RuntimeError for a call without `sequences` or with a mask: samples would see each other.
     """
 
     def __init__(self, name: str, attend: Attend) -> None:

@@ -18,9 +18,9 @@ class VisionTower(nn.Module, ABC):
         pixel_values [I, 3, H, W] -> embed -> hidden_states[0] [I, P, D]
             -> block 1 -> hidden_states[1] -> ... -> block `last_layer` -> hidden_states[last_layer]
 
-    The high-level layer is `num_hidden_layers - 1` in every family: hidden_states[-2] of CLIP, whose
-    last block is never used, and the output of the last but one SigLIP block (docs/upstream.md,
-    Q10).
+    The high-level layer is `num_hidden_layers - 1` in every family: hidden_states[-2] of CLIP,
+    whose last block is never used, and the output of the last but one SigLIP block
+    (docs/upstream.md, Q10).
     """
 
     model_class: ClassVar[type[PreTrainedModel]]

@@ -1,8 +1,8 @@
 """Automatic differentiation of sizes: what torch's autograd keeps alive, in bytes, without torch.
 
-A `SizedTensor` stands for a tensor and is counted from its creation until Python's last reference to it
-is gone, as torch counts storage. Operations save for the backward pass what torch's formulas save
-(its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest first,
+A `SizedTensor` stands for a tensor and is counted from its creation until Python's last reference
+to it is gone, as torch counts storage. Operations save for the backward pass what torch's formulas
+save (its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest first,
 what it saved freed after it.
 """
 
@@ -164,7 +164,7 @@ class Tape:
         return self.operation(self.new(numel, width), [x], lambda _: [self.new(numel, own)])
 
     def lower(self, x: SizedTensor) -> SizedTensor:
-        """What autocast hands to a matrix product. Casts of trained weights are kept until it ends."""
+        """What autocast hands to a matrix product; casts of trained weights stay until it ends."""
         if not self.autocast or x.width == HALF:
             return x
         if x.storage is not None or x.node is None:

@@ -109,7 +109,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
 
 @contextmanager
 def partitioned_loading(accelerator: Accelerator) -> Iterator[None]:
-    """Inside the block transformers partitions a model over the ranks while it loads it (ZeRO-3)."""
+    """Inside the block transformers partitions a model over the ranks while loading (ZeRO-3)."""
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     # transformers keeps only a weak reference.

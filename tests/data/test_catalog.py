@@ -1,0 +1,72 @@
+"""The catalog of published data sets: sizes, what recipes find in it, and wrong entries."""
+
+from pathlib import Path
+
+import pytest
+
+from densekit.data.catalog import CATALOG, FileObject, data_set_of, load_catalog
+from densekit.errors import DataError
+from densekit.recipes.load import load_recipe, recipe_names
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("12 B", 12), ("3 kB", 3e3), ("181 MB", 181e6), ("27.4 GB", 27.4e9)]
+)
+def test_sizes_are_read_in_decimal_units(size: str, expected: float) -> None:
+    file = FileObject(name="a", contentSize=size, source="a list")
+    assert file.bytes == pytest.approx(expected)
+    assert FileObject(name="a", source="nobody").bytes is None
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_paper_recipe_finds_its_data_set(name: str) -> None:
+    recipe = load_recipe(name)
+    data_set = data_set_of(recipe.data.annotations)
+    assert (data_set is None) == (recipe.assets is not None)
+
+
+def test_data_set_is_found_by_the_name_of_its_annotation_file() -> None:
+    for reference in (
+        "llava_v1_5_mix665k.json",
+        "data:llava_v1_5_mix665k.json",
+        "data:LLaVA-Instruct-150K/llava_v1_5_mix665k.json",
+        "/anywhere/llava_v1_5_mix665k.json",
+    ):
+        data_set = data_set_of(reference)
+        assert data_set is not None and data_set.name == "LLaVA-Instruct-150K"
+    assert data_set_of("data:mine.json") is None
+
+
+def test_annotation_files_and_parts_are_unique() -> None:
+    catalog = load_catalog()
+    assert len({data_set.annotations for data_set in catalog}) == len(catalog)
+    for data_set in catalog:
+        names = [file.name for file in data_set.distribution]
+        assert len(set(names)) == len(names) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- [", "cannot be read"),
+        ("a: 1", "must hold a list of data sets"),
+        ("- name: x", r"entry 0 \(x\): description: Field required"),
+        ("- 1", r"entry 0 \(without a name\): "),
+        (
+            "- {name: x, description: d, url: u, annotations: a.json, distribution: "
+            "[{name: f, contentSize: 3 GiB, source: s}]}",
+            r"entry 0 \(x\): distribution\.0\.contentSize: ",
+        ),
+    ],
+)
+def test_wrong_entries_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"{path}.*{message}"):
+        load_catalog(path)
+
+
+def test_catalog_is_installed_with_the_package() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert '"densekit.data" = ["catalog.yaml"]' in (root / "pyproject.toml").read_text()
+    assert CATALOG.is_file()
