@@ -30,7 +30,7 @@ from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
 from densekit.train.checkpoints import fill_masters, load_checkpoint
-from densekit.train.collectives import gather_objects
+from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import make_encoder, make_reader, settle_certificate
@@ -63,6 +63,7 @@ def train(run_dir: Path) -> None:
             _train(run, execution, accelerator, requests)
         except Preempted as error:
             run.set_status("preempted", message=str(error), exit_code=error.exit_code)
+            end_process_group()
             if "TORCHELASTIC_RUN_ID" in os.environ:
                 # torchrun would report another code as a crash; the status tells.
                 raise SystemExit(0) from None
@@ -78,6 +79,7 @@ def train(run_dir: Path) -> None:
             run.set_status("complete")
             # The result is written and hashed: what only served to continue goes.
             shutil.rmtree(run.checkpoints, ignore_errors=True)
+        end_process_group()
 
 
 def _failed(run: RunDir, error: DensekitError) -> BaseException:

@@ -70,6 +70,7 @@ class Started:
             outcome.error for outcome in outcomes
         ]
         assert self.run.complete
+        assert all(outcome.returned for outcome in outcomes), "a rank did not leave its group"
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Everything that was trained."""
@@ -116,12 +117,13 @@ def start_run(
     return Started(open_run(folder, math), execution_of(plan, roots, None))
 
 
-def train_rank(path: Path, kill: Kill | None) -> None:
-    """What a rank runs: the trainer, ended by `kill`."""
+def train_rank(path: Path, kill: Kill | None) -> bool:
+    """What a rank runs: the trainer, ended by `kill`. Returns whether it left its process group."""
     torch.set_num_threads(1)
     if kill is not None and kill.rank == int(os.environ["RANK"]):
         durable.observer = _Counter(kill)
     train(path)
+    return not torch.distributed.is_initialized()
 
 
 class _Counter:
