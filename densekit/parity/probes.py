@@ -67,8 +67,8 @@ def _check_activation_checkpointing(
         losses.append(trainer.accumulate(next(trainer.batches())).item())
         if len(calls) != 1 + on:
             raise DataError(
-                f"activation checkpointing {'on' if on else 'off'}: the first decoder layer is"
-                f" computed {len(calls)} times in a step, not {1 + on}"
+                f"activation checkpointing {'on' if on else 'off'}: forward passes of the first"
+                f" decoder layer in a step: {len(calls)}, expected {1 + on}"
             )
         parts = [gradient(value).flatten() for value in trainable_parameters(model).values()]
         gradients.append(torch.cat(parts))

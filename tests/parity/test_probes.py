@@ -117,4 +117,4 @@ def test_activation_checkpointing_that_is_not_switched_on_fails(
     for name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
         monkeypatch.setattr(PreTrainedModel, name, lambda *_, **__: None, raising=False)
     message = failing(golden, CASE)["case"]
-    assert message.startswith("activation checkpointing on: the first decoder layer is computed 1")
+    assert message.startswith("activation checkpointing on") and message.endswith("1, expected 2")
