@@ -59,7 +59,7 @@ def test_v100_computes_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found = selected(stage_1)
     plan = planned(found, stage_1)
     assert (plan.gpu, plan.execution.world_size) == ("v100-32g", 2)
-    assert (plan.execution.dtype, plan.execution.attention, plan.image) == (
+    assert (plan.execution.dtype, plan.execution.attention, plan.container_image) == (
         "fp16",
         "xformers",
         "v100",
