@@ -30,10 +30,15 @@ FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.t
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
+# Tests run in parallel by whole files, the long ones first: what a file makes once is made once (tests/support/kinds.py).
+JOBS ?= logical
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels test test-all chaos lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels test test-system test-all golden-losses chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -108,17 +113,24 @@ bench: $(FULL) ## time the training step
 
 # On a GPU machine: in an environment that has its CUDA build of torch and the kernels' packages.
 kernels: $(FULL) ## test and time every attention kernel that can run here (on a GPU: all that are installed)
-	@$(BIN)/python -m pytest -q tests/model/test_attention_numbers.py tests/model/test_kernels.py
+	@$(PYTEST) -m 'unit or ranks or gpu' tests/model/test_attention_numbers.py tests/model/test_kernels.py
 	@$(BIN)/python benchmarks/attention.py $(ARGS)
 
-test: $(FULL) ## run the tests that are not slow
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(FULL) ## run the tests of the kinds unit and ranks that are not slow
+	@$(PYTEST) $(PARALLEL) $(ARGS)
 
-test-all: $(FULL) ## run every test
-	@$(BIN)/python -m pytest -q -m '' $(ARGS)
+test-system: $(FULL) ## run the tests that need a container engine or Slurm (private ones are started) and are not slow
+	@$(PYTEST) -m 'system and not slow' $(ARGS)
+
+test-all: $(FULL) ## run every test of every kind
+	@$(PYTEST) $(PARALLEL) -m 'unit or ranks or gpu' $(ARGS)
+	@$(PYTEST) -m system $(ARGS)
 
 chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
-	@$(BIN)/python -m pytest -q tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
+	@$(PYTEST) -m ranks tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
+
+golden-losses: $(FULL) ## record the loss curves of the tiny recipes anew (tests/golden_losses)
+	@$(BIN)/python -m tests.support.golden_losses
 
 lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
 	@$(BIN)/ruff check --quiet .
@@ -142,7 +154,7 @@ lock: $(FULL) ## pin every requirements file, hashes included (requirements/, do
 lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata from the package index)
 	@$(BIN)/python tools/lock.py --check
 
-image: setup-driver ## build the image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
+image: setup-driver ## build the container image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
 	@$(BIN)/densekit containers build $(TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay

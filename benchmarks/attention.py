@@ -1,9 +1,9 @@
-"""Times the attention kernels of packed rows beside each other: same queries, keys and values, one
-process.
+"""Times the attention kernels of packed micro-batches beside each other: same queries, keys and
+values, one process.
 
-Every kernel that can run here takes the same row of samples, forward and backward, in turns with
+Every kernel that can run here takes the same micro-batch, forward and backward, in turns with
 the others; `padded` is what packing replaces, one causal SDPA over a right-padded batch of the same
-samples. On a CPU that leaves SDPA segment by segment. Before anything is timed the outputs and
+samples. On a CPU that leaves SDPA sequence by sequence. Before anything is timed the outputs and
 gradients of the kernels are compared with SDPA's.
 """
 
@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from train_step import BUSY, others_cpu_seconds, timed
 
 from densekit.errors import UsageError
-from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.packing import Segments
+from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.packing import PackedSequences
 from densekit.spec.capability import check_combination, check_gpu, generation_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +34,7 @@ BASE = "sdpa"
 def kernels_here(device: str, dtype: str) -> dict[str, str | None]:
     """Every kernel, with the reason why it cannot run here, or None."""
     reasons: dict[str, str | None] = {}
-    for kernel in IMPLEMENTATIONS:
+    for kernel in KERNELS:
         try:
             check_combination(device, dtype, kernel)  # type: ignore[arg-type]
             if device == "cuda":
@@ -61,10 +61,10 @@ def draw(
 
 
 def packed(kernel: str, inputs: list[Tensor], lengths: list[int]) -> Tensor:
-    """[1, H, T, D]; segments are made anew, as for every row."""
-    boundaries = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-    segments = Segments(boundaries, inputs[0].device)
-    output = KERNELS[kernel](nn.Module(), *inputs, None, segments=segments)[0]  # type: ignore[index]
+    """[1, H, T, D]; where sequences lie is read each time, as for every micro-batch."""
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    sequences = PackedSequences(cu_seqlens, inputs[0].device)
+    output = KERNELS[kernel](nn.Module(), *inputs, None, sequences=sequences)[0]  # type: ignore[index]
     return output.transpose(1, 2)
 
 
@@ -92,7 +92,7 @@ def distance(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare and time; plain values for --json. Ratios are to SDPA segment by segment."""
+    """Compare and time; plain values for --json. Ratios are to SDPA sequence by sequence."""
     device, dtype = arguments.device, arguments.dtype
     generator = torch.Generator().manual_seed(1)
     shortest = arguments.longest // 4

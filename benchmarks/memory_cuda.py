@@ -14,6 +14,7 @@ from memory import TOLERANCE, micro_batch_of
 from memory_trace import OPTIMIZER, language_config, tower_config
 
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.planner.memory import memory_of
 from densekit.planner.model_states import ModelStates
@@ -22,7 +23,7 @@ from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, con
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora
-from densekit.train.engines.base import ReplicatedEngine
+from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import add_lora
 
@@ -140,27 +141,29 @@ def _peak(
     engine = ReplicatedEngine(model.train(), OPTIMIZER, make_accelerator(execution), execution)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
-        engine.forward_backward(_inputs(shape, micro_batch), last=True)
-        engine.update(1.0)
+        engine.forward_backward(*_inputs(shape, micro_batch), last=True)
+        engine.optimizer_step(1.0)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
 
 
-def _inputs(shape: ModelShape, size: MicroBatchShape) -> dict[str, torch.Tensor]:
+def _inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroBatch, torch.Tensor]:
     """Equal samples of random tokens, each with its image in front."""
     device, image, pixels = torch.device("cuda"), shape.image_tokens, shape.tower.image_size
     length = size.tokens // size.samples
     starts = torch.arange(size.samples, device=device) * length
     slots = (starts[:, None] + torch.arange(image, device=device)).flatten()
     last = torch.arange(size.label_positions // size.samples, device=device)
-    return {
-        "input_ids": torch.randint(shape.language.vocab, (size.tokens,), device=device),
-        "position_ids": torch.arange(length, device=device).repeat(size.samples),
-        "cu_seq_lens": torch.arange(size.samples + 1, dtype=torch.int32) * length,
-        "image_slots": slots,
-        "feature_index": torch.arange(len(slots), device=device),
-        "supervised": (starts[:, None] + length - 2 - last).flatten(),
-        "targets": torch.randint(shape.language.vocab, (size.label_positions,), device=device),
-        "weights": torch.full((size.label_positions,), 1 / size.label_positions, device=device),
-        "pixel_values": torch.randn(size.images, 3, pixels, pixels, device=device),
-    }
+    labels, vocab = size.label_positions, shape.language.vocab
+    micro_batch = MicroBatch(
+        input_ids=torch.randint(vocab, (size.tokens,), device=device),
+        position_ids=torch.arange(length, device=device).repeat(size.samples),
+        cu_seqlens=torch.arange(size.samples + 1, dtype=torch.int32) * length,
+        pixels=torch.zeros(0, 3, pixels, pixels, dtype=torch.uint8),
+        image_slots=slots,
+        feature_index=torch.arange(len(slots), device=device),
+        label_positions=(starts[:, None] + length - 2 - last).flatten(),
+        targets=torch.randint(vocab, (labels,), device=device),
+        weights=torch.full((labels,), 1 / labels, device=device),
+    )
+    return micro_batch, torch.randn(size.images, 3, pixels, pixels, device=device)

@@ -23,13 +23,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
 
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.planner.workload import MicroBatchShape, TrainedModel
 from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora, Optimizer
-from densekit.train.engines.base import Engine, ReplicatedEngine, Update
+from densekit.train.engines.base import Engine, OptimizerStep
+from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import add_lora
 
@@ -90,7 +92,7 @@ class HalfEngine(ReplicatedEngine):
     away at once and added up in fp32.
     """
 
-    def _prepare(self, connected: nn.Module) -> nn.Module:
+    def _prepare(self, part: nn.Module) -> nn.Module:
         self.masters = [
             nn.Parameter(parameter.detach().float()) for parameter in self.trainable.values()
         ]
@@ -104,7 +106,7 @@ class HalfEngine(ReplicatedEngine):
                 "exp_avg": torch.zeros_like(master),
                 "exp_avg_sq": torch.zeros_like(master),
             }
-        return connected
+        return part
 
     @staticmethod
     def _added(master: nn.Parameter) -> Any:
@@ -115,18 +117,18 @@ class HalfEngine(ReplicatedEngine):
 
         return add
 
-    def _forward(self, **row: Any) -> Tensor:
-        return Engine._forward(self, **row)
+    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+        return Engine._loss(self, micro_batch, dense_features)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()
 
     @torch.no_grad()
-    def update(self, factor: float) -> Update:
+    def optimizer_step(self, lr_factor: float) -> OptimizerStep:
         self.optimizer.step()
         for parameter, master in zip(self.trainable.values(), self.masters, strict=True):
             parameter.copy_(master)
-        return Update(grad_norm=None, overflow=False)
+        return OptimizerStep(grad_norm=None, overflow=False)
 
 
 def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
@@ -200,8 +202,8 @@ def fake_weights(module: nn.Module, execution: Execution) -> None:
                 owner._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-class Boundaries:
-    """cu_seq_lens of a micro-batch: the one tensor whose values are read."""
+class Starts:
+    """cu_seqlens of a micro-batch: the one tensor whose values are read."""
 
     def __init__(self, size: MicroBatchShape) -> None:
         self.values = [
@@ -213,21 +215,23 @@ class Boundaries:
         return self.values
 
 
-def micro_batch_inputs(shape: ModelShape, size: MicroBatchShape) -> dict[str, Any]:
-    """A packed micro-batch of this size, as densekit.train.collate makes it."""
+def micro_batch_inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroBatch, Tensor]:
+    """A micro-batch of this size, as densekit.train.collate makes it, and its normalised images."""
     slots = min(size.images * shape.image_tokens, size.tokens)
     pixels = shape.tower.image_size
-    return {
-        "input_ids": torch.zeros(size.tokens, dtype=torch.long),
-        "position_ids": torch.zeros(size.tokens, dtype=torch.long),
-        "image_slots": torch.zeros(slots, dtype=torch.long),
-        "feature_index": torch.zeros(slots, dtype=torch.long),
-        "supervised": torch.zeros(size.label_positions, dtype=torch.long),
-        "targets": torch.zeros(size.label_positions, dtype=torch.long),
-        "weights": torch.zeros(size.label_positions),
-        "pixel_values": torch.zeros(size.images, 3, pixels, pixels),
-        "cu_seq_lens": Boundaries(size),
-    }
+    starts: Any = Starts(size)
+    micro_batch = MicroBatch(
+        input_ids=torch.zeros(size.tokens, dtype=torch.long),
+        position_ids=torch.zeros(size.tokens, dtype=torch.long),
+        cu_seqlens=starts,
+        pixels=torch.zeros(0, 3, pixels, pixels, dtype=torch.uint8),
+        image_slots=torch.zeros(slots, dtype=torch.long),
+        feature_index=torch.zeros(slots, dtype=torch.long),
+        label_positions=torch.zeros(size.label_positions, dtype=torch.long),
+        targets=torch.zeros(size.label_positions, dtype=torch.long),
+        weights=torch.zeros(size.label_positions),
+    )
+    return micro_batch, torch.zeros(size.images, 3, pixels, pixels)
 
 
 @contextmanager
@@ -315,21 +319,22 @@ def trace(
             group["foreach"] = True  # as torch chooses on CUDA
         masters = getattr(engine, "masters", [])
         if not masters:
-            list(engine.fragments())
-        inputs = micro_batch_inputs(trained.shape, size)
-        tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
+            list(engine.shards())
+        micro_batch, pixel_values = micro_batch_inputs(trained.shape, size)
+        tensors = [value for value in vars(micro_batch).values() if isinstance(value, Tensor)]
+        tensors.append(pixel_values)
         tracker.track_external(
             model, engine.optimizer, *masters, *(master.grad for master in masters), *tensors
         )
         watch(engine, tracker)
         with tracker:
             tracker.begin("start")
-            engine.forward_backward(inputs, last=True)
-            del inputs, tensors
+            engine.forward_backward(micro_batch, pixel_values, last=True)
+            del micro_batch, pixel_values, tensors
             gc.collect()
             tracker.begin("update")
             try:
-                engine.update(1.0)
+                engine.optimizer_step(1.0)
             except DataDependentOutputException:
                 # A fake norm has no value to report. It is asked for last: everything else is done.
                 if any(parameter.grad is not None for parameter in engine.trainable.values()):

@@ -55,7 +55,7 @@ class Side:
 
     def gradients(self) -> float:
         """Forward and backward; returns the loss."""
-        extra = {} if "cu_seq_lens" in self.inputs else {"use_cache": False}
+        extra = {} if "micro_batch" in self.inputs else {"use_cache": False}
         loss = self.model(**self.inputs, **extra).loss
         loss.backward()
         return float(loss.detach())
@@ -155,8 +155,9 @@ def run(
     size, where, kind = SIZES[size_name], torch.device(device), DTYPES[dtype]
     ours, stock = make_models(size, where, kind)
     sequences, images = make_samples(size, batch or size.batch)
-    row, inputs = our_inputs(sequences, images, size, where, kind)
-    padded = stock_inputs(sequences, inputs["pixel_values"], size)
+    micro_batch, pixels = our_inputs(sequences, images, size, where, kind)
+    inputs = {"micro_batch": micro_batch, "pixel_values": pixels}
+    padded = stock_inputs(sequences, pixels, size)
     stages = {}
     for stage in STAGES:
         sides = (Side(ours, inputs, str, stage), Side(stock, padded, stock_to_ours, stage))
@@ -169,9 +170,9 @@ def run(
         "steps": steps,
         "samples": len(sequences),
         "images": sum(image is not None for image in images),
-        "tokens": len(row.input_ids),
+        "tokens": len(micro_batch.input_ids),
         "padded_tokens": padded["input_ids"].numel(),
-        "supervised_tokens": len(row.targets),
+        "supervised_tokens": len(micro_batch.targets),
         "parameters": sum(parameter.numel() for parameter in stock.parameters()),
         "stages": stages,
     }

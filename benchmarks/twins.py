@@ -11,10 +11,12 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from densekit.data.pixels import ReadImage
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.preprocess import pixel_values
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.sequence import ModelSequence
-from densekit.train.collate import PackedRow, pack_row
+from densekit.train.collate import WeightedSample, pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ def make_samples(size: Size, batch: int) -> tuple[list[ModelSequence], list[np.n
             at = min(4, length - answer)  # behind a few tokens of the prompt
             ids = np.concatenate([ids[:at], np.full(patches, IMAGE_TOKEN_ID), ids[at:]])
             labels = np.concatenate([labels[:at], np.full(patches, IGNORE_INDEX), labels[at:]])
-        sequences.append(ModelSequence(ids, labels, np.arange(patches if has_image else 0)))
+        sequences.append(ModelSequence(ids, labels))
         shape = (3, size.image_size, size.image_size)
         images.append(random.integers(0, 256, shape, dtype=np.uint8) if has_image else None)
     return sequences, images
@@ -166,25 +168,30 @@ def our_inputs(
     size: Size,
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[PackedRow, dict[str, Tensor]]:
-    """The packed row, every supervised token weighing 1 / their number, as stock Llava's mean does."""
-    supervised = sum(int((sequence.labels[1:] != IGNORE_INDEX).sum()) for sequence in sequences)
-    row = pack_row(
-        sequences,
-        [None if pixels is None else ReadImage(pixels=pixels, digest="") for pixels in images],
-        [1 / supervised] * len(sequences),
-        positions=range(len(sequences)),
-        sample_ids=[str(number) for number in range(len(sequences))],
-        image_tokens=(size.image_size // PATCH) ** 2,
-        image_size=size.image_size,
-    )
+) -> tuple[MicroBatch, Tensor]:
+    """Micro-batch and normalised images, every label weighing 1 / their number, as stock Llava's
+    mean does.
+    """
+    labels = sum(int((sequence.labels[1:] != IGNORE_INDEX).sum()) for sequence in sequences)
+    samples = [
+        WeightedSample(
+            sequence=sequence,
+            image=None if pixels is None else ReadImage(pixels=pixels, digest=""),
+            weight=1 / labels,
+            position=number,
+            sample_id=str(number),
+        )
+        for number, (sequence, pixels) in enumerate(zip(sequences, images, strict=True))
+    ]
+    micro_batch = pack(
+        samples, image_tokens=(size.image_size // PATCH) ** 2, image_size=size.image_size
+    ).to(device)
     table = (
         ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None]
         .expand(256, 3)
         .contiguous()
     )
-    inputs = row.model_inputs(device, table.to(device))
-    return row, {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+    return micro_batch, pixel_values(micro_batch.pixels, table.to(device)).to(dtype)
 
 
 def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> dict[str, Tensor]:

@@ -144,19 +144,17 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
 
     from densekit.text.tokenizers.base import load_tokenizer
     from densekit.toy.held_out import answers
-    from densekit.train.build import load_trained
-    from densekit.train.task import make_encoder, make_reader, tokenizer_folder
+    from densekit.train.inputs import make_encoder, make_reader
+    from densekit.train.outputs import load_trained
 
     logging.disable_progress_bar()
-    recipe = run.math["recipe"]
+    math = run.math.recipe
     model = load_trained(run, roots)
-    tokenizer = load_tokenizer(tokenizer_folder(recipe, roots))
-    reader, _ = make_reader(recipe, roots)
-    samples = list(Annotations.load(roots.resolve(recipe["data"]["annotations"])))
-    images = [roots.resolve(recipe["data"]["images"]) / picture["file"] for picture in pictures]
-    given = answers(
-        model, tokenizer, make_encoder(recipe, roots), reader.processor, samples, images
-    )
+    tokenizer = load_tokenizer(roots.resolve(math.models.tokenizer_folder))
+    processor = make_reader(math, roots).processor
+    samples = list(Annotations.load(roots.resolve(math.data.annotations)))
+    images = [roots.resolve(math.data.images) / picture["file"] for picture in pictures]
+    given = answers(model, tokenizer, make_encoder(math, roots), processor, samples, images)
     question = samples[0].conversations[0]["value"].removeprefix("<image>\n")
     print(
         f"\nThe same question about every picture, so only the picture can decide the answer: {question}"

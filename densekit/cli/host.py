@@ -2,7 +2,6 @@
 it is set up.
 """
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -51,15 +50,9 @@ def selftest(as_json: AsJson = False) -> None:
     Exit code 0: no check fails; 1: one does.
     """
     need_training_packages()
-    from densekit.train.selftest import selftest as findings
+    from densekit.train.selftest import selftest as checks
 
-    lines = findings()
-    if as_json:
-        print_json([asdict(line) for line in lines])
-    else:
-        for line in lines:
-            print(f"{line.mark:4} {line.name:9} {line.text}")
-    raise typer.Exit(1 if any(line.mark == "FAIL" for line in lines) else 0)
+    print_checks(checks(), as_json=as_json)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit site")

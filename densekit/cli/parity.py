@@ -22,7 +22,7 @@ def parity(
     ],
     as_json: AsJson = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Every quantity of every case.")
+        bool, typer.Option("--verbose", help="Print every quantity of every case")
     ] = False,
 ) -> None:
     """Compare densekit with numbers recorded from the official code.

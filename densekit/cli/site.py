@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 from densekit.errors import UsageError
 from densekit.launch.launchers.registry import launcher_names
 from densekit.recipes.yaml_lines import Document, error_lines, part_of, read_document
-from densekit.runs.find import find_run
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
 
@@ -48,6 +47,8 @@ def site_settings(**options: object) -> Site:
 
 def named_run(name: str, runs_dir: Path | None) -> Path:
     """The run directory that `name` means, in --runs-dir or the site's folder of runs."""
+    from densekit.runs.find import find_run
+
     return find_run(name, site_settings(runs_dir=runs_dir).runs_dir)
 
 
@@ -112,10 +113,12 @@ def _refuse_math(key: str, document: Document) -> None:
 
     field = next((field for field in _fields(Recipe) if key in (field, field.split(".")[-1])), None)
     if field is not None:
+        close = difflib.get_close_matches(key, Site.model_fields, n=1)
+        hint = f"give --set {field}=... to `densekit run`"
+        hint = f"did you mean `{close[0]}`?" if close else hint
         raise UsageError(
-            f"{document.line((key,))}: `{key}` changes what a run computes, so it belongs to a "
-            f"recipe and not to site settings; give --set {field}=... to `densekit run`, or write "
-            "a recipe of your own"
+            f"{document.line((key,))}: `{key}` belongs to recipes: site settings change where and "
+            f"how a run trains, never what it computes; {hint}"
         )
 
 

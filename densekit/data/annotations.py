@@ -19,16 +19,40 @@ from densekit.spec.types import IMAGE_TOKEN
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One entry. `sample_id` is unique, unlike `entry_id` (the file's own `id`, which repeats);
-    `image` is a path relative to the image folder, None for a text-only entry; `conversations` are
-    {"from", "value"} turns.
-    """
+    """One entry, and its place in the file."""
 
     index: int
-    sample_id: str
-    entry_id: str | None
-    image: str | None
-    conversations: list[dict[str, str]]
+    entry: dict[str, Any]
+    """As read."""
+
+    @property
+    def sample_id(self) -> str:
+        """Its unique name, `index:16 hex digits`: serialises and hashes the entry. SampleIndex has
+        the digests of a whole file.
+        """
+        # ASCII escapes, so that a lone surrogate (they exist in scraped text) still has an encoding
+        # to hash.
+        canonical = json.dumps(self.entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return f"{self.index}:{hashlib.sha256(canonical.encode('ascii')).hexdigest()[:16]}"
+
+    @property
+    def entry_id(self) -> str | None:
+        """The file's own `id`, which may repeat."""
+        entry_id = self.entry.get("id")
+        return None if entry_id is None else str(entry_id)
+
+    @property
+    def image(self) -> str | None:
+        """A path relative to the image folder; None for a text-only entry."""
+        image: str | None = self.entry.get("image")
+        return image
+
+    @property
+    def conversations(self) -> list[dict[str, str]]:
+        """The {"from", "value"} turns."""
+        return [
+            {"from": turn["from"], "value": turn["value"]} for turn in self.entry["conversations"]
+        ]
 
 
 class Annotations(Sequence[Sample]):
@@ -104,21 +128,7 @@ class Annotations(Sequence[Sample]):
                 yield index, entry["image"]
 
     def _sample(self, index: int) -> Sample:
-        entry = self._entries[index]
-        # ASCII escapes, so that a lone surrogate (they exist in scraped text) still has an encoding
-        # to hash.
-        canonical = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        digest = hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
-        entry_id = entry.get("id")
-        return Sample(
-            index=index,
-            sample_id=f"{index}:{digest}",
-            entry_id=None if entry_id is None else str(entry_id),
-            image=entry.get("image"),
-            conversations=[
-                {"from": turn["from"], "value": turn["value"]} for turn in entry["conversations"]
-            ],
-        )
+        return Sample(index=index, entry=self._entries[index])
 
 
 def check_images(annotations: Annotations, folder: str | Path) -> None:

@@ -51,8 +51,12 @@ class SampleIndex:
             digests[sample.index] = int(sample.sample_id.partition(":")[2], 16)
         return cls(annotations_sha256=annotations.sha256, modality_lengths=lengths, digests=digests)
 
+    def sample_id(self, index: int) -> str:
+        """`Sample.sample_id` of entry `index`, from its stored digest."""
+        return f"{index}:{int(self.digests[index]):016x}"
+
     def sample_ids(self) -> list[str]:
-        """Return `Sample.sample_id` of every entry: `index:16 hex digits`."""
+        """`Sample.sample_id` of every entry."""
         return [f"{index}:{digest:016x}" for index, digest in enumerate(self.digests.tolist())]
 
 

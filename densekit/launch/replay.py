@@ -112,11 +112,11 @@ def _check_replayable(path: Path) -> None:
     """
     recorded = read_run(path).intact()
     assert recorded.status is not None and recorded.math is not None, "an intact run has both"
-    if not recorded.complete:
-        name, state = recorded.math.recipe.name, recorded.status.state
+    state = recorded.status.state
+    if state != "complete":
+        name = recorded.math.recipe.name
         raise UsageError(
-            f"{path} is {state}, not complete: finish it with `densekit run {name}`, "
-            "then replay it"
+            f"{path} is {state}, not complete: finish it with `densekit run {name}`, then replay it"
         )
     first = recorded.execution.starts_from if recorded.execution else None
     if first is not None and not RunDir(Path(first)).complete:

@@ -1,11 +1,13 @@
-"""The transformers configuration of a Dense Connector model."""
+"""The transformers configuration of a Dense Connector model, alone or of parts in folders."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from densekit.model.towers.tower import num_patches, vision_config_of
+from densekit.errors import DataError
+from densekit.model.towers import num_patches, vision_config_of
 from densekit.spec.connector import Connector
 from densekit.spec.vision import ImageLayout
 
@@ -52,3 +54,36 @@ class DenseConnectorConfig(PreTrainedConfig):
         """How an image becomes views and tokens."""
         patches = num_patches(self.vision_config)
         return ImageLayout(patches=patches, connector=self.connector_spec)
+
+
+def read_config(directory: Path, what: str) -> PreTrainedConfig:
+    """The transformers configuration in a model folder; DataError when there is none that loads."""
+    if not (directory / "config.json").is_file():
+        raise DataError(
+            f"{what}: {directory} holds no config.json; put the model's folder there "
+            "(transformers format)"
+        )
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{what}: {directory}/config.json cannot be used: {error}") from None
+
+
+def model_config(
+    language_model: Path, vision_tower: Path, connector: Connector
+) -> DenseConnectorConfig:
+    """The configuration of a model made of these parts; DataError when they do not fit together."""
+    try:
+        config = DenseConnectorConfig(
+            text_config=read_config(language_model, "language model"),
+            vision_config=read_config(vision_tower, "vision tower"),
+            connector=connector.model_dump(mode="json"),
+        )
+        last_layer = connector.last_layer(config.tower_layers)
+        if last_layer > config.tower_layers:
+            raise ValueError(
+                f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
+            )
+    except ValueError as error:
+        raise DataError(f"connector on {vision_tower}: {error}") from None
+    return config

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.model.towers.tower import VisionTower, vision_config_of
-from densekit.model.weights import read_config
+from densekit.model.config import read_config
+from densekit.model.towers import load_tower, vision_config_of
+from densekit.model.towers.base import VisionTower
 from densekit.parity.case import Recording
 from densekit.parity.compare import (
     FEATURES,
@@ -21,7 +22,7 @@ from densekit.parity.computed import normalised_pixels, pad
 from densekit.spec.connector import high_level_layer
 from densekit.spec.types import IGNORE_INDEX
 from densekit.text.encode import SampleEncoder
-from densekit.train.step_dataset import SampleReader, supervised_count
+from densekit.train.step_dataset import SampleReader, label_count
 
 
 def check_tokens(
@@ -52,7 +53,7 @@ def check_tokens(
     quantities.close("labels", lengths, arrays["mm/attention_mask"], 0.0)
     quantities.exact("labels", [len(s.labels) for s in sequences], recording.record["n_valid"])
     quantities.exact(
-        "labels", [supervised_count(s) for s in sequences], recording.record["n_supervised"]
+        "labels", [label_count(s) for s in sequences], recording.record["n_supervised"]
     )
 
 
@@ -110,6 +111,6 @@ def check_vision(
 
 
 def _full_tower(recording: Recording, last_layer: int) -> VisionTower:
-    tower = recording.math.models.vision_tower
-    config = vision_config_of(read_config(Path(tower), "vision tower"))
-    return VisionTower.from_pretrained(tower, config, last_layer, torch.float32)
+    folder = Path(recording.math.models.vision_tower)
+    config = vision_config_of(read_config(folder, "vision tower"))
+    return load_tower(folder, config, last_layer, torch.float32)

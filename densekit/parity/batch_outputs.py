@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.preprocess import pixel_values
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.parity.compare import (
     GRADIENTS,
@@ -38,10 +40,10 @@ def check_outputs(
     record = recording.record
     trainer = make_trainer(model, reader, single_step(range(len(reader.samples))), recording.math)
     batch = next(trainer.batches())
-    (micro_batch,) = batch.rows
+    (micro_batch,) = batch.micro_batches
     if arrays:
-        inputs = micro_batch.model_inputs(torch.device("cpu"), trainer.lookup_table)
-        check_logits(model, inputs, micro_batch.cu_seq_lens.tolist(), arrays, quantities)
+        images = pixel_values(micro_batch.pixels, trainer.lookup_table)
+        check_logits(model, micro_batch, images, arrays, quantities)
     loss = trainer.accumulate(batch).item()
     for name in ("loss", "loss_f64_from_logits"):
         if name in record:
@@ -81,21 +83,22 @@ def _check_gradients(
 
 def check_logits(
     model: Any,
-    inputs: dict[str, Tensor],
-    boundaries: list[int],
+    micro_batch: MicroBatch,
+    images: Tensor,
     arrays: Mapping[str, np.ndarray],
     quantities: Quantities,
 ) -> None:
     """Embeddings and logits at every valid position of the recorded (padded) batch."""
-    embeddings, logits = run_everywhere(model, inputs)
-    spans = list(itertools.pairwise(boundaries))
+    embeddings, logits = run_everywhere(model, micro_batch, images)
+    starts = micro_batch.cu_seqlens.tolist()
+    spans = list(itertools.pairwise(starts))
     norms = pad([embeddings[a:b].norm(dim=-1).numpy() for a, b in spans], 0.0)
     valid = arrays["mm/attention_mask"]
     quantities.each_relative(
         "input_embeddings", norms * valid, arrays["mm/inputs_embeds_token_l2"] * valid, NORMS
     )
 
-    at = torch.tensor([boundaries[b] + t for b, t in arrays["out/positions"].tolist()])
+    at = torch.tensor([starts[b] + t for b, t in arrays["out/positions"].tolist()])
     columns = torch.from_numpy(arrays["out/vocab_cols"])
     quantities.close("logits", logits[at][:, columns], arrays["out/logits_cols"], LOGITS)
     logsumexp = logits.logsumexp(-1).numpy()
@@ -106,9 +109,7 @@ def check_logits(
     quantities.close("argmax", pad([best[a:b] for a, b in spans], -1), arrays["out/argmax"], 0.0)
     if "out/full_row" in arrays:
         row, position = arrays["out/full_row_pos"].tolist()
-        quantities.close(
-            "logits", logits[boundaries[row] + position], arrays["out/full_row"], LOGITS
-        )
+        quantities.close("logits", logits[starts[row] + position], arrays["out/full_row"], LOGITS)
     _check_token_losses(logits, spans, arrays, quantities)
 
 
@@ -139,7 +140,7 @@ def _check_groups(trainer: Trainer, record: dict[str, Any], quantities: Quantiti
             quantities.close("optimizer", group["betas"], recorded["betas"], 0.0)
             quantities.close("optimizer", group["eps"], recorded["eps"], 0.0)
     counts: dict[tuple[float, bool], list[int]] = {}
-    for parameter, rate, decay in trainable(trainer.engine.model, trainer.settings):
+    for parameter, rate, decay in trainable(trainer.engine.model, trainer.optimizer_config):
         count = counts.setdefault((rate, decay), [0, 0])
         count[0] += 1
         count[1] += parameter.numel()

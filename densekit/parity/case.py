@@ -18,9 +18,10 @@ from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
-from densekit.model.towers.tower import vision_config_of
+from densekit.model.config import read_config
+from densekit.model.init import initial_projector
+from densekit.model.towers import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import initial_connector, read_config
 from densekit.parity.recorded_tokens import RecordedEncoder, has_tokenizer
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
@@ -29,8 +30,8 @@ from densekit.spec.roots import Roots
 from densekit.spec.types import LEDGER_ENTRIES
 from densekit.text.encode import SampleEncoder
 from densekit.train.assembly import build_trainer
-from densekit.train.build import load_base, prepare
 from densekit.train.engines.process_group import make_accelerator
+from densekit.train.initial_state import load_base, prepare
 from densekit.train.inputs import make_encoder
 from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
@@ -142,7 +143,7 @@ class Recording:
         """
         base = load_base(self.math, Roots())
         if init is None:
-            drawn = initial_connector(base, self.math.seed)
+            drawn = initial_projector(base.projector, self.math.seed)
             init = {f"connector.{name}": value for name, value in drawn.items()}
         return prepare(base, self.math, init)
 
@@ -153,8 +154,10 @@ class Recording:
         length.
         """
         data = self.math.data
+        samples = Annotations.load(annotations)
         return SampleReader(
-            samples=Annotations.load(annotations),
+            samples=samples,
+            index=SampleIndex.of(samples),
             encoder=self.encoder(),
             image_folder=Path(data.images),
             processor=ImageProcessor.from_pretrained(

@@ -1,9 +1,12 @@
 """What densekit computes for a recorded batch, in the shapes in which the recordings hold it."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.parity.names import by_official_name
@@ -22,7 +25,7 @@ def gradient(parameter: torch.nn.Parameter) -> Tensor:
 
 def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
     """Float pixels [1, 3, S, S] of a sample as the official batch holds them: zeros for a text-only
-    one (docs/upstream.md, "Text-only samples run a zero image").
+    one (docs/upstream.md, Q8).
     """
     image = reader.image(index)
     if image is None:
@@ -34,19 +37,20 @@ def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
 
 @torch.no_grad()
 def run_everywhere(
-    model: DenseConnectorForConditionalGeneration, inputs: dict[str, Tensor]
+    model: DenseConnectorForConditionalGeneration, micro_batch: MicroBatch, images: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Embeddings [T, H] and float64 logits [T, V] at every position of a packed micro-batch, not
     only at the label positions.
     """
-    names = ("input_ids", "image_slots", "feature_index")
-    features = model.encode_images(inputs["pixel_values"])
-    embeddings = model.connected().embed_row(
-        **{name: inputs[name] for name in names}, dense_features=features
+    embeddings = model.trainable_part.embed(micro_batch, model.encode_images(images))
+    tokens = len(micro_batch.input_ids)
+    everywhere = replace(
+        micro_batch,
+        label_positions=torch.arange(tokens),
+        targets=torch.zeros(tokens, dtype=torch.int64),
+        weights=torch.zeros(tokens),
     )
-    everywhere = torch.arange(len(inputs["input_ids"]))
-    output = model(**{**inputs, "supervised": everywhere, "targets": None, "weights": None})
-    return embeddings, output.logits.double()
+    return embeddings, model(everywhere, images).logits.double()
 
 
 def pad(sequences: list[np.ndarray], value: float) -> np.ndarray:

@@ -72,7 +72,7 @@ def _check_log(
     quantities: Quantities,
 ) -> None:
     rounds = -(-len(reader.samples) // trainer.dataset.steps[0].groups[0].size)
-    base = trainer.settings.learning_rate
+    base = trainer.optimizer_config.learning_rate
     own = {group["base_lr"] for group in trainer.engine.optimizer.param_groups}
     for line, step in zip(lines, record["steps"], strict=True):
         ours = sorted({rate * line.lr / base for rate in own})

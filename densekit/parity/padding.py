@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
+from densekit.model.preprocess import pixel_values
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.parity.compare import FEATURES, LOGITS, LOSS, Quantities
@@ -34,13 +35,13 @@ def check_batch_extra(root: Path, path: Path, quantities: Quantities) -> None:
     reader = recording.reader(root / "data" / "stage2_batch.json", model)
     chosen = _chosen_samples(reader, arrays["input_ids"])
     trainer = make_trainer(model, reader, single_step(chosen), recording.math)
-    (micro_batch,) = (batch := next(trainer.batches())).rows
-    inputs = micro_batch.model_inputs(torch.device("cpu"), trainer.lookup_table)
-    spans = list(itertools.pairwise(micro_batch.cu_seq_lens.tolist()))
+    (micro_batch,) = (batch := next(trainer.batches())).micro_batches
+    images = pixel_values(micro_batch.pixels, trainer.lookup_table)
+    spans = list(itertools.pairwise(micro_batch.cu_seqlens.tolist()))
     loss = trainer.accumulate(batch).item()
     for recorded in (*record["sdpa_vs_eager"]["loss"], record["left_pad"]["loss"]):
         quantities.close("loss", loss, recorded, LOSS)
-    embedded, logits = run_everywhere(model, inputs)
+    embedded, logits = run_everywhere(model, micro_batch, images)
     differences = _attention_differences(model, embedded, logits, spans)
     for name, ours in differences.items():
         quantities.close("sdpa_against_eager", ours, record["sdpa_vs_eager"][name], LOGITS)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from densekit.errors import UsageError
+from densekit.errors import DataError, UsageError
 from densekit.runs.layout import MATH_FILE, STATUS_FILE
 
 DERIVED = re.compile(r"\.(old|replay)\d+$")
@@ -20,7 +20,8 @@ def find_run(name: str, runs_dir: Path) -> Path:
     tiny_stage2_lora), and a run before those that were moved aside or replay it. A path that leads
     to something else is returned, so that the command can say what is wrong with it.
 
-    Raises UsageError where no run is meant, or several are: it lists them, the newest first.
+    Raises DataError where there is no such run, and UsageError where the name means several: it
+    lists them, the newest first.
     """
     path = Path(name)
     if _is_run(path):
@@ -36,7 +37,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise UsageError(f"no run {name} in {runs_dir}; `densekit ls` lists the runs")
+        raise DataError(f"no run {name} in {runs_dir}; `densekit ls` lists the runs")
     newest_first = sorted(candidates, key=_changed, reverse=True)
     names = [folder.name for folder in newest_first[:LISTED]]
     more = f" and {len(newest_first) - LISTED} more" if len(newest_first) > LISTED else ""

@@ -8,11 +8,12 @@ a new schema number.
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from densekit.files.hashing import json_sha256
 from densekit.spec.connector import Connector
 from densekit.spec.part import Fraction, Part, PositiveFloat, PositiveInt, Seed
+from densekit.spec.templates import template_names
 from densekit.spec.types import LedgerEntry, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
@@ -51,8 +52,8 @@ class Data(Part):
     """Number of entries the annotation file has, where published: lets `plan` count steps without
     the file.
     """
-    template: Literal["plain", "v1", "llama_3", "chatml_direct", "phi"]
-    """How a conversation becomes text."""
+    template: str
+    """How a conversation becomes text: a module of densekit/text/templates."""
     image_aspect_ratio: Literal["square", "pad"]
     """square: as the tower's processor resizes or crops; pad: first padded to a square with the
     mean colour.
@@ -61,6 +62,13 @@ class Data(Part):
     """Tokens of a sample, its image included, behind which it is cut."""
     group_by_modality_length: bool = False
     """Device batches hold samples of one modality and of similar length."""
+
+    @field_validator("template")
+    @classmethod
+    def _is_known(cls, template: str) -> str:
+        if template not in template_names():
+            raise ValueError(f"{template!r} is not one of {', '.join(template_names())}")
+        return template
 
 
 class Optimizer(Part):

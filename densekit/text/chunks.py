@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from densekit.spec.types import IMAGE_TOKEN, IMAGE_TOKEN_ID
+from densekit.spec.types import IMAGE_TOKEN, IMAGE_TOKEN_ID, Semantics
 from densekit.text.tokenizers.base import Encoding, Tokenizer
 
 
@@ -18,14 +18,15 @@ def tag_positions(text: str, within: Sequence[tuple[int, int]] | None = None) ->
 
 
 def encode_chunks(
-    tokenizer: Tokenizer, text: str, tags: Sequence[int], *, official: bool
+    tokenizer: Tokenizer, text: str, tags: Sequence[int], *, semantics: Semantics
 ) -> Encoding:
     """Encode the texts between the tags, with IMAGE_TOKEN_ID for each tag.
 
-    Official: if the first id of all is BOS, the first id of every later chunk is dropped, whether
-    the tokenizer added it or not (quirk 9). Otherwise only a BOS that the tokenizer added is
-    dropped, from later chunks and from a text that brings its own.
+    Faithful: if the first id of all is BOS, the first id of every later chunk is dropped, whether
+    the tokenizer added it or not (docs/upstream.md, Q9). Fixed: only a BOS that the tokenizer added
+    is dropped, from later chunks and from a text that brings its own.
     """
+    official = semantics == "faithful"
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []
     drop = 0

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from densekit.errors import DataError
-from densekit.spec.types import IMAGE_TOKEN
-from densekit.text.templates import Turn
+from densekit.spec.types import IMAGE_TOKEN, Semantics
+
+Turn = tuple[str, str]
+"""A role ("human" or "gpt") and its text."""
 
 _ROLES = ("human", "gpt")
 
@@ -37,7 +39,7 @@ def turn_values(conversations: object) -> list[tuple[object, str]]:
 
 def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
     """Return the turns, beginning with the human, and whether a first turn from gpt was dropped
-    (quirk 7).
+    (docs/upstream.md, Q7).
 
     Raises:
         DataError: as `turn_values`, for an unknown "from", and for turns that do not alternate.
@@ -60,7 +62,17 @@ def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
 
 
 def collapse_tags(value: str) -> str:
-    """Put one image tag and a newline before a text that holds any number of tags (quirk 6)."""
+    """Put one image tag and a newline before a text that holds any number of tags
+    (docs/upstream.md, Q6).
+    """
     if IMAGE_TOKEN not in value:
         return value
     return f"{IMAGE_TOKEN}\n{value.replace(IMAGE_TOKEN, '').strip()}".strip()
+
+
+def with_tags_in_front(turns: Sequence[Turn], semantics: Semantics) -> list[Turn]:
+    """Turns of a sample with an image, their tags collapsed; officially those of answers too."""
+    return [
+        (role, collapse_tags(value) if semantics == "faithful" or role == "human" else value)
+        for role, value in turns
+    ]

@@ -5,7 +5,8 @@ from densekit.text.conversation import turn_values
 
 
 def modality_length(conversations: list[dict[str, str]], has_image: bool) -> int:
-    """Return the number of words over all turns, negated for a text-only sample (quirk 13).
+    """Return the number of words over all turns, negated for a text-only sample (docs/upstream.md,
+    U10).
 
     Raises:
         DataError: a turn is malformed, or there is no word at all, which would hide the modality.

@@ -10,27 +10,24 @@ from densekit.text.encode import EncodedSample
 
 @dataclass(frozen=True)
 class ModelSequence:
-    """One row as the model sees it, not padded.
+    """One sample as the model sees it, not padded.
 
     `input_ids` [T] (int64) holds IMAGE_TOKEN_ID once per feature token, `labels` [T] (int64)
-    ignores those slots. `feature_index` [n_slots] (int64) says which feature token fills each slot,
-    counted over all images of the sample: the k-th tag takes tokens k * image_tokens onwards, so an
-    index beyond the features at hand means a tag without an image.
+    ignores those slots.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
-    feature_index: np.ndarray
 
 
 def model_sequence(
     sample: EncodedSample, *, pad_id: int, image_tokens: int, max_length: int, semantics: Semantics
 ) -> ModelSequence:
     """Cut to max_length ids (an image counting one), expand the images, cut to max_length again
-    (quirk 4).
+    (docs/upstream.md, Q4).
 
     Faithful semantics also drop every id equal to pad_id after the first cut: the attention mask is
-    ids != pad_id, and masked ids leave the sequence (quirk 3).
+    ids != pad_id, and masked ids leave the sequence (docs/upstream.md, Q3).
     """
     ids, labels = sample.input_ids[:max_length], sample.labels[:max_length]
     if semantics == "faithful":
@@ -39,7 +36,6 @@ def model_sequence(
     tags = ids == IMAGE_TOKEN_ID
     repeats = np.where(tags, image_tokens, 1)
     labels = np.where(tags, IGNORE_INDEX, labels)
-    ids = np.repeat(ids, repeats)[:max_length]
-    labels = np.repeat(labels, repeats)[:max_length]
-    feature_index = np.arange(int((ids == IMAGE_TOKEN_ID).sum()), dtype=np.int64)
-    return ModelSequence(ids, labels, feature_index)
+    return ModelSequence(
+        np.repeat(ids, repeats)[:max_length], np.repeat(labels, repeats)[:max_length]
+    )

@@ -49,9 +49,9 @@ def make_shapes(directory: Path, *, seed: int, stage1: int, stage2: int, held_ou
     """
     if seed < 0 or min(stage1, stage2, held_out) < 1 or held_out % BALANCE:
         raise UsageError(
-            f"make_shapes(seed={seed}, stage1={stage1}, stage2={stage2}, held_out={held_out}): the seed must "
-            "not be negative, the sizes must be at least 1, and held_out must be a multiple of "
-            f"{BALANCE} to balance its answers"
+            f"assets: seed {seed}, stage1_samples {stage1}, stage2_samples {stage2}, held_out "
+            f"{held_out}: the seed must not be negative, sizes must be at least 1, and held_out "
+            f"must be a multiple of {BALANCE} to balance its answers"
         )
     directory = Path(directory).absolute()
     arguments = {

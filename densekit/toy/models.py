@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from densekit.files.json_files import read_json, write_json
-from densekit.model.weights import named_generator
+from densekit.model.init import named_generator
 from densekit.runs.progress import Progress
 from densekit.spec.math import Assets
 from densekit.text.templates import get_template
@@ -110,7 +110,9 @@ def train_tokenizer(lines: list[str], folder: Path) -> None:
         "bos_token": "<s>",
         "eos_token": "</s>",
         "unk_token": "<unk>",
-        "legacy": True,  # false would need the vocabulary to hold USER without a space, or the official count is off
+        # False would need a vocabulary that holds USER without a space; else the official count is
+        # off.
+        "legacy": True,
         "model_max_length": 512,
     }
     write_json(folder / "tokenizer_config.json", config)

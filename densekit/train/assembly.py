@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from accelerate import Accelerator
 
 from densekit.batching.steps import Step
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.execution import Execution
-from densekit.spec.math import Math
-from densekit.train.engines.base import make_engine
+from densekit.spec.math import Math, Optimizer
+from densekit.train.engines.base import Engine
+from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.step_dataset import SampleReader, StepDataset
 from densekit.train.trainer import Trainer
 
@@ -25,7 +25,7 @@ def build_trainer(
     """The trainer of `model`, which is at step 0, over `steps` of `reader`'s samples, on this rank
     of the accelerator's process group.
     """
-    engine = make_engine(model, math.optimizer, accelerator, execution)
+    engine = _engine(model, math.optimizer, accelerator, execution)
     dataset = StepDataset(
         reader,
         steps,
@@ -38,8 +38,20 @@ def build_trainer(
         engine,
         dataset,
         math.optimizer,
-        lookup_table=torch.from_numpy(reader.processor.lookup_table()),
         seed=math.seed,
         overflow=math.ledger["L2"],
         workers=execution.workers,
     )
+
+
+def _engine(
+    model: DenseConnectorForConditionalGeneration,
+    optimizer_config: Optimizer,
+    accelerator: Accelerator,
+    execution: Execution,
+) -> Engine:
+    if execution.zero_stage == 0:
+        return ReplicatedEngine(model, optimizer_config, accelerator, execution)
+    from densekit.train.engines.zero import ZeroEngine  # imports deepspeed: seconds
+
+    return ZeroEngine(model, optimizer_config, accelerator, execution)

@@ -1,15 +1,17 @@
-"""Checkpoints in the project's own format: safetensors fragments per rank and one JSON, readable at
+"""Checkpoints in the project's own format: safetensors shards per rank and one JSON, readable at
 any world size.
 
     checkpoints/step-00000040/
-        rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its metadata says where in
-                                the flattened parameter each fragment starts
-        checkpoint.json         step, schedule, loss scale, totals, records position, hash of every file
+        rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its
+                                metadata says where in the flattened parameter each shard starts
+        checkpoint.json         step, schedule, loss scale, totals, records position, hash of every
+                                file
 
 A save is written beside its place and becomes visible by one rename. No random state is stored:
 every draw has a named seed that follows from the recipe's seed and the step.
 """
 
+import errno
 import json
 import shutil
 import time
@@ -31,7 +33,7 @@ from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
-from densekit.train.shards import Fragment
+from densekit.train.shards import Shard
 
 SCHEMA = 1
 STATE_FILE = "checkpoint.json"
@@ -39,11 +41,11 @@ STATE_FILE = "checkpoint.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Everything beside weights and moments that the next step depends on."""
+    """Everything beside weights and AdamW states that the next step depends on."""
 
     step: int
-    """Optimiser steps fed so far: the data cursor."""
-    updates: int
+    """Steps fed so far: the data cursor."""
+    optimizer_steps: int
     """Steps that changed weights: the position in the schedule, and AdamW's own count."""
     overflows_in_a_row: int
     summary: dict[str, Any]
@@ -53,7 +55,7 @@ class TrainingState:
 def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_sha256: str) -> Path:
     """Write one checkpoint; every rank calls this. Returns its folder.
 
-    A checkpoint of that step which is there already (the one this attempt went on from) is left as
+    A checkpoint of that step which is there already (the one this attempt resumed from) is left as
     it is.
 
     Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written
@@ -71,24 +73,24 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
         temporary.mkdir(parents=True)
 
     def write() -> tuple[str, dict[str, Any]]:
-        fragments = list(owned(engine))
-        _check_room(folder, fragments)
+        shards = list(owned(engine))
+        _check_room(folder, shards)
         tensors = {
-            f"{part}:{fragment.name}": value.detach().cpu().clone()
-            for fragment in fragments
-            for part, value in fragment.parts().items()
+            f"{part}:{shard.name}": value.detach().cpu().clone()
+            for shard in shards
+            for part, value in shard.tensors().items()
         }
-        places = {fragment.name: [fragment.start, len(fragment)] for fragment in fragments}
+        places = {shard.name: [shard.start, len(shard)] for shard in shards}
         save_file(tensors, mine, metadata={"fragments": json.dumps(places)})
         durable.wrote(mine)
         durable.fsync(mine)
         return mine.name, {"sha256": file_sha256(mine), "bytes": mine.stat().st_size}
 
-    def publish() -> None:
+    def make_visible() -> None:
         value = {
             "schema": SCHEMA,
             "run": run_sha256,
-            **asdict(state),
+            **_state_json(state),
             "scaler": engine.scaler_state(),
             "parameters": {name: list(shape) for name, shape in engine.shapes.items()},
             "world_size": engine.world_size,
@@ -105,7 +107,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
     try:
         _together(engine, prepare, main_only=True)
         files = [entry for entry in _together(engine, write) if entry]
-        _together(engine, publish, main_only=True)
+        _together(engine, make_visible, main_only=True)
     except OSError as error:
         if engine.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -113,13 +115,20 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
         since = (
             f"the run can be resumed from step {_step_of(kept[-1])}"
             if kept
-            else "no earlier checkpoint exists"
+            else "there is no earlier checkpoint"
         )
         raise DataError(
-            f"the checkpoint of step {state.step} cannot be written to {folder}: {error.strerror or error}; {since}: "
-            "make room, then start the run again"
+            f"the checkpoint of step {state.step} cannot be written to {folder}: "
+            f"{error.strerror or error}; {since}: free disk space, then start the run again"
         ) from None
     return final
+
+
+def _state_json(state: TrainingState) -> dict[str, Any]:
+    """Its fields under the keys of schema 1."""
+    values = asdict(state)
+    values["updates"] = values.pop("optimizer_steps")
+    return values
 
 
 def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingState:
@@ -150,15 +159,15 @@ def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingS
         )
     sources = _sources([path / name for name in names])
     with torch.no_grad():
-        for fragment in engine.fragments():
-            _fill(fragment, sources.get(fragment.name, []), path)
-    engine.updates = saved["updates"]
-    engine.publish()
+        for shard in engine.shards():
+            _fill(shard, sources.get(shard.name, []), path)
+    engine.optimizer_steps = saved["updates"]
+    engine.sync_params_from_masters()
     if saved["scaler"] is not None and engine.scaler_state() is not None:
         engine.load_scaler_state(saved["scaler"])
     return TrainingState(
         step=saved["step"],
-        updates=saved["updates"],
+        optimizer_steps=saved["updates"],
         overflows_in_a_row=saved["overflows_in_a_row"],
         summary=saved["summary"],
         records=Position(**saved["records"]),
@@ -176,7 +185,8 @@ def read_state(path: Path, *, run_sha256: str) -> dict[str, Any]:
         )
     if value["run"] != run_sha256:
         raise DataError(
-            f"{path} belongs to another run ({value['run'][:10]}, this is {run_sha256[:10]}); remove it"
+            f"{path} belongs to another run ({value['run'][:10]}, this is {run_sha256[:10]}); "
+            "remove it"
         )
     return value
 
@@ -186,25 +196,23 @@ def fill_masters(engine: Engine, weights: dict[str, Tensor]) -> None:
     rounded twice.
     """
     with torch.no_grad():
-        for fragment in engine.fragments():
-            if fragment.name in weights:
-                flat = weights[fragment.name].reshape(-1)
-                fragment.weight.copy_(flat[fragment.start : fragment.start + len(fragment)])
-    engine.publish()
+        for shard in engine.shards():
+            if shard.name in weights:
+                flat = weights[shard.name].reshape(-1)
+                shard.weight.copy_(flat[shard.start : shard.start + len(shard)])
+    engine.sync_params_from_masters()
 
 
-def owned(engine: Engine) -> Iterator[Fragment]:
-    """What this rank writes: its fragments, or its share of each where every rank holds all of
-    them.
-    """
-    for fragment in engine.fragments():
+def owned(engine: Engine) -> Iterator[Shard]:
+    """What this rank writes: its shards, or its part of each where every rank holds all of them."""
+    for shard in engine.shards():
         if not engine.replicated:
-            yield fragment
+            yield shard
             continue
-        share = -(-len(fragment) // engine.world_size)
+        share = -(-len(shard) // engine.world_size)
         start = engine.rank * share
-        if start < len(fragment):
-            yield fragment.narrow(start, min(share, len(fragment) - start))
+        if start < len(shard):
+            yield shard.narrow(start, min(share, len(shard) - start))
 
 
 def prune(folder: Path, *, keep: int, keep_hours: float) -> list[Path]:
@@ -243,17 +251,18 @@ def _together(engine: Engine, action: Callable[[], Any], *, main_only: bool = Fa
     return [outcome for outcome, _ in outcomes]
 
 
-def _check_room(folder: Path, fragments: list[Fragment]) -> None:
+def _check_room(folder: Path, shards: list[Shard]) -> None:
     needed = sum(
-        part.numel() * part.element_size()
-        for fragment in fragments
-        for part in fragment.parts().values()
+        tensor.numel() * tensor.element_size()
+        for shard in shards
+        for tensor in shard.tensors().values()
     )
     free = shutil.disk_usage(folder).free
     if free < needed:
+        needed_gib, free_gib = needed / 2**30, free / 2**30
         raise OSError(
-            28,
-            f"No space left on device ({needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free)",
+            errno.ENOSPC,
+            f"No space left on device ({needed_gib:.1f} GiB needed, {free_gib:.1f} GiB free)",
         )
 
 
@@ -269,7 +278,7 @@ def _damage(path: Path, entry: dict[str, Any]) -> str | None:
 
 
 def _sources(files: list[Path]) -> dict[str, list[tuple[int, int, Path]]]:
-    """Per parameter: start, length and file of every saved fragment."""
+    """Per parameter: start, length and file of every saved shard."""
     found: dict[str, list[tuple[int, int, Path]]] = {}
     for file in files:
         with safe_open(file, "pt") as opened:
@@ -278,24 +287,22 @@ def _sources(files: list[Path]) -> dict[str, list[tuple[int, int, Path]]]:
     return found
 
 
-def _fill(fragment: Fragment, sources: list[tuple[int, int, Path]], path: Path) -> None:
-    """Copy the saved elements that overlap a fragment into it; only those slices are read."""
+def _fill(shard: Shard, sources: list[tuple[int, int, Path]], path: Path) -> None:
+    """Copy the saved elements that overlap a shard into it; only those slices are read."""
     copied = 0
     for start, length, file in sources:
-        first, last = (
-            max(start, fragment.start),
-            min(start + length, fragment.start + len(fragment)),
-        )
+        first = max(start, shard.start)
+        last = min(start + length, shard.start + len(shard))
         if first >= last:
             continue
         with safe_open(file, "pt") as opened:
-            for part, target in fragment.parts().items():
-                values = opened.get_slice(f"{part}:{fragment.name}")[first - start : last - start]
-                target.narrow(0, first - fragment.start, last - first).copy_(values)
+            for part, target in shard.tensors().items():
+                values = opened.get_slice(f"{part}:{shard.name}")[first - start : last - start]
+                target.narrow(0, first - shard.start, last - first).copy_(values)
         copied += last - first
-    if copied != len(fragment):
+    if copied != len(shard):
         raise DataError(
-            f"{path} holds {copied} of {len(fragment)} elements of {fragment.name} that this rank needs"
+            f"{path} holds {copied} of {len(shard)} elements of {shard.name} that this rank needs"
         )
 
 

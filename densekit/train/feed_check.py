@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from densekit.train.collate import PackedRow
+from densekit.model.micro_batch import MicroBatch
 
 STOP, SAVE = 1, 2
 """Bits that travel with the ids: a rank was asked to stop; a checkpoint is due. All ranks act on
@@ -26,7 +26,12 @@ class Feed:
 
 
 def gather_feed(
-    rows: Sequence[PackedRow], *, flags: int, world_size: int, device: torch.device, step_size: int
+    micro_batches: Sequence[MicroBatch],
+    *,
+    flags: int,
+    world_size: int,
+    device: torch.device,
+    step_size: int,
 ) -> Feed:
     """Collect from every rank the ids and image digests that went through collation with the
     tensors.
@@ -39,8 +44,8 @@ def gather_feed(
     local = torch.full((room + 1, COLUMNS), NO_SAMPLE, dtype=torch.int64)
     fed = [
         entry
-        for row in rows
-        for entry in zip(row.positions, row.sample_ids, row.image_digests, strict=True)
+        for batch in micro_batches
+        for entry in zip(batch.positions, batch.sample_ids, batch.image_digests, strict=True)
     ]
     if len(fed) > room:
         raise RuntimeError(
@@ -66,8 +71,9 @@ def gather_feed(
     ]
     entries.sort()
     if [entry[0] for entry in entries] != list(range(step_size)):
+        fed_places = [entry[0] for entry in entries]
         raise RuntimeError(
-            f"the ranks fed places {[entry[0] for entry in entries]} of a step of {step_size} samples"
+            f"the ranks fed positions {fed_places} of a step of {step_size} samples; each once"
         )
     return Feed(
         samples=[f"{index}:{_hex(digest)}" for _, index, digest, _, _ in entries],

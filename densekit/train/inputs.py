@@ -2,10 +2,11 @@
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
+from densekit.data.index import load_index
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.files.json_files import read_json, write_json
-from densekit.model.weights import model_config
+from densekit.model.config import model_config
 from densekit.runs.layout import CERTIFICATE_FILE, RunDir
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
@@ -24,19 +25,19 @@ def make_encoder(math: Math, roots: Roots) -> SampleEncoder:
     )
 
 
-def make_reader(math: Math, roots: Roots) -> tuple[SampleReader, Annotations]:
+def make_reader(math: Math, roots: Roots) -> SampleReader:
     """The reader of a run's samples; DataError when a file of it is missing or wrong."""
     tower = roots.resolve(math.models.vision_tower)
     config = model_config(roots.resolve(math.models.language_model), tower, math.connector)
     annotations = Annotations.load(roots.resolve(math.data.annotations))
-    reader = SampleReader(
+    return SampleReader(
         samples=annotations,
+        index=load_index(annotations, roots.cache),
         encoder=make_encoder(math, roots),
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
         image_tokens=config.image_layout.max_tokens,
     )
-    return reader, annotations
 
 
 def settle_certificate(run: RunDir, certificate: BatchCertificate, planned: str | None) -> None:
@@ -50,13 +51,14 @@ def settle_certificate(run: RunDir, certificate: BatchCertificate, planned: str 
         earlier = BatchCertificate.from_json(read_json(path))
         if earlier != certificate:
             raise DataError(
-                f"{path} says {earlier.sha256[:10]}, the data gives {certificate.sha256[:10]}: the annotation file is "
-                "not the one this run began with; put it back, or train anew with --force"
+                f"{path} says {earlier.sha256[:10]}, the data gives {certificate.sha256[:10]}: the "
+                "annotation file is not the one this run began with; restore it, or retrain with "
+                "--force"
             )
     else:
         write_json(path, certificate.as_json())
     if planned not in (None, certificate.sha256):
         raise DataError(
-            f"the plan's certificate is {planned[:10]}, the data gives {certificate.sha256[:10]}: the annotation file "
-            "changed since `densekit plan --certify`; make the certificate anew"
+            f"the plan's certificate is {planned[:10]}, the data gives {certificate.sha256[:10]}: "
+            "the annotation file changed since `densekit plan --certify`; run that again"
         )

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from densekit.errors import DataError
 from densekit.files.json_files import write_json
+from densekit.model.init import named_generator
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import named_generator, save_weights
+from densekit.model.weights import save_weights
 from densekit.spec.math import Lora
 
 PREFIX = "base_model.model."
 
 
 def target_modules(language_model: nn.Module) -> list[str]:
-    """Leaf names of the Linear modules LoRA applies to, with or without adapters already in them."""
+    """Leaf names of the Linear modules LoRA applies to, whether or not adapters are in them."""
     linear = [
         name.split(".")
         for name, module in language_model.named_modules()
@@ -35,28 +36,29 @@ def target_modules(language_model: nn.Module) -> list[str]:
     return sorted(names - {"lm_head"})
 
 
-def lora_config(model: DenseConnectorForConditionalGeneration, settings: Lora) -> LoraConfig:
+def lora_config(model: DenseConnectorForConditionalGeneration, lora: Lora) -> LoraConfig:
     """The peft configuration for the recipe's `lora` section (r, alpha, dropout)."""
     return LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
         bias="none",
         task_type="CAUSAL_LM",
         target_modules=target_modules(model.language_model),
     )
 
 
-def add_lora(model: DenseConnectorForConditionalGeneration, settings: Lora) -> None:
+def add_lora(model: DenseConnectorForConditionalGeneration, lora: Lora) -> None:
     """Freeze the language model and put trainable fp32 adapters into it."""
     model.language_model.requires_grad_(False)
-    inject_adapter_in_model(lora_config(model, settings), model.language_model)
+    inject_adapter_in_model(lora_config(model, lora), model.language_model)
 
 
 def initial_lora(model: DenseConnectorForConditionalGeneration, seed: int) -> dict[str, Tensor]:
     """Adapter weights under peft's names: A uniform in +-1/sqrt(fan_in) (peft's default), B zero.
 
-    Drawn from a named generator: the official code draws them before it seeds anything (ledger U5).
+    Drawn from a named generator: the official code draws them before it seeds anything
+    (docs/upstream.md, U5).
     """
     generator = named_generator(seed, "lora")
     drawn = {}
@@ -88,13 +90,13 @@ def load_lora(model: DenseConnectorForConditionalGeneration, weights: dict[str, 
         name: value.shape for name, value in get_peft_model_state_dict(model.language_model).items()
     }
     if {name: value.shape for name, value in renamed.items()} != expected:
-        odd = sorted(set(renamed) ^ set(expected))[:3]
+        odd = ", ".join(sorted(set(renamed) ^ set(expected))[:3])
         raise DataError(f"LoRA weights do not fit this model: {odd or 'shapes differ'}")
     set_peft_model_state_dict(model.language_model, renamed)
 
 
 def adapter_parameter(name: str) -> str:
-    """peft's name of a saved adapter weight -> the parameter of the language model that holds it."""
+    """peft's name of a saved adapter weight -> the parameter of the language model for it."""
     return name.removeprefix(PREFIX).replace(".weight", ".default.weight")
 
 
@@ -106,7 +108,7 @@ def saved_name(parameter: str) -> str:
 def save_lora(
     model: DenseConnectorForConditionalGeneration,
     weights: dict[str, Tensor],
-    settings: Lora,
+    lora: Lora,
     folder: Path,
 ) -> None:
     """Write a folder that peft loads: adapter_config.json and adapter_model.safetensors.
@@ -114,7 +116,7 @@ def save_lora(
     `weights`: the adapters by parameter name in the language model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = lora_config(model, settings).to_dict()
+    config = lora_config(model, lora).to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     write_json(
         folder / "adapter_config.json", {k: getattr(v, "value", v) for k, v in config.items()}

@@ -1,4 +1,4 @@
-"""The optimiser and its schedule, as the official trainer sets them up."""
+"""The optimizer and its schedule, as the official trainer sets them up."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,11 @@ from densekit.spec.math import Optimizer
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float:
-    """Multiplier of the base learning rate for optimiser step `step` (from 0): linear warm-up,
+    """Multiplier of the base learning rate for optimizer step `step` (from 0): linear warm-up,
     cosine to zero.
 
     Warm-up takes ceil(steps * warmup_ratio) steps, so the first step of a run with warm-up uses 0
-    (recorded quirk 13).
+    (docs/upstream.md, Q13).
     """
     warmup = math.ceil(steps * warmup_ratio)
     if step < warmup:
@@ -25,38 +25,36 @@ def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float
 
 
 def decays(name: str, module: nn.Module) -> bool:
-    """Whether weight decay applies: not to biases and normalisation layers (recorded quirk 13)."""
+    """Whether weight decay applies: not to biases and norms (docs/upstream.md, Q13)."""
     is_norm = isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
     return not (name.endswith("bias") or is_norm)
 
 
-def trainable(model: nn.Module, settings: Optimizer) -> Iterator[tuple[nn.Parameter, float, bool]]:
+def trainable(model: nn.Module, config: Optimizer) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Every trainable parameter once, with its base learning rate and whether weight decay applies
     to it.
-
-    `settings` is the recipe's `optimizer` section.
     """
     seen: set[int] = set()
     for module_name, module in model.named_modules():
-        own_rate = settings.connector_learning_rate if module_name.startswith("projector") else None
+        own_rate = config.connector_learning_rate if module_name.startswith("projector") else None
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter, own_rate or settings.learning_rate, decays(name, module)
+                yield parameter, own_rate or config.learning_rate, decays(name, module)
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> AdamW:
+def make_optimizer(model: nn.Module, config: Optimizer) -> AdamW:
     """AdamW over the trainable parameters, grouped by rate and decay; `base_lr` is kept for the
     schedule.
     """
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, rate, decay in trainable(model, settings):
-        members.setdefault((rate, settings.weight_decay if decay else 0.0), []).append(parameter)
+    for parameter, rate, decay in trainable(model, config):
+        members.setdefault((rate, config.weight_decay if decay else 0.0), []).append(parameter)
     groups = [
         {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in members.items()
     ]
-    return AdamW(groups, betas=settings.betas, eps=settings.eps)
+    return AdamW(groups, betas=config.betas, eps=config.eps)
 
 
 def set_learning_rate(optimizer: AdamW, factor: float) -> None:

@@ -1,4 +1,4 @@
-"""Being asked to stop: signals and the stop file, and what happens to a rank whose neighbour died."""
+"""Preemption: signals and the stop file, and what happens to a rank whose peer died."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ class Preempted(DensekitError):
 
 
 class RankLost(DensekitError):
-    """Another rank of the run ended without saying why, so this one cannot go on (exit code 1)."""
+    """Another rank of the run ended without saying why: this one cannot continue (exit code 1)."""
 
 
 class StopRequests:
@@ -55,7 +55,7 @@ class StopRequests:
         self.by = signal.Signals(number).name
 
     def lost_peer(self, wait: float = 1.0) -> bool:
-        """Whether another rank on this host is gone; one that is just ending gets `wait` seconds."""
+        """Whether another rank on this host is gone; one that is ending gets `wait` seconds."""
         deadline = time.monotonic() + wait
         while all(alive(pid) for pid in self.peers):
             if time.monotonic() > deadline or not self.peers:
@@ -77,5 +77,5 @@ def _watch(ours: socket.socket, peers: tuple[int, ...]) -> None:
     while all(alive(pid) for pid in peers):
         time.sleep(0.5)
     time.sleep(1.0)  # time for an error of its own, which says more
-    print("another rank died; this one stops", flush=True)
+    print("exiting: a peer rank died", flush=True)
     os._exit(1)

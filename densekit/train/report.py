@@ -10,18 +10,18 @@ def report(results: Results, place: str) -> list[str]:
     summary = results.summary
     lines = [
         f"{summary.steps} steps, {summary.samples} samples, {summary.tokens} tokens "
-        f"({summary.supervised_tokens} supervised) in {summary.seconds:.1f} s; "
+        f"({summary.supervised_tokens} with a label) in {summary.seconds:.1f} s; "
         f"loss {_number(summary.first_loss)} -> {_number(summary.last_loss)}"
     ]
     if summary.masked_samples or summary.empty_groups or summary.notes:
         noted = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
         lines.append(
-            f"samples without a supervised token: {summary.masked_samples}; reference groups without one: "
-            f"{summary.empty_groups}" + (f"; noted: {noted}" if noted else "")
+            f"samples without a label: {summary.masked_samples}; reference groups without one: "
+            f"{summary.empty_groups}" + (f"; notes: {noted}" if noted else "")
         )
     if summary.overflows:
         lines.append(
-            f"fp16 overflows: {summary.overflows}; steps whose batch was consumed without an update: "
+            f"fp16 overflows: {summary.overflows}; steps whose batch changed no weight: "
             f"{summary.skipped_steps}"
         )
     if (probe := results.probe) is not None:

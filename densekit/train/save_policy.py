@@ -33,7 +33,7 @@ class RunSaver:
         (position, *_) = gather_objects(records.position() if records is not None else Position())
         state = TrainingState(
             step=step,
-            updates=trainer.updates,
+            optimizer_steps=trainer.optimizer_steps,
             overflows_in_a_row=trainer.overflows_in_a_row,
             summary=trainer.summary_json(),
             records=position,
@@ -46,5 +46,5 @@ class RunSaver:
     def stop(self, step: int) -> None:
         (by, *_) = [found for found in gather_objects(self.requests.by) if found]
         raise Preempted(
-            f"stopped by {by} after step {step}, at a checkpoint; started again, it goes on from there"
+            f"stopped by {by} after step {step}, at a checkpoint; start the run again to resume"
         )

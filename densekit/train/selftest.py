@@ -1,33 +1,22 @@
-"""What this machine or container can train, on one screen: torch, GPUs, number type, attention
-kernel, DeepSpeed.
+"""`densekit selftest`: whether this Python, or this container, can train: torch, GPUs, dtype,
+attention kernel, DeepSpeed.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 
 from densekit.spec.capability import GENERATIONS, Capability, generation_of
+from densekit.spec.check import Check, CheckState
 
 TARGET_VARIABLE = "DENSEKIT_TARGET"
-"""Set by an image: which of docker/Dockerfile's targets it is."""
+"""Set by a container image: which of docker/Dockerfile's targets it is."""
 KERNELS = {"a100": ("flash-attn", "flash_attn"), "v100": ("xformers", "xformers.ops")}
-"""The attention kernel each GPU image holds: distribution and module."""
-Mark = Literal["ok", "warn", "FAIL"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One finding; a warning or failure says what to do."""
-
-    mark: Mark
-    name: str
-    text: str
+"""The attention kernel of each GPU image: distribution and module."""
 
 
 def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
@@ -46,134 +35,114 @@ def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
     return any(number // 10 == major and number % 10 <= minor for number in built)
 
 
-def selftest() -> list[Line]:
-    """Every finding, the verdict last."""
+def selftest() -> list[Check]:
+    """Every check, the result last."""
     target = os.environ.get(TARGET_VARIABLE)
     archs = (torch._C._cuda_getArchFlags() or "").split() if torch.version.cuda else []
     capabilities = [
         torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())
     ]
-    lines = [
-        _torch_line(archs),
-        *_device_lines(capabilities, archs, target),
-        *_kernel_lines(capabilities, target),
-        _deepspeed_line(),
+    checks = [
+        _torch(archs),
+        *_devices(capabilities, archs, target),
+        _attention(capabilities, target),
+        _deepspeed(),
     ]
-    return [*lines, _verdict(lines, capabilities)]
+    return [*checks, _result(checks, capabilities)]
 
 
-def _torch_line(archs: Sequence[str]) -> Line:
-    built = (
-        f"CUDA {torch.version.cuda}, code for {' '.join(archs)}"
-        if torch.version.cuda
-        else "no CUDA"
-    )
-    return Line(mark="ok", name="torch", text=f"{torch.__version__} ({built})")
+def _torch(archs: Sequence[str]) -> Check:
+    cuda = torch.version.cuda
+    built = f"CUDA {cuda}, code for {' '.join(archs)}" if cuda else "no CUDA"
+    return Check(name="torch", state="ok", message=f"{torch.__version__} ({built})")
 
 
-def _device_lines(
+def _devices(
     capabilities: Sequence[Capability], archs: Sequence[str], target: str | None
-) -> list[Line]:
+) -> list[Check]:
     if not capabilities:
         return [_no_device(target)]
-    lines = []
+    checks = []
     for index, capability in enumerate(capabilities):
-        name = f"GPU {index}"
-        what = f"{torch.cuda.get_device_name(index)}, compute capability {capability[0]}.{capability[1]}"
-        if problem := wrong_device(capability, archs, target) or _computes(index):
-            lines.append(Line(mark="FAIL", name=name, text=f"{what}: {problem}"))
+        name, version = f"GPU {index}", ".".join(map(str, capability))
+        device = f"{torch.cuda.get_device_name(index)}, compute capability {version}"
+        if problem := wrong_device(capability, archs, target) or _matmul_problem(index):
+            checks.append(Check(name=name, state="fail", message=f"{device}: {problem}"))
         else:
-            lines.append(
-                Line(mark="ok", name=name, text=f"{what}: {generation_of(capability).dtype}")
-            )
+            dtype = generation_of(capability).dtype
+            checks.append(Check(name=name, state="ok", message=f"{device}: {dtype}"))
     if len(set(capabilities)) > 1:
-        lines.append(
-            Line(
-                mark="FAIL",
-                name="GPUs",
-                text="of several kinds; let the container see one kind only",
-            )
-        )
-    return lines
+        message = "mixed GPU models; expose only one (CUDA_VISIBLE_DEVICES)"
+        checks.append(Check(name="GPUs", state="fail", message=message))
+    return checks
 
 
-def _no_device(target: str | None) -> Line:
-    if target in KERNELS:
-        asked = os.environ.get("NVIDIA_VISIBLE_DEVICES") not in (None, "", "void", "none")
-        reason = (
-            "torch sees none: the host's driver is missing or too old (`nvidia-smi` on the host), "
-            "or the NVIDIA container toolkit is not set up"
-            if asked
-            else "none was given to this container: start it with --gpus, or through compose"
+def _no_device(target: str | None) -> Check:
+    if target not in KERNELS:
+        return Check(name="GPU", state="ok", message="none: fp32 on the CPU")
+    if os.environ.get("NVIDIA_VISIBLE_DEVICES") in (None, "", "void", "none"):
+        message = "none was given to this container: start it with --gpus, or through compose"
+    else:
+        message = (
+            "torch finds none: the host's driver is missing or too old (run `nvidia-smi` on the "
+            "host), or the NVIDIA Container Toolkit is not set up"
         )
-        return Line(mark="warn", name="GPU", text=reason)
-    return Line(mark="ok", name="GPU", text="none: fp32 on the processor")
+    return Check(name="GPU", state="warn", message=message)
 
 
 def wrong_device(capability: Capability, archs: Sequence[str], target: str | None) -> str | None:
-    """Why a GPU of this capability cannot be used in this image; None if it can."""
+    """Why a GPU of this capability cannot be used in this container image; None if it can."""
     if capability < GENERATIONS[-1].lowest:
-        return "older than V100 (7.0), which nothing here is built for"
+        return "older than V100 (7.0), the oldest that densekit supports"
     if target == "a100" and generation_of(capability).attention != "flash":
         return "flash-attn needs 8.0 or newer; use the v100 image"
     if not has_code_for(capability, archs):
-        other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}.get(
-            target or "", ""
-        )
-        return f"this torch has code for {' '.join(archs)} only{other}"
+        other = {"a100": "; use the v100 image", "v100": "; use the a100 image"}
+        return f"this torch has code for {' '.join(archs)} only{other.get(target or '', '')}"
     return None
 
 
-def _computes(index: int) -> str | None:
+def _matmul_problem(index: int) -> str | None:
     try:
         ones = torch.ones(8, 8, device=f"cuda:{index}", dtype=torch.float16)
-        return None if float((ones @ ones).sum()) == 512 else "a small product comes out wrong"
+        total = float((ones @ ones).sum())
     except RuntimeError as error:
-        return f"a small product fails: {str(error).splitlines()[0]}"
+        return f"fp16 matmul check failed: {str(error).splitlines()[0]}"
+    if total != 512:
+        return f"fp16 matmul check failed: {total:g} instead of 512"
+    return None
 
 
-def _kernel_lines(capabilities: Sequence[Capability], target: str | None) -> list[Line]:
+def _attention(capabilities: Sequence[Capability], target: str | None) -> Check:
+    name = "attention"
     if target not in KERNELS:
-        return [Line(mark="ok", name="attention", text="SDPA of torch")]
+        return Check(name=name, state="ok", message="torch SDPA")
     distribution, module = KERNELS[target]
     if find_spec(module.split(".")[0]) is None:
-        return [
-            Line(
-                mark="FAIL",
-                name="attention",
-                text=f"{distribution} is not installed; build the image again",
-            )
-        ]
+        message = f"{distribution} is not installed; rebuild the container image"
+        return Check(name=name, state="fail", message=message)
     problem = _import_problem(module)
     if problem is None:
-        return [Line(mark="ok", name="attention", text=f"{distribution} {version(distribution)}")]
+        return Check(name=name, state="ok", message=f"{distribution} {version(distribution)}")
     # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no
     # more than its absence.
-    return [
-        Line(
-            mark="FAIL" if capabilities else "warn",
-            name="attention",
-            text=f"{distribution} {problem}",
-        )
-    ]
+    state: CheckState = "fail" if capabilities else "warn"
+    return Check(name=name, state=state, message=f"{distribution} {problem}")
 
 
-def _deepspeed_line() -> Line:
+def _deepspeed() -> Check:
     # Else DeepSpeed looks for an accelerator and warns about what it found.
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    name = "DeepSpeed"
     problem = _import_problem("deepspeed")
     if problem is not None:
-        return Line(
-            mark="FAIL", name="DeepSpeed", text=f"{problem}; ZeRO-2 and ZeRO-3 cannot be used"
-        )
+        message = f"{problem}; ZeRO-2 and ZeRO-3 cannot be used"
+        return Check(name=name, state="fail", message=message)
     installed = import_module("deepspeed.git_version_info").installed_ops
-    ops = sorted(name for name, is_installed in installed.items() if is_installed)
+    ops = sorted(op for op, is_installed in installed.items() if is_installed)
     compiled = ", ".join(ops) or "none, and none is needed"
-    return Line(
-        mark="ok",
-        name="DeepSpeed",
-        text=f"{version('deepspeed')}, ZeRO-2 and ZeRO-3; compiled operations: {compiled}",
-    )
+    message = f"{version('deepspeed')}, ZeRO-2 and ZeRO-3; compiled operations: {compiled}"
+    return Check(name=name, state="ok", message=message)
 
 
 def _import_problem(module: str) -> str | None:
@@ -184,16 +153,15 @@ def _import_problem(module: str) -> str | None:
     return None
 
 
-def _verdict(lines: Sequence[Line], capabilities: Sequence[Capability]) -> Line:
-    failed = [line.name for line in lines if line.mark == "FAIL"]
+def _result(checks: Sequence[Check], capabilities: Sequence[Capability]) -> Check:
+    failed = [check.name for check in checks if check.state == "fail"]
     if failed:
-        return Line(
-            mark="FAIL", name="so", text=f"it cannot train as it is; see {', '.join(failed)}"
-        )
+        message = f"not ready to train (see {', '.join(failed)})"
+        return Check(name="result", state="fail", message=message)
     if not capabilities:
-        return Line(mark="ok", name="so", text="it can train on the processor: --device cpu")
+        return Check(name="result", state="ok", message="ready to train on the CPU: --device cpu")
     row = generation_of(capabilities[0])
     options = (
         f"--device cuda --gpus {len(capabilities)} --dtype {row.dtype} --attention {row.attention}"
     )
-    return Line(mark="ok", name="so", text=f"it can train on a GPU: {options}")
+    return Check(name="result", state="ok", message=f"ready to train on GPUs: {options}")

@@ -1,16 +1,14 @@
-"""Fragments: the slices of fp32 weights and AdamW moments that one rank owns, whatever engine
-shards them.
-"""
+"""Shards: the slices of master weights and AdamW states that one rank owns, under any engine."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAMW_STATES = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fragment:
+class Shard:
     """Elements start .. start + len(weight) of one flattened parameter; the tensors are live fp32
     views, all 1-D.
     """
@@ -27,13 +25,14 @@ class Fragment:
     def __len__(self) -> int:
         return self.weight.numel()
 
-    def parts(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The three tensors by the name a checkpoint gives them."""
         return {"weight": self.weight, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
 
-    def narrow(self, start: int, length: int) -> "Fragment":
+    def narrow(self, start: int, length: int) -> "Shard":
         """The part of it that holds elements start .. start + length of the parameter."""
         cut = {
-            name: part.narrow(0, start - self.start, length) for name, part in self.parts().items()
+            name: tensor.narrow(0, start - self.start, length)
+            for name, tensor in self.tensors().items()
         }
-        return Fragment(name=self.name, numel=self.numel, start=start, **cut)
+        return Shard(name=self.name, numel=self.numel, start=start, **cut)

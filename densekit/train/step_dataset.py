@@ -1,5 +1,5 @@
 """From an annotation to what the model sees: tokens, labels and pixels of one sample, and of one
-optimiser step.
+optimizer step.
 """
 
 from collections import Counter
@@ -13,13 +13,15 @@ from torch.utils.data import Dataset
 from densekit.batching.split import split_step
 from densekit.batching.steps import Step
 from densekit.batching.weights import token_weights
-from densekit.data.annotations import Sample
+from densekit.data.annotations import Annotations
+from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.errors import DataError, DensekitError
+from densekit.model.micro_batch import MicroBatch
 from densekit.spec.types import IGNORE_INDEX, Semantics
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence, model_sequence
-from densekit.train.collate import PackedRow, pack_row
+from densekit.train.collate import WeightedSample, pack
 
 
 class Encoder(Protocol):
@@ -38,7 +40,9 @@ class Encoder(Protocol):
 class SampleReader:
     """Reads one sample's text and image; both are pure functions of its index."""
 
-    samples: Sequence[Sample]
+    samples: Annotations
+    index: SampleIndex
+    """Of these samples: their ids were hashed once, when it was made."""
     encoder: Encoder
     image_folder: Path
     processor: ImageProcessor
@@ -76,27 +80,28 @@ class SampleReader:
             raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
 
 
-def supervised_count(sequence: ModelSequence) -> int:
+def label_count(sequence: ModelSequence) -> int:
     """Labels left after the shift by one."""
     return int((sequence.labels[1:] != IGNORE_INDEX).sum())
 
 
 @dataclass(kw_only=True)
 class StepBatch:
-    """What one rank feeds in one optimiser step, and the step's totals over all ranks."""
+    """What one rank feeds in one optimizer step, and the step's totals over all ranks."""
 
     index: int
-    rows: list[PackedRow]
+    micro_batches: list[MicroBatch]
     samples: int
     tokens: int
     supervised_tokens: int
+    """Label positions."""
     masked_samples: int
     empty_groups: int
     notes: Counter[str] = field(default_factory=Counter)
 
 
 class StepDataset(Dataset[StepBatch | DensekitError]):
-    """Item i: everything this rank feeds in optimiser step i.
+    """Item i: everything this rank feeds in optimizer step i.
 
     An error is returned, not raised, because a worker process would turn it into a traceback.
     """
@@ -125,13 +130,13 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
 
     def sample_ids(self, index: int) -> list[str]:
         """The ids that step `index` has to feed, in official order, over all ranks."""
-        return [self.reader.samples[sample].sample_id for sample, _ in self.steps[index].samples]
+        return [self.reader.index.sample_id(sample) for sample, _ in self.steps[index].samples]
 
     def _read(self, step: Step) -> StepBatch:
         # Every rank reads the text of the whole step: weights and balance depend on all its tokens.
         read = {sample: self.reader.sequence(sample) for sample, _ in step.samples}
         sequences = [read[sample][0] for sample, _ in step.samples]
-        counts = [supervised_count(sequence) for sequence in sequences]
+        counts = [label_count(sequence) for sequence in sequences]
         weights = token_weights(
             counts,
             [number for _, number in step.samples],
@@ -142,10 +147,26 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         split = split_step(
             lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size
         )
+        per_sample = weights.per_sample.tolist()
+
+        def weighted(position: int) -> WeightedSample:
+            sample, _ = step.samples[position]
+            return WeightedSample(
+                sequence=sequences[position],
+                image=self.reader.image(sample),
+                weight=per_sample[position],
+                position=position,
+                sample_id=self.reader.index.sample_id(sample),
+            )
+
         return StepBatch(
             index=step.index,
-            rows=[
-                self._row(step, positions, sequences, weights.per_sample.tolist())
+            micro_batches=[
+                pack(
+                    [weighted(position) for position in positions],
+                    image_tokens=self.reader.image_tokens,
+                    image_size=self.reader.processor.size,
+                )
                 for positions in split[self.rank]
             ],
             samples=len(step.samples),
@@ -154,18 +175,4 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),
             notes=Counter(note for sample, _ in step.samples for note in read[sample][1].notes),
-        )
-
-    def _row(
-        self, step: Step, positions: list[int], sequences: list[ModelSequence], weights: list[float]
-    ) -> PackedRow:
-        samples = [step.samples[position][0] for position in positions]
-        return pack_row(
-            [sequences[position] for position in positions],
-            [self.reader.image(sample) for sample in samples],
-            [weights[position] for position in positions],
-            positions=positions,
-            sample_ids=[self.reader.samples[sample].sample_id for sample in samples],
-            image_tokens=self.reader.image_tokens,
-            image_size=self.reader.processor.size,
         )

@@ -14,7 +14,6 @@ from transformers.utils import logging
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
-from densekit.data.index import load_index
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
@@ -30,15 +29,12 @@ from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
-from densekit.train.build import build, init_by_parameter, load_trained, save_results
 from densekit.train.checkpoints import fill_masters, load_checkpoint
-from densekit.train.collectives import gather_objects
+from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
-from densekit.train.inputs import (
-    make_encoder,
-    make_reader,
-    settle_certificate,
-)
+from densekit.train.initial_state import build, init_by_parameter
+from densekit.train.inputs import make_encoder, make_reader, settle_certificate
+from densekit.train.outputs import load_trained, save_results
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
 from densekit.train.save_policy import RunSaver
@@ -67,17 +63,15 @@ def train(run_dir: Path) -> None:
             _train(run, execution, accelerator, requests)
         except Preempted as error:
             run.set_status("preempted", message=str(error), exit_code=error.exit_code)
+            end_process_group()
             if "TORCHELASTIC_RUN_ID" in os.environ:
-                raise SystemExit(
-                    0
-                ) from None  # torchrun would report another code as a crash; the status tells
+                # torchrun would report another code as a crash; the status tells.
+                raise SystemExit(0) from None
             raise
         except DensekitError as error:
             raise _failed(run, error) from None
         except BaseException as error:
-            if (
-                requests.lost_peer()
-            ):  # then this error is what a broken collective says, not what happened
+            if requests.lost_peer():  # a broken collective's error, not what happened
                 raise _failed(run, RankLost("another rank of this run ended")) from None
             run.fail(f"{type(error).__name__}: {error}", 1)
             raise
@@ -85,6 +79,7 @@ def train(run_dir: Path) -> None:
             run.set_status("complete")
             # The result is written and hashed: what only served to continue goes.
             shutil.rmtree(run.checkpoints, ignore_errors=True)
+        end_process_group()
 
 
 def _failed(run: RunDir, error: DensekitError) -> BaseException:
@@ -144,13 +139,14 @@ def _train(
             ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
     model = build(run, math, roots, _stage1(run, execution), execution, accelerator)
-    reader, annotations = make_reader(math, roots)
-    index = load_index(annotations, roots.cache)
-    order = RunOrder(math, index.modality_lengths)
+    reader = make_reader(math, roots)
+    order = RunOrder(math, reader.index.modality_lengths)
     manifest: Manifest | None = None
     if main:
-        settle_certificate(run, order.certificate(index.sample_ids()), execution.certificate_sha256)
-        manifest = _start(run, execution, roots, annotations.sha256)
+        settle_certificate(
+            run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
+        )
+        manifest = _start(run, execution, roots, reader.samples.sha256)
     trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
     position = _resume(run, trainer)
     saver = RunSaver(run, execution.checkpoints, requests)
@@ -186,7 +182,8 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
         )
     if stage1.sha256 != run.math.starts_from:
         raise DataError(
-            f"{stage1.path} is not the stage-1 run that {run.path} starts from; its math.json differs"
+            f"{stage1.path} is not the stage-1 run that {run.path} starts from: its math.json "
+            "differs"
         )
     return stage1
 
@@ -219,13 +216,11 @@ def _resume(run: RunDir, trainer: Trainer) -> Position:
             fill_masters(trainer.engine, init_by_parameter(read_weights(run.path / INIT_FILE)))
         return Position(chain=run.sha256)
     state = load_checkpoint(trainer.engine, saved[-1], run_sha256=run.sha256)
-    trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
+    trainer.optimizer_steps = state.optimizer_steps
+    trainer.overflows_in_a_row = state.overflows_in_a_row
     trainer.summary = Summary(**state.summary)
     if trainer.engine.rank == 0:
-        print(
-            f"{run.name}: going on from the checkpoint of step {state.step}",
-            flush=True,
-        )
+        print(f"{run.name}: resuming from checkpoint step {state.step}", flush=True)
     return state.records
 
 
@@ -237,7 +232,8 @@ def _check_fed(run: RunDir) -> None:
     certified = read_json(run.path / CERTIFICATE_FILE)["sha256"]
     if fed.sha256 != certified:
         raise DataError(
-            f"{run.metrics} records other samples ({fed.sha256[:10]}) than certified ({certified[:10]})"
+            f"{run.metrics} records other samples ({fed.sha256[:10]}) than its certificate "
+            f"({certified[:10]}); retrain with --force"
         )
 
 

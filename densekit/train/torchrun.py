@@ -24,12 +24,12 @@ def main() -> None:
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 name = signal.Signals(-failure.exitcode).name
                 hint = " (out of memory?)" if name == "SIGKILL" else ""
-                print(f"rank {rank} was ended by {name}{hint}", file=sys.stderr, flush=True)
+                print(f"rank {rank} was killed by {name}{hint}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except RendezvousError as error:
-        told = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         print(
-            f"the nodes did not meet: {told.splitlines()[0]}; did one not start?",
+            f"rendezvous failed: {reason}; check that every node started",
             file=sys.stderr,
             flush=True,
         )

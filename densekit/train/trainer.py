@@ -1,6 +1,4 @@
-"""The training loop: one optimiser step is one global batch, whatever ranks and micro-batches carry
-it out.
-"""
+"""The training loop: one optimizer step is one global batch, on any ranks and micro-batches."""
 
 import math
 import time
@@ -13,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from densekit.errors import DataError, DensekitError
-from densekit.model.weights import named_seed
+from densekit.model.init import named_seed
+from densekit.model.preprocess import pixel_values
 from densekit.runs.progress import Progress
 from densekit.runs.records import Records, StepMetrics
 from densekit.runs.results import Summary
@@ -36,7 +35,7 @@ class Saver(Protocol):
     """What decides about checkpoints and stopping, and writes them."""
 
     def flags(self, step: int) -> int:
-        """STOP and SAVE bits of this rank before optimiser step `step` (from 0)."""
+        """STOP and SAVE bits of this rank before optimizer step `step` (from 0)."""
         ...
 
     def save(self, trainer: "Trainer", step: int, records: Records | None) -> None:
@@ -51,28 +50,27 @@ class Saver(Protocol):
 class Trainer:
     """Trains over the steps of a StepDataset.
 
-    `settings` is the recipe's `optimizer` section. Ranks and micro-batches sum: every row carries
-    its own token weights, so gradients add up to the gradient of the reference loss
-    (docs/architecture.md, "Why sums"). `seed` names the draws of dropout. `overflow`: what an fp16
-    overflow does to its batch (ledger L2).
+    Ranks and micro-batches sum: every micro-batch carries its own token weights, so gradients add
+    up to the gradient of the reference loss (docs/architecture.md, "Why sums"). `seed` names the
+    draws of dropout. `overflow`: what an fp16 overflow does to its batch (docs/upstream.md, L2).
     """
 
     def __init__(
         self,
         engine: Engine,
         dataset: StepDataset,
-        settings: Optimizer,
+        optimizer_config: Optimizer,
         *,
-        lookup_table: Tensor,
         seed: int,
         overflow: Semantics = "faithful",
         workers: int = 0,
     ) -> None:
-        self.engine, self.dataset, self.settings = engine, dataset, settings
-        self.lookup_table = lookup_table.to(engine.device)
+        self.engine, self.dataset, self.optimizer_config = engine, dataset, optimizer_config
+        table = dataset.reader.processor.lookup_table()
+        self.lookup_table = torch.from_numpy(table).to(engine.device)
         self.seed, self.overflow, self.workers = seed, overflow, workers
         self.summary = Summary()
-        self.updates = 0
+        self.optimizer_steps = 0
         self.overflows_in_a_row = 0
 
     def batches(self, start: int = 0) -> Iterator[StepBatch]:
@@ -97,7 +95,7 @@ class Trainer:
         progress to `log`.
 
         Raises DataError when a sample cannot be read or the loss stops being finite, RuntimeError
-        when the ranks fed something else than the order asks for.
+        when the ranks fed other samples than the order lists.
         """
         progress = Progress(
             label, len(self.dataset), log=log, enabled=self.engine.rank == 0 and not quiet
@@ -123,10 +121,10 @@ class Trainer:
 
     def check_feed(self, batch: StepBatch, flags: int = 0) -> Feed:
         """Gather what all ranks are about to feed and compare it with the order; RuntimeError if
-        they part.
+        they differ.
         """
         feed = gather_feed(
-            batch.rows,
+            batch.micro_batches,
             flags=flags,
             world_size=self.engine.world_size,
             device=self.engine.device,
@@ -140,14 +138,16 @@ class Trainer:
         return feed
 
     def step(self, batch: StepBatch) -> StepMetrics:
-        """One optimiser step; returns its metrics, the time it took not among them.
+        """One optimizer step; returns its metrics, the time it took not among them.
 
         Raises DataError, before any weight changes, when the loss is not a finite number (in fp16:
         when gradients overflow too often in a row).
         """
         overflows = 0
         factor = learning_rate_factor(
-            self.updates, steps=len(self.dataset), warmup_ratio=self.settings.warmup_ratio
+            self.optimizer_steps,
+            steps=len(self.dataset),
+            warmup_ratio=self.optimizer_config.warmup_ratio,
         )
         while True:
             loss = self.accumulate(batch).item()
@@ -156,23 +156,24 @@ class Trainer:
                     f"loss is {loss} at step {batch.index + 1}: training diverged; "
                     "lower optimizer.learning_rate or set optimizer.max_grad_norm"
                 )
-            update = self.engine.update(factor)
-            overflows += update.overflow
-            self.overflows_in_a_row = self.overflows_in_a_row + 1 if update.overflow else 0
+            done = self.engine.optimizer_step(factor)
+            overflows += done.overflow
+            self.overflows_in_a_row = self.overflows_in_a_row + 1 if done.overflow else 0
             if self.overflows_in_a_row >= OVERFLOW_LIMIT:
                 raise DataError(
-                    f"fp16 gradients overflowed {self.overflows_in_a_row} times in a row at step {batch.index + 1}: "
-                    "training diverged, or this model needs bf16 or fp32 (--dtype)"
+                    f"fp16 gradients overflowed {self.overflows_in_a_row} times in a row at step "
+                    f"{batch.index + 1}: training diverged, or this model needs bf16 or fp32 "
+                    "(--dtype)"
                 )
-            if not update.overflow or self.overflow == "faithful":
+            if not done.overflow or self.overflow == "faithful":
                 break
-        self.updates += not update.overflow
+        self.optimizer_steps += not done.overflow
         return StepMetrics(
             step=batch.index + 1,
             loss=loss if math.isfinite(loss) else None,
-            lr=self.settings.learning_rate * factor,
-            grad_norm=update.grad_norm,
-            updated=not update.overflow,
+            lr=self.optimizer_config.learning_rate * factor,
+            grad_norm=done.grad_norm,
+            updated=not done.overflow,
             overflows=overflows,
             samples=batch.samples,
             tokens=batch.tokens,
@@ -181,17 +182,18 @@ class Trainer:
         )
 
     def accumulate(self, batch: StepBatch) -> Tensor:
-        """Forward and backward over this rank's rows; gradients and loss summed over rows and
-        ranks.
+        """Forward and backward over this rank's micro-batches; gradients and the returned loss are
+        summed over micro-batches and ranks.
         """
         loss = torch.zeros((), device=self.engine.device)
-        for number, row in enumerate(batch.rows):
-            # Named after the step and the row's first sample, so that a resumed run draws the same
-            # masks.
-            place = row.positions[0] if row.positions else "idle"
+        for number, micro_batch in enumerate(batch.micro_batches):
+            # Named after the step and the first sample, so that a resumed run draws the same masks.
+            place = micro_batch.positions[0] if micro_batch.positions else "idle"
             torch.manual_seed(named_seed(self.seed, f"dropout:{batch.index}:{place}"))
-            inputs = row.model_inputs(self.engine.device, self.lookup_table)
-            loss += self.engine.forward_backward(inputs, last=number == len(batch.rows) - 1)
+            on_device = micro_batch.to(self.engine.device)
+            images = pixel_values(on_device.pixels, self.lookup_table)
+            last = number == len(batch.micro_batches) - 1
+            loss += self.engine.forward_backward(on_device, images, last=last)
         return self.engine.accelerator.reduce(loss, reduction="sum")
 
     def _account(self, batch: StepBatch, record: StepMetrics) -> None:
@@ -217,8 +219,10 @@ def check_masked(summary: Summary) -> None:
         summary.samples >= MASKED_FROM_SAMPLES
         and summary.masked_samples > MASKED_LIMIT * summary.samples
     ):
+        notes = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
         raise DataError(
-            f"{summary.masked_samples} of the first {summary.samples} samples have no supervised token "
-            f"({summary.notes}); the limit is {MASKED_LIMIT:.0%}. If the notes say masked_mismatch, the official "
-            "label counting does not fit this tokenizer: set `ledger: {L1: fixed}`; if truncated, raise data.max_length"
+            f"{summary.masked_samples} of the first {summary.samples} samples have no label "
+            f"({notes or 'no notes'}); the limit is {MASKED_LIMIT:.0%}. If the notes say "
+            "masked_mismatch, the official label counting does not fit this tokenizer: set "
+            "`ledger: {L1: fixed}`; if truncated, raise data.max_length"
         )

@@ -42,13 +42,14 @@ def test_version(run_cli: Cli) -> None:
 def test_missing_packages_are_named(
     run_cli: Cli, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    monkeypatch.setattr("densekit.cli.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("densekit.launch.launchers.trainer_command.find_spec", lambda name: None)
     result = run_cli(verb, *([] if verb == "selftest" else ["x"]))
     assert result.code == 2
     missing = "torch, transformers, accelerate, peft, deepspeed not installed: run `make setup`"
     assert missing in result.err
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     "words", ["plan vicuna7b_clip_stage2 --why", "diff a b", "verify a", "replay a", "site", "-h"]
 )
@@ -58,6 +59,7 @@ def test_the_driver_loads_no_heavy_package(words: str) -> None:
     assert "densekit" in loaded and not loaded & HEAVY
 
 
+@pytest.mark.ranks
 def test_help_loads_no_recipe_and_no_planner() -> None:
     _, out, err = densekit_process("run", "-h", options=("-X", "importtime"))
     loaded = {line.rpartition("|")[2].strip() for line in err.splitlines()}
@@ -65,6 +67,7 @@ def test_help_loads_no_recipe_and_no_planner() -> None:
     assert not loaded & {"densekit.planner", "densekit.recipes", "densekit.spec.recipe", "numpy"}
 
 
+@pytest.mark.ranks
 def test_letters_that_the_terminal_lacks_are_escaped() -> None:
     code, out, err = densekit_process(
         "show", "tiny_stage1", "--set", "title=\u00e9t\u00e9", PYTHONIOENCODING="ascii"
@@ -73,6 +76,7 @@ def test_letters_that_the_terminal_lacks_are_escaped() -> None:
     assert "title: \\xe9t\\xe9" in out
 
 
+@pytest.mark.ranks
 def test_a_refusal_of_the_real_program_is_one_line() -> None:
     code, out, err = densekit_process("run", "tiny_stage3")
     assert (code, out) == (2, "")
@@ -88,6 +92,7 @@ def test_errors_of_the_system_are_one_line(run_cli: Cli, monkeypatch: pytest.Mon
     assert run_cli("site") == (3, "", "densekit: runs/x: No space left on device\n")
 
 
+@pytest.mark.ranks
 def test_a_reader_that_is_gone_is_no_traceback() -> None:
     process = start("show", "tiny_stage1", "--json")
     assert process.stdout and process.stderr

@@ -33,56 +33,57 @@ def test_diff(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     one, two = two_runs
     same = run_cli("diff", one, one)
     assert (same.code, same.err) == (0, "")
-    assert same.out.splitlines()[2:] == ["equal to the last bit over 6 steps", "nothing to report"]
-    told = run_cli("diff", one, two)
-    assert (told.code, told.err) == (1, "")
-    lines = told.out.splitlines()
+    assert same.out.splitlines()[2:] == ["bitwise equal over 6 steps", "runs are identical"]
+    result = run_cli("diff", one, two)
+    assert (result.code, result.err) == (1, "")
+    lines = result.out.splitlines()
     assert lines[0].startswith(f"a: {one} (run ") and lines[1].startswith(f"b: {two} (run ")
-    assert lines[2] == "the runs part at step 1 by the learning rate: 0.001 and 0.002"
-    assert (
-        lines[-1]
-        == "1. the learning rate differs: 0.001 and 0.002 (math.json, recipe.optimizer.learning_rate)"
-    )
+    assert lines[2] == "runs diverge at step 1: learning rate: 0.001 and 0.002"
+    place = "math.json, recipe.optimizer.learning_rate"
+    assert lines[-1] == f"1. learning rate differs: 0.001 and 0.002 ({place})"
     assert run_cli("diff", one, two, "--tolerance", "1e9").code == 1, (
         "the tolerance is for losses and gradient norms"
     )
 
 
 def test_diff_for_programs(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
-    told = run_cli("diff", *two_runs, "--json", "--tolerance", "0")
-    found = json.loads(told.out)
-    assert (told.code, told.err, found["equal"], found["tolerance"]) == (1, "", False, 0.0)
-    assert (found["partings"][0]["kind"], found["partings"][0]["step"]) == ("lr", 1)
-    assert [cause["topic"] for cause in found["causes"]] == ["schedule"]
+    result = run_cli("diff", *two_runs, "--json", "--tolerance", "0")
+    found = json.loads(result.out)
+    assert (result.code, result.err, found["equal"], found["tolerance"]) == (1, "", False, 0.0)
+    assert (found["divergences"][0]["kind"], found["divergences"][0]["step"]) == ("lr", 1)
+    assert [cause["topic"] for cause in found["explanations"]] == ["schedule"]
     assert json.loads(run_cli("diff", two_runs[0], two_runs[0], "--json").out)["equal"] is True
 
 
 def test_verify(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     run, _ = two_runs
-    told = run_cli("verify", run)
-    assert (told.code, told.err) == (0, "")
-    lines = told.out.splitlines()
+    result = run_cli("verify", run)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
     assert len(lines) > 8 and all(re.match(r"ok    \w+: .", line) for line in lines)
     shutil.move("world", "gone")
-    told = run_cli("verify", run)
-    assert told.code == 0 and re.search(
-        r"^warn  annotations: not checked: \S+/train\.json is", told.out, re.MULTILINE
+    result = run_cli("verify", run)
+    assert result.code == 0 and re.search(
+        r"^warn  annotations: not checked: \S+/train\.json is", result.out, re.MULTILINE
     )
     (run / "connector.safetensors").write_bytes(b"")
-    told = run_cli("verify", run)
-    assert told.code == 1 and re.search(r"^fail  outputs: \S+ was changed", told.out, re.MULTILINE)
+    result = run_cli("verify", run)
+    assert result.code == 1 and re.search(
+        r"^fail  outputs: \S+ was changed", result.out, re.MULTILINE
+    )
     found = json.loads(run_cli("verify", run, "--json").out)
     assert found["ok"] is False
     assert [check["name"] for check in found["checks"] if check["state"] == "fail"] == ["outputs"]
 
 
+@pytest.mark.ranks
 def test_replay(run_cli: Cli, two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = two_runs
     copied = "import shutil; shutil.copytree({!r}, path, dirs_exist_ok=True)"
     monkeypatch.setattr(local, "command", trainer(copied.format(str(run.resolve()))))
-    told = run_cli("replay", run, "--runs-dir", "again", "--tolerance", "1e-3", "--deterministic")
-    assert (told.code, told.err) == (0, "")
-    assert told.out.endswith("the replay is equal to the last bit, trained weights included\n")
+    result = run_cli("replay", run, "--runs-dir", "again", "--tolerance", "1e-3", "--deterministic")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith("the replay is bitwise equal to the run, trained weights included\n")
     assert [name for name in names(Path("again")) if name[0] != "."] == [f"{run.name}.replay1"]
     monkeypatch.setattr(local, "command", trainer("status('failed', 'why', 3); sys.exit(3)"))
     assert run_cli("replay", run).code == 3

@@ -135,6 +135,7 @@ def complete(words: str, folder: Path) -> list[str]:
     return result.stdout.split()
 
 
+@pytest.mark.ranks
 def test_shells_complete_verbs_options_recipes_and_runs(tmp_path: Path) -> None:
     assert complete("pl", tmp_path) == ["plan"]
     assert complete("run --zero", tmp_path) == ["--zero-stage"]

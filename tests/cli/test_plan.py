@@ -17,15 +17,15 @@ def test_plan(run_cli: Cli) -> None:
     )
     assert (planned["steps"], planned["samples_repeated"], planned["gpus"]) == (5198, 46, 8)
     assert planned["micro_batches"] == [[4, 4, 4, 4]] * 8
-    told = run_cli("plan", "vicuna7b_clip_stage1")
-    assert (told.code, told.err) == (0, "")
-    assert told.out.startswith("vicuna7b_clip_stage1 on 8 x a100-40g: fits\n")
+    result = run_cli("plan", "vicuna7b_clip_stage1")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("vicuna7b_clip_stage1 on 8 x a100-40g: fits\n")
     assert re.search(
         r"^  steps +2181 over 558128 samples; 208 samples repeated, 0 dropped$",
-        told.out,
+        result.out,
         re.MULTILINE,
     )
-    assert "note: " in told.out and "what fits, fewest GPU-hours first:" in told.out
+    assert "note: " in result.out and "what fits, fewest GPU-hours first:" in result.out
 
 
 PLAN_KEYS = {
@@ -74,27 +74,28 @@ def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
     for end in ("low", "high"):
         assert planned["cost"][end] == pytest.approx(planned["hours"][end] * 4 * 2.5, rel=0.01)
     assert "alternatives" not in planned and "why" not in planned
-    told = run_cli(*wanted, "--why").out
-    for subject in ("layouts", "memory", "time", "disk"):
-        assert f"why, {subject}:\n" in told
+    result = run_cli(*wanted, "--why").out
+    for subject in ("candidates", "memory", "time", "disk"):
+        assert f"why, {subject}:\n" in result
     assert (
-        re.search(r"^  cost +\d+\.\d to \d+\.\d$", told, re.MULTILINE) and "what fits" not in told
+        re.search(r"^  cost +\d+\.\d to \d+\.\d$", result, re.MULTILINE)
+        and "what fits" not in result
     )
 
 
-def test_plan_of_a_run_that_is_over_at_once(run_cli: Cli) -> None:
-    told = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
-    assert "hours        0.000" in told and "what fits, fewest GPU-hours first:" in told
+def test_plan_of_a_single_step(run_cli: Cli) -> None:
+    result = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
+    assert "hours        0.000" in result and "what fits, fewest GPU-hours first:" in result
 
 
-def test_plan_says_what_the_row_scored_unless_it_was_changed(run_cli: Cli) -> None:
+def test_plan_reports_the_papers_scores_of_an_unchanged_recipe(run_cli: Cli) -> None:
     row = ("plan", "vicuna7b_clip_stage2", "--gpu", "h200")
     assert "reported     GQA 63.8, " in run_cli(*row).out
     assert json.loads(run_cli(*row, "--json").out)["reported"]["GQA"] == 63.8
     assert "reported" not in run_cli(*row, "--set", "optimizer.learning_rate=0.1").out
 
 
-def test_plan_lists_what_else_fits(run_cli: Cli) -> None:
+def test_plan_lists_alternatives_by_gpu_hours(run_cli: Cli) -> None:
     planned = json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--json").out)
     found = planned["alternatives"]
     spent = [(one["gpu_hours"]["low"] * one["gpu_hours"]["high"]) ** 0.5 for one in found]
@@ -107,7 +108,7 @@ def test_plan_lists_what_else_fits(run_cli: Cli) -> None:
     assert json.loads(again.out)["hours"] == one["hours"]
 
 
-def test_plan_counts_a_file_that_is_there(run_cli: Cli, tmp_path: Path) -> None:
+def test_plan_counts_the_entries_of_an_annotation_file(run_cli: Cli, tmp_path: Path) -> None:
     text = "extends: tiny_stage1\ndata: {annotations: 'data:a.json', samples: null}\n"
     recipe = write_json(tmp_path / "mine.yaml", text)
     assert json.loads(run_cli("plan", recipe, "--json").out)["steps"] is None
@@ -115,11 +116,11 @@ def test_plan_counts_a_file_that_is_there(run_cli: Cli, tmp_path: Path) -> None:
     planned = json.loads(run_cli("plan", recipe, "--data-dir", "elsewhere", "--json").out)
     assert (planned["num_samples"], planned["steps"]) == (40, 3)
     write_json(tmp_path / "elsewhere" / "a.json", "[")
-    told = run_cli("plan", recipe, "--data-dir", "elsewhere")
-    assert told.code == 3 and "a.json: line 1, column 2: broken JSON" in told.err
+    result = run_cli("plan", recipe, "--data-dir", "elsewhere")
+    assert result.code == 3 and "a.json: line 1, column 2: broken JSON" in result.err
 
 
-def test_thinking_makes_nothing(run_cli: Cli, tmp_path: Path) -> None:
+def test_plan_and_show_write_nothing(run_cli: Cli, tmp_path: Path) -> None:
     for arguments in (["recipes"], ["show", "tiny_stage2"], ["plan", "tiny_stage2"]):
         assert run_cli(*arguments).code == 0
     assert names(tmp_path) == []

@@ -11,25 +11,25 @@ from densekit.spec.recipe import Recipe
 from tests.support.command_line import Cli
 
 
-def test_recipes(run_cli: Cli) -> None:
+def test_recipes_lists_every_recipe(run_cli: Cli) -> None:
     listed = json.loads(run_cli("recipes", "--json").out)
     assert [item["name"] for item in listed] == recipe_names()
     assert {"title", "paper", "stage", "needs"} <= listed[0].keys()
     assert listed[0].keys() == {"name", "title", "paper", "stage", "needs", "waits_for", "scores"}
-    told = run_cli("recipes").out
-    assert "Table 4: language models\n" in told and "  phi2_stage1 -> phi2_stage2\n" in told
-    assert max(map(len, told.splitlines())) <= 120
+    result = run_cli("recipes").out
+    assert "Table 4: language models\n" in result and "  phi2_stage1 -> phi2_stage2\n" in result
+    assert max(map(len, result.splitlines())) <= 120
 
 
 def test_show_sources(run_cli: Cli) -> None:
-    told = run_cli("show", "yi34b_stage2_lora", "--sources", "--set", "seed=7").out.splitlines()
-    assert "seed = 7  [--set seed=7]" in told
-    place = told.index("lora.r = 128  [recipes/base/large_stage2_lora.yaml:4]")
-    assert (
-        told[place + 1]
-        == "    paper section 4.1 (r 128, alpha 256); official LoRA script (also dropout 0.05, no bias)"
+    result = run_cli("show", "yi34b_stage2_lora", "--sources", "--set", "seed=7").out.splitlines()
+    assert "seed = 7  [--set seed=7]" in result
+    place = result.index("lora.r = 128  [recipes/base/large_stage2_lora.yaml:4]")
+    source = (
+        "paper section 4.1 (r 128, alpha 256); official LoRA script (also dropout 0.05, no bias)"
     )
-    assert "models.tokenizer = null  [schema default]" in told
+    assert result[place + 1] == f"    {source}"
+    assert "models.tokenizer = null  [schema default]" in result
     values = json.loads(run_cli("show", "yi34b_stage2_lora", "--sources", "--json").out)
     assert {tuple(value) for value in values} == {("field", "value", "place", "source", "meaning")}
     whole = json.loads(run_cli("show", "yi34b_stage2_lora", "--json").out)
@@ -46,11 +46,11 @@ def test_pin_without_a_network(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 
     before = revisions.REVISIONS_FILE.read_bytes()
     monkeypatch.setattr(revisions, "HuggingFaceHub", lambda: NoHub())
-    told = run_cli("pin")
-    assert (told.code, told.out) == (
+    result = run_cli("pin")
+    assert (result.code, result.out) == (
         3,
         "",
-    ) and "densekit: lmsys/vicuna-7b-v1.5: nobody there" in told.err
+    ) and "densekit: lmsys/vicuna-7b-v1.5: nobody there" in result.err
     assert run_cli("pin", "microsoft/phi-3").code == 2
     assert revisions.REVISIONS_FILE.read_bytes() == before
 
@@ -63,7 +63,7 @@ class NoHub:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_show_is_a_recipe_again(run_cli: Cli, name: str) -> None:
+def test_what_show_prints_is_a_recipe(run_cli: Cli, name: str) -> None:
     values = json.loads(run_cli("show", name, "--json").out)
     assert values == yaml.safe_load(run_cli("show", name).out)
     assert Recipe.model_validate(values).name == name

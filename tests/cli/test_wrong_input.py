@@ -64,7 +64,7 @@ WRONG = {
     "too many processes": (
         ["plan", "tiny_stage1", "--gpus", "1000"],
         2,
-        "so it runs on 1 to 16 processes",
+        "so it runs on 1 to 16 processes; use --gpus 16",
     ),
     "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
     "a GPU that is none": (
@@ -75,7 +75,7 @@ WRONG = {
     "a GPU of two sizes": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "v100"],
         2,
-        "--gpu v100 is ambiguous: name its memory too",
+        "name its memory too, v100-16g or v100-32g",
     ),
     "a GPU and no GPU": (
         ["plan", "tiny_stage1", "--gpu", "h200", "--device", "cpu"],
@@ -95,7 +95,7 @@ WRONG = {
     "no price": (
         ["plan", "tiny_stage1", "--price", "-1"],
         2,
-        "--price -1.0: give what one GPU costs",
+        "--price -1.0: give what one GPU costs for an hour",
     ),
     "offload by ZeRO-2": (
         ["plan", "tiny_stage1", "--offload", "--zero-stage", "2"],
@@ -126,48 +126,59 @@ WRONG = {
     "a file to train": (["train", "file"], 3, "file/status.json cannot be read"),
     "nothing recorded": (["parity", "nope"], 3, "nope"),
     "nothing to compare": (
-        ["diff", "nope", "folder.yaml"],
+        ["diff", "folder.yaml", "folder.yaml"],
         3,
-        "nope is no run directory: it has no math.json; give a",
+        "folder.yaml is not a run directory: it has no math.json; give a",
     ),
-    "a file to compare": (["diff", "file", "nope"], 3, "file is no run directory"),
+    "a file to compare": (["diff", "file", "file"], 3, "file is not a run directory"),
     "a tolerance below 0": (
-        ["diff", "a", "b", "--tolerance=-1"],
+        ["diff", "file", "file", "--tolerance=-1"],
         2,
-        "tolerance -1.0: give a number from 0 on",
+        "--tolerance -1.0: give a number of at least 0",
     ),
     "a word for a tolerance": (["diff", "a", "b", "--tolerance", "small"], 2, "'--tolerance'"),
     "one run to compare": (["diff", "a"], 2, "Missing argument"),
-    "nothing to verify": (["verify", "nope"], 3, "nope is no run directory"),
-    "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is no run directory"),
+    "nothing to verify": (["verify", "folder.yaml"], 3, "folder.yaml is not a run directory"),
+    "nothing to replay": (["replay", "folder.yaml"], 3, "folder.yaml is not a run directory"),
     "no tolerance to replay with": (
-        ["replay", "nope", "--tolerance", "nan"],
+        ["replay", "file", "--tolerance", "nan"],
         2,
-        "tolerance nan: give a number",
+        "--tolerance nan: give a number",
     ),
     "evaluate": (
         ["evaluate", "runs/x"],
         2,
         "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-",
     ),
-    "no such verb": (["reproduce"], 2, "No such command 'reproduce'"),
-    "no recipe at all": (["run"], 2, "Missing argument"),
+    "nothing to follow": (["tail", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to stop": (["stop", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
+    "a folder to follow": (["tail", "folder.yaml"], 3, "folder.yaml/status.json is missing"),
+    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 3, "no run x in y; `densekit"),
+    "no image to build": (["containers", "build", "h100"], 2, "no image h100; there are cpu, a100"),
+    "no such option": (
+        ["ls", "--run-dir", "x"],
+        2,
+        "No such option: --run-dir (Possible options: ",
+    ),
+    "no such verb": (["reproduce"], 2, "No such command 'reproduce'; see `densekit --help`"),
+    "no recipe at all": (["run"], 2, "Missing argument 'recipe'; see `densekit run --help`"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_user_gets_wrong(run_cli: Cli, tmp_path: Path, name: str) -> None:
+def test_wrong_input_is_one_message(run_cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "empty.yaml").write_bytes(b"")
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     (tmp_path / "file").write_bytes(b"")
     arguments, code, message = WRONG[name]
     before = names(tmp_path)
-    told = run_cli(*arguments)
-    assert told.code == code
-    assert message in told.err
-    assert told.out == ""
-    assert "Traceback" not in told.err
+    result = run_cli(*arguments)
+    assert result.code == code
+    assert message in result.err
+    assert result.out == ""
+    assert result.err.splitlines()[-1].startswith("densekit: ")
+    assert result.err.count("densekit: ") == 1
     assert names(tmp_path) == before
 
 
@@ -198,11 +209,15 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
-def test_data_that_cannot_be_trained_on(run_cli: Cli, tmp_path: Path, name: str) -> None:
+def test_bad_data_is_refused_before_a_run_exists(run_cli: Cli, tmp_path: Path, name: str) -> None:
     recipe = make_pair(tmp_path / "mine")
     damage, message = BAD_DATA[name]
     damage(tmp_path / "mine")
-    told = run_cli("run", recipe)
-    assert (told.code, told.out) == (3, "")
-    assert told.err.startswith("densekit: ") and told.err.count("\n") == 1 and message in told.err
+    result = run_cli("run", recipe)
+    assert (result.code, result.out) == (3, "")
+    assert (
+        result.err.startswith("densekit: ")
+        and result.err.count("\n") == 1
+        and message in result.err
+    )
     assert names(tmp_path) == ["mine"]

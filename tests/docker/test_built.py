@@ -95,7 +95,7 @@ def manifests(compose: Compose, image_id: str) -> dict[str, Any]:
         "run", "--rm", "-T", "smoke", ARGS=" ".join(SMALL_RUN), DENSEKIT_IMAGE_ID=image_id
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "it can train on the processor" in done.stderr
+    assert "ready to train on the CPU" in done.stderr
     assert "held-out questions, images shuffled" in done.stdout
     program = "import glob, json; print(json.dumps([json.load(open(p)) for p in glob.glob('runs/*/manifest.json')]))"
     return {

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from densekit.files.tensors import first_tensor_difference
 from safetensors.numpy import save_file
 
 from densekit.errors import DataError
-from densekit.files import tensors
+from densekit.files import safetensors_diff
+from densekit.files.safetensors_diff import first_tensor_difference
 from tests.support.runs import flip_byte, write_tensors
 
 BASE: dict[str, Any] = {
@@ -20,26 +20,29 @@ BASE: dict[str, Any] = {
 }
 
 
-def compared(folder: Path, other: dict[str, Any]) -> tensors.TensorDifference | None:
+def compared(folder: Path, other: dict[str, Any]) -> safetensors_diff.TensorDifference | None:
     save_file(BASE, folder / "a.safetensors")
     save_file(other, folder / "b.safetensors", metadata={"note": "its own"})
     return first_tensor_difference(folder / "a.safetensors", folder / "b.safetensors")
 
 
-def test_equal_tensors_in_files_with_other_notes(tmp_path: Path) -> None:
+def test_equal_tensors_under_other_metadata(tmp_path: Path) -> None:
     assert compared(tmp_path, BASE) is None
     assert (tmp_path / "a.safetensors").read_bytes() != (tmp_path / "b.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("chunk", [16, tensors.CHUNK])
+@pytest.mark.parametrize("chunk", [16, safetensors_diff.CHUNK])
 def test_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(tensors, "CHUNK", chunk)
+    monkeypatch.setattr(safetensors_diff, "CHUNK", chunk)
     other = {name: value.copy() for name, value in BASE.items()}
     other["first"][0, 1] = 9
     other["first"][1, 2] = -0.5
     other["second"][4] = 9
     found = compared(tmp_path, other)
-    assert found and found.words() == "tensor first: 2 of 6 values differ; so do 1 other tensors"
+    assert (
+        found
+        and found.describe() == "tensor first: 2 of 6 values differ; 1 other tensor differs too"
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,16 +54,16 @@ def test_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chu
         ({"none": np.zeros((0, 4), dtype=np.float32)}, "tensor none: F32 [0, 3] and F32 [0, 4]"),
     ],
 )
-def test_what_else_can_differ(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_other_shape_dtype_or_scalar(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     found = compared(tmp_path, {**BASE, **change})
-    assert found and found.words() == words
+    assert found and found.describe() == words
 
 
-def test_a_tensor_that_one_file_lacks(tmp_path: Path) -> None:
+def test_tensor_that_one_file_lacks(tmp_path: Path) -> None:
     found = compared(tmp_path, {name: value for name, value in BASE.items() if name != "second"})
-    assert found and found.words() == f"tensor second: only in {tmp_path / 'a.safetensors'}"
+    assert found and found.describe() == f"tensor second: only in {tmp_path / 'a.safetensors'}"
     found = compared(tmp_path, {**BASE, "third": np.zeros(1, dtype=np.float32)})
-    assert found and found.words() == f"tensor third: only in {tmp_path / 'b.safetensors'}"
+    assert found and found.describe() == f"tensor third: only in {tmp_path / 'b.safetensors'}"
 
 
 def test_bf16_is_compared_bit_by_bit(tmp_path: Path) -> None:
@@ -84,10 +87,10 @@ def test_bf16_is_compared_bit_by_bit(tmp_path: Path) -> None:
         lambda data: data.replace(b'"shape":[', b'"shape":"'),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
+def test_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
     save_file(BASE, tmp_path / "a")
     data = (tmp_path / "a").read_bytes()
     (tmp_path / "b").write_bytes(damage(data))
     assert damage(data) != data
-    with pytest.raises(DataError, match=f"{tmp_path}/b is no whole safetensors file"):
+    with pytest.raises(DataError, match=f"{tmp_path}/b is not a complete safetensors file"):
         first_tensor_difference(tmp_path / "a", tmp_path / "b")

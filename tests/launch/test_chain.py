@@ -97,7 +97,7 @@ def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
 def test_run_that_may_not_fit_warns_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densekit.planner.layout.host_memory", lambda: 1)
+    monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
     assert go(tmp_path, "tiny_stage1") == 0
     told = capsys.readouterr().err
     assert (

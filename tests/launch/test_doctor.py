@@ -15,7 +15,7 @@ from densekit.spec.roots import Roots
 from tests.support.files import names
 from tests.support.launching import A100, T4, cards, put_gpus_on_path
 
-pytestmark = pytest.mark.usefixtures("bare_host")
+pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("bare_host")]
 
 PAPER = "vicuna7b_clip_stage2"
 

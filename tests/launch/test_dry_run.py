@@ -46,6 +46,7 @@ def test_print_makes_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert names(tmp_path) == []
 
 
+@pytest.mark.ranks
 def test_missing_data_leaves_the_run_hash_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,7 +106,8 @@ FAILED = {"state": "failed", "attempt": 1}
             137,
             {**FAILED, "exit_code": 137},
         ),
-        ("status('complete'); sys.exit(4)", 4, {"state": "complete"}),
+        ("status('complete'); sys.exit(4)", 0, {"state": "complete", "exit_code": 0}),
+        ("status('complete'); os.abort()", 0, {"state": "complete", "exit_code": 0}),
     ],
 )
 def test_exit_code_and_status_of_a_trainer(

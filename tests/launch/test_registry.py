@@ -68,6 +68,7 @@ def test_every_launcher_is_found_by_its_name(name: str) -> None:
     assert name in get_args(registry.LauncherName)
 
 
+@pytest.mark.ranks
 def test_new_launcher_trains_and_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: Launcher
 ) -> None:
@@ -91,6 +92,7 @@ def test_new_launcher_prints_its_commands(tmp_path: Path, background: Launcher) 
     assert lines[-1].startswith(f"nohup {sys.executable} -m densekit train {tmp_path}/runs/tiny_")
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(("now", "code"), [(False, 75), (True, 137)])
 def test_run_of_a_new_launcher_is_stopped_from_elsewhere(
     tmp_path: Path,
@@ -112,6 +114,7 @@ def test_run_of_a_new_launcher_is_stopped_from_elsewhere(
     assert run_tiny(tmp_path, background) == 0, "the same command resumes it"
 
 
+@pytest.mark.ranks
 def test_command_line_imports_no_launcher_before_it_is_used() -> None:
     """`densekit plan` does not pay for docker's or Slurm's."""
     program = (
@@ -122,4 +125,4 @@ def test_command_line_imports_no_launcher_before_it_is_used() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["options", "registry"]
+    assert set(done.stdout.split()) <= {"options", "registry"}

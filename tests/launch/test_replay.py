@@ -7,6 +7,7 @@ The trainer is a stand-in that copies a run trained beforehand into the replay's
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
+from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import sealed
-from densekit.runs.records import chain_next
+from densekit.runs.records import METRICS_FILE, chain_next, read_steps
 from densekit.spec.execution import Execution
 from tests.support.files import names
 from tests.support.launching import trainer
@@ -89,17 +91,14 @@ def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def other(folder: Path, world: Path, *, step: int, by: float, name: str = "loss") -> Path:
     """A run like `first` whose loss (or another number) is another one from a step on."""
     made = train(world, folder, execution=HOW)
-    lines = [
-        json.loads(line)
-        for line in (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    chain = RunDir(made).sha256
-    for line in lines:
-        line[name] += by if line["step"] >= step else 0
-        chain = line["chain"] = chain_next(chain, line)
-    (made / "metrics.jsonl").write_text(
-        "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
-    )
+    path, chain = made / METRICS_FILE, RunDir(made).sha256
+    lines = []
+    for line in read_steps(path):
+        changed = {name: getattr(line, name) + by} if line.step >= step else {}
+        line = replace(line, **changed)
+        chain = chain_next(chain, line)
+        lines.append(json.dumps(asdict(replace(line, chain=chain))))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return made
 
 
@@ -131,8 +130,8 @@ def test_replay_has_the_same_math_and_execution(
     assert told()[1:] == [
         f"a: {run} (run {made.sha256[:10]})",
         f"b: {made.path} (run {made.sha256[:10]})",
-        "equal to the last bit over 6 steps",
-        "nothing to report",
+        "bitwise equal over 6 steps",
+        "runs are identical",
         "the replay is bitwise equal to the run, trained weights included",
     ]
 
@@ -159,14 +158,14 @@ def test_replay_uses_the_execution_of_the_last_attempt(
     own: Path, gives: Any, tmp_path: Path, told: Told
 ) -> None:
     run = RunDir(own)
-    execution = {**read_json(run.attempt / "execution.json"), "world_size": 2}
+    execution = run.execution.model_copy(update={"world_size": 2})
     shutil.copy(run.attempt / "environment.json", run.new_attempt(execution))
     run.set_status("complete")
-    edit_manifest(own, attempts=2, execution=execution)
+    edit_manifest(own, attempts=2, execution=execution.as_json())
     gives(own)
     assert replay(own, runs_dir=tmp_path / "replays") == 0
     (made,) = (tmp_path / "replays").glob(f"{own.name}.*")
-    assert read_json(RunDir(made).attempt / "execution.json") == execution
+    assert RunDir(made).execution == execution
     gives(other(tmp_path / "other", tmp_path / "world", step=2, by=1e-7))
     told()
     assert replay(own, runs_dir=tmp_path / "replays") == 0
@@ -230,8 +229,8 @@ def test_bit_difference_without_tolerance_diverges(
     gives(other(tmp_path / "other", first / "world", step=4, by=1e-9))
     assert replay(run, runs_dir=tmp_path) == 1
     lines = told()
-    assert lines[3].startswith("the runs part at step 4 by the loss: ")
-    assert lines[4] == "before that: equal to the last bit over 3 steps"
+    assert lines[3].startswith("runs diverge at step 4: loss: ")
+    assert lines[4] == "before that: bitwise equal over 3 steps"
     assert lines[-2:] == [
         "the replay diverges from the run; expected: bitwise equal (all attempts had the same "
         "execution)",
@@ -261,8 +260,8 @@ def test_divergence_names_its_cause(own: Path, tmp_path: Path, gives: Any, told:
     gives(newer)
     assert replay(own) == 1
     lines = told()
-    assert lines[3].startswith("the runs part at step 1 by the loss: ")
-    assert lines[lines.index("what explains it, most telling first:") + 1].startswith(
+    assert lines[3].startswith("runs diverge at step 1: loss: ")
+    assert lines[lines.index("differences that can explain it, most likely first:") + 1].startswith(
         "1. package transformers: 5.22.0"
     )
     assert lines[-1] == "within 1e-05 they are not equal either"
@@ -281,7 +280,7 @@ def test_trained_weight_difference_diverges(
     edit_manifest(copy, outputs={"connector.safetensors": "0" * 64})
     gives(copy)
     assert replay(own) == 1
-    assert "the runs part at step 6 by the trained weights: " in told()[3]
+    assert "runs diverge at step 6: trained weights: " in told()[3]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +338,7 @@ def refused(run: Path, error: type[Exception], message: str, **options: Any) -> 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
-    refused(tmp_path / name, DataError, rf"{name} is no run directory: it has no math\.json")
+    refused(tmp_path / name, DataError, rf"{name} is not a run directory: it has no math\.json")
 
 
 @pytest.mark.parametrize("state", ["created", "running", "failed", "preempted"])
@@ -389,14 +388,14 @@ def test_changed_or_missing_inputs_are_refused(own: Path, tmp_path: Path, gone: 
         refused(
             own,
             DataError,
-            "cannot be replayed: vision_tower: not checked: its folder .*tower is not there",
+            "cannot be replayed: vision_tower: not checked: its folder .*tower is missing",
         )
     else:
         change_entry(tmp_path / "world", 3)
         refused(
             own,
             DataError,
-            r"cannot be replayed: annotations: .*train.json was changed.* put the original back",
+            r"cannot be replayed: annotations: .*train.json was changed.* restore the original",
         )
 
 
@@ -408,7 +407,8 @@ def test_made_inputs_may_have_changed(own: Path, tmp_path: Path, gives: Any) -> 
     made = tmp_path / "world" / "cache" / "tiny" / "train.json"
     made.parent.mkdir(parents=True)
     shutil.copy(tmp_path / "world" / "data" / "train.json", made)
-    recipe = {"assets": {"seed": 0}, "data": {"annotations": "cache:tiny/train.json"}}
+    assets = load_recipe("tiny_stage1").math().model_dump()["assets"]
+    recipe = {"assets": assets, "data": {"annotations": "cache:tiny/train.json"}}
     tiny = train(tmp_path / "world", tmp_path / "tiny", recipe=recipe, execution=HOW)
     made.write_text("another recipe's", encoding="utf-8")
     gives(tiny)
@@ -428,7 +428,7 @@ def test_attempt_without_execution_is_refused(own: Path) -> None:
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
 def test_invalid_tolerance_is_refused(run: Path, tolerance: float) -> None:
-    refused(run, UsageError, "tolerance .*: give a number from 0 on", tolerance=tolerance)
+    refused(run, UsageError, "--tolerance .*: give a number of at least 0", tolerance=tolerance)
 
 
 def test_runs_dir_that_is_a_file_is_refused(run: Path, tmp_path: Path) -> None:

@@ -226,9 +226,7 @@ def test_interrupted_and_killed_run_resumes_to_the_same_end(
     assert process.returncode not in (0, 75) and run.status.state == "failed", output
     assert not processes(tmp_path)
 
-    assert "going on from the checkpoint of step" in finish(
-        densekit(tmp_path, *command, **variables)
-    )
+    assert "resuming from checkpoint step" in finish(densekit(tmp_path, *command, **variables))
     assert run.status.attempt == 3
     assert_same(tmp_path, local / ("2" if launcher == "docker" else "4"))
 
@@ -255,7 +253,7 @@ def test_preempted_job_requeues_to_the_same_end(
         ["scontrol", "update", f"jobid={job}", "starttime=now"], env=environment, check=True
     )
     output = finish(process)
-    assert "preempted: requeued" in output and "going on from the checkpoint of step" in output
+    assert "preempted: requeued" in output and "resuming from checkpoint step" in output
     assert run.status.attempt == 2 and read_json(run.attempt / "launch.json")["job"] == job
     assert_same(tmp_path, local / "4")
     listed = finish(densekit(tmp_path, "ls", "--json", **slurm))

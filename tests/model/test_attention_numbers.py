@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from densekit.errors import UsageError
-from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.packing import Segments
+from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.packing import PackedSequences
 from densekit.spec.capability import check_gpu
-from tests.support.models import VOCABULARY, small_model
+from tests.support.models import NO_IMAGE, micro_batch, small_model
 from tests.support.needs import needs
 
 LENGTHS = (37, 1, 150, 64)
@@ -31,7 +31,7 @@ CASES = [
     *(("sdpa", "cpu", dtype) for dtype in DTYPES),
     *(
         pytest.param((kernel, "cuda", dtype), marks=pytest.mark.gpu)
-        for kernel in IMPLEMENTATIONS
+        for kernel in KERNELS
         for dtype in ("bf16", "fp16")
     ),
 ]
@@ -39,7 +39,7 @@ CASES = [
 
 @pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Any, torch.device, Any]:
-    """Kernel, device and number type; skips, with the reason, what cannot run here."""
+    """Kernel, device and dtype; skips, with the reason, what cannot run here."""
     kernel, device, dtype = request.param
     if device == "cuda":
         if not torch.cuda.is_available():
@@ -61,12 +61,11 @@ def draw(kv_heads: int, device: torch.device, dtype: torch.dtype) -> list[Tensor
 
 
 def packed(kernel: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[1, H, T, D] of one row."""
-    boundaries = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
-    segments = Segments(boundaries, query.device)
-    return KERNELS[kernel](nn.Module(), query, key, value, None, segments=segments)[0].transpose(
-        1, 2
-    )
+    """[1, H, T, D] of one micro-batch."""
+    cu_seqlens = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
+    sequences = PackedSequences(cu_seqlens, query.device)
+    output, _ = KERNELS[kernel](nn.Module(), query, key, value, None, sequences=sequences)
+    return output.transpose(1, 2)
 
 
 def one_by_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -83,7 +82,7 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kv_heads", [8, 2, 1])
-def test_a_packed_row_equals_its_samples_forward_and_backward(
+def test_packed_attention_equals_its_samples_forward_and_backward(
     case: tuple[Any, torch.device, Any], kv_heads: int
 ) -> None:
     kernel, device, dtype = case
@@ -99,7 +98,7 @@ def test_a_packed_row_equals_its_samples_forward_and_backward(
         assert difference <= TOLERANCE[dtype], (name, difference)
 
 
-def test_nothing_reaches_another_segment(case: tuple[Any, torch.device, Any]) -> None:
+def test_nothing_reaches_another_sequence(case: tuple[Any, torch.device, Any]) -> None:
     kernel, device, dtype = case
     *inputs, _ = draw(2, device, DTYPES[dtype])
     edges = (LENGTHS[0], sum(LENGTHS[:3]))
@@ -121,29 +120,13 @@ def test_a_model_trains_with_it_under_autocast(case: tuple[Any, torch.device, An
     CPU.
     """
     kernel, device, dtype = case
-    lengths = torch.tensor([7, 1, 12])
-    total = int(lengths.sum())
-    row = {
-        "input_ids": torch.randint(
-            0, VOCABULARY, (total,), generator=torch.Generator().manual_seed(1)
-        ),
-        "position_ids": torch.cat([torch.arange(n) for n in lengths]),
-        "pixel_values": torch.zeros(1, 3, 28, 28),
-        "image_slots": torch.arange(4),
-        "feature_index": torch.arange(4),
-        "supervised": torch.arange(total),
-        "targets": torch.arange(total),
-        "weights": torch.full((total,), 1 / total),
-    }
-    boundaries = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
+    batch = micro_batch([7, 1, 12], image_slots=4)
     results = []
     for where, kind, name in ((torch.device("cpu"), "fp32", "sdpa"), (device, dtype, kernel)):
         model = small_model().train().to(where)
         model.use_kernel(name)
         with torch.autocast(where.type, DTYPES[kind], enabled=kind != "fp32"):
-            loss = model(
-                cu_seq_lens=boundaries, **{key: value.to(where) for key, value in row.items()}
-            ).loss
+            loss = model(batch.to(where), NO_IMAGE.to(where)).loss
         loss.backward()
         flat = torch.cat(
             [

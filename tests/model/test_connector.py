@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from densekit.model.connectors.dense import ConnectorSpec, dense_features
 from transformers import AutoModel, CLIPVisionModel, SiglipVisionModel
 
-from densekit.model.towers.tower import VisionTower
+from densekit.model.connectors import dense_features
+from densekit.model.towers import load_tower, make_tower, vision_config_of
+from densekit.spec.connector import KINDS, Connector
 
 HIDDEN, IMAGES = 32, 2
 
@@ -28,11 +29,12 @@ def tower_states(
     return request.param, folder, pixels, states
 
 
-def _features(folder: Path, pixels: torch.Tensor, spec: ConnectorSpec) -> torch.Tensor:
+def _features(folder: Path, pixels: torch.Tensor, connector: Connector) -> torch.Tensor:
     config = AutoModel.from_pretrained(folder).config
-    tower = VisionTower.from_pretrained(str(folder), config, spec.last_layer, torch.float32)
+    layers = vision_config_of(config).num_hidden_layers
+    tower = load_tower(folder, config, connector.last_layer(layers), torch.float32)
     with torch.no_grad():
-        return dense_features(tower.hidden_states(pixels), spec)
+        return dense_features(tower.hidden_states(pixels), connector, tower_layers=layers)
 
 
 def test_every_kind_joins_the_states_in_official_order(tower_states: tuple) -> None:
@@ -48,27 +50,29 @@ def test_every_kind_joins_the_states_in_official_order(tower_states: tuple) -> N
         return state[:, :whole].unflatten(1, (-1, 8)).mean(2)
 
     expected = {
-        ConnectorSpec(kind="none", feature_layer=high): states[high],
-        ConnectorSpec(kind="sci", feature_layer=high, layers=(7, 15)): torch.cat(
+        Connector(kind="none"): states[high],
+        Connector(kind="sci", layers=(7, 15)): torch.cat(
             [states[high], states[7], states[15]], dim=-1
         ),
-        ConnectorSpec(kind="sti", feature_layer=high, layers=(7, 15)): torch.cat(
+        Connector(kind="sti", layers=(7, 15)): torch.cat(
             [states[high], pooled(states[7]), pooled(states[15])], dim=1
         ),
-        ConnectorSpec(kind="dci", feature_layer=high, groups=groups): dci,
+        Connector(kind="dci", groups=groups): dci,
     }
-    for spec, wanted in expected.items():
-        found = _features(folder, pixels, spec)
-        assert found.shape == wanted.shape, spec.kind
-        assert found.shape == (IMAGES, spec.num_tokens(states[0].shape[1]), spec.width(HIDDEN))
+    assert {connector.kind for connector in expected} == set(KINDS)
+    for connector, wanted in expected.items():
+        found = _features(folder, pixels, connector)
+        assert found.shape == wanted.shape, connector.kind
+        patches = states[0].shape[1]
+        assert found.shape == (IMAGES, connector.tokens(patches), connector.width(HIDDEN))
         torch.testing.assert_close(found, wanted, atol=5e-5, rtol=0)
 
 
 def test_paper_sizes() -> None:
-    sti = ConnectorSpec(kind="sti", feature_layer=26, layers=(7, 15))
-    assert (sti.num_tokens(576), sti.num_tokens(729), sti.width(1152)) == (720, 911, 1152)
-    four = ConnectorSpec(kind="sci", feature_layer=23, layers=(7, 15, 19))
-    assert (four.num_tokens(576), four.width(1024), four.last_layer) == (576, 4096, 23)
+    sti = Connector(kind="sti", layers=(7, 15))
+    assert (sti.tokens(576), sti.tokens(729), sti.width(1152)) == (720, 911, 1152)
+    four = Connector(kind="sci", layers=(7, 15, 19))
+    assert (four.tokens(576), four.width(1024), four.last_layer(24)) == (576, 4096, 23)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +86,16 @@ def test_paper_sizes() -> None:
         {"kind": "sci", "layers": (-1,)},
     ],
 )
-def test_wrong_specs_are_refused(arguments: dict) -> None:
+def test_wrong_connectors_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError):
-        ConnectorSpec(feature_layer=3, **arguments)
+        Connector(**arguments)
 
 
 def test_the_tower_ends_at_the_last_layer_it_needs(golden: Path) -> None:
     folder = golden / "models" / "siglip_tiny"
     config = AutoModel.from_pretrained(folder).config
-    tower = VisionTower.from_pretrained(str(folder), config, 15, torch.float32)
+    tower = load_tower(folder, config, 15, torch.float32)
     assert len(tower.model.encoder.layers) == 15
     assert not hasattr(tower.model, "head") and not list(tower.model.post_layernorm.parameters())
     with pytest.raises(ValueError, match="27 layers"):
-        VisionTower(config, 28)
+        make_tower(config, 28)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from densekit.errors import DataError
+from densekit.model.init import initial_projector
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import initial_connector, load_parts, read_weights, save_weights
+from densekit.model.weights import load_parts, read_weights, save_weights
+from densekit.spec.connector import Connector
 from tests.support.models import small_model
 
 
@@ -53,12 +55,13 @@ def test_tags_and_images_must_agree() -> None:
 
 def test_the_connector_is_drawn_from_its_own_named_generator() -> None:
     model = small_model()
-    first = initial_connector(model, 42)
+    first = initial_projector(model.projector, 42)
     torch.manual_seed(9)
     assert all(
-        torch.equal(first[name], value) for name, value in initial_connector(model, 42).items()
+        torch.equal(first[name], value)
+        for name, value in initial_projector(model.projector, 42).items()
     )
-    assert not torch.equal(first["0.weight"], initial_connector(model, 43)["0.weight"])
+    assert not torch.equal(first["0.weight"], initial_projector(model.projector, 43)["0.weight"])
     bound = first["0.weight"].shape[1] ** -0.5
     assert first["0.weight"].abs().max() <= bound and first["0.weight"].abs().max() > 0.9 * bound
     assert {name: value.shape for name, value in first.items()} == {
@@ -69,11 +72,11 @@ def test_the_connector_is_drawn_from_its_own_named_generator() -> None:
 def test_bad_parts_name_the_folder(golden: Path, tmp_path: Path) -> None:
     models = golden / "models"
     with pytest.raises(DataError, match=r"config\.json"):
-        load_parts(tmp_path, models / "clip_tiny", {"kind": "none"})
-    with pytest.raises(DataError, match="only CLIP and SigLIP"):
-        load_parts(models / "llm_tiny", models / "llm_tiny", {"kind": "none"})
+        load_parts(tmp_path, models / "clip_tiny", Connector(kind="none"))
+    with pytest.raises(DataError, match="only clip_vision_model, siglip_vision_model are"):
+        load_parts(models / "llm_tiny", models / "llm_tiny", Connector(kind="none"))
     with pytest.raises(DataError, match="24 layers"):
-        load_parts(models / "llm_tiny", models / "clip_tiny", {"kind": "sci", "layers": [30]})
+        load_parts(models / "llm_tiny", models / "clip_tiny", Connector(kind="sci", layers=(30,)))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
     with pytest.raises(DataError, match=r"broken\.safetensors"):

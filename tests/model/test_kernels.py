@@ -1,5 +1,5 @@
-"""The adapters of flash-attn and xformers against SDPA: shapes, masks, types and what is made once
-per row.
+"""The adapters of flash-attn and xformers against SDPA: shapes, masks, dtypes and what is made once
+per micro-batch.
 """
 
 import os
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from densekit.errors import UsageError
-from densekit.model.attention.kernels import IMPLEMENTATIONS, KERNELS, require_kernel
-from densekit.model.packing import Segments
+from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.packing import PackedSequences
 from tests.support.kernel_doubles import Seen, install
-from tests.support.models import VOCABULARY, small_model
+from tests.support.models import NO_IMAGE, micro_batch, small_model
 from tests.support.needs import needs
 from tests.support.paths import ROOT
 
@@ -35,7 +36,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return found
 
 
-def cu_seq_lens() -> Tensor:
+def cu_seqlens() -> Tensor:
     return torch.tensor([0, *LENGTHS], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
@@ -52,8 +53,8 @@ def qkv(kv_heads: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 def outcome(kernel: str, inputs: list[Tensor], **options: Any) -> list[Tensor]:
     """Output and gradients."""
-    segments = Segments(cu_seq_lens(), torch.device("cpu"))
-    output, _ = KERNELS[kernel](nn.Module().train(), *inputs, None, segments=segments, **options)
+    sequences = PackedSequences(cu_seqlens(), torch.device("cpu"))
+    output, _ = KERNELS[kernel](nn.Module().train(), *inputs, None, sequences=sequences, **options)
     weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
     return [output, *torch.autograd.grad((output * weight).sum(), inputs)]
 
@@ -71,51 +72,51 @@ def test_every_kernel_computes_what_sdpa_does(
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
-def test_a_row_without_segments_or_with_others_is_an_error(seen: Seen, kernel: str) -> None:
-    segments = Segments(cu_seq_lens(), torch.device("cpu"))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_missing_or_wrong_cu_seqlens_raise(seen: Seen, kernel: str) -> None:
+    sequences = PackedSequences(cu_seqlens(), torch.device("cpu"))
     query, key, value = qkv()
     run = KERNELS[kernel]
-    with pytest.raises(RuntimeError, match="needs a row's cu_seq_lens and no attention mask"):
+    with pytest.raises(
+        RuntimeError, match="needs the cu_seqlens of a micro-batch and no attention mask"
+    ):
         run(nn.Module(), query, key, value, None)
-    with pytest.raises(RuntimeError, match="needs a row's cu_seq_lens and no attention mask"):
-        run(nn.Module(), query, key, value, torch.ones(1, 20, dtype=torch.bool), segments=segments)
-    with pytest.raises(RuntimeError, match="got 1 x 19 tokens, cu_seq_lens says 1 x 20"):
+    with pytest.raises(
+        RuntimeError, match="needs the cu_seqlens of a micro-batch and no attention mask"
+    ):
+        run(
+            nn.Module(), query, key, value, torch.ones(1, 20, dtype=torch.bool), sequences=sequences
+        )
+    with pytest.raises(RuntimeError, match="got 1 x 19 tokens, cu_seqlens says 1 x 20"):
         run(
             nn.Module(),
             *(tensor[:, :, 1:] for tensor in (query, key, value)),
             None,
-            segments=segments,
+            sequences=sequences,
         )
     with pytest.raises(RuntimeError, match="got 2 x 20 tokens"):
         run(
             nn.Module(),
             *(tensor.expand(2, -1, -1, -1) for tensor in (query, key, value)),
             None,
-            segments=segments,
+            sequences=sequences,
         )
     assert not seen.flash and not seen.xformers
 
 
-def row() -> dict[str, Tensor]:
-    return {
-        "input_ids": torch.randint(
-            0, VOCABULARY, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1)
-        ),
-        "position_ids": torch.cat([torch.arange(n) for n in LENGTHS]),
-        "cu_seq_lens": cu_seq_lens(),
-        "pixel_values": torch.zeros(1, 3, 28, 28),
-        "image_slots": torch.tensor([0, 1, 2, 3]),
-        "feature_index": torch.arange(4),
-        "supervised": torch.tensor([4, 5, 9, 17]),
-        "targets": torch.tensor([1, 2, 3, 4]),
-        "weights": torch.full((4,), 0.25),
-    }
+def batch() -> MicroBatch:
+    return micro_batch(
+        LENGTHS,
+        label_positions=torch.tensor([4, 5, 9, 17]),
+        targets=torch.tensor([1, 2, 3, 4]),
+        weights=torch.full((4,), 0.25),
+        image_slots=4,
+    )
 
 
 @pytest.mark.parametrize("kernel", PACKAGES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_model_computes_with_the_kernel_it_was_told(
+def test_a_model_computes_with_the_kernel_that_was_chosen(
     seen: Seen, kernel: str, checkpointing: bool
 ) -> None:
     models = [small_model().train() for _ in range(2)]
@@ -123,23 +124,23 @@ def test_a_model_computes_with_the_kernel_it_was_told(
     for model in models:
         if checkpointing:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        model(**row()).loss.backward()
+        model(batch(), NO_IMAGE).loss.backward()
     called = {name: len(getattr(seen, name)) for name in PACKAGES}
     layers = models[1].config.text_config.num_hidden_layers
     assert called == dict.fromkeys(PACKAGES, 0) | {kernel: layers * (1 + checkpointing)}
     for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=2e-6, rtol=1e-4)
-    # Made once for the row, not in every layer.
+    # Made once for the micro-batch, not in every layer.
     assert seen.masks == (kernel == "xformers")
     assert len({id(call["cu"]) for call in seen.flash}) == (kernel == "flash")
 
 
-def test_segments_are_read_once_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading lengths waits for the GPU where DistributedDataParallel has put cu_seq_lens there."""
+def test_cu_seqlens_are_read_once_per_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading lengths in every layer would wait for a GPU that they lie on."""
     reads = []
     real = Tensor.tolist
     monkeypatch.setattr(Tensor, "tolist", lambda tensor: reads.append(tensor.shape) or real(tensor))
-    small_model().train()(**row()).loss.backward()
+    small_model().train()(batch(), NO_IMAGE).loss.backward()
     assert reads == [(len(LENGTHS) + 1,)]
 
 
@@ -150,9 +151,9 @@ def test_under_autocast_a_kernel_gets_half_precision_only(seen: Seen, kernel: st
     """
     model = small_model().train()
     with torch.autocast("cpu", torch.bfloat16):
-        expected = model(**row()).loss
+        expected = model(batch(), NO_IMAGE).loss
         model.use_kernel(kernel)  # type: ignore[arg-type]
-        found = model(**row()).loss
+        found = model(batch(), NO_IMAGE).loss
     found.backward()
     assert {call["dtype"] for call in getattr(seen, kernel)} == {torch.bfloat16}
     assert found.item() == pytest.approx(expected.item(), rel=2e-2)
@@ -160,9 +161,9 @@ def test_under_autocast_a_kernel_gets_half_precision_only(seen: Seen, kernel: st
 
 @pytest.mark.parametrize("kernel", PACKAGES)
 def test_dropout_only_in_training(seen: Seen, kernel: str) -> None:
-    segments = Segments(cu_seq_lens(), torch.device("cpu"))
+    sequences = PackedSequences(cu_seqlens(), torch.device("cpu"))
     for module in (nn.Module().train(), nn.Module().eval()):
-        KERNELS[kernel](module, *qkv(), None, dropout=0.1, segments=segments)
+        KERNELS[kernel](module, *qkv(), None, dropout=0.1, sequences=sequences)
     assert [call["dropout"] for call in getattr(seen, kernel)] == [0.1, 0.0]
 
 
@@ -176,26 +177,26 @@ def test_deterministic_runs_ask_flash_attn_for_a_deterministic_backward(seen: Se
     assert [call["deterministic"] for call in seen.flash] == [False, True]
 
 
-@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_generation_goes_back_to_the_kernel(seen: Seen, kernel: Any) -> None:
     model = small_model().eval()
     model.use_kernel(kernel)
-    before = model(**row()).loss
+    before = model(batch(), NO_IMAGE).loss
     calls = len(seen.flash) + len(seen.xformers)
     model.generate([torch.tensor([3, 4, 5])], max_new_tokens=2)
     assert len(seen.flash) + len(seen.xformers) == calls
-    assert model.language_model.config._attn_implementation == IMPLEMENTATIONS[kernel]
-    assert model(**row()).loss == before
+    assert model.language_model.config._attn_implementation == KERNELS[kernel].name
+    assert model(batch(), NO_IMAGE).loss == before
 
 
 def test_transformers_takes_no_name_for_its_own() -> None:
-    assert not [name for name in IMPLEMENTATIONS.values() if "flash" in name]
+    assert not [kernel.name for kernel in KERNELS.values() if "flash" in kernel.name]
 
 
 @pytest.mark.parametrize(
     ("kernel", "module"), [("flash", "flash_attn"), ("xformers", "xformers.ops")]
 )
-def test_a_kernel_that_is_not_here_says_what_to_install(
+def test_missing_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, kernel: Any, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module.split(".")[0], None)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     for buffer in model.language_model.buffers():
         buffer.fill_(0.5)
     engine = ZeroEngine(model, OPTIMIZER, accelerator, execution)
-    inputs = micro_batch_inputs(
+    micro_batch, pixel_values = micro_batch_inputs(
         shape, MicroBatchShape(samples=2, tokens=200, images=2, label_positions=20)
     )
-    inputs["cu_seq_lens"] = torch.tensor([0, 100, 200], dtype=torch.int32)
-    engine.forward_backward(dict(inputs), last=False)
+    micro_batch = replace(micro_batch, cu_seqlens=torch.tensor([0, 100, 200], dtype=torch.int32))
+    engine.forward_backward(micro_batch, pixel_values, last=False)
     zero = engine.zero
 
     def size(*tensors: torch.Tensor) -> int:
@@ -74,8 +75,8 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
             "gradients": size(zero.grad_partitions_flat_buffer),
             "bucket": size(bucket.buffer),
         }
-    engine.forward_backward(dict(inputs), last=True)
-    engine.update(1.0)
+    engine.forward_backward(micro_batch, pixel_values, last=True)
+    engine.optimizer_step(1.0)
     states = [value for state in zero.optimizer.state.values() for value in state.values()]
     kept["exp_avg and exp_avg_sq"] = size(
         *(value for value in states if isinstance(value, torch.Tensor) and value.numel() > 1)

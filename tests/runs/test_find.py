@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from densekit.errors import UsageError
+from densekit.errors import DataError, UsageError
 from densekit.runs.find import find_run
 
 RUNS = [
@@ -79,7 +79,7 @@ def test_many_candidates_are_counted(runs: Path) -> None:
 @pytest.mark.parametrize("name", ["nope", "tiny_notes", "tiny_stage2-12"])
 def test_unknown_name_is_refused(runs: Path, name: str) -> None:
     message = re.escape(f"no run {name} in runs; `densekit ls` lists the runs")
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(DataError, match=message):
         find_run(name, runs)
 
 

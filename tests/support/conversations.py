@@ -3,7 +3,8 @@
 import json
 
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
-from densekit.text import EncodedSample, Tokenizer
+from densekit.text.encode import EncodedSample
+from densekit.text.tokenizers.base import Tokenizer
 
 
 def chat(*values: str) -> list[dict[str, str]]:

@@ -95,8 +95,6 @@ def trainer(script: str) -> Callable[..., list[str]]:
     return command
 
 
-
-
 def entry(
     *, image: str | None = "a.png", question: str = "<image>\nWhat?", answer: str = "A cat."
 ) -> dict[str, Any]:

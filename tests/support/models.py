@@ -1,9 +1,15 @@
-"""A small model with random weights, for tests that need no recorded numbers."""
+"""A small model with random weights, and micro-batches of text for it: tests that need no recorded
+numbers.
+"""
+
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from densekit.model.config import DenseConnectorConfig
+from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 
 VOCABULARY = 97
@@ -36,3 +42,37 @@ def small_model(
     connector = {"kind": "dci", "groups": [[0, 1], [2, 3]]}
     config = DenseConnectorConfig(text_config=text, vision_config=vision, connector=connector)
     return DenseConnectorForConditionalGeneration(config)
+
+
+NO_IMAGE = torch.zeros(1, 3, 28, 28)
+"""What the tower gets of a micro-batch without an image."""
+
+
+def micro_batch(
+    lengths: Sequence[int],
+    *,
+    input_ids: Tensor | None = None,
+    label_positions: Tensor | None = None,
+    targets: Tensor | None = None,
+    weights: Tensor | None = None,
+    image_slots: int = 0,
+) -> MicroBatch:
+    """Sequences of these lengths: drawn ids, every position with a label, the first `image_slots`
+    positions filled from an image.
+    """
+    total = sum(lengths)
+    if input_ids is None:
+        generator = torch.Generator().manual_seed(1)
+        input_ids = torch.randint(0, VOCABULARY, (total,), generator=generator)
+    positions = torch.arange(total) if label_positions is None else label_positions
+    return MicroBatch(
+        input_ids=input_ids,
+        position_ids=torch.cat([torch.arange(length) for length in lengths]),
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        pixels=torch.zeros(0, 3, 28, 28, dtype=torch.uint8),
+        image_slots=torch.arange(image_slots),
+        feature_index=torch.arange(image_slots),
+        label_positions=positions,
+        targets=positions % VOCABULARY if targets is None else targets,
+        weights=torch.full((len(positions),), 1 / max(1, total)) if weights is None else weights,
+    )

@@ -9,14 +9,14 @@ import torch
 from torch.nn import functional as F
 from xformers.ops.fmha import Inputs, cutlass
 
-from densekit.model.packing import Segments
-from tests.model.test_kernels import LENGTHS, cu_seq_lens, outcome, qkv
+from densekit.model.packing import PackedSequences
+from tests.model.test_kernels import LENGTHS, cu_seqlens, outcome, qkv
 from tests.support.kernel_doubles import allowed, bias_of
 
 
-def check_mask(segments: Segments) -> None:
-    """The mask as a matrix, and SDPA under it against the kernel that goes segment by segment."""
-    mask = segments.block_diagonal_causal
+def check_mask(sequences: PackedSequences) -> None:
+    """The mask as a matrix, and SDPA under it against the kernel that goes sequence by sequence."""
+    mask = sequences.block_diagonal_causal
     assert mask.q_seqinfo.seqstart.device.type == "cpu"
     total = sum(LENGTHS)
     matrix = mask.materialize((total, total))
@@ -29,11 +29,11 @@ def check_mask(segments: Segments) -> None:
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
 
 
-def check_shapes(segments: Segments, head_dim: int) -> None:
-    """[1, T, H, D] in fp16, KV heads repeated as model/attention/kernels.py does."""
+def check_shapes(sequences: PackedSequences, head_dim: int) -> None:
+    """[1, T, H, D] in fp16, KV heads repeated as model/attention/xformers.py does."""
     shape = (1, sum(LENGTHS), 4, head_dim)
     query, key, value = (torch.zeros(shape, dtype=torch.float16) for _ in range(3))
-    inputs = Inputs(query=query, key=key, value=value, attn_bias=segments.block_diagonal_causal)
+    inputs = Inputs(query=query, key=key, value=value, attn_bias=sequences.block_diagonal_causal)
     inputs.validate_inputs()
     for operator in (cutlass.FwOp, cutlass.BwOp):
         (reason,) = operator.not_supported_reasons(inputs)
@@ -41,8 +41,8 @@ def check_shapes(segments: Segments, head_dim: int) -> None:
 
 
 if __name__ == "__main__":
-    row = Segments(cu_seq_lens(), torch.device("cpu"))
-    check_mask(row)
+    packed = PackedSequences(cu_seqlens(), torch.device("cpu"))
+    check_mask(packed)
     for size in (64, 128):
-        check_shapes(row, size)
+        check_shapes(packed, size)
     print("checked")

@@ -76,6 +76,8 @@ ENVIRONMENT: dict[str, Any] = {
     "lock": {"train.txt": "0" * 64},
     "image": None,
     "devices": [],
+    "cpu": {"model": "A CPU", "flags": ["avx512f", "sse2"]},
+    "variables": {},
 }
 
 

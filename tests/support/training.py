@@ -14,11 +14,12 @@ import torch
 
 from densekit.files import durable
 from densekit.files.json_files import read_jsonl
-from densekit.launch.chain import Carrying, chain_math
+from densekit.launch.chain import chain_math, execution_of, plan_stage
 from densekit.model.weights import read_weights
 from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir, open_run
 from densekit.runs.records import FEED_FILE, METRICS_FILE
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
 from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks
@@ -46,20 +47,21 @@ class Started:
     """One run with the execution its attempts use."""
 
     run: RunDir
-    execution: dict[str, Any]
+    execution: Execution
 
     def attempt(
         self,
         kill: Kill | None = None,
         *,
-        gpus: int | None = None,
         watch: Watch | None = None,
         **changes: Any,
     ) -> list[Outcome]:
         """Open the next attempt and train it on forked ranks; `changes` go into execution.json."""
-        world_size = gpus or self.execution["gpus"]
-        self.run.new_attempt({**self.execution, "gpus": world_size, **changes})
-        return run_ranks(world_size, train_rank, self.run.path, kill, may_fail=True, watch=watch)
+        execution = self.execution.model_copy(update=changes)
+        self.run.new_attempt(execution)
+        return run_ranks(
+            execution.world_size, train_rank, self.run.path, kill, may_fail=True, watch=watch
+        )
 
     def finish(self, **changes: Any) -> None:
         """An attempt that has to end well."""
@@ -68,6 +70,7 @@ class Started:
             outcome.error for outcome in outcomes
         ]
         assert self.run.complete
+        assert all(outcome.returned for outcome in outcomes), "a rank did not leave its group"
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Everything that was trained."""
@@ -91,7 +94,7 @@ def start_run(
     folder: Path,
     *overrides: str,
     recipe: str = "tiny_stage2",
-    **carrying: Any,
+    **request: Any,
 ) -> Started:
     """A run of a tiny stage-2 recipe that starts from the workplace's stage 1 and asks no questions
     at the end.
@@ -108,19 +111,19 @@ def start_run(
         "optimizer.max_steps=6",
     )
     loaded = load_recipe(recipe, [*SMALL, *fixed, *overrides])
-    ways = Carrying(
-        **{"gpus": 2, "save_steps": 1, "save_minutes": 0, "micro_batch_size": 4, **carrying}
-    )
+    asked = {"world_size": 2, "save_steps": 1, "save_minutes": 0, "micro_batch_size": 4, **request}
     (math,) = chain_math([loaded], roots)
-    return Started(open_run(folder, math), ways.execution(ways.plan(loaded, roots), roots, None))
+    plan = plan_stage(loaded, ExecutionRequest(**asked), None, roots)
+    return Started(open_run(folder, math), execution_of(plan, roots, None))
 
 
-def train_rank(path: Path, kill: Kill | None) -> None:
-    """What a rank runs: the trainer, ended by `kill`."""
+def train_rank(path: Path, kill: Kill | None) -> bool:
+    """What a rank runs: the trainer, ended by `kill`. Returns whether it left its process group."""
     torch.set_num_threads(1)
     if kill is not None and kill.rank == int(os.environ["RANK"]):
         durable.observer = _Counter(kill)
     train(path)
+    return not torch.distributed.is_initialized()
 
 
 class _Counter:

@@ -15,21 +15,22 @@ from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.runs.records import Position, StepMetrics
 from densekit.spec.execution import Execution
+from densekit.spec.math import Lora, Math
 from densekit.spec.roots import Roots
 from densekit.spec.types import Semantics
-from densekit.train.build import init_by_parameter, load_base, prepare
+from densekit.train.assembly import build_trainer
 from densekit.train.checkpoints import TrainingState, fill_masters, load_checkpoint, save_checkpoint
-from densekit.train.engines import process_group as accelerators
-from densekit.train.engines.base import Engine, make_engine
+from densekit.train.engines import process_group
+from densekit.train.engines.base import Engine
 from densekit.train.engines.process_group import make_accelerator
+from densekit.train.initial_state import init_by_parameter, load_base, prepare
 from densekit.train.lora import initial_lora
-from densekit.train.step_dataset import StepDataset
 from densekit.train.trainer import Trainer
 
 # Mixed modality: samples without an image among them, and a group of nothing else.
 FEW = ((1,), (5, 0))
-"""Three samples, the middle one without an image: with more ranks some are idle, and some rows hold
-text only.
+"""Three samples, the middle one without an image: with more ranks some are idle, and some
+micro-batches hold text only.
 """
 GROUPS = ((0, 2, 4), (5, 8, 11), (1, 3, 6), (14, 7, 9))
 
@@ -39,44 +40,33 @@ def make_trainer(
     steps: list[Step],
     execution: Execution,
     *,
-    micro_batch_size: int,
     case: str = "clip_dci",
     stage: int = 2,
-    recipe: dict[str, Any] | None = None,
+    math: Math | None = None,
     init: dict[str, Tensor] | None = None,
 ) -> Trainer:
     """densekit's trainer over the recorded training data on the ranks at hand."""
     AcceleratorState._reset_state()  # one process tries many engines; a trainer has one
     recording = Recording.read(golden, golden / case / f"stage{stage}.json")
-    recipe = recipe or recording.recipe
+    math = math or recording.math
     if init is None:
         start = "projector_init" if stage == 1 else "projector_after_stage1"
         weights = read_weights(golden / case / f"{start}.safetensors")
         init = {f"connector.{name}": value for name, value in weights.items()}
-    accelerator = make_accelerator(execution, max_grad_norm=recipe["optimizer"]["max_grad_norm"])
-    model = prepare(load_base(recipe, Roots(), execution, accelerator), recipe, init)
+    accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
+    model = prepare(load_base(math, Roots(), execution, accelerator), math, init)
     reader = recording.reader(golden / "data" / f"stage{stage}_train.json", model)
-    engine = make_engine(model, recipe["optimizer"], accelerator, execution)
-    dataset = StepDataset(
-        reader,
-        steps,
-        loss_semantics="faithful",
-        rank=engine.rank,
-        world_size=engine.world_size,
-        micro_batch_size=micro_batch_size,
-    )
-    table = torch.from_numpy(reader.processor.lookup_table())
-    return Trainer(engine, dataset, recipe["optimizer"], lookup_table=table, seed=recipe["seed"])
+    return build_trainer(model, reader, steps, math, execution, accelerator)
 
 
 def step_of(groups: tuple[tuple[int, ...], ...], index: int = 0) -> Step:
-    """One optimiser step of these reference groups."""
+    """One optimizer step of these reference groups."""
     return Step(index=index, groups=[np.array(group) for group in groups], num_groups=len(groups))
 
 
 def full_gradient(engine: Engine) -> dict[str, Tensor]:
-    """Every trainable parameter's gradient after a step's last row, whole, whatever engine shards
-    it.
+    """Every trainable parameter's gradient after a step's last micro-batch, whole, under any
+    engine.
     """
     if engine.execution.zero_stage == 0:
         return {name: p.grad.clone() for name, p in engine.trainable.items()}
@@ -99,9 +89,8 @@ def gradients(
     """
     found = []
     for micro_batch_size, groups in configurations:
-        trainer = make_trainer(
-            golden, [step_of(groups)], execution, micro_batch_size=micro_batch_size, **options
-        )
+        sized = execution.model_copy(update={"micro_batch_size": micro_batch_size})
+        trainer = make_trainer(golden, [step_of(groups)], sized, **options)
         batch = next(trainer.batches())
         feed = trainer.check_feed(batch)
         loss = trainer.accumulate(batch).item()
@@ -115,21 +104,13 @@ def curve(
     golden: Path,
     execution: Execution,
     *,
-    micro_batch_size: int,
     case: str = "clip_dci",
     stage: int = 2,
 ) -> list[tuple[float, float]]:
-    """Loss and gradient norm (before clipping) of every recorded optimiser step."""
+    """Loss and gradient norm (before clipping) of every recorded optimizer step."""
     recording = Recording.read(golden, golden / case / f"stage{stage}.json")
     samples = Annotations.load(golden / "data" / f"stage{stage}_train.json")
-    trainer = make_trainer(
-        golden,
-        recording.steps(samples),
-        execution,
-        micro_batch_size=micro_batch_size,
-        case=case,
-        stage=stage,
-    )
+    trainer = make_trainer(golden, recording.steps(samples), execution, case=case, stage=stage)
     found = []
     for batch in trainer.batches():
         trainer.check_feed(batch)
@@ -146,25 +127,25 @@ def fp16_steps(
     overflow: Semantics,
     scale_power: int,
     split_at: int | None = None,
-    offload: bool = False,
+    cpu_offload: bool = False,
 ) -> tuple[list[StepMetrics], int, dict[str, Any] | None]:
-    """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, updates and the
-    scaler's state.
+    """Four recorded steps in fp16 from a loss scale of 2 ** scale_power: metrics, optimizer steps
+    and the scaler's state.
 
-    `split_at`: save into `folder` before that step, and go on in a fresh trainer from the
+    `split_at`: save into `folder` before that step, and resume in a fresh trainer from the
     checkpoint.
     """
     # DeepSpeed on a CPU says no to fp16, but gloo and the CPU can do it.
     accelerator = get_accelerator()
     accelerator.is_fp16_supported = lambda: True
     accelerator.supported_dtypes = lambda: [torch.float32, torch.bfloat16, torch.float16]
-    accelerators.INITIAL_SCALE_POWER = scale_power
+    process_group.INITIAL_SCALE_POWER = scale_power
     recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
     steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
-    execution = Execution(dtype="fp16", zero_stage=zero_stage, offload=offload)
+    execution = Execution(dtype="fp16", zero_stage=zero_stage, cpu_offload=cpu_offload)
 
     def fresh() -> Trainer:
-        trainer = make_trainer(golden, steps, execution, micro_batch_size=1)
+        trainer = make_trainer(golden, steps, execution)
         trainer.overflow = overflow
         return trainer
 
@@ -173,7 +154,7 @@ def fp16_steps(
         if index == split_at:
             state = TrainingState(
                 step=index,
-                updates=trainer.updates,
+                optimizer_steps=trainer.optimizer_steps,
                 overflows_in_a_row=trainer.overflows_in_a_row,
                 summary={},
                 records=Position(),
@@ -181,9 +162,10 @@ def fp16_steps(
             saved = save_checkpoint(trainer.engine, folder, state, run_sha256="fp16")
             trainer = fresh()
             state = load_checkpoint(trainer.engine, saved, run_sha256="fp16")
-            trainer.updates, trainer.overflows_in_a_row = state.updates, state.overflows_in_a_row
+            trainer.optimizer_steps = state.optimizer_steps
+            trainer.overflows_in_a_row = state.overflows_in_a_row
         records.append(trainer.step(next(trainer.batches(index))))
-    return records, trainer.updates, trainer.engine.scaler_state()
+    return records, trainer.optimizer_steps, trainer.engine.scaler_state()
 
 
 def start_in_bf16(
@@ -193,17 +175,15 @@ def start_in_bf16(
     losses.
     """
     recording = Recording.read(golden, golden / "clip_dci" / "stage2.json")
-    recipe = {**recording.recipe, "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
+    math = recording.math.model_copy(update={"lora": Lora(r=4, alpha=8)})
     connector = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
-    init = {
-        f"connector.{name}": value + 1e-5 for name, value in connector.items()
-    }  # not exact in bf16
-    init |= {
-        f"lora.{name}": value for name, value in initial_lora(load_base(recipe, Roots()), 7).items()
-    }
+    # Not exact in bf16.
+    init = {f"connector.{name}": value + 1e-5 for name, value in connector.items()}
+    adapters = initial_lora(load_base(math, Roots()), 7)
+    init |= {f"lora.{name}": value for name, value in adapters.items()}
     steps = recording.steps(Annotations.load(golden / "data" / "stage2_train.json"))[:4]
-    execution = Execution(dtype="bf16", zero_stage=zero_stage, checkpointing=True)
-    trainer = make_trainer(golden, steps, execution, micro_batch_size=1, recipe=recipe, init=init)
+    execution = Execution(dtype="bf16", zero_stage=zero_stage, activation_checkpointing=True)
+    trainer = make_trainer(golden, steps, execution, math=math, init=init)
     wanted = init_by_parameter(init)
     fill_masters(trainer.engine, wanted)
     masters = {name: trainer.engine.full_weight(name).clone() for name in trainer.engine.trainable}

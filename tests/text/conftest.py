@@ -11,8 +11,10 @@ from tests.support.conversations import with_added_bos
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant.",
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-    "USER: What is it? ASSISTANT: A cat. USER: Describe the picture. ASSISTANT: the quick brown fox jumps",
-    "You are a helpful language and vision assistant. You are able to understand the visual content",
+    "USER: What is it? ASSISTANT: A cat. USER: Describe the picture. "
+    "ASSISTANT: the quick brown fox jumps",
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content",
     "system user\n\nAnswer the questions.\nQ1? A1. Q2? A2. Café «près» 3 four\n",
 ]
 

@@ -1,5 +1,5 @@
-"""Tests of ids, labels and notes of samples: every template's mapping, and each quirk in both
-semantics.
+"""Tests of ids, labels and notes of samples: every template's mapping, and each observation of
+docs/upstream.md in both semantics.
 """
 
 import re
@@ -9,7 +9,8 @@ import pytest
 
 from densekit.errors import DataError, UsageError
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
-from densekit.text import EncodedSample, Encoding, SampleEncoder, Tokenizer
+from densekit.text.encode import EncodedSample, SampleEncoder
+from densekit.text.tokenizers.base import Encoding, Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.support.conversations import chat, supervised, text_of, with_added_bos
@@ -293,8 +294,6 @@ def test_pad_ids(sp_legacy: SentencePieceTokenizer, bpe_no_bos: FastTokenizer) -
 def test_bad_settings(sp_legacy: SentencePieceTokenizer, bpe_json: str) -> None:
     with pytest.raises(UsageError, match="template"):
         encode(sp_legacy, "v9", "fixed", [])
-    with pytest.raises(UsageError, match="semantics"):
-        encode(sp_legacy, "v1", "exact", [])
     with pytest.raises(UsageError, match="max_length"):
         encode(sp_legacy, "v1", "fixed", [], limit=0)
     with pytest.raises(UsageError, match="pad"):

@@ -12,7 +12,10 @@ import pytest
 
 from densekit.errors import DataError
 from densekit.spec.types import IGNORE_INDEX
-from densekit.text import SampleEncoder, Tokenizer, load_tokenizer, modality_length, model_sequence
+from densekit.text.encode import SampleEncoder
+from densekit.text.lengths import modality_length
+from densekit.text.sequence import model_sequence
+from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.support.conversations import chat, supervised, text_of, with_added_bos

@@ -5,7 +5,9 @@ import pytest
 
 from densekit.errors import DataError
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
-from densekit.text import EncodedSample, modality_length, model_sequence
+from densekit.text.encode import EncodedSample
+from densekit.text.lengths import modality_length
+from densekit.text.sequence import model_sequence
 from tests.support.conversations import chat
 
 
@@ -14,7 +16,7 @@ def sample(ids: list[int]) -> EncodedSample:
     return EncodedSample(np.array(ids), np.array(labels), ())
 
 
-def test_images_expand_and_are_never_supervised() -> None:
+def test_images_expand_and_never_have_labels() -> None:
     row = model_sequence(
         sample([1, IMAGE_TOKEN_ID, 5, IMAGE_TOKEN_ID, 7]),
         pad_id=0,
@@ -25,7 +27,6 @@ def test_images_expand_and_are_never_supervised() -> None:
     image = [IMAGE_TOKEN_ID] * 3
     assert row.input_ids.tolist() == [1, *image, 5, *image, 7]
     assert row.labels.tolist() == [IGNORE_INDEX] * 8 + [7]
-    assert row.feature_index.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_pad_ids_leave_the_faithful_sequence_only() -> None:
@@ -55,7 +56,6 @@ def test_both_cuts() -> None:
         semantics="faithful",
     )
     assert second.input_ids.tolist() == [1, *[IMAGE_TOKEN_ID] * 3]
-    assert second.feature_index.tolist() == [0, 1, 2]
     assert len(second.labels) == 4
 
 

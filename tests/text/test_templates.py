@@ -1,9 +1,10 @@
-"""Tests of the rendered text and the supervised character spans of every template."""
+"""Tests of the rendered text and the labelled character spans of every template."""
 
 import pytest
 
 from densekit.errors import UsageError
-from densekit.text import TEMPLATES, get_template
+from densekit.spec.templates import template_names
+from densekit.text.templates import get_template
 
 TURNS = [("human", "Q1?"), ("gpt", "A1."), ("human", "Q2?"), ("gpt", "")]
 
@@ -19,38 +20,38 @@ TURNS = [("human", "Q1?"), ("gpt", "A1."), ("human", "Q2?"), ("gpt", "")]
     ],
 )
 def test_spans_hold_the_answers(name: str, expected: list[str]) -> None:
-    rendered = TEMPLATES[name].render(TURNS, official=False)
-    assert [rendered.text[start:end] for start, end in rendered.supervised] == expected
+    rendered = get_template(name).render(TURNS, "fixed")
+    assert [rendered.text[start:end] for start, end in rendered.labelled] == expected
     assert [rendered.text[start:end] for start, end in rendered.human] == ["Q1?", "Q2?"]
 
 
 def test_v1_text() -> None:
-    text = TEMPLATES["v1"].render(TURNS[:2], official=False).text
+    text = get_template("v1").render(TURNS[:2], "fixed").text
     assert text.endswith("the user's questions. USER: Q1? ASSISTANT: A1.</s>")
 
 
 def test_chatml_text() -> None:
-    assert TEMPLATES["chatml_direct"].render(TURNS[:2], official=False).text == (
+    assert get_template("chatml_direct").render(TURNS[:2], "fixed").text == (
         "<|im_start|>system\nAnswer the questions.<|im_end|>"
         "<|im_start|>user\nQ1?<|im_end|><|im_start|>assistant\nA1.<|im_end|>"
     )
 
 
 def test_llama_3_headers() -> None:
-    official = TEMPLATES["llama_3"].render(TURNS[:2], official=True).text
-    fixed = TEMPLATES["llama_3"].render(TURNS[:2], official=False).text
+    official = get_template("llama_3").render(TURNS[:2], "faithful").text
+    fixed = get_template("llama_3").render(TURNS[:2], "fixed").text
     assert "assistant<|end_header_id|>" not in official
     assert official.count("system<|end_header_id|>") == 2
     assert fixed.endswith("<|start_header_id|>assistant<|end_header_id|>\n\nA1.<|eot_id|>")
 
 
 def test_official_rendering_drops_empty_turns() -> None:
-    v1, llama_3 = TEMPLATES["v1"], TEMPLATES["llama_3"]
+    v1, llama_3 = get_template("v1"), get_template("llama_3")
     turns = [("human", ""), ("gpt", "")]
-    assert v1.render(turns, official=True).text == v1.system + "USER:ASSISTANT:"
-    assert v1.render(turns, official=False).text == v1.system + "USER:  ASSISTANT: </s>"
+    assert v1.render(turns, "faithful").text == v1.system + "USER:ASSISTANT:"
+    assert v1.render(turns, "fixed").text == v1.system + "USER:  ASSISTANT: </s>"
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
-    assert llama_3.render(turns, official=True).text == (
+    assert llama_3.render(turns, "faithful").text == (
         llama_3.system + header.format("user") + header.format("system")
     )
 
@@ -63,9 +64,15 @@ def test_prompt_ends_with_an_open_header() -> None:
         "llama_3": "Q1?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     }
     for name, ending in endings.items():
-        assert TEMPLATES[name].render(TURNS[:1], official=False, answer=True).text.endswith(ending)
+        assert get_template(name).render(TURNS[:1], "fixed", answer=True).text.endswith(ending)
 
 
 def test_unknown_template_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="chatml_direct, llama_3, phi, plain, v1"):
         get_template("v2")
+
+
+def test_every_module_is_a_template() -> None:
+    assert template_names() == ("chatml_direct", "llama_3", "phi", "plain", "v1")
+    for name in template_names():
+        assert get_template(name).render(TURNS, "fixed").labelled

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densekit.errors import DataError
-from densekit.text import Encoding, Tokenizer, load_tokenizer
+from densekit.text.tokenizers.base import Encoding, Tokenizer, load_tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import AddedToken, SentencePieceTokenizer
 from tests.support.conversations import with_added_bos

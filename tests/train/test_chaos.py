@@ -54,7 +54,7 @@ def test_random_moments(workplace: Workplace, tmp_path: Path, kills: int) -> Non
 
 
 def attempt_and_kill(started: Started, victim: str, delay: float, draw: random.Random) -> bool:
-    """One attempt, killed after `delay` seconds; returns whether there was anything left to kill."""
+    """One attempt, killed after `delay` seconds; returns whether something was left to kill."""
     hit = False
 
     def kill(supervisor: int, ranks: list[int]) -> None:

@@ -1,5 +1,5 @@
-"""Real trainings that differ in one thing: `densekit diff` names it first, where the runs part and
-by what.
+"""Real trainings that differ in one thing: `densekit diff` says where they diverge and names it
+first.
 """
 
 import json
@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from densekit.audit.diff.compare import Comparison, compare_runs
 from densekit.audit.verify.verify import verify_run
 from densekit.files.json_files import read_json, read_jsonl, write_json
-from densekit.runs.environment import environment
+from densekit.runs.environment import Environment, environment
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE, sealed
 from densekit.toy.models import train_tokenizer
@@ -31,10 +31,12 @@ STEPS = 4  # 48 samples are three steps; the learning rate of the first is 0
 Train = Callable[..., Path]
 
 
-def train(workplace: Workplace, folder: Path, *overrides: str, gpus: int = 1) -> Path:
+def train(workplace: Workplace, folder: Path, *overrides: str, world_size: int = 1) -> Path:
     """A complete run of `STEPS` steps."""
     steps = f"optimizer.max_steps={STEPS}"
-    started = start_run(workplace, folder, steps, *overrides, gpus=gpus, save_steps=None)
+    started = start_run(
+        workplace, folder, steps, *overrides, world_size=world_size, save_steps=None
+    )
     started.finish()
     return started.run.path
 
@@ -57,14 +59,14 @@ def copied(workplace: Workplace, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(assets / name, tmp_path / Path(name).name))
 
 
-def assert_parts(found: Comparison, kind: str, step: int, cause: str) -> None:
-    """Where two runs part, by what, and how the words of the first cause begin."""
-    parting = found.partings[0]
-    assert (parting.kind, parting.step) == (kind, step), found.report()
-    assert found.causes[0].bearing == "explains" and found.causes[0].words.startswith(cause), (
-        found.report()
-    )
-    assert step == 1 or f"before that: equal to the last bit over {step - 1} step" in "\n".join(
+def assert_diverges(found: Comparison, kind: str, step: int, cause: str) -> None:
+    """Where two runs diverge, in what, and how the first explanation begins."""
+    first = found.divergences[0]
+    assert (first.kind, first.step) == (kind, step), found.report()
+    explanation = found.explanations[0]
+    assert explanation.relevance == "explains", found.report()
+    assert explanation.message.startswith(cause), found.report()
+    assert step == 1 or f"before that: bitwise equal over {step - 1} step" in "\n".join(
         found.report()
     )
 
@@ -86,16 +88,16 @@ def entries_of(workplace: Workplace) -> list[dict[str, Any]]:
     )
 
 
-def test_nothing(base: Path, again: Train) -> None:
+def test_identical_runs_have_no_divergence(base: Path, again: Train) -> None:
     found = compare_runs(base, again())
-    assert found.equal and found.causes == ()
-    assert found.report()[2:] == [f"equal to the last bit over {STEPS} steps", "nothing to report"]
+    assert found.equal and found.explanations == ()
+    assert found.report()[2:] == [f"bitwise equal over {STEPS} steps", "runs are identical"]
 
 
 def test_another_seed(base: Path, again: Train) -> None:
     found = compare_runs(base, again("seed=7"))
-    assert_parts(found, "ids", 1, "the seed differs: 42 and 7")
-    assert "another sample" in found.partings[0].detail
+    assert_diverges(found, "ids", 1, "seed differs: 42 and 7")
+    assert "another sample" in found.divergences[0].detail
 
 
 def test_one_changed_sample(base: Path, again: Train, workplace: Workplace, tmp_path: Path) -> None:
@@ -105,9 +107,11 @@ def test_one_changed_sample(base: Path, again: Train, workplace: Workplace, tmp_
     entries[int(index)]["conversations"][1]["value"] = " ".join([*words[:-1], "otherwise."])
     (tmp_path / "changed.json").write_text(json.dumps(entries), encoding="utf-8")
     found = compare_runs(base, again(f"data.annotations={tmp_path / 'changed.json'}"))
-    assert_parts(found, "ids", 2, f"sample {index}'s entry changed: {index}:")
-    assert found.partings[0].index == index and "; 1 of them differ;" in found.partings[0].detail
-    assert str(tmp_path / "changed.json") in found.causes[0].evidence
+    assert_diverges(found, "ids", 2, f"annotation entry {index} differs: {index}:")
+    assert (
+        found.divergences[0].index == index and "; 1 of them differ;" in found.divergences[0].detail
+    )
+    assert str(tmp_path / "changed.json") in found.explanations[0].evidence
 
 
 def test_one_changed_image_byte(
@@ -126,14 +130,14 @@ def test_one_changed_image_byte(
         for sample in step["samples"]
         if sample.startswith(f"{index}:")
     }
-    assert_parts(found, "images", min(users), f"the image of sample {index} changed: ")
-    assert found.partings[0].index == index and len(found.partings) == 1
+    assert_diverges(found, "images", min(users), f"image of annotation entry {index} differs: ")
+    assert found.divergences[0].index == index and len(found.divergences) == 1
 
 
 def test_another_learning_rate(base: Path, again: Train) -> None:
     found = compare_runs(base, again("optimizer.learning_rate=0.0011"))
-    assert_parts(found, "lr", 2, "the learning rate differs: 0.001 and 0.0011")
-    assert [(parting.kind, parting.step) for parting in found.partings[1:]] == [
+    assert_diverges(found, "lr", 2, "learning rate differs: 0.001 and 0.0011")
+    assert [(later.kind, later.step) for later in found.divergences[1:]] == [
         ("loss", 3),
         ("grad_norm", 3),
     ]
@@ -141,13 +145,13 @@ def test_another_learning_rate(base: Path, again: Train) -> None:
 
 def test_another_version_of_a_package(base: Path, workplace: Workplace, tmp_path: Path) -> None:
     started = start_run(
-        workplace, tmp_path, f"optimizer.max_steps={STEPS}", gpus=1, save_steps=None
+        workplace, tmp_path, f"optimizer.max_steps={STEPS}", world_size=1, save_steps=None
     )
     started.run.new_attempt(started.execution)
     run_ranks(1, train_with_a_newer_transformers, started.run.path)
     found = compare_runs(base, started.run.path)
-    assert_parts(found, "loss", 1, "package transformers: ")
-    assert found.causes[0].words.endswith(" and 99.0")
+    assert_diverges(found, "loss", 1, "package transformers: ")
+    assert found.explanations[0].message.endswith(" and 99.0")
 
 
 def train_with_a_newer_transformers(path: Path) -> None:
@@ -155,9 +159,9 @@ def train_with_a_newer_transformers(path: Path) -> None:
     differently.
     """
 
-    def newer(devices: Any) -> dict[str, Any]:
-        values = environment(devices)
-        return {**values, "packages": {**values["packages"], "transformers": "99.0"}}
+    def newer(devices: Any) -> Environment:
+        found = environment(devices)
+        return found.model_copy(update={"packages": {**found.packages, "transformers": "99.0"}})
 
     forward = LlamaRMSNorm.forward
     LlamaRMSNorm.forward = lambda self, states: forward(self, states) * 1.001
@@ -173,23 +177,27 @@ def test_another_version_of_a_package_that_changed_no_number(base: Path, tmp_pat
     manifest = read_json(run.path / MANIFEST_FILE)
     write_json(run.path / MANIFEST_FILE, sealed({**manifest, "environment": values}))
     found = compare_runs(base, run.path)
-    assert found.equal and [cause.bearing for cause in found.causes] == ["nothing"]
-    assert "differs, but explains nothing seen: package transformers: " in found.report()[-1]
+    assert found.equal and [other.relevance for other in found.explanations] == ["unlikely"]
+    assert "also differs (unlikely cause): package transformers: " in found.report()[-1]
 
 
 def test_another_world_size(base: Path, again: Train) -> None:
-    found = compare_runs(base, again(gpus=2))
+    found = compare_runs(base, again(world_size=2))
     assert found.equal and found.first_bit_difference is not None
-    assert found.report()[3] == "nothing to report"
-    assert "execution differs: 1 process and 2; " in found.report()[4] and len(found.report()) == 5
+    assert found.report()[3] == "runs do not diverge"
+    assert (
+        "execution differs: world_size 1 and 2; " in found.report()[4] and len(found.report()) == 5
+    )
 
 
 def test_one_flipped_weight(base: Path, again: Train, copied: Callable[[str], Path]) -> None:
     folder = copied("language_model")
     flip_sign(folder / "model.safetensors", "model.norm.weight")
     found = compare_runs(base, again(f"models.language_model={folder}"))
-    assert_parts(found, "loss", 1, "a weight file differs: language_model/model.safetensors: ")
-    assert found.causes[0].words.endswith("; tensor model.norm.weight: 1 of 128 values differ")
+    assert_diverges(found, "loss", 1, "weight file language_model/model.safetensors differs: ")
+    assert found.explanations[0].message.endswith(
+        "; tensor model.norm.weight: 1 of 128 values differ"
+    )
 
 
 def flip_sign(path: Path, name: str) -> None:
@@ -216,9 +224,7 @@ def test_another_tokenizer_file(
     train_tokenizer(lines, folder)  # without the system text that the first one saw
     assert (folder / "tokenizer_config.json").read_bytes() == config
     found = compare_runs(base, again(f"models.tokenizer={folder}"))
-    assert_parts(
-        found, "tokens", 1, "the tokenizer file tokenizer.model differs (models.tokenizer): "
-    )
+    assert_diverges(found, "tokens", 1, "tokenizer file tokenizer/tokenizer.model differs: ")
 
 
 def test_a_complete_run_verifies(base: Path, workplace: Workplace) -> None:
@@ -236,7 +242,7 @@ def test_a_replay(workplace: Workplace, tmp_path: Path) -> None:
     done = workplace.densekit("replay", str(run), "--runs-dir", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(
-        "equal to the last bit over 6 steps\nnothing to report\n"
+        "bitwise equal over 6 steps\nruns are identical\n"
         "the replay is equal to the last bit, trained weights included\n"
     )
     made = RunDir(tmp_path / f"{run.name}.replay1")

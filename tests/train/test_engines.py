@@ -25,7 +25,7 @@ ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
 
 @pytest.fixture(scope="module")
 def reference(golden: Path) -> dict[tuple, tuple[float, Tensor, list[str]]]:
-    """One process, all samples of the step in one row."""
+    """One process, all samples of the step in one micro-batch."""
     found = run_ranks(1, gradients, golden, [(12, GROUPS), (12, FEW)], Execution())[0].returned
     return {
         groups: (loss, flat(gradient), ids)
@@ -69,17 +69,16 @@ def test_the_recorded_curve_on_every_engine(
     idle ranks.
     """
     steps = json.loads((golden / "clip_dci" / "stage2.json").read_text())["steps"]
-    found = run_ranks(
-        world_size, curve, golden, Execution(zero_stage=zero_stage), micro_batch_size=micro
-    )[0].returned
+    execution = Execution(zero_stage=zero_stage, micro_batch_size=micro)
+    found = run_ranks(world_size, curve, golden, execution)[0].returned
     assert len(found) == len(steps) == 20
     for (loss, norm), step in zip(found, steps, strict=True):
         assert loss == pytest.approx(step["loss"], abs=1e-5)
         assert norm == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
 
 
-def test_an_optimiser_in_host_memory_gives_the_same_step(golden: Path, reference: dict) -> None:
-    execution = Execution(zero_stage=3, offload=True)
+def test_cpu_offload_gives_the_same_step(golden: Path, reference: dict) -> None:
+    execution = Execution(zero_stage=3, cpu_offload=True)
     for groups, (loss, gradient, _) in zip(
         (GROUPS, FEW),
         run_ranks(2, gradients, golden, [(1, GROUPS), (1, FEW)], execution)[0].returned,
@@ -98,7 +97,7 @@ def test_activation_checkpointing_changes_nothing(golden: Path, reference: dict)
                 gradients,
                 golden,
                 [(2, FEW)],
-                Execution(zero_stage=zero, checkpointing=checkpointing),
+                Execution(zero_stage=zero, activation_checkpointing=checkpointing),
                 stage=stage,
             )[0].returned[0]
             for zero, checkpointing in ((0, False), (3, True))
@@ -142,11 +141,12 @@ def test_phi_trains_like_any_other_language_model(golden: Path, tmp_path: Path) 
     PhiForCausalLM(
         PhiConfig(vocab_size=32000, max_position_embeddings=512, **sizes)
     ).save_pretrained(tmp_path)
-    recipe = Recording.read(golden, golden / "clip_dci" / "stage2.json").recipe
-    recipe["models"]["language_model"] = str(tmp_path)
+    recorded = Recording.read(golden, golden / "clip_dci" / "stage2.json").math
+    models = recorded.models.model_copy(update={"language_model": str(tmp_path)})
+    math = recorded.model_copy(update={"models": models})
     one, two = (
         run_ranks(
-            world_size, gradients, golden, [(2, GROUPS)], Execution(zero_stage=stage), recipe=recipe
+            world_size, gradients, golden, [(2, GROUPS)], Execution(zero_stage=stage), math=math
         )[0].returned[0]
         for world_size, stage in ((1, 0), (2, 3))
     )

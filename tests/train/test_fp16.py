@@ -27,19 +27,21 @@ def train(
 
 
 @pytest.mark.parametrize(
-    ("zero_stage", "offload"),
+    ("zero_stage", "cpu_offload"),
     [(0, False), (2, False), (3, False), (3, True)],
 )
 def test_what_an_overflow_does_to_its_batch(
-    golden: Path, tmp_path: Path, zero_stage: int, offload: bool
+    golden: Path, tmp_path: Path, zero_stage: int, cpu_offload: bool
 ) -> None:
-    faithful, updates, scaler = train(golden, tmp_path, zero_stage, "faithful", offload=offload)
+    faithful, steps, scaler = train(
+        golden, tmp_path, zero_stage, "faithful", cpu_offload=cpu_offload
+    )
     lost = [record for record in faithful if not record.updated]
-    assert 1 <= len(lost) < STEPS and updates == STEPS - len(lost)
+    assert 1 <= len(lost) < STEPS and steps == STEPS - len(lost)
     assert all((record.overflows, record.grad_norm) == (1, None) for record in lost)
     # The schedule does not move on: the first update has the rate of the first step, and so on.
     factors = [
-        learning_rate_factor(number, steps=STEPS, warmup_ratio=0.03) for number in range(updates)
+        learning_rate_factor(number, steps=STEPS, warmup_ratio=0.03) for number in range(steps)
     ]
     assert [record.lr for record in faithful if record.updated] == [
         1e-3 * factor for factor in factors
@@ -48,8 +50,10 @@ def test_what_an_overflow_does_to_its_batch(
         "every batch is consumed once"
     )
 
-    fixed, updates, fixed_scaler = train(golden, tmp_path, zero_stage, "fixed", offload=offload)
-    assert updates == STEPS and all(record.updated for record in fixed)
+    fixed, steps, fixed_scaler = train(
+        golden, tmp_path, zero_stage, "fixed", cpu_offload=cpu_offload
+    )
+    assert steps == STEPS and all(record.updated for record in fixed)
     assert fixed[0].overflows >= 1 and all(record.grad_norm for record in fixed)
     scale = "scale" if zero_stage == 0 else "cur_scale"
     assert scaler[scale] < 2**18 and fixed_scaler[scale] < 2**18

@@ -40,7 +40,7 @@ CASES = [pytest.param(0, victim, id=f"ddp-{victim}") for victim in VICTIMS] + [
 def test_every_operation_of_a_save(
     undisturbed: Started, workplace: Workplace, tmp_path: Path, victim: Victim
 ) -> None:
-    started = start_run(workplace, tmp_path, zero_stage=undisturbed.execution["zero_stage"], keep=1)
+    started = start_run(workplace, tmp_path, zero_stage=undisturbed.execution.zero_stage, keep=1)
     for rank, operations in OPERATIONS.items():
         for operation in range(operations):
             outcomes = started.attempt(Kill(rank, operation, victim))

@@ -95,7 +95,7 @@ def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
         command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"going on from the checkpoint of step {stopped[1]}" in done.stdout
+    assert f"resuming from checkpoint step {stopped[1]}" in done.stdout
     assert [line["step"] for line in read_jsonl(run.metrics)] == list(range(1, STEPS + 1))
     verified = workplace.densekit("verify", str(run.path))
     assert verified.returncode == 0, verified.stdout
@@ -129,6 +129,6 @@ def test_a_killed_driver_takes_its_ranks_along_and_the_run_goes_on(
     done = subprocess.run(
         command(tmp_path), cwd=workplace.root, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "going on from the checkpoint of step" in done.stdout, (
+    assert done.returncode == 0 and "resuming from checkpoint step" in done.stdout, (
         done.stdout + done.stderr
     )

@@ -1,15 +1,14 @@
-"""The DeepSpeed configuration, and the engine a plan asks for against the one that came up."""
+"""The DeepSpeed configuration, and the engine of an execution against the one that came up."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from densekit.spec.execution import Execution
-from densekit.train.engines import process_group as accelerators
-from densekit.train.engines import zero
+from densekit.train.engines import process_group, zero
 from densekit.train.engines.process_group import deepspeed_config, make_accelerator
 from tests.support.ranks import run_ranks
 from tests.support.worlds import FEW, make_trainer, step_of
@@ -41,38 +40,42 @@ def test_nothing_is_left_to_deepspeed(dtype: Any, stage: Any) -> None:
 
 
 def wrong_stage(golden: Path) -> None:
-    """What a plan for ZeRO-3 says when ZeRO-2 came up."""
+    """ZeRO-3 in the execution, ZeRO-2 in DeepSpeed."""
     real = zero.ZeroEngine._prepare
-    zero.ZeroEngine._prepare = lambda self, connected: (  # type: ignore[method-assign]
-        object.__setattr__(self.execution, "zero_stage", 3),
-        real(self, connected),
-    )[1]
-    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=2), micro_batch_size=1)
+
+    def prepare(self: zero.ZeroEngine, part: nn.Module) -> nn.Module:
+        self.execution = self.execution.model_copy(update={"zero_stage": 3})
+        return real(self, part)
+
+    zero.ZeroEngine._prepare = prepare  # type: ignore[method-assign]
+    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=2))
 
 
-def test_another_engine_than_planned_stops_the_run(golden: Path) -> None:
+def test_engine_that_differs_from_the_execution_stops_the_run(golden: Path) -> None:
     outcome = run_ranks(1, wrong_stage, golden, may_fail=True)[0]
     assert (
-        "the plan asks for DeepSpeed ZeRO-3, accelerate prepared DeepSpeedEngine, stage 2"
+        "execution.json asks for DeepSpeed ZeRO-3, accelerate prepared DeepSpeedEngine, stage 2"
         in str(outcome.error)
     )
 
 
 def without_offload(golden: Path) -> None:
-    """What a plan with offload says when DeepSpeed keeps its optimiser on the device."""
-    real = accelerators.deepspeed_config
-    accelerators.deepspeed_config = lambda execution, **options: real(  # type: ignore[assignment]
-        replace(execution, offload=False), **options
+    """CPU offload in the execution, none in DeepSpeed."""
+    real = process_group.deepspeed_config
+    process_group.deepspeed_config = lambda execution, **options: real(  # type: ignore[assignment]
+        execution.model_copy(update={"cpu_offload": False}), **options
     )
-    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=3, offload=True), micro_batch_size=1)
+    make_trainer(golden, [step_of(FEW)], Execution(zero_stage=3, cpu_offload=True))
 
 
-def test_offload_is_what_the_plan_says(golden: Path) -> None:
+def test_cpu_offload_that_differs_from_the_execution_stops_the_run(golden: Path) -> None:
     outcome = run_ranks(1, without_offload, golden, may_fail=True)[0]
-    assert "the plan says offload True, DeepSpeed came up with False" in str(outcome.error)
-    outcome = run_ranks(1, make_accelerator, Execution(zero_stage=2, offload=True), may_fail=True)[
-        0
-    ]
+    assert "execution.json says cpu_offload True, DeepSpeed came up with False" in str(
+        outcome.error
+    )
+    outcome = run_ranks(
+        1, make_accelerator, Execution(zero_stage=2, cpu_offload=True), may_fail=True
+    )[0]
     assert (
         "UsageError: --offload --zero-stage 2: only ZeRO-3 keeps the optimizer in host RAM"
         in str(outcome.error)

@@ -11,13 +11,19 @@ import torch
 import yaml
 
 from densekit.batching.run_order import RunOrder
-from densekit.data.index import SampleIndex
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
+from densekit.model.weights import read_weights
 from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
-from densekit.train.inputs import make_dataset, make_reader
+from densekit.spec.types import LEDGER_ENTRIES
+from densekit.train.assembly import build_trainer
+from densekit.train.engines.process_group import make_accelerator
+from densekit.train.initial_state import load_base, prepare
+from densekit.train.inputs import make_reader
+from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
 from tests.support.workplace import Workplace
@@ -55,8 +61,8 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
     )
     assert all(line["samples"] == 16 for line in lines) and lines[0]["lr"] == 0.0
     manifest = read_json(run.path / "manifest.json")
-    assert manifest["run"] == run.sha256 and manifest["starts_from"] == run.math["starts_from"]
-    assert RunDir(workplace.run_dir("tiny_stage1")).sha256 == run.math["starts_from"]
+    assert manifest["run"] == run.sha256 and manifest["starts_from"] == run.math.starts_from
+    assert RunDir(workplace.run_dir("tiny_stage1")).sha256 == run.math.starts_from
     for name, digest in manifest["outputs"].items():
         assert file_sha256(run.path / name) == digest
     assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(
@@ -67,9 +73,6 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
 
 
 def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: Workplace) -> None:
-    from densekit.model.weights import read_weights
-    from densekit.train.build import load_base
-
     stage1, stage2 = (workplace.run_dir(f"tiny_stage{n}") for n in (1, 2))
     before = read_weights(stage1 / "init.safetensors")
     after = read_weights(stage1 / "connector.safetensors")
@@ -79,7 +82,7 @@ def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: 
     assert all(torch.equal(start[f"connector.{name}"], value) for name, value in after.items())
 
     roots = Roots(cache=workplace.root / ".cache/densekit")
-    base = load_base(RunDir(stage2).math["recipe"], roots)
+    base = load_base(RunDir(stage2).math.recipe, roots)
     trained = read_weights(stage2 / "model" / "model.safetensors")
     for name, value in base.vision_tower.state_dict().items():
         assert torch.equal(trained[f"vision_tower.{name}"], value), (
@@ -123,19 +126,28 @@ def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
 
 
 def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) -> None:
-    recipe = RunDir(workplace.run_dir("tiny_stage2")).math["recipe"]
+    math = RunDir(workplace.run_dir("tiny_stage2")).math.recipe
     roots = Roots(cache=workplace.root / ".cache/densekit")
-    for fixed in ("L1", "U8", "U9"):
-        ledger = {
-            entry: "fixed" if entry == fixed else "faithful" for entry in ("L1", "U8", "U9", "L2")
-        }
-        changed = {**recipe, "ledger": ledger}
-        reader, annotations = make_reader(changed, roots)
-        order = RunOrder(changed, SampleIndex.of(annotations).modality_lengths)
-        execution = {"micro_batch_size": 4}
-        dataset = make_dataset(changed, reader, order.steps(), execution, rank=0, world_size=1)
-        assert (reader.encoder.semantics, dataset.loss_semantics) == (ledger["L1"], ledger["U8"])
+    execution = Execution(micro_batch_size=4)
+    for fixed in LEDGER_ENTRIES:
+        ledger = {entry: "fixed" if entry == fixed else "faithful" for entry in LEDGER_ENTRIES}
+        changed = math.model_copy(update={"ledger": ledger})
+        model = prepare(load_base(changed, roots), changed, _init(workplace))
+        reader = make_reader(changed, roots)
+        order = RunOrder(changed, reader.index.modality_lengths)
+        trainer = build_trainer(
+            model, reader, order.steps(), changed, execution, make_accelerator(execution)
+        )
         assert order.length["tail"] == ledger["U9"]
+        assert (reader.encoder.semantics, trainer.dataset.loss_semantics, trainer.overflow) == (
+            ledger["L1"],
+            ledger["U8"],
+            ledger["L2"],
+        )
+
+
+def _init(workplace: Workplace) -> dict[str, torch.Tensor]:
+    return read_weights(workplace.run_dir("tiny_stage2") / "init.safetensors")
 
 
 def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
@@ -163,8 +175,6 @@ def test_two_processes_train_the_same_run(workplace: Workplace, two_processes: l
 
 
 def test_lora_trains_adapters_and_loads_again(workplace: Workplace) -> None:
-    from densekit.train.build import load_trained
-
     done = workplace.run("tiny_stage2_lora", "--set", "optimizer.max_steps=3")
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunDir(workplace.run_dir("tiny_stage2_lora"))
@@ -244,7 +254,7 @@ def test_too_many_samples_without_labels_stop_a_run() -> None:
     check_masked(Summary(samples=127, masked_samples=127))
     check_masked(Summary(samples=1000, masked_samples=100))
     with pytest.raises(
-        DataError, match=r"101 of the first 1000 samples .*masked_mismatch': 101.*L1: fixed"
+        DataError, match=r"101 of the first 1000 samples .*\(masked_mismatch 101\).*L1: fixed"
     ):
         check_masked(Summary(samples=1000, masked_samples=101, notes={"masked_mismatch": 101}))
 

@@ -37,7 +37,9 @@ TORCH_2_8 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
         ((9, 0), [], False),
     ],
 )
-def test_code_for_a_gpu(capability: tuple[int, int], archs: Sequence[str], runs: bool) -> None:
+def test_machine_code_runs_on_newer_minor_versions(
+    capability: tuple[int, int], archs: Sequence[str], runs: bool
+) -> None:
     assert has_code_for(capability, archs) is runs
 
 
@@ -58,7 +60,7 @@ def test_code_for_a_gpu(capability: tuple[int, int], archs: Sequence[str], runs:
         (None, (8, 0), ["sm_90"], "code for sm_90 only"),
     ],
 )
-def test_the_image_fits_the_gpu(
+def test_container_image_fits_the_gpu(
     target: str | None, capability: tuple[int, int], archs: Sequence[str], says: str | None
 ) -> None:
     problem = wrong_device(capability, archs, target)
@@ -74,7 +76,7 @@ def pretend(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: "Pretend GPU")
-    monkeypatch.setattr(selftest, "_computes", lambda index: None)
+    monkeypatch.setattr(selftest, "_matmul_problem", lambda index: None)
 
 
 def kernel_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,31 +85,31 @@ def kernel_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "version", lambda name: "1")
 
 
-def test_a_v100_in_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v100_in_its_image_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSEKIT_TARGET", "v100")
     pretend(monkeypatch, (7, 0), " ".join(TORCH_2_7))
     kernel_found(monkeypatch)
     lines = selftest.selftest()
-    assert [line.mark for line in lines] == ["ok"] * len(lines)
-    assert lines[-1].text.endswith("--device cuda --gpus 2 --dtype fp16 --attention xformers")
+    assert [line.state for line in lines] == ["ok"] * len(lines)
+    assert lines[-1].message.endswith("--device cuda --gpus 2 --dtype fp16 --attention xformers")
 
 
-def test_a_v100_in_the_a100_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v100_in_the_a100_image_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSEKIT_TARGET", "a100")
     pretend(monkeypatch, (7, 0), " ".join(TORCH_2_8), count=1)
     kernel_found(monkeypatch)
     lines = selftest.selftest()
-    assert {line.name: line.mark for line in lines}["GPU 0"] == "FAIL"
-    assert lines[-1].mark == "FAIL"
+    assert {line.name: line.state for line in lines}["GPU 0"] == "fail"
+    assert lines[-1].mark == "fail"
 
 
-def test_a_kernel_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_import_error_fails_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU it is a failure; without one it may be the driver that is missing."""
     monkeypatch.setattr(selftest, "find_spec", lambda name: SimpleNamespace())
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
-    (without,) = selftest._kernel_lines([], "a100")
-    (on_gpu,) = selftest._kernel_lines([(8, 0)], "a100")
-    assert (without.mark, on_gpu.mark) == ("warn", "FAIL")
+    without = selftest._attention([], "a100")
+    on_gpu = selftest._attention([(8, 0)], "a100")
+    assert (without.state, on_gpu.state) == ("warn", "fail")
 
 
 def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -120,18 +122,19 @@ def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.ranks
-def test_on_a_processor() -> None:
+def test_cpu_image_is_ready() -> None:
     done = run("cpu")
     assert done.returncode == 0, done.stderr
-    assert "it can train on the processor" in done.stdout
+    assert "ready to train on the CPU" in done.stdout
     assert len(done.stdout.splitlines()) <= 20
 
 
 @pytest.mark.ranks
-def test_a_gpu_image_without_its_kernel_is_refused() -> None:
+def test_gpu_image_without_its_kernel_fails() -> None:
     done = run("v100", "--json")
-    lines = {line["name"]: line for line in json.loads(done.stdout)}
-    assert done.returncode == 1
-    assert lines["attention"]["mark"] == "FAIL"
-    assert "not installed" in lines["attention"]["text"]
-    assert lines["GPU"]["mark"] == "warn"
+    found = json.loads(done.stdout)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert done.returncode == 1 and found["ok"] is False
+    assert checks["attention"]["state"] == "fail"
+    assert "not installed" in checks["attention"]["message"]
+    assert checks["GPU"]["state"] == "warn"

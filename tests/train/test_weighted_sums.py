@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from densekit.batching.steps import Step
 from densekit.errors import DataError
+from densekit.model.preprocess import pixel_values
+from densekit.model.weights import read_weights
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.spec.types import IGNORE_INDEX
-from densekit.train.build import read_weights
 from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 
 pytestmark = pytest.mark.ranks
@@ -48,7 +49,7 @@ def _gradient(
     steps = [Step(index=0, groups=[np.array(group) for group in groups], num_groups=len(groups))]
     loss = 0.0
     for rank in range(world_size):
-        trainer = make_trainer(model, reader, steps, recording.recipe)
+        trainer = make_trainer(model, reader, steps, recording.math)
         trainer.dataset = StepDataset(
             reader,
             steps,
@@ -109,7 +110,7 @@ def test_the_two_semantics_differ_as_described(recording: Recording, start: dict
     assert abs(losses["faithful"] - losses["fixed"]) > 1e-4
 
 
-def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(
+def test_idle_ranks_and_text_only_micro_batches_still_touch_every_parameter(
     recording: Recording, start: dict
 ) -> None:
     model = recording.model(start)
@@ -117,7 +118,7 @@ def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(
     text_only = [i for i in range(len(reader.samples)) if reader.samples[i].image is None][:1]
     steps = [Step(index=0, groups=[np.array(text_only)], num_groups=1)]
     for rank, expect_signal in ((0, True), (1, False)):
-        trainer = make_trainer(model, reader, steps, recording.recipe)
+        trainer = make_trainer(model, reader, steps, recording.math)
         trainer.dataset = StepDataset(
             reader, steps, loss_semantics="faithful", rank=rank, world_size=2, micro_batch_size=1
         )
@@ -134,7 +135,7 @@ def test_idle_ranks_and_text_only_rows_still_touch_every_parameter(
 def test_swapping_samples_in_the_loader_stops_the_run(recording: Recording, start: dict) -> None:
     model = recording.model(start)
     reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
-    trainer = make_trainer(model, reader, single_step(2), recording.recipe)
+    trainer = make_trainer(model, reader, single_step(range(2)), recording.math)
     trainer.dataset = Swapped(
         reader,
         trainer.dataset.steps,
@@ -162,28 +163,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     with torch.no_grad():
         model.language_model.lm_head.weight.fill_(float("nan"))
     before = model.projector[0].weight.detach().clone()
-    trainer = make_trainer(model, reader, single_step(1), recording.recipe)
+    trainer = make_trainer(model, reader, single_step(range(1)), recording.math)
     with pytest.raises(DataError, match="loss is nan at step 1"):
         trainer.step(next(trainer.batches()))
     assert torch.equal(before, model.projector[0].weight)
 
 
-def test_cross_entropy_of_the_row_is_the_padded_one(recording: Recording, start: dict) -> None:
+def test_packed_cross_entropy_is_the_padded_one(recording: Recording, start: dict) -> None:
     """The packed loss against stock attention on one sample at a time."""
     model = recording.model(start).eval()
     reader = recording.reader(recording.root / "data" / "stage2_batch.json", model)
-    (row,) = next(make_trainer(model, reader, single_step(1), recording.recipe).batches()).rows
-    inputs = row.model_inputs(
-        torch.device("cpu"), torch.from_numpy(reader.processor.lookup_table())
-    )
-    names = ("input_ids", "image_slots", "feature_index")
+    trainer = make_trainer(model, reader, single_step(range(1)), recording.math)
+    (micro_batch,) = next(trainer.batches()).micro_batches
+    images = pixel_values(micro_batch.pixels, trainer.lookup_table)
     with torch.no_grad(), model.stock_attention("eager"):
-        features = model.encode_images(inputs["pixel_values"])
-        embeddings = model.connected().embed_row(
-            **{name: inputs[name] for name in names}, dense_features=features
-        )
+        embeddings = model.trainable_part.embed(micro_batch, model.encode_images(images))
         logits = model.language_model(inputs_embeds=embeddings[None]).logits[0]
     labels = torch.from_numpy(reader.sequence(0)[0].labels)
     expected = F.cross_entropy(logits[:-1], labels[1:], ignore_index=IGNORE_INDEX)
     with torch.no_grad():
-        assert model(**inputs).loss.item() == pytest.approx(expected.item(), abs=1e-5)
+        assert model(micro_batch, images).loss.item() == pytest.approx(expected.item(), abs=1e-5)

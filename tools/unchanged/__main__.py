@@ -66,6 +66,8 @@ def results_of(
     """Every item's result; what a cache has is not computed again, failures are not kept."""
     results = dict(cache.items) if cache else {}
     todo = [item for item in items if item.name not in results]
+    if len(todo) < len(items):
+        print(f"{side.name}  {len(items) - len(todo)} items: kept results", file=sys.stderr)
     if todo:
         print(f"{side.name}  densekit is {side.imported_from()}", file=sys.stderr)
     with ThreadPoolExecutor(jobs) as pool:
@@ -92,6 +94,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--tree", type=Path, default=ROOT, help="the checkout to judge; by default this one")
     add("--only", nargs="+", default=[], metavar="ITEM", help="items, groups as plan, patterns")
     add("--fresh", action="store_true", help="compute the commit's results again")
+    add("--cache", type=Path, default=KEPT, help="folder of the commits' results")
     add("--jobs", type=int, default=2, help="items at a time (2)")
     add("--expected", type=Path, default=EXPECTED, help="the declared differences")
     add("--output", type=Path, default=KEPT / "last.json", help="where the outcome is written")
@@ -115,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"unchanged: {error}", file=sys.stderr)
         return 2
-    cache = Cache(KEPT, commit, fresh=asked.fresh) if commit else None
+    cache = Cache(asked.cache, commit, fresh=asked.fresh) if commit else None
     if cache and cache.note:
         print(cache.note, file=sys.stderr)
     top = Path(tempfile.mkdtemp(prefix="unchanged-")).resolve()

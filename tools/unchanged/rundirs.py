@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,11 +16,16 @@ VOLATILE = (
     "manifest.json/sha256",
     "manifest.json/metrics_sha256",
     "manifest.json/outputs/results.json",
+    "manifest.json/outputs/model/config.json",
+    "manifest.json/*/tokenizer.model",
     "attempts/*/environment.json",
     "attempts/*/launch.json",
     "attempts/*/log.txt",
 )
-"""What tells of the clock or the machine, and hashes over such files."""
+"""What tells of the clock or the machine, and hashes over files that do.
+
+A sentencepiece model holds the path it was trained at, which is another each time.
+"""
 
 
 def read_runs(side: Side, runs: Path) -> dict[str, Any]:
@@ -63,7 +69,8 @@ def _read(side: Side, path: Path) -> Any:
     if path.suffix == ".jsonl":
         lines = side.plain(path.read_text(encoding="utf-8")).splitlines()
         return [json.loads(line) for line in lines]
-    return _sha256(path.read_bytes())
+    within = re.compile(re.escape(str(side.top).encode()) + rb"/[!-~]*")
+    return _sha256(within.sub(b"<path>", path.read_bytes()))
 
 
 def _without_volatile(value: Any, path: str) -> Any:

@@ -38,7 +38,7 @@ FIELDS = {
     "lock": (NO_EFFECT, "lock files"),
 }
 NUMERIC = ("device", "gpu", "dtype")
-IGNORED = ("schema", "roots", "starts_from", "workers", "certificate_sha256", "checkpoints")
+IGNORED = {"roots", "starts_from", "workers", "certificate_sha256", "checkpoints"}
 """Paths, who reads the data, when to save: no value depends on them."""
 
 
@@ -76,9 +76,12 @@ def execution_differences(a: RecordedRun, b: RecordedRun) -> Iterator[Difference
     """
     if a.execution is None or b.execution is None:
         return
-    one, two = a.execution.as_json(), b.execution.as_json()
+    one, two = (
+        execution.model_dump(mode="json", exclude=IGNORED)
+        for execution in (a.execution, b.execution)
+    )
     rounding = []
-    for field in [field for field in one if field not in IGNORED and one[field] != two[field]]:
+    for field in [field for field in one if one[field] != two[field]]:
         values = f"{spelled(one, field)} and {spelled(two, field)}"
         if field in NUMERIC:
             message = f"{field} differs: {values}"

@@ -69,7 +69,11 @@ def check_certificate(run: RecordedRun) -> Iterator[Check]:
     path, feed = run.path / CERTIFICATE_FILE, run.path / FEED_FILE
     if not path.exists() and not run.complete and run.manifest is None:
         return
-    certificate = BatchCertificate.from_json(read_json(path, remedy=REMEDY))
+    value = read_json(path, remedy=REMEDY)
+    try:
+        certificate = BatchCertificate.from_json(value)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; {REMEDY}") from None
     if run.manifest is not None and run.manifest.certificate != Certified.of(certificate):
         message = (
             f"{path} is not the certificate in {MANIFEST_FILE}: one of them was edited; {REMEDY}"
@@ -120,14 +124,15 @@ def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
         if problem is not None:
             return problem
         chain = record.chain
+    measured = count_of(len(run.steps), "step")
     # The feed is written first: a kill leaves it one line ahead.
     if len(run.feed) > len(run.steps) + (not run.complete):
-        return f"{feed} has {count_of(len(run.feed), 'step')}, {metrics} has {count_of(len(run.steps), 'step')}"
+        return f"{feed} has {count_of(len(run.feed), 'step')}, {metrics} has {measured}"
     recorded = run.manifest.chain if run.manifest is not None else None
     if recorded is not None and recorded != Chain(steps=len(run.steps), sha256=chain):
         return (
-            f"{metrics} ends after {count_of(len(run.steps), 'step')} with chain {chain[:16]}..., the "
-            f"manifest says {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
+            f"{metrics} ends after {measured} with chain {chain[:16]}..., the manifest says "
+            f" {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
         )
     return None
 

@@ -36,4 +36,7 @@ class LauncherOptions:
         settings = {name: getattr(site, name) for name in takes if name not in given}
         if "sbatch" in given:
             settings["sbatch"] = (*site.sbatch, *self.sbatch)
-        return replace(self, **settings)
+        filled = replace(self, **settings)
+        if filled.container == "none" and "image" not in given:
+            return replace(filled, image=None)  # the site's is for the site's containers
+        return filled

@@ -52,25 +52,28 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     """The exit code of a trainer that ended with `code`; sets the run's status where the trainer
     could not.
 
-    `reason` is what the launcher knows about the end and the trainer does not: out of memory, a
-    node that failed.
+    A run whose status says that it is complete is, however its trainer ended after that. `reason`
+    is what the launcher knows about the end and the trainer does not: out of memory, a node that
+    failed.
     """
     code = code if code >= 0 else 128 - code
     status = run.status
-    complete = status.state == "complete"
-    if code == 0 and not complete:
-        code = 1
-    if code != 0 and not complete and (reason or status.state in UNDER_WAY):
+    if status.state == "complete":
+        if code != 0:
+            _report(run, f"complete; the trainer then ended with exit code {code}, nothing is lost")
+        return 0
+    code = code or 1
+    if reason or status.state in UNDER_WAY:
         killed = code == INTERRUPTED_CODE
         ended = "killed by Ctrl-C" if killed else f"the trainer ended with exit code {code}"
         message = reason or ended
         run.set_status("failed", message=message, exit_code=code)
         _report(run, message)
-    elif code != 0 and status.exit_code:
+    elif status.exit_code:
         code = status.exit_code
     if code == PREEMPTED_CODE:
         _report(run, run.status.message)
-    elif code != 0 and (saved := checkpoints_in(run.checkpoints)):
+    elif saved := checkpoints_in(run.checkpoints):
         _report(run, f"the same command resumes from checkpoint {saved[-1].name}")
     return code
 

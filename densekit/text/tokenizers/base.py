@@ -67,7 +67,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     model_file, json_file = directory / "tokenizer.model", directory / "tokenizer.json"
     if not model_file.is_file() and not json_file.is_file():
         raise DataError(
-            f"no tokenizer in {directory}: it needs tokenizer.model (sentencepiece) or tokenizer.json"
+            f"no tokenizer in {directory}: it needs tokenizer.model (sentencepiece) or "
+            "tokenizer.json"
         )
     config = optional_object(directory / "tokenizer_config.json")
     special_map = optional_object(directory / "special_tokens_map.json")

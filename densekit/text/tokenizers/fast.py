@@ -15,7 +15,7 @@ class FastTokenizer:
     found by encoding the empty text.
 
     Raises:
-        DataError: the text is no tokenizer, a special token is not in it, or it adds more than a BOS.
+        DataError: the text is no tokenizer, lacks a special token, or adds more than a BOS.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Gives the ids of the slow Llama-2 tokenizer straight from sentencepiece, with character offsets."""
+"""Gives the ids of the slow Llama-2 tokenizer from sentencepiece, with character offsets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def added_tokens(decoder: object, extra: Mapping[str, object]) -> list[AddedToke
 class SentencePieceTokenizer:
     """Llama-2 family tokenizer over a serialised sentencepiece model.
 
-    The method (facts on Llama-2/Vicuna ids): the text is split at special tokens. With legacy=True
+    The method: the text is split at special tokens. With legacy=True
     each part is encoded by itself, dummy prefix included. With legacy=False one meta symbol is put
     before the whole text, the model's dummy prefix is off, and a part that starts with a space is
     encoded behind the unknown token, whose pieces are dropped, because sentencepiece would

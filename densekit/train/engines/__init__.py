@@ -1,1 +1,5 @@
-"""Engines: process groups, DistributedDataParallel and DeepSpeed ZeRO."""
+"""Engines: how forward, backward and the optimizer step run on the processes at hand.
+
+`base` is the interface, `ddp` one process or DistributedDataParallel, `zero` DeepSpeed ZeRO. None
+of them changes the math.
+"""

@@ -1,7 +1,21 @@
-"""The accelerate object and the process group, with nothing inherited from the environment."""
+"""The accelerate object and the process group: everything that accelerate or transformers would
+decide by themselves, decided here.
+
+Tested with accelerate 1.15.0, transformers 5.23.0 and deepspeed 0.19.8. What is worked around, each
+at its place below:
+
+* inherited ACCELERATE_* and DS_* variables change gradient accumulation, engine and precision;
+* `Accelerator(cpu=True, deepspeed_plugin=...)` trains plain DDP without a word;
+* a DeepSpeed plugin makes transformers partition every model that is built afterwards;
+* DDP sorts its buckets anew after a process's first step.
+
+After `prepare` the engines compare what came up with the execution (`ddp.py`, `zero.py`).
+"""
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +23,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
 from densekit.errors import UsageError
-from densekit.model.attention.kernels import require_kernel
+from densekit.model.attention import require_kernel
 from densekit.spec.capability import check_combination, check_gpu, check_offload
 from densekit.spec.deepspeed import BUCKET_ELEMENTS
 from densekit.spec.execution import Execution
@@ -19,23 +33,15 @@ PERSISTENT_ELEMENTS = 100_000
 INITIAL_SCALE_POWER = 16
 """fp16: the loss is first multiplied by 2 ** 16, ..."""
 LOSS_SCALE_WINDOW = 1000
-"""... and by twice as much after so many updates without an overflow (as the official DeepSpeed
-configs say).
+"""... and by twice as much after so many optimizer steps without an overflow (as the official
+DeepSpeed configs say).
 """
 ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
-"""Always set from the plan."""
-
-
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What weights and activations of the forward pass are kept in."""
+"""Always set from the execution."""
 
 
 def clear_inherited() -> None:
-    """Remove ACCELERATE_* and DS_* variables and name them on the terminal.
-
-    They would change what is computed behind the run's back (gradient accumulation, engine,
-    precision).
-    """
+    """Remove ACCELERATE_* and DS_* variables and name them on the terminal."""
     inherited = sorted(
         name
         for name in os.environ
@@ -54,13 +60,12 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     """The Accelerator of this process, its process group started (gloo on CPU, NCCL on CUDA).
 
     `max_grad_norm` goes into the DeepSpeed configuration: ZeRO clips inside its own update. Raises
-    UsageError for a device, a number type or an attention kernel that is not here; nothing else is
-    taken instead.
+    UsageError for a device, a dtype or an attention kernel that is not here; nothing else is taken
+    instead.
     """
     clear_inherited()
-    os.environ[ACCELERATOR_VARIABLE] = (
-        execution.device
-    )  # else DeepSpeed looks for one, and warns that it found none
+    # Else DeepSpeed looks for one, and warns that it found none.
+    os.environ[ACCELERATOR_VARIABLE] = execution.device
     check_combination(execution.device, execution.dtype, execution.attention)
     if execution.device == "cuda":
         _check_cuda(execution)
@@ -81,16 +86,13 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     if on_cpu:
-        # DeepSpeed would compile a shared-memory collective here; gloo does without (weights equal
-        # to the last bit).
-        import deepspeed.ops
+        from densekit.train.engines.deepspeed_private import disable_shared_memory_collectives
 
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        disable_shared_memory_collectives()
+    # DeepSpeed's own calls.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # Accelerator(cpu=True, deepspeed_plugin=...) trains plain DDP without a word: process group and
     # state come first.
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module="torch.distributed"
-    )  # DeepSpeed's own calls
     PartialState(cpu=on_cpu)
     deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl")
     config = deepspeed_config(
@@ -99,10 +101,24 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     accelerator = Accelerator(
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, zero3_init_flag=False)
     )
-    # accelerate tells transformers to partition whatever it builds; train/engines/zero.py says
-    # when, and for what.
+    # accelerate tells transformers to partition whatever it builds, a model on the meta device
+    # included; partitioned_loading says when, and for what.
     unset_hf_deepspeed_config()
     return accelerator
+
+
+@contextmanager
+def partitioned_loading(accelerator: Accelerator) -> Iterator[None]:
+    """Inside the block transformers partitions a model over the ranks while loading (ZeRO-3)."""
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    # transformers keeps only a weak reference.
+    alive = HfDeepSpeedConfig(accelerator.state.deepspeed_plugin.deepspeed_config)
+    try:
+        yield
+    finally:
+        del alive
+        unset_hf_deepspeed_config()
 
 
 def deepspeed_config(
@@ -110,9 +126,9 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """Everything DeepSpeed may decide, decided here: no value is "auto".
 
-    The batch sizes only satisfy its arithmetic (one packed row per micro-batch): how many rows make
-    a step is said by set_gradient_accumulation_boundary. Gradients accumulate and are reduced in
-    fp32 whatever the weights are.
+    The batch sizes only satisfy its arithmetic: how many micro-batches make a step is said by
+    set_gradient_accumulation_boundary. Gradients accumulate and are reduced in fp32 whatever the
+    weights are.
     """
     on_gpu = execution.device == "cuda"
     return {

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: ZeRO-2 and ZeRO-3 behind the same interface as one process."""
+"""DeepSpeed ZeRO-2 and ZeRO-3 behind the same interface as one process."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -6,119 +6,77 @@ from typing import Any
 
 import deepspeed
 import torch
-from accelerate import Accelerator
 from deepspeed import DeepSpeedEngine
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_fp32_param
+from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
-from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-from densekit.train.engines.base import Engine, Update
-from densekit.train.engines.process_group import TORCH_DTYPES
+from densekit.model.dtypes import TORCH_DTYPES
+from densekit.train.engines import deepspeed_private as private
+from densekit.train.engines.base import Engine, OptimizerStep
 from densekit.train.optim import make_optimizer, set_learning_rate
-from densekit.train.shards import MOMENTS, Fragment
+from densekit.train.shards import Shard
 
 
 class ZeroEngine(Engine):
-    """ZeRO-2 (gradients and moments sharded) or ZeRO-3 (weights too), through accelerate.
+    """ZeRO-2 (gradients and AdamW states sharded) or ZeRO-3 (weights too), through accelerate.
 
     Source of what is done here and why: docs/architecture.md, "Engines".
     """
 
     replicated = False
 
-    def _prepare(self, connected: nn.Module) -> nn.Module:
-        connected.to(TORCH_DTYPES[self.execution.dtype])
-        self.optimizer = make_optimizer(connected, self.settings)
-        engine, _ = self.accelerator.prepare(connected, self.optimizer)
+    def _full_shape(self, parameter: nn.Parameter) -> tuple[int, ...]:
+        return private.full_shape(parameter)
+
+    def _prepare(self, part: nn.Module) -> nn.Module:
+        part.to(TORCH_DTYPES[self.execution.dtype])
+        self.optimizer = make_optimizer(part, self.optimizer_config)
+        engine, _ = self.accelerator.prepare(part, self.optimizer)
         stage = self.execution.zero_stage
-        if not isinstance(engine, DeepSpeedEngine) or engine.zero_optimization_stage() != stage:
-            found = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
+        found = engine.zero_optimization_stage() if isinstance(engine, DeepSpeedEngine) else None
+        if found != stage:
             raise RuntimeError(
-                f"the plan asks for DeepSpeed ZeRO-{stage}, accelerate prepared {found}"
+                f"execution.json asks for DeepSpeed ZeRO-{stage}, accelerate prepared "
+                f"{type(engine).__name__}, stage {found}"
             )
         self.zero: Any = engine.optimizer
-        offloads = stage == 3 and bool(self.zero.offload_optimizer)
+        offloads = stage == 3 and private.offloads_optimizer(self.zero)
         if offloads != self.execution.cpu_offload:
             raise RuntimeError(
-                f"the plan says offload {self.execution.cpu_offload}, DeepSpeed came up with {offloads}"
+                f"execution.json says cpu_offload {self.execution.cpu_offload}, "
+                f"DeepSpeed came up with {offloads}"
             )
         return engine
 
-    def _row(self, last: bool) -> AbstractContextManager[Any]:
-        self.module.set_gradient_accumulation_boundary(last)
+    def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
+        self.module.set_gradient_accumulation_boundary(enabled)
         return nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
         self.module.backward(loss * self.world_size)  # ZeRO averages over ranks
 
-    def update(self, factor: float) -> Update:
-        set_learning_rate(self.optimizer, factor)
+    def optimizer_step(self, lr_factor: float) -> OptimizerStep:
+        set_learning_rate(self.optimizer, lr_factor)
         self.module.step()
-        overflow = bool(self.zero.overflow) and self.execution.dtype == "fp16"
+        overflow = private.overflowed(self.zero) and self.execution.dtype == "fp16"
         norm = self.module.get_global_grad_norm()
-        return Update(grad_norm=None if overflow else float(norm), overflow=overflow)
+        return OptimizerStep(grad_norm=None if overflow else float(norm), overflow=overflow)
 
-    def fragments(self) -> Iterator[Fragment]:
-        return self._fragments3() if self.execution.zero_stage == 3 else self._fragments2()
-
-    def _trainable(self) -> Iterator[tuple[str, Any]]:
-        """Names and parameters, with the attributes DeepSpeed puts on them."""
-        yield from self.trainable.items()
-
-    def _moments(self, flat: Tensor) -> dict[str, Tensor]:
-        """The moments of one flat fp32 partition, created where AdamW has not stepped yet."""
-        state = self.zero.optimizer.state[flat]
-        for moment in MOMENTS:
-            if moment not in state:
-                state[moment] = torch.zeros_like(flat)
-        state.setdefault("step", torch.tensor(0.0))
-        return {moment: state[moment] for moment in MOMENTS}
-
-    def _fragments2(self) -> Iterator[Fragment]:
-        names = {id(parameter): name for name, parameter in self.trainable.items()}
-        for number, flat in enumerate(self.zero.single_partition_of_fp32_groups):
-            moments = self._moments(flat)
-            for parameter in self.zero.bit16_groups[number]:
-                mapping = parameter._hp_mapping
-                if mapping is None:  # no element of it is in this rank's partition
-                    continue
-                place, length = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
-                yield Fragment(
-                    name=names[id(parameter)],
-                    numel=parameter.numel(),
-                    start=mapping.lp_fragment_address.start,
-                    weight=flat.detach().narrow(0, place, length),
-                    **{name: moment.narrow(0, place, length) for name, moment in moments.items()},
-                )
-
-    def _fragments3(self) -> Iterator[Fragment]:
-        for name, parameter in self._trainable():
-            group, offset, padded = self.zero.grad_position[self.zero.get_param_id(parameter)]
-            moments = self._moments(self.zero.fp32_partitioned_groups_flat[group])
-            start = self.rank * padded
-            length = max(0, min(padded, parameter.ds_numel - start))
-            if length:  # the last ranks hold nothing but padding of a small parameter
-                yield Fragment(
-                    name=name,
-                    numel=parameter.ds_numel,
-                    start=start,
-                    weight=safe_get_local_fp32_param(parameter).detach().narrow(0, 0, length),
-                    **{key: moment.narrow(0, offset, length) for key, moment in moments.items()},
-                )
+    def shards(self) -> Iterator[Shard]:
+        if self.execution.zero_stage == 3:
+            return private.shards_of_zero3(self.zero, self.trainable, rank=self.rank)
+        return private.shards_of_zero2(self.zero, self.trainable)
 
     @torch.no_grad()
-    def publish(self) -> None:
-        if self.execution.zero_stage == 2:
-            self.zero.update_lp_params()
-            return
-        self.zero._partition_all_parameters()
-        for _, parameter in self._trainable():
-            parameter.ds_tensor.copy_(safe_get_local_fp32_param(parameter))
-        if self.zero.persistent_parameters:
-            self.zero.persistent_parameters[0].all_gather(self.zero.persistent_parameters)
+    def sync_params_from_masters(self) -> None:
+        if self.execution.zero_stage == 3:
+            private.sync_zero3(self.zero, self.trainable)
+        else:
+            private.sync_zero2(self.zero)
 
     def full_weight(self, name: str) -> Tensor:
-        return safe_get_full_fp32_param(self.trainable[name]).detach().cpu()
+        weight: Tensor = safe_get_full_fp32_param(self.trainable[name])
+        return weight.detach().cpu()
 
     def language_model_weights(self) -> dict[str, Tensor]:
         """One parameter is gathered at a time, so that no GPU ever holds the whole model."""
@@ -130,47 +88,22 @@ class ZeroEngine(Engine):
                 if self.rank == 0:
                     weights[name] = parameter.detach().cpu().clone()
         if self.rank == 0:
-            buffers = self.model.language_model.state_dict().keys() - weights.keys()
-            weights |= {
-                name: dict(self.model.language_model.named_buffers())[name].cpu()
-                for name in buffers
-            }
+            buffers = dict(self.model.language_model.named_buffers())
+            missing = self.model.language_model.state_dict().keys() - weights.keys()
+            weights |= {name: buffers[name].cpu() for name in missing}
         return weights
 
-    def _states(self) -> list[dict[str, Any]]:
-        return list(self.zero.optimizer.state.values())
-
     @property
-    def updates(self) -> int:
-        return max((int(state["step"]) for state in self._states()), default=0)
+    def optimizer_steps(self) -> int:
+        return max((int(state["step"]) for state in private.adamw_states(self.zero)), default=0)
 
-    @updates.setter
-    def updates(self, number: int) -> None:
-        for state in self._states():
+    @optimizer_steps.setter
+    def optimizer_steps(self, number: int) -> None:
+        for state in private.adamw_states(self.zero):
             state["step"].fill_(float(number))
 
     def scaler_state(self) -> dict[str, Any] | None:
-        if self.execution.dtype != "fp16":
-            return None
-        scaler = self.zero.loss_scaler
-        return {name: getattr(scaler, name) for name in SCALER_FIELDS}
+        return private.scaler_state(self.zero) if self.execution.dtype == "fp16" else None
 
     def load_scaler_state(self, state: dict[str, Any]) -> None:
-        for name in SCALER_FIELDS:
-            setattr(self.zero.loss_scaler, name, state[name])
-
-
-SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-
-
-class partitioned_loading(AbstractContextManager[None]):
-    """Inside the block transformers partitions a model over the ranks while it loads it (ZeRO-3)."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.config = accelerator.state.deepspeed_plugin.deepspeed_config
-
-    def __enter__(self) -> None:
-        self.alive = HfDeepSpeedConfig(self.config)  # transformers keeps only a weak reference
-
-    def __exit__(self, *_: object) -> None:
-        unset_hf_deepspeed_config()
+        private.load_scaler_state(self.zero, state)

@@ -1,0 +1,41 @@
+"""flash-attn varlen: all sequences in one call, KV heads shared inside the kernel."""
+
+import torch
+from torch import Tensor
+
+from densekit.model.attention.packed import as_autocast
+from densekit.model.packing import PackedSequences
+
+NAME = "varlen"
+"""Without "flash": transformers would take it for its own, and may put another in its place."""
+PACKAGE = "flash_attn"
+INSTALL = "flash-attn (2.8.3.post2, compiled with nvcc; the a100 container image has it)"
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sequences: PackedSequences,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """[1, H, T, D] and twice [1, Hkv, T, D] -> [1, T, H, D]."""
+    from flash_attn import flash_attn_varlen_func
+
+    # [T, heads, D]
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in as_autocast(query, key, value))
+    output: Tensor = flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        cu_seqlens_q=sequences.cu_seqlens,
+        cu_seqlens_k=sequences.cu_seqlens,
+        max_seqlen_q=sequences.longest,
+        max_seqlen_k=sequences.longest,
+        dropout_p=dropout,
+        softmax_scale=scaling,
+        causal=True,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
+    return output[None]

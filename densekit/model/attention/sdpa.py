@@ -1,0 +1,39 @@
+"""torch's own attention, sequence by sequence: exact, everywhere, no package needed."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from densekit.model.packing import PackedSequences
+
+NAME = "sdpa"
+PACKAGE = None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sequences: PackedSequences,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """[1, H, T, D] and twice [1, Hkv, T, D] -> [1, T, H, D]."""
+    # split() has one backward for all sequences; slices would each fill a gradient of the whole
+    # micro-batch with zeros.
+    parts = zip(
+        *(tensor.split(sequences.lengths, dim=2) for tensor in (query, key, value)), strict=True
+    )
+    outputs = [
+        F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        ).transpose(1, 2)
+        for q, k, v in parts
+    ]
+    return torch.cat(outputs, dim=1)

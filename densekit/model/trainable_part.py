@@ -1,0 +1,68 @@
+"""What is trained: projector and language model over one micro-batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import ModelOutput
+
+from densekit.model.loss import weighted_cross_entropy
+from densekit.model.micro_batch import MicroBatch
+from densekit.model.packing import PackedSequences
+
+
+@dataclass
+class PackedOutput(ModelOutput):
+    """Result of one micro-batch.
+
+    loss: weighted sum over label positions, 0-dim; logits: [K, V] at the label positions.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class TrainablePart(nn.Module):
+    """Everything behind the frozen tower: what is trained, and all that an engine has to shard.
+
+        dense_features [I, N, C] -> projector -> [I * N, H] \\
+                                                            image slots of [T, H]
+        input_ids [T] -> token embeddings -> [T, H]        /
+            -> decoder layers, attention within cu_seqlens -> [T, H]
+            -> label positions only -> lm_head -> logits [K, V] -> weighted cross-entropy -> loss
+
+    Its two modules are those of the model that it belongs to, so parameters are named
+    `projector.*` and `language_model.*`. The tower stays outside: it needs no hooks and no
+    gathering.
+    """
+
+    def __init__(self, projector: nn.Module, language_model: nn.Module) -> None:
+        super().__init__()
+        self.projector = projector
+        self.language_model: Any = language_model
+
+    def embed(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+        """Embeddings [T, H] of a micro-batch, its image slots filled from dense_features [I, N, C].
+
+        A micro-batch without slots still runs the projector, so that every rank calls every
+        parameter.
+        """
+        features_IN_H = self.projector(dense_features).flatten(0, 1)
+        embeddings_TH: Tensor = self.language_model.get_input_embeddings()(micro_batch.input_ids)
+        filled = features_IN_H[micro_batch.feature_index].to(embeddings_TH.dtype)
+        return embeddings_TH.index_put((micro_batch.image_slots,), filled)
+
+    def forward(self, micro_batch: MicroBatch, dense_features: Tensor) -> PackedOutput:
+        """Loss and logits; lm_head runs on the K label positions only."""
+        embeddings_TH = self.embed(micro_batch, dense_features)
+        output = self.language_model(
+            inputs_embeds=embeddings_TH[None],
+            position_ids=micro_batch.position_ids[None],
+            attention_mask=None,
+            use_cache=False,
+            sequences=PackedSequences(micro_batch.cu_seqlens, embeddings_TH.device),
+            logits_to_keep=micro_batch.label_positions,
+        )
+        logits_KV = output.logits[0]
+        loss = weighted_cross_entropy(logits_KV, micro_batch.targets, micro_batch.weights)
+        return PackedOutput(loss=loss, logits=logits_KV)

@@ -1,0 +1,51 @@
+"""`llama_3`: Llama-3's headers, with the official walk and its pad token (docs/upstream.md, Q9)."""
+
+import numpy as np
+
+from densekit.spec.types import IGNORE_INDEX
+from densekit.text.official_walk import Walk
+from densekit.text.template import Template
+
+HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+
+
+def official_labels(walk: Walk, text: str, ids: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Two turns make a round; the official header of an assistant says `system`."""
+    end = TEMPLATE.assistant_end
+    separator = TEMPLATE.human_end + TEMPLATE.header("gpt", "faithful")
+    pieces = text.split(end)
+    # The system turn belongs to the first round, and the text after the last end token is a piece
+    # too.
+    rounds = [
+        end.join(pieces[:3]),
+        *(end.join(pieces[i : i + 2]) for i in range(3, len(pieces), 2)),
+    ]
+    labels = ids.copy()
+    position = 0
+    for text_round in rounds:
+        parts = text_round.split(separator)
+        if len(parts) != 2:
+            break
+        instruction = walk.count(parts[0] + separator)
+        labels[position : position + instruction] = IGNORE_INDEX
+        position += walk.count(text_round) + 1
+    return walk.checked(labels, ids, position)
+
+
+TEMPLATE = Template(
+    system=(
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "You are a helpful language and vision assistant. "
+        "You are able to understand the visual content that the user provides, "
+        "and assist the user with a variety of tasks using natural language."
+        "<|eot_id|>"
+    ),
+    human=HEADER.format("user"),
+    assistant=HEADER.format("assistant"),
+    human_end="<|eot_id|>",
+    assistant_end="<|eot_id|>",
+    official_labels=official_labels,
+    official_assistant=HEADER.format("system"),
+    official_drops_empty=True,
+    pad_token="<|reserved_special_token_0|>",
+)

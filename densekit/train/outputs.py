@@ -1,0 +1,103 @@
+"""What a run leaves behind: the trained weights in files, and the model they make."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from densekit.model.dtypes import TORCH_DTYPES
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.model.weights import read_weights, save_weights
+from densekit.runs.layout import CONNECTOR_FILE, RunDir
+from densekit.spec.math import Math
+from densekit.spec.roots import Roots
+from densekit.train.engines.base import Engine
+from densekit.train.initial_state import apply_init, load_base
+from densekit.train.lora import save_lora
+
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> list[Path]:
+    """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer)
+    or lora/ in stage 2.
+
+    Every rank must call it; rank 0 writes. Returns the files.
+    """
+    trained = {
+        name: engine.full_weight(name)
+        for name in engine.trainable
+        if name.startswith("projector.") or math.lora
+    }
+    full = math.stage == 2 and not math.lora
+    language_model = engine.language_model_weights() if full else {}
+    if engine.rank != 0:
+        return []
+    connector = {
+        name.removeprefix("projector."): w
+        for name, w in trained.items()
+        if name.startswith("projector.")
+    }
+    save_weights(connector, run.path / CONNECTOR_FILE)
+    written = [run.path / CONNECTOR_FILE]
+    if math.lora:
+        adapters = {
+            name.removeprefix("language_model."): weight
+            for name, weight in trained.items()
+            if name.startswith("language_model.")
+        }
+        save_lora(engine.model, adapters, math.lora, run.path / "lora")
+        written += sorted((run.path / "lora").iterdir())
+    elif full:
+        _save_model(engine, connector, language_model, run.path / "model")
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, run.path / "model" / name)
+        written += sorted((run.path / "model").iterdir())
+    return written
+
+
+def _save_model(
+    engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path
+) -> None:
+    """The whole model in transformers' format, in the dtype it was trained in."""
+    parts = {
+        "vision_tower": engine.model.vision_tower.state_dict(),
+        "projector": connector,
+        "language_model": language_model,
+    }
+    weights = {
+        f"{part}.{name}": value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
+        if value.is_floating_point()
+        else value.cpu()
+        for part, values in parts.items()
+        for name, value in values.items()
+    }
+    engine.model.save_pretrained(folder, state_dict=weights)
+
+
+def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:
+    """The model a complete run trained, in eval mode."""
+    math = run.math.recipe
+    if math.stage == 2 and not math.lora:
+        full = DenseConnectorForConditionalGeneration.from_pretrained(
+            run.path / "model", dtype=torch.float32, local_files_only=True
+        )
+        return full.eval()
+    model = load_base(math, roots)
+    init = {
+        f"connector.{name}": value
+        for name, value in read_weights(run.path / CONNECTOR_FILE).items()
+    }
+    if math.lora:
+        adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
+        init |= {f"lora.{name}": value for name, value in adapters.items()}
+    apply_init(model, init)
+    return model.eval()
