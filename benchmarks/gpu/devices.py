@@ -5,10 +5,10 @@ the CPU beside it, and whether everything ended up on the device.
 from typing import Any
 
 import torch
-from gpu.made import make_trainer, workload_of
 
 from densekit.spec.execution import Execution
 from densekit.train.engines.process_group import make_accelerator
+from gpu.made import make_trainer, workload_of
 
 STEPS, SAMPLES = 3, 2
 TOLERANCE = 2e-3

@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import torch
-from gpu.made import MadeReader, make_trainer, workload_of
 
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
@@ -19,6 +18,7 @@ from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB, MIB, found_hardware
 from densekit.spec.types import AttentionKernel, Dtype
 from densekit.train.engines.process_group import make_accelerator
+from gpu.made import MadeReader, make_trainer, workload_of
 
 SAMPLES = {"stage1": 16, "lora": 8, "full": 4}
 """Of a micro-batch on a GPU; a step has two, so that gradients add up. A CPU takes two."""
