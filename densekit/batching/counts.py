@@ -5,11 +5,11 @@
 ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts as max(rounds //
 accumulation, 1) updates, and training stops at ceil(epochs x updates) or at max_steps.
 
-* The last round of several processes is completed from the start of the same epoch's order; with one
-  process it is short.
-* Accumulation counts rounds across epochs: the rounds an epoch leaves over are not thrown away, they
-  open the next epoch's first step. Because the step total was fixed from whole updates, what is left
-  at the end is never consumed.
+* The last round of several processes is completed from the start of the same epoch's order; with
+  one process it is short.
+* Accumulation counts rounds across epochs: the rounds an epoch leaves over are not thrown away,
+  they open the next epoch's first step. Because the step total was fixed from whole updates, what
+  is left at the end is never consumed.
 * An epoch of at most `accumulation` rounds ends with an update, however few rounds that update
   holds.
 
