@@ -97,7 +97,7 @@ def test_the_memory_model_is_compared_with_a_traced_step() -> None:
     assert {
         "weights",
         "gradients",
-        "optimiser",
+        "optimizer",
         "tower",
         "language model",
         "logits",
