@@ -1,4 +1,4 @@
-"""What one supervised token weighs in the loss of a step, in both semantics (docs/architecture.md)."""
+"""What one label position weighs in the loss of a step, in both semantics (docs/semantics.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

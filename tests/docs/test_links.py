@@ -26,6 +26,9 @@ VERB = re.compile(r"\bdensekit ([a-z]+)(?: ([a-z]+))?(?![\w/.-])")
 # A path from the top of the repository, or from the package. `NAME`, `*` and `<...>` stand for any.
 TOP_FOLDERS = "(?:densekit|docs|tests|recipes|docker|examples|benchmarks|tools|requirements|\\.ci)"
 FROM_TOP = re.compile(rf"(?<![\w/.-]){TOP_FOLDERS}/[\w./-]*\w/?(?![\w<*{{./-])")
+PAGE = re.compile(r"(?<![\w/])docs/[a-z/-]+\.md")
+SOURCE_NAMES = {"Makefile", "Dockerfile", "README", "compose.yaml"}
+SOURCE_SUFFIXES = {".py", ".yaml", ".sh"}
 IN_PACKAGE = re.compile(r"[a-z_]+(?:/[a-z_]+)*\.(?:py|yaml)")
 
 
@@ -95,6 +98,20 @@ def in_package(path: str) -> bool:
     return any((start / path).exists() for start in (ROOT, ROOT / "densekit", ROOT / "recipes"))
 
 
+def missing_pages(name: str, text: str) -> list[str]:
+    """Pages of docs/ that a file names and that do not exist."""
+    return [f"{name}: no {page}" for page in PAGE.findall(text) if not (ROOT / page).is_file()]
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Name and text of every file that may refer to a page."""
+    folders = ("densekit", "tests", "recipes", "docker", "examples", "benchmarks", "tools")
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in [ROOT / "Makefile", ROOT / "compose.yaml", *sorted(found)]:
+        if path.name in SOURCE_NAMES or path.suffix in SOURCE_SUFFIXES:
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
 def unknown_verbs(name: str, text: str) -> list[str]:
     """Verbs of `densekit` that a page names and that the command line does not have."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -129,6 +146,11 @@ def test_cited_files_exist() -> None:
     assert not [found for page in pages(code=False) for found in missing_files(*page)]
 
 
+def test_pages_cited_by_the_code_exist() -> None:
+    here = str(Path(__file__).relative_to(ROOT))
+    assert not [found for file in sources() if file[0] != here for found in missing_pages(*file)]
+
+
 def test_named_verbs_exist() -> None:
     assert not [found for page in pages() for found in unknown_verbs(*page)]
 
@@ -146,6 +168,7 @@ def test_lines_of_prose_are_short() -> None:
         (missing_tests, "tests/test_structure.py::test_attic"),
         (missing_files, "`densekit/attic/dust.py`"),
         (missing_files, "`attic/dust.py`"),
+        (missing_pages, "docs/attic.md, section 3"),
         (unknown_verbs, "`densekit attic`"),
         (unknown_verbs, "```sh\n.venv/bin/densekit containers attic cpu\n```"),
         (long_lines, "word " * 21),
