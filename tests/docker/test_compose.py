@@ -199,7 +199,7 @@ def test_a_container_is_given_the_gpus_asked_for(
 def test_a_container_is_given_the_gpus_named(
     engine: Engine, pretend_gpus: Path, tmp_path: Path
 ) -> None:
-    """docs/images.md: two of the host's GPUs by id, with a second compose file."""
+    """docs/containers.md: two of the host's GPUs by id, with a second compose file."""
     named = tmp_path / "gpus.yaml"
     named.write_text(
         "services:\n  finetune:\n    deploy:\n      resources:\n        reservations:\n          "
