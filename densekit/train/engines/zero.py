@@ -46,7 +46,8 @@ class ZeroEngine(Engine):
                 f"execution.json says cpu_offload {self.execution.cpu_offload}, "
                 f"DeepSpeed came up with {offloads}"
             )
-        return engine
+        wrapped: nn.Module = engine
+        return wrapped
 
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
         self.module.set_gradient_accumulation_boundary(enabled)
