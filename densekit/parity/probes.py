@@ -86,8 +86,8 @@ def _count_calls(module: torch.nn.Module) -> list[None]:
 
 
 def _check_batch_without_labels(probed: Recording, recorded: Any, quantities: Quantities) -> None:
-    """The loss of a batch without any label: NaN officially, 0 here (docs/upstream.md, "NaN from a
-    micro-batch without labels").
+    """The loss of a batch without any label: NaN officially, 0 here (docs/upstream.md, section 2:
+    NaN from a micro-batch without labels).
     """
     short = replace(probed, arguments={**probed.arguments, "model_max_length": NO_ANSWER})
     model = short.model()
@@ -103,7 +103,7 @@ def _check_batch_without_labels(probed: Recording, recorded: Any, quantities: Qu
 
 def _check_text_only(probed: Recording, recorded: list[float], quantities: Quantities) -> None:
     """The connector's gradients from a text-only micro-batch: zero, and not missing
-    (docs/upstream.md, "Text-only samples run a zero image").
+    (docs/upstream.md, Q8).
     """
     model = probed.model()
     reader = probed.reader(probed.root / BATCH, model)

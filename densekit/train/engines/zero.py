@@ -20,7 +20,7 @@ from densekit.train.shards import Shard
 class ZeroEngine(Engine):
     """ZeRO-2 (gradients and AdamW states sharded) or ZeRO-3 (weights too), through accelerate.
 
-    Source of what is done here and why: docs/architecture.md, "Engines".
+    Source of what is done here and why: docs/engines.md.
     """
 
     replicated = False
