@@ -113,7 +113,7 @@ class Recording:
             data=Data(
                 annotations=str(self.root / given["data_path"]),
                 images=str(self.root / given["image_folder"]),
-                template=given["version"],  # type: ignore[arg-type]  # checked by the type
+                template=given["version"],
                 image_aspect_ratio="pad" if given.get("image_aspect_ratio") == "pad" else "square",
                 max_length=int(given["model_max_length"]),
                 group_by_modality_length=given.get("group_by_modality_length") == "True",

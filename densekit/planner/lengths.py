@@ -55,8 +55,8 @@ class AverageSample:
 
 
 def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
-    """What was counted in the recipe's annotation file and cached there, else the assumption for its
-    template.
+    """What was counted in the recipe's annotation file and cached there, else the assumption for
+    its template.
     """
     if cached is not None and cached.is_file():
         try:

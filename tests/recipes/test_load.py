@@ -230,7 +230,10 @@ def test_child_overrides_keys_and_replaces_the_connector_section(tmp_path: Path)
 def test_paths_start_from_the_folder_of_the_file_that_wrote_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = "extends: tiny_stage1\ndata: {annotations: a.json, images: ../pictures}\nmodels: {tokenizer: /t}\n"
+    parent = (
+        "extends: tiny_stage1\ndata: {annotations: a.json, images: ../pictures}\n"
+        "models: {tokenizer: /t}\n"
+    )
     write(tmp_path, "parents/parent.yaml", parent)
     write(
         tmp_path,

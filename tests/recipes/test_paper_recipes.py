@@ -302,7 +302,7 @@ def test_hardware_is_the_papers() -> None:
     "name", ["vicuna13b_stage2", "llama3_8b_stage2", "yi34b_stage2_lora", "tiny_stage2_lora"]
 )
 def test_every_value_is_explained(name: str) -> None:
-    """By its source, or at least by what the schema says the field means; the two are explained apart."""
+    """By its source, or at least by what the schema says the field means."""
     explained = explain(name)
     assert not [value.field for value in explained if not value.meaning]
     lines = report(explained)

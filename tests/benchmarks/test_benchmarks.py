@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.ranks
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_sides_train_the_same_model() -> None:
