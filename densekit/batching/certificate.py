@@ -60,7 +60,7 @@ class BatchCertificate:
     num_samples: int
     """Entries of the annotation file."""
     steps: int
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     samples_dropped: int
     samples_repeated: int
     sha256: str

@@ -34,7 +34,7 @@ class StepCounts:
     """The official len(dataloader)."""
     updates_per_epoch: int
     steps: int
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     samples_dropped: int
     """Samples of the whole epochs asked for that reach no step; with max_steps no epoch is asked
     for, so 0.
