@@ -5,23 +5,24 @@ import hashlib
 import json
 import os
 import platform
+import re
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+REQUIREMENTS = HERE.parents[1] / "requirements"
+PINNED = ("driver.txt", "torch.txt", "train.txt")
 COLLECTING = ("checkouts.py", "inside.py", "items.py", "rundirs.py", "witness/sitecustomize.py")
 """The files that decide what a result holds; the comparison may change."""
 
 
 def fingerprint() -> dict[str, str]:
     """What has to be equal for a kept result to count."""
-    packages = {f"{found.metadata['Name'].lower()}=={found.version}" for found in distributions()}
-    listed = "\n".join(sorted(one for one in packages if not one.startswith("densekit==")))
     sources = "\n".join(code_of((HERE / name).read_text(encoding="utf-8")) for name in COLLECTING)
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": _sha256(listed),
+        "packages": _sha256(_packages()),
         "processor": _processor(),
         "processors": str(os.cpu_count()),
         "memory_gib": str(round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
@@ -67,6 +68,14 @@ def code_of(source: str) -> str:
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _packages() -> str:
+    """What is installed of the packages that densekit uses; a test runner changes no result."""
+    pins = "".join((REQUIREMENTS / name).read_text(encoding="utf-8") for name in PINNED)
+    used = {name.lower() for name in re.findall(r"^([\w.-]+)==", pins, flags=re.MULTILINE)}
+    found = {each.metadata["Name"].lower(): each.version for each in distributions()}
+    return json.dumps(sorted((name, found.get(name)) for name in used))
 
 
 def _processor() -> str:
