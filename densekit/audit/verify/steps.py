@@ -132,7 +132,7 @@ def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
     if recorded is not None and recorded != Chain(steps=len(run.steps), sha256=chain):
         return (
             f"{metrics} ends after {measured} with chain {chain[:16]}..., the manifest says "
-            f" {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
+            f"{count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
         )
     return None
 
