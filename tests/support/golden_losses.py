@@ -18,7 +18,8 @@ Curve = list[tuple[int, float, float]]
 def curve_of(run: Path) -> Curve:
     """What a run recorded."""
     return [
-        (line["step"], line["loss"], line["grad_norm"]) for line in read_jsonl(run / "metrics.jsonl")
+        (line["step"], line["loss"], line["grad_norm"])
+        for line in read_jsonl(run / "metrics.jsonl")
     ]
 
 
