@@ -38,7 +38,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels test test-system test-all golden-losses chaos lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -115,6 +115,11 @@ bench: $(FULL) ## time the training step
 kernels: $(FULL) ## test and time every attention kernel that can run here (on a GPU: all that are installed)
 	@$(PYTEST) -m 'unit or ranks or gpu' tests/model/test_attention_numbers.py tests/model/test_kernels.py
 	@$(BIN)/python benchmarks/attention.py $(ARGS)
+
+# In the environment of PYTHON, whatever it holds: a GPU host often has no network. Pure-Python packages that it lacks can
+# be brought along in a folder that PYTHONPATH names.
+gpu: ## measure what this GPU does, with PYTHON=<its interpreter> and nothing installed (on a CPU: at tiny size)
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/benchmarks$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m gpu $(ARGS)
 
 test: $(FULL) ## run the tests of the kinds unit and ranks that are not slow
 	@$(PYTEST) $(PARALLEL) $(ARGS)

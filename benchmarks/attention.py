@@ -149,9 +149,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def print_table(result: dict[str, Any]) -> None:
     """The numbers for a reader."""
     print(
-        f"{result['device']}, torch {result['torch']}, {result['threads']} threads, {result['dtype']}; "
-        f"{len(result['lengths'])} samples, {sum(result['lengths'])} tokens, longest {max(result['lengths'])}; "
-        f"{result['heads']} heads, {result['kv_heads']} KV heads of {result['head_dim']}; forward and backward"
+        f"{result['device']}, torch {result['torch']}, {result['threads']} threads, "
+        f"{result['dtype']}; "
+        f"{len(result['lengths'])} samples, {sum(result['lengths'])} tokens, longest "
+        f"{max(result['lengths'])}; "
+        f"{result['heads']} heads, {result['kv_heads']} KV heads of {result['head_dim']}; forward "
+        "and backward"
     )
     if result["other_processes"] > BUSY:
         print(

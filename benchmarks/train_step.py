@@ -181,14 +181,18 @@ def run(
 def print_table(result: dict[str, Any]) -> None:
     """The numbers for a reader."""
     print(
-        f"{result['size']} ({result['parameters'] / 1e6:.1f} M parameters), {result['dtype']}, {result['device']}, "
-        f"{result['threads']} threads; {result['samples']} samples, {result['images']} with an image: "
-        f"{result['tokens']} tokens packed, {result['padded_tokens']} padded, {result['supervised_tokens']} supervised"
+        f"{result['size']} ({result['parameters'] / 1e6:.1f} M parameters), {result['dtype']}, "
+        f"{result['device']}, "
+        f"{result['threads']} threads; {result['samples']} samples, {result['images']} with an "
+        "image: "
+        f"{result['tokens']} tokens packed, {result['padded_tokens']} padded, "
+        f"{result['supervised_tokens']} supervised"
     )
     others = max(values["other_processes"] for values in result["stages"].values())
     if others > BUSY:
         print(
-            f"not a quiet machine: other processes kept {others:.1f} CPUs busy, so do not trust the times"
+            f"not a quiet machine: other processes kept {others:.1f} CPUs busy, so do not trust "
+            "the times"
         )
     print(f"{'stage':36}{'':12}{'densekit':>12}{'stock':>12}{'ratio':>8}")
     for stage, values in result["stages"].items():
@@ -228,7 +232,10 @@ def main() -> int:
         print_table(result)
     worst = max(values["gradient_difference"] for values in result["stages"].values())
     if arguments.dtype == "fp32" and not worst <= TOLERANCE:
-        message = f"gradients differ by {worst:.1e}, more than {TOLERANCE:.0e}: the sides do not train the same model"
+        message = (
+            f"gradients differ by {worst:.1e}, more than {TOLERANCE:.0e}: "
+            "the sides do not train the same model"
+        )
         print(message, file=sys.stderr)
         return 1
     return 0

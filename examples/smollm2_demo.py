@@ -157,19 +157,22 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
     given = answers(model, tokenizer, make_encoder(math, roots), processor, samples, images)
     question = samples[0].conversations[0]["value"].removeprefix("<image>\n")
     print(
-        f"\nThe same question about every picture, so only the picture can decide the answer: {question}"
+        "\nThe same question about every picture, so only the picture can decide the answer: "
+        f"{question}"
     )
     for picture, answer in zip(pictures, given, strict=True):
         print(f"  {picture['file']:22} {answer}\n  {'':22} (caption: {picture['caption']})")
     print(
-        "The vision tower is random and these are the pictures it was trained on: the answers are memorised, not "
-        "understood.\nWhat this shows is the path: put real weights in place of the two model folders, real data in "
+        "The vision tower is random and these are the pictures it was trained on: the answers are "
+        "memorised, not "
+        "understood.\nWhat this shows is the path: put real weights in place of the two model "
+        "folders, real data in "
         "place of the two\nannotation files, and the same two recipes train a real model."
     )
 
 
 def main() -> int:
-    """Prepare, train both stages through the driver, ask; whatever exists already is used as it is."""
+    """Prepare, train both stages through the driver, ask; whatever exists is used as it is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--cache-dir", type=Path, default=Roots().cache, help="where models and data are made"

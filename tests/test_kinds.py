@@ -93,8 +93,8 @@ def test_a_missing_need_skips_and_is_listed(
 def test_a_required_need_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     code, output = run(pytester, monkeypatch, WITHOUT_DOCKER, require="slurm,docker")
     assert code == 1 and "DENSEKIT_REQUIRE names docker" in output, output
-    code, output = run(pytester, monkeypatch, WITHOUT_DOCKER, require="dokcer")
-    assert code == 4 and "no need is called dokcer" in output, output
+    code, output = run(pytester, monkeypatch, WITHOUT_DOCKER, require="podman")
+    assert code == 4 and "no need is called podman" in output, output
 
 
 def test_nothing_is_skipped_past_needs() -> None:

@@ -130,7 +130,7 @@ def heavy_imports(source: str, module: str) -> list[str]:
 
 
 def project_files() -> list[Path]:
-    """What a commit of everything here would hold; without git, every file outside ignored folders."""
+    """What a commit of everything would hold; without git, every file outside ignored folders."""
     try:
         git = ["git", "-C", str(ROOT)]
         top = subprocess.run(
@@ -208,7 +208,8 @@ def test_floor_checker_catches(module: str, source: str) -> None:
     [
         (
             "densekit.cli",
-            "from densekit import __version__\nfrom densekit.train import trainer\nimport densekit.text",
+            "from densekit import __version__\nfrom densekit.train import trainer\nimport "
+            "densekit.text",
         ),
         (
             "densekit.train.trainer",

@@ -1,4 +1,4 @@
-"""The one reader of a run directory: what a run recorded, typed, and which of its files are damaged.
+"""The one reader of a run directory: what a run recorded, and which of its files are damaged.
 
 Reading never stops at a damaged file. A comparison refuses a run that has one (`intact`);
 verification reports each as a failed check (`require`).

@@ -1,4 +1,4 @@
-"""Which samples each optimiser step consumes, how they are shared out, and what each token weighs."""
+"""Which samples each optimizer step consumes, how they are split, and what each token weighs."""
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
 from densekit.batching.counts import StepCounts, count_steps, official_step_counts

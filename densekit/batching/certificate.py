@@ -60,7 +60,7 @@ class BatchCertificate:
     num_samples: int
     """Entries of the annotation file."""
     steps: int
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     samples_dropped: int
     samples_repeated: int
     sha256: str
@@ -76,7 +76,7 @@ class BatchCertificate:
 
     @classmethod
     def from_json(cls, values: Any) -> "BatchCertificate":
-        """Inverse of as_json; DataError when `values` is not what it gives, or of another schema."""
+        """Inverse of as_json. Raises DataError for anything else, and for another schema."""
         types = {field.name: field.type for field in fields(cls)}
         if (
             not isinstance(values, Mapping)
@@ -130,6 +130,7 @@ def _source(order: OfficialOrder, tail: Semantics) -> str:
     topology = order.topology
     grouping = "grouped by modality and length" if order.group_by_modality else "not grouped"
     return (
-        f"official sampler on {topology.world_size} x {topology.per_device_batch_size} x {topology.grad_accum_steps} "
+        f"official sampler on {topology.world_size} x {topology.per_device_batch_size} x "
+        f"{topology.grad_accum_steps} "
         f"(GPUs x per-device batch x accumulation), seed {order.seed}, {grouping}, {tail} tail"
     )

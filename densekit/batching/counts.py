@@ -1,16 +1,17 @@
-"""How many optimiser steps a run takes, and how many samples it drops and repeats
+"""How many optimizer steps a run takes, and how many samples it drops and repeats
 (docs/upstream.md, U9).
 
 `faithful` is the official counting (transformers 4.36 with accelerate 0.21): the data loader has
 ceil(n / (per-device batch x world size)) rounds per epoch, an epoch counts as max(rounds //
 accumulation, 1) updates, and training stops at ceil(epochs x updates) or at max_steps.
 
-* The last round of several processes is completed from the start of the same epoch's order; with one process
-  it is short.
-* Accumulation counts rounds across epochs: the rounds an epoch leaves over are not thrown away, they open the
-  next epoch's first step. Because the step total was fixed from whole updates, what is left at the end is
-  never consumed.
-* An epoch of at most `accumulation` rounds ends with an update, however few rounds that update holds.
+* The last round of several processes is completed from the start of the same epoch's order; with
+  one process it is short.
+* Accumulation counts rounds across epochs: the rounds an epoch leaves over are not thrown away,
+  they open the next epoch's first step. Because the step total was fixed from whole updates, what
+  is left at the end is never consumed.
+* An epoch of at most `accumulation` rounds ends with an update, however few rounds that update
+  holds.
 
 `fixed` cuts every epoch into ceil(n / global batch) steps, the last one short: nothing is repeated
 or dropped.
@@ -33,7 +34,7 @@ class StepCounts:
     """The official len(dataloader)."""
     updates_per_epoch: int
     steps: int
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     samples_dropped: int
     """Samples of the whole epochs asked for that reach no step; with max_steps no epoch is asked
     for, so 0.
@@ -71,7 +72,8 @@ def count_steps(
     steps = max_steps if max_steps is not None else math.ceil((epochs or 0) * updates)
     if steps < 1:
         raise UsageError(
-            f"epochs={epochs}, max_steps={max_steps}: that is no step at all; give a positive number"
+            f"epochs={epochs}, max_steps={max_steps}: that is no step at all; give a positive "
+            "number"
         )
 
     if tail == "fixed":

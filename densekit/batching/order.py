@@ -46,12 +46,12 @@ class ReferenceTopology:
 
     @property
     def groups_per_step(self) -> int:
-        """Reference groups (device batches) per optimiser step: the G of the loss weights."""
+        """Reference groups (device batches) per optimizer step: the G of the loss weights."""
         return self.world_size * self.grad_accum_steps
 
     @property
     def global_batch_size(self) -> int:
-        """Samples per optimiser step."""
+        """Samples per optimizer step."""
         return self.groups_per_step * self.per_device_batch_size
 
 

@@ -1,4 +1,4 @@
-"""Sharing the samples of one optimiser step out over real ranks and micro-batches, balanced by
+"""Sharing the samples of one optimizer step out over real ranks and micro-batches, balanced by
 length.
 """
 

@@ -1,4 +1,4 @@
-"""Which samples each optimiser step consumes, in which reference groups. The counting is in
+"""Which samples each optimizer step consumes, in which reference groups. The counting is in
 counts.py.
 """
 
@@ -14,7 +14,7 @@ from densekit.spec.types import Semantics
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimiser step."""
+    """One optimizer step."""
 
     index: int
     groups: list[Indices]
@@ -44,7 +44,7 @@ def iterate_steps(
     max_steps: int | None = None,
     tail: Semantics = "faithful",
 ) -> Iterator[Step]:
-    """Yield every optimiser step of the run with its samples; arguments and errors as
+    """Yield every optimizer step of the run with its samples; arguments and errors as
     `count_steps`.
 
     With max_steps the order goes on into as many epochs as the steps need.
@@ -78,7 +78,7 @@ def _pieces(order: Indices, number: int, topology: ReferenceTopology) -> list[In
 
 
 def _schedule(rounds: int, accumulation: int, steps: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield, per official optimiser step, its (epoch, round of that epoch) pairs."""
+    """Yield, per official optimizer step, its (epoch, round of that epoch) pairs."""
     pending: list[tuple[int, int]] = []
     done = 0
     seen = 0

@@ -1,4 +1,4 @@
-"""What one supervised token weighs in the loss of a step, in both semantics (docs/architecture.md)."""
+"""What one label position weighs in the loss of a step, in both semantics (docs/semantics.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from densekit.spec.types import Semantics
 class TokenWeights:
     """Weights of one step.
 
-    `per_sample`, float64 of shape (samples,), is the weight of *each* supervised token of that
+    `per_sample`, float64 of shape (samples,), is the weight of *each* label position of that
     sample: the loss is the sum over tokens of weight x cross-entropy (nats). `supervised_tokens` is
     the step's total; 0 means that the step teaches nothing. `empty_groups` are the numbers of the
-    reference groups without a supervised token, to be reported: the official code gives NaN there.
+    reference groups without a label position, to be reported: the official code gives NaN there.
     """
 
     per_sample: npt.NDArray[np.float64]
@@ -32,25 +32,27 @@ def token_weights(
     num_groups: int,
     semantics: Semantics,
 ) -> TokenWeights:
-    """Return the weight of a supervised token for every sample of one optimiser step.
+    """Return the weight of a label position for every sample of one optimizer step.
 
     `supervised_counts` (samples,): labels left after shifting by one and truncation.
     `group_numbers` (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is
     G, a step's `num_groups`.
 
     faithful: 1 / (G x n_g), and 0 in a group with n_g = 0, which still counts in G. fixed: 1 /
-    n_global, 0 if there is no supervised token at all. Raises UsageError for arguments that do not
+    n_global, 0 if there is no label position at all. Raises UsageError for arguments that do not
     fit together.
     """
     counts = np.asarray(supervised_counts, dtype=np.int64)
     groups = np.asarray(group_numbers, dtype=np.int64)
     if counts.ndim != 1 or counts.shape != groups.shape:
         raise UsageError(
-            f"token_weights got {counts.shape} counts and {groups.shape} group numbers; give one of each per sample"
+            f"token_weights got {counts.shape} counts and {groups.shape} group numbers; give one "
+            "of each per sample"
         )
     if (counts < 0).any() or (groups < 0).any() or (groups >= num_groups).any():
         raise UsageError(
-            f"token_weights: counts must not be negative and group numbers must lie in 0 .. {num_groups - 1}"
+            "token_weights: counts must not be negative and group numbers must lie in 0 .. "
+            f"{num_groups - 1}"
         )
     per_group = np.zeros(num_groups, dtype=np.int64)
     np.add.at(per_group, groups, counts)

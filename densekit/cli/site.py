@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.registry import launcher_names
-from densekit.recipes.yaml_lines import Document, part_of, read_document, told
+from densekit.recipes.yaml_lines import Document, error_lines, part_of, read_document
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
 
@@ -62,12 +62,12 @@ def effective_settings() -> Effective:
     for key in Site.model_fields:
         if text := os.environ.get(variable(key)):
             document.values[key] = shlex.split(text) if key == "sbatch" else text
-            document.places[(key,)] = variable(key)
+            document.lines[(key,)] = variable(key)
     try:
         site = Site.model_validate(document.values)
     except ValidationError as error:
-        raise UsageError(told(error, document, Site)) from None
-    origins = {key: document.place((key,)) or "default" for key in Site.model_fields}
+        raise UsageError(error_lines(error, document, Site)) from None
+    origins = {key: document.line((key,)) or "default" for key in Site.model_fields}
     _check_words(site, origins)
     return Effective(site=site, origins=origins, file=file)
 
@@ -117,7 +117,7 @@ def _refuse_math(key: str, document: Document) -> None:
         hint = f"give --set {field}=... to `densekit run`"
         hint = f"did you mean `{close[0]}`?" if close else hint
         raise UsageError(
-            f"{document.place((key,))}: `{key}` belongs to recipes: site settings change where and "
+            f"{document.line((key,))}: `{key}` belongs to recipes: site settings change where and "
             f"how a run trains, never what it computes; {hint}"
         )
 

@@ -20,13 +20,15 @@ def base_images(root: Path) -> dict[str, str]:
     """Build argument -> tag, as docker/Dockerfile of the checkout at `root` has them."""
     path = root / DOCKERFILE
     if not path.is_file():
-        raise UsageError(f"{path} does not exist: images are built from a checkout of densekit")
+        raise UsageError(
+            f"{path} does not exist: container images are built from a checkout of densekit"
+        )
     return dict(BASE_ARGUMENT.findall(path.read_text(encoding="utf-8")))
 
 
 def read_lock(root: Path) -> dict[str, str]:
-    """Tag -> digest of every base image that was resolved; empty before the first `densekit containers
-    lock`.
+    """Tag -> digest of every base image that was resolved; empty before the first
+    `densekit containers lock`.
 
     Raises DataError for a file that is not such a lock.
     """
@@ -38,12 +40,13 @@ def read_lock(root: Path) -> dict[str, str]:
         digests = {tag: entry["digest"] for tag, entry in entries.items()}
     except (DataError, KeyError, AttributeError, TypeError):
         raise DataError(
-            f"{path} is not a lock of images; delete it and run `densekit containers lock`"
+            f"{path} is not a lock of base images; delete it and run `densekit containers lock`"
         ) from None
     for tag, digest in digests.items():
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise DataError(
-                f"{path}: {tag} has no digest but {digest!r}; run `densekit containers lock`"
+                f"{path}: the digest of {tag} is not `sha256:` and 64 digits; run "
+                "`densekit containers lock`"
             )
     return digests
 
@@ -58,27 +61,28 @@ def pinned(root: Path) -> dict[str, str]:
 
 
 def resolve(tag: str) -> str:
-    """The digest a registry gives for a tag now (of the index, where it holds several platforms).
+    """The digest a registry returns for a tag now (of the index, where it holds several platforms).
 
-    Raises UsageError with what the engine said when no registry answers.
+    Raises UsageError with docker's own error when no registry answers.
     """
     command = ["docker", "buildx", "imagetools", "inspect", tag, "--format", "{{json .Manifest}}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except FileNotFoundError:
         raise UsageError(
-            "containers lock: no `docker` here; it needs Docker's command line with buildx"
+            "containers lock: `docker` is not installed; install Docker Engine with buildx"
         ) from None
     except subprocess.TimeoutExpired:
         raise UsageError(
             f"containers lock: no registry answered for {tag} within two minutes"
         ) from None
     if result.returncode:
-        said = result.stderr.strip().splitlines()
+        errors = result.stderr.strip().splitlines()
+        problem = errors[-1] if errors else "docker buildx failed"
         raise UsageError(
-            f"containers lock: {tag} cannot be resolved: {said[-1] if said else 'docker buildx failed'}\n"
-            f"Nothing was written. Run `densekit containers lock` on a machine that reaches the registry and copy {LOCK} "
-            "here; until then images are built from the tags"
+            f"containers lock: {tag} cannot be resolved: {problem}\n"
+            "Nothing was written. Run `densekit containers lock` on a machine that reaches the "
+            f"registry and copy {LOCK} here; until then container images are built from the tags"
         )
     try:
         digest = str(json.loads(result.stdout)["digest"])
@@ -86,7 +90,8 @@ def resolve(tag: str) -> str:
         digest = ""
     if not DIGEST.fullmatch(digest):
         raise UsageError(
-            f"containers lock: docker buildx gave no digest for {tag} but {result.stdout.strip()[:200]!r}"
+            f"containers lock: docker buildx returned no digest for {tag}: "
+            f"{result.stdout.strip()[:200]}"
         )
     return digest
 

@@ -1,4 +1,4 @@
-"""The command that builds an image: pinned bases, and labels that say from which commit."""
+"""The command that builds a container image: pinned bases, labels with the commit."""
 
 import re
 import subprocess
@@ -12,11 +12,11 @@ from densekit.containers.tags import image_tag
 from densekit.errors import UsageError
 
 TARGET = re.compile(r"^FROM \S+ AS ([a-z0-9]+)$", re.MULTILINE)
-STAGES = ("wheels", "source")  # of docker/Dockerfile, and no images
+STAGES = ("wheels", "source")  # of docker/Dockerfile that are no container images
 
 
 def targets(root: Path) -> list[str]:
-    """The images docker/Dockerfile can build."""
+    """The container images that docker/Dockerfile can build."""
     base_images(root)  # says so when there is no Dockerfile
     found = TARGET.findall((root / DOCKERFILE).read_text(encoding="utf-8"))
     return [name for name in found if name not in STAGES]
@@ -29,7 +29,7 @@ def build_command(root: Path, target: str, extra: Sequence[str] = ()) -> list[st
     """
     known = targets(root)
     if target not in known:
-        raise UsageError(f"no image {target}; there are {', '.join(known)}")
+        raise UsageError(f"no container image is named {target}; there are {', '.join(known)}")
     arguments = {**pinned(root), **_origin(root)}
     command = [
         "docker",
@@ -52,7 +52,7 @@ def build(command: Sequence[str]) -> int:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:
         raise UsageError(
-            "containers build: no `docker` here; install Docker Engine with buildx"
+            "containers build: `docker` is not installed; install Docker Engine with buildx"
         ) from None
 
 

@@ -97,7 +97,8 @@ class Annotations(Sequence[Sample]):
                     )
                 if "image" not in entry and placeholder:
                     raise DataError(
-                        f"tag without an image: a human turn opens or ends with {IMAGE_TOKEN} but there is no 'image' "
+                        f"tag without an image: a human turn opens or ends with {IMAGE_TOKEN} but "
+                        "there is no 'image' "
                         "field; add the field, or take the tag out"
                     )
             except DataError as error:
@@ -150,8 +151,10 @@ def check_images(annotations: Annotations, folder: str | Path) -> None:
     if missing:
         index, image = missing[0]
         raise DataError(
-            f"{annotations.path}: entry {index}: image {folder / image} does not exist; {len(missing)} of "
-            f"{len(annotations)} entries lack their image: check the image folder and that the archives were "
+            f"{annotations.path}: entry {index}: image {folder / image} does not exist; "
+            f"{len(missing)} of "
+            f"{len(annotations)} entries lack their image: check the image folder and that the "
+            "archives were "
             "unpacked completely"
         )
 
@@ -201,11 +204,13 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
         )
     if "image" in entry and (not isinstance(entry["image"], str) or not entry["image"]):
         raise DataError(
-            "'image' is not a file name; write a relative path, or leave the field out for text only"
+            "'image' is not a file name; write a relative path, or leave the field out for text "
+            "only"
         )
     if "video" in entry:
         raise DataError(
-            "'video' is not supported (the official code cannot train on it either); remove the entry"
+            "'video' is not supported (the official code cannot train on it either); remove the "
+            "entry"
         )
     turns = entry.get("conversations")
     if not isinstance(turns, list) or not turns:

@@ -17,7 +17,7 @@ from densekit.data.annotations import Annotations
 from densekit.errors import DataError
 from densekit.text.lengths import modality_length
 
-# Goes up when the meaning of a stored array changes: files of another schema are made anew.
+# Goes up when the meaning of a stored array changes: files of another schema are rebuilt.
 SCHEMA = 1
 
 
@@ -64,15 +64,17 @@ def load_index(annotations: Annotations, cache: Path) -> SampleIndex:
     """Return the index of `annotations`, from `<cache>/index/<sha256>.npz` when that is there, else
     made and kept.
 
-    A file that is damaged is made anew, and said so on the terminal. Raises DataError as
+    A file that is damaged is rebuilt, and said so on the terminal. Raises DataError as
     `SampleIndex.of`.
     """
     path = cache / "index" / f"{annotations.sha256}.npz"
     if path.is_file():
         try:
             return _read(path, annotations)
-        except Exception as error:  # numpy and zipfile raise half a dozen kinds, and a cache can always be made anew
-            print(f"{path}: damaged ({error}); it is made anew", file=sys.stderr)
+        except (
+            Exception
+        ) as error:  # numpy and zipfile raise half a dozen kinds, and a cache can always be rebuilt
+            print(f"{path}: damaged ({error}); it is rebuilt", file=sys.stderr)
     index = SampleIndex.of(annotations)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Ranks may write the same index at once: each under its own name, and readers never see half a

@@ -22,6 +22,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_sha256(directory: Path) -> dict[str, str]:
+def files_sha256(directory: Path) -> dict[str, str]:
     """SHA-256 of every file directly in a folder, by name."""
     return {path.name: file_sha256(path) for path in sorted(directory.iterdir()) if path.is_file()}

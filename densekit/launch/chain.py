@@ -17,7 +17,7 @@ from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
-from densekit.recipes.unsupported import refuse_waiting
+from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.layout import RunDir, move_aside, open_run
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.execution import Execution, ExecutionRequest
@@ -43,12 +43,12 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     densekit does not have.
     """
     recipe = load_recipe(name, overrides)
-    refuse_waiting(recipe)
+    refuse_unsupported(recipe)
     if recipe.needs is None:
         return [recipe]
     shared = [override for override in overrides if override.startswith(SHARED_FIELDS)]
     first = load_needed(recipe, name, shared)
-    refuse_waiting(first)
+    refuse_unsupported(first)
     if first.stage != 1:
         raise UsageError(
             f"{recipe.name} needs {first.name}, which is not a stage-1 recipe; give `needs` one"

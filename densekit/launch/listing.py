@@ -40,6 +40,7 @@ def _listed(run: RunDir) -> ListedRun:
     try:
         status = run.status
         handle = read_handle(run)
+        steps = _steps(run)
     except DensekitError as error:
         return ListedRun(
             run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
@@ -47,7 +48,7 @@ def _listed(run: RunDir) -> ListedRun:
     return ListedRun(
         run=name,
         state=_state(status, handle),
-        steps=_steps(run),
+        steps=steps,
         attempt=status.attempt,
         place=_place(handle) if handle else "",
         message=status.message,

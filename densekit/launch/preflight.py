@@ -28,7 +28,8 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
         _check_model(tower, "models.vision_tower")
         if not (tower / "preprocessor_config.json").is_file():
             raise DataError(
-                f"models.vision_tower: {tower}/preprocessor_config.json is missing; copy it from the tower's repository"
+                f"models.vision_tower: {tower}/preprocessor_config.json is missing; copy it from "
+                "the tower's repository"
             )
     tokenizer = models.tokenizer or models.language_model
     if not recipe.makes(tokenizer):
@@ -45,8 +46,10 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
         inputs["annotations"] = annotations.sha256
         if data.samples not in (None, len(annotations)):
             raise DataError(
-                f"{path} has {len(annotations)} entries, recipe {recipe.name} expects {data.samples}: it is not the "
-                "published file (a recipe with `samples: null` under `data` trains on it all the same)"
+                f"{path} has {len(annotations)} entries, recipe {recipe.name} expects "
+                f"{data.samples}: it is not the "
+                "published file (a recipe with `samples: null` under `data` trains on it all the "
+                "same)"
             )
         if not recipe.makes(data.images):
             check_images(annotations, roots.resolve(data.images))
@@ -55,7 +58,8 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
         for sample in questions:
             if sample.image is None or len(sample.conversations) < 2:
                 raise DataError(
-                    f"{questions.path}: entry {sample.index}: a held-out question needs an image and an answer"
+                    f"{questions.path}: entry {sample.index}: a held-out question needs an image "
+                    "and an answer"
                 )
         if not recipe.makes(recipe.probe.images):
             check_images(questions, roots.resolve(recipe.probe.images))
@@ -65,12 +69,14 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
 def _check_model(folder: Path, field: str) -> None:
     if not (folder / "config.json").is_file():
         raise DataError(
-            f"{field}: no model in {folder} (config.json is missing); download it there in transformers format"
+            f"{field}: no model in {folder} (config.json is missing); download it there in "
+            "transformers format"
         )
     read_object(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         raise DataError(
-            f"{field}: {folder} holds no .safetensors weights; convert or download them (no pickle is read)"
+            f"{field}: {folder} holds no .safetensors weights; convert or download them (no pickle "
+            "is read)"
         )
     index = folder / "model.safetensors.index.json"
     if index.is_file():

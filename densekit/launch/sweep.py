@@ -28,7 +28,7 @@ from densekit.launch.launchers.base import (
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
-from densekit.recipes.unsupported import refuse_waiting
+from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.layout import RunDir, open_run
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware
@@ -51,7 +51,7 @@ def select_for_all(
     """
     recipes = {name: load_recipe(name, overrides) for name in names}
     for recipe in recipes.values():
-        refuse_waiting(recipe)
+        refuse_unsupported(recipe)
     selections = {
         name: select(recipe, request, launcher=launcher, options=options, site=site)
         for name, recipe in recipes.items()

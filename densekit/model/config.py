@@ -64,9 +64,10 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
             "(transformers format)"
         )
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{what}: {directory}/config.json cannot be used: {error}") from None
+    return config
 
 
 def model_config(

@@ -75,7 +75,8 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Dense features [I, N, C] of normalised images [I, 3, H, W]; the tower is frozen, so no

@@ -37,14 +37,14 @@ from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
 
 SHALLOW_LAYERS = (7, 15)
-"""What the official code reads for sti and sci, as hidden_states indices: the paper's layers 8 and
-16.
+"""hidden_states indices that the official code reads for sti and sci (docs/upstream.md, Q10): the
+paper's layers 8 and 16.
 """
 
 
 def official_connector(kind: str, blocks: int, is_clip: bool) -> Connector:
     """The connector of the official code as hidden_states indices: two equal groups for dci, layers
-    7 and 15 for sti and sci (docs/upstream.md, section 6, quirk 10).
+    7 and 15 for sti and sci (docs/upstream.md, Q10).
 
     CLIP groups its states 0..L-1; SigLIP, whose last block is deleted, 0..L-2. Any other kind is
     the plain path.
@@ -113,7 +113,7 @@ class Recording:
             data=Data(
                 annotations=str(self.root / given["data_path"]),
                 images=str(self.root / given["image_folder"]),
-                template=given["version"],  # type: ignore[arg-type]  # checked by the type
+                template=given["version"],
                 image_aspect_ratio="pad" if given.get("image_aspect_ratio") == "pad" else "square",
                 max_length=int(given["model_max_length"]),
                 group_by_modality_length=given.get("group_by_modality_length") == "True",

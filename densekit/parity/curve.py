@@ -33,7 +33,7 @@ def check_curve(
     statistics of the final weights, within `tolerance`.
     """
     record = recording.record
-    steps = recording.steps(reader.samples)  # type: ignore[arg-type]
+    steps = recording.steps(reader.samples)
     ids = [
         [str(reader.samples[int(i)].entry_id) for group in step.groups for i in group]
         for step in steps

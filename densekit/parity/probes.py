@@ -67,8 +67,8 @@ def _check_activation_checkpointing(
         losses.append(trainer.accumulate(next(trainer.batches())).item())
         if len(calls) != 1 + on:
             raise DataError(
-                f"activation checkpointing {'on' if on else 'off'}: the first decoder layer is"
-                f" computed {len(calls)} times in a step, not {1 + on}"
+                f"activation checkpointing {'on' if on else 'off'}: forward passes of the first"
+                f" decoder layer in a step: {len(calls)}, expected {1 + on}"
             )
         parts = [gradient(value).flatten() for value in trainable_parameters(model).values()]
         gradients.append(torch.cat(parts))
@@ -86,8 +86,8 @@ def _count_calls(module: torch.nn.Module) -> list[None]:
 
 
 def _check_batch_without_labels(probed: Recording, recorded: Any, quantities: Quantities) -> None:
-    """The loss of a batch without any label: NaN officially, 0 here (docs/upstream.md, "NaN from a
-    micro-batch without labels").
+    """The loss of a batch without any label: NaN officially, 0 here (docs/upstream.md, section 2:
+    NaN from a micro-batch without labels).
     """
     short = replace(probed, arguments={**probed.arguments, "model_max_length": NO_ANSWER})
     model = short.model()
@@ -103,7 +103,7 @@ def _check_batch_without_labels(probed: Recording, recorded: Any, quantities: Qu
 
 def _check_text_only(probed: Recording, recorded: list[float], quantities: Quantities) -> None:
     """The connector's gradients from a text-only micro-batch: zero, and not missing
-    (docs/upstream.md, "Text-only samples run a zero image").
+    (docs/upstream.md, Q8).
     """
     model = probed.model()
     reader = probed.reader(probed.root / BATCH, model)

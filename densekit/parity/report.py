@@ -51,11 +51,12 @@ class Report:
 
     def last_line(self) -> str:
         """The verdict in one line; every case that was found is in one of its counts."""
-        total = len(self.cases) + len(self.unsupported)
+        count = len(self.cases) + len(self.unsupported)
+        total = f"{count} case" if count == 1 else f"{count} cases"
         if self.ok:
-            parts = [f"parity holds for {len(self.cases)} of {total} cases"]
+            parts = [f"parity holds for {len(self.cases)} of {total}"]
         else:
-            parts = [f"parity fails for {len(self.failing)} of {total} cases"]
+            parts = [f"parity fails for {len(self.failing)} of {total}"]
             parts.append(f"failed: {', '.join(self.failing)}")
         for what, names in (
             ("not supported", self.unsupported),

@@ -35,10 +35,10 @@ class Candidate:
 
     def line(self) -> str:
         """For --why."""
-        settings = ", ".join(self.execution.settings())
+        engine = ", ".join(self.execution.engine())
         step = f"{self.time.seconds.geometric_mean:6.2f} s per step"
         return (
-            f"{settings:70} micro-batch {self.execution.micro_batch_size:2}: "
+            f"{engine:46} micro-batch {self.execution.micro_batch_size:2}: "
             f"{self.memory.peak / GIB:7.1f} GiB, {step if self.fits else 'does not fit'}"
         )
 

@@ -84,7 +84,7 @@ def cached_lengths(recipe: Recipe, roots: Roots) -> Path | None:
 
 
 def _cached_at(recipe: Recipe, roots: Roots) -> Path | None:
-    """Where a certificate is cached: named after all it depends on. None when there is no annotation
+    """Where a certificate is cached: named after all it depends on; None without an annotation
     file.
     """
     annotations = roots.resolve(recipe.data.annotations).resolve()

@@ -55,7 +55,7 @@ class AverageSample:
 
 
 def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
-    """What was counted in the recipe's annotation file and cached at `cached`, else the assumption for
+    """What was counted in the recipe's annotation file and cached there, else the assumption for
     its template.
     """
     if cached is not None and cached.is_file():

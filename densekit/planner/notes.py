@@ -44,7 +44,7 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
     if not chosen.fits:
         size = space.request.micro_batch_size
         return [f"does not fit: {worst}; planned because --micro-batch {size} was given"]
-    notes = [f"{', '.join(execution.settings())}: {_reason(candidates)}", f"memory: {worst}"]
+    notes = [f"{', '.join(execution.engine())}: {_reason(candidates)}", f"memory: {worst}"]
     measured = space.measured.get(hardware.name)
     low, high = measured or hardware.efficiency
     source = "as earlier runs measured" if measured else "as published"

@@ -1,5 +1,5 @@
 """Where every value of a recipe comes from: the line that wrote it, the source that was given for
-it, what it means.
+it, what it means (`densekit show NAME --sources`).
 """
 
 import ast
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from densekit.recipes.load import load_with_places
+from densekit.recipes.load import load_with_lines
 from densekit.recipes.yaml_lines import RECIPES_DIR, Document, part_of
 from densekit.spec.recipe import Recipe
 
@@ -45,13 +45,13 @@ def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
     """Every value of a recipe in the order of its schema, without `sources` and `notes`. Raises
     UsageError.
     """
-    recipe, document = load_with_places(name, overrides)
+    recipe, document = load_with_lines(name, overrides)
     values = recipe.model_dump(mode="json", exclude={"sources", "notes"})
     return [
         Explained(
             field=".".join(field),
             value=value,
-            place=_shown(_place(field, document)),
+            place=_shown(_line(field, document)),
             source=_source(field, recipe.sources, document),
             meaning=_meaning(field),
         )
@@ -60,13 +60,15 @@ def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
 
 
 def report(values: list[Explained]) -> list[str]:
-    """Lines for people: each value, the place that wrote it, and below its source, or else what the
+    """Lines for people: each value, the line that wrote it, and below its source, or else what the
     field means.
     """
     lines = []
-    for told in values:
-        lines.append(f"{told.field} = {json.dumps(told.value, ensure_ascii=False)}  [{told.place}]")
-        lines += [f"    {line}" for line in textwrap.wrap(told.source or f"({told.meaning})", 112)]
+    for entry in values:
+        value = json.dumps(entry.value, ensure_ascii=False)
+        lines.append(f"{entry.field} = {value}  [{entry.place}]")
+        text = entry.source or f"({entry.meaning})"
+        lines += [f"    {line}" for line in textwrap.wrap(text, 112)]
     return lines
 
 
@@ -81,13 +83,13 @@ def leaves(
             yield (*prefix, name), value
 
 
-def _place(field: tuple[str, ...], document: Document) -> str:
+def _line(field: tuple[str, ...], document: Document) -> str:
     value: Any = document.values
     for name in field:
         if not isinstance(value, Mapping) or name not in value:
             return SCHEMA_DEFAULT
         value = value[name]
-    return document.place(field) or FILE_NAME
+    return document.line(field) or FILE_NAME
 
 
 def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Document) -> str | None:
@@ -95,10 +97,9 @@ def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Docume
     key = next((key for key in keys if key in sources), None)
     if key is None:
         return None
-    told = document.place(("sources", key))
-    return (
-        sources[key] if _rank(told, document) >= _rank(_place(field, document), document) else None
-    )
+    described = _rank(document.line(("sources", key)), document)
+    written = _rank(_line(field, document), document)
+    return sources[key] if described >= written else None
 
 
 def _meaning(field: tuple[str, ...]) -> str:
@@ -106,13 +107,14 @@ def _meaning(field: tuple[str, ...]) -> str:
     of `ledger`).
     """
     part: type[BaseModel] | None = Recipe
-    told = ""
+    meaning = ""
     for name in field:
         if part is None or name not in part.model_fields:
             break
-        told = next((texts[name] for texts in _docstrings(part) if name in texts), told)
+        texts = (texts[name] for texts in _docstrings(part) if name in texts)
+        meaning = next(texts, meaning)
         part = part_of(part.model_fields[name].annotation)
-    return " ".join(told.split())
+    return " ".join(meaning.split())
 
 
 def _docstrings(part: type[BaseModel]) -> Iterator[dict[str, str]]:
@@ -140,20 +142,20 @@ def _docstrings_of(module: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _rank(place: str | None, document: Document) -> int:
+def _rank(line: str | None, document: Document) -> int:
     """How near to the recipe itself something was written: 0 for a default, then parents first,
     `--set` last.
     """
-    if place is None or place in (SCHEMA_DEFAULT, FILE_NAME):
+    if line is None or line in (SCHEMA_DEFAULT, FILE_NAME):
         return 0
-    if place.startswith(_OVERRIDE):
+    if line.startswith(_OVERRIDE):
         return len(document.files) + 1
-    return document.files.index(Path(place.rpartition(":")[0])) + 1
+    return document.files.index(Path(line.rpartition(":")[0])) + 1
 
 
-def _shown(place: str) -> str:
-    """A place inside the kit as a path from its root."""
+def _shown(line: str) -> str:
+    """A file of the kit by its path from the root."""
     try:
-        return Path(place).relative_to(RECIPES_DIR.parent).as_posix()
+        return Path(line).relative_to(RECIPES_DIR.parent).as_posix()
     except ValueError:
-        return place
+        return line

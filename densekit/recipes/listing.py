@@ -62,10 +62,10 @@ class Configuration:
 
     @property
     def names(self) -> str:
-        """The second line: the recipes, and what they wait for."""
+        """The second line: the recipes, and the features they lack."""
         chain = " -> ".join(part.name for part in (self.first, self.recipe) if part)
         waits = ", ".join(self.recipe.waits_for)
-        return f"  {chain}{f'   (waits for {waits})' if waits else ''}"
+        return f"  {chain}{f'   (needs {waits})' if waits else ''}"
 
 
 def configurations() -> list[Configuration]:
@@ -91,7 +91,7 @@ def list_lines() -> list[str]:
             title = (
                 f"{name}: {paper.tables[key].title}"
                 if key
-                else name or "Tiny: data and models are made by the kit"
+                else name or "Tiny: data and models are made by densekit"
             )
             lines += [title, *_table_lines(members, key, paper), ""]
     recipes = {row.recipe.name for row in rows}
@@ -102,8 +102,9 @@ def list_lines() -> list[str]:
     ]
     return [
         *lines,
-        "Before the arrow stands the stage 1 that a recipe needs; `densekit run` trains both.",
-        "Layers and groups have the paper's numbers. `densekit show NAME --sources` explains every value of a recipe.",
+        "The recipe before an arrow is the stage 1 that is needed; `densekit run` trains both.",
+        "Layers and groups have the paper's numbers. `densekit show NAME --sources` gives the "
+        "source of every value.",
         *([f"{DISAGREE} Sources disagree:", *disagree] if disagree else []),
     ]
 
@@ -153,7 +154,7 @@ def _table_lines(members: list[Configuration], key: str | None, paper: Paper) ->
 def _column(
     members: list[Configuration], benchmark: str, key: str | None, paper: Paper
 ) -> list[str]:
-    """Title and cells of one column: the values as this table has them, all with the same decimals."""
+    """Title and cells of one column: this table's values, all with the same decimals."""
     scores = [paper.scores(row.recipe.name).get(benchmark) for row in members]
     values = [_cell(score, key) if score else None for score in scores]
     digits = max((decimals(value) for value in values if value is not None), default=0)
@@ -169,11 +170,11 @@ def _cell(score: Score, key: str | None) -> Number:
 
 
 def _disagreement(conflict: Conflict, paper: Paper) -> str:
-    places: dict[Number, list[str]] = {conflict.take: []}
+    reported: dict[Number, list[str]] = {conflict.take: []}
     for table, value in conflict.values.items():
-        places.setdefault(value, []).append(paper.tables[table].name)
-    told = "; ".join(f"{value} ({', '.join(tables)})" for value, tables in places.items())
-    return f"  {conflict.subject}, {paper.benchmarks[conflict.benchmark].title}: taken {told}"
+        reported.setdefault(value, []).append(paper.tables[table].name)
+    values = "; ".join(f"{value} ({', '.join(tables)})" for value, tables in reported.items())
+    return f"  {conflict.subject}, {paper.benchmarks[conflict.benchmark].title}: taken {values}"
 
 
 def _widths(grid: list[list[str]]) -> list[int]:

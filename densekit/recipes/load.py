@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from densekit.errors import UsageError
-from densekit.recipes.yaml_lines import RECIPES_DIR, Document, Loader, read_document, told
+from densekit.recipes.yaml_lines import RECIPES_DIR, Document, Loader, error_lines, read_document
 from densekit.spec.recipe import Recipe
 
 NOT_RECIPES = ("paper", "revisions")
@@ -55,7 +55,7 @@ def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
     close = difflib.get_close_matches(name, recipe_names(), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "`densekit recipes` lists them"
     raise UsageError(
-        f"no recipe named {name!r}; {hint} (a file of your own: give its path, ending in .yaml)"
+        f"no recipe named '{name}'; {hint} (for a file of your own give its path, ending in .yaml)"
     )
 
 
@@ -64,10 +64,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UsageError that names file, line and field for anything that is wrong with it.
     """
-    return load_with_places(name, overrides)[0]
+    return load_with_lines(name, overrides)[0]
 
 
-def load_with_places(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Document]:
+def load_with_lines(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Document]:
     """As load_recipe, and the document that says where every value was written."""
     path = find_recipe(name)
     document = _read_with_parents(path, seen=())
@@ -77,7 +77,7 @@ def load_with_places(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, 
     try:
         return Recipe.model_validate(document.values), document
     except ValidationError as error:
-        raise UsageError(told(error, document, Recipe)) from None
+        raise UsageError(error_lines(error, document, Recipe)) from None
 
 
 def load_needed(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -91,7 +91,7 @@ def load_needed(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> Rec
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:
     if path in seen:
         raise UsageError(
-            f"{path}: `extends` goes in a circle: {' -> '.join(p.name for p in (*seen, path))}"
+            f"{path}: `extends` is circular: {' -> '.join(p.name for p in (*seen, path))}"
         )
     document = read_document(path)
     _anchor_paths(document.values, path.parent)
@@ -102,22 +102,20 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:
         return document
     if not isinstance(parent, str):
         raise UsageError(
-            f"{document.places[('extends',)]}: `extends` takes the name or path of one recipe"
+            f"{document.lines[('extends',)]}: `extends` takes the name or path of one recipe"
         )
     try:
         parent_path = _find_parent(parent, path)
     except UsageError as error:
-        raise UsageError(f"{document.places[('extends',)]}: `extends`: {error}") from None
+        raise UsageError(f"{document.lines[('extends',)]}: `extends`: {error}") from None
     base = _read_with_parents(parent_path, (*seen, path))
     base.values.pop("name", None)
     kept = {
-        field: place
-        for field, place in base.places.items()
-        if not _replaced(field, document.values)
+        field: line for field, line in base.lines.items() if not _replaced(field, document.values)
     }
     return Document(
         _merge(base.values, document.values),
-        {**kept, **document.places},
+        {**kept, **document.lines},
         (*base.files, path),
         needs_from or base.needs_from,
     )
@@ -144,10 +142,8 @@ def _anchor_paths(values: dict[str, Any], directory: Path) -> None:
 def _absolute(path: str, directory: Path) -> str:
     try:
         return str((directory / Path(path).expanduser()).resolve())
-    except (
-        RuntimeError,
-        ValueError,
-    ):  # no such ~user, a link to itself, a NUL: no such file, as whoever opens it says
+    except (RuntimeError, ValueError):
+        # No such ~user, a link to itself, a NUL: whoever opens it finds no such file.
         return str(directory / path)
 
 
@@ -178,22 +174,22 @@ def _apply_override(document: Document, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")):
         raise UsageError(
-            f"--set {override!r}: write it as key=value, for example optimizer.learning_rate=1e-4"
+            f"--set {override}: write it as key=value, for example optimizer.learning_rate=1e-4"
         )
     try:
         value = yaml.load(text, Loader=Loader)
     except (yaml.YAMLError, RecursionError):
-        raise UsageError(f"--set {override!r}: the value is not valid YAML") from None
+        raise UsageError(f"--set {override}: the value is not valid YAML") from None
     field = tuple(key.split("."))
     target = document.values
     for depth, parent in enumerate(field[:-1], start=1):
         child = target.get(parent)
         if child is None:
             child = target[parent] = {}
-            document.places[field[:depth]] = f"--set {override}"
+            document.lines[field[:depth]] = f"--set {override}"
         if not isinstance(child, dict):
-            raise UsageError(f"--set {override!r}: `{parent}` is a value, not a section")
+            raise UsageError(f"--set {override}: `{parent}` is a value, not a section")
         target = child
     target[field[-1]] = value
-    document.places[field] = f"--set {override}"
+    document.lines[field] = f"--set {override}"
     _anchor_paths(document.values, Path.cwd())

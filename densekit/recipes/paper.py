@@ -12,7 +12,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 
 from densekit.errors import UsageError
 from densekit.recipes.load import recipe_names
-from densekit.recipes.yaml_lines import RECIPES_DIR, read_document, told
+from densekit.recipes.yaml_lines import RECIPES_DIR, error_lines, read_document
 from densekit.spec.part import Part
 
 PAPER_FILE = RECIPES_DIR / "paper.yaml"
@@ -51,7 +51,7 @@ class Row(Part):
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if (self.recipe is None) == (self.model is None):
-            raise ValueError("a row belongs to a `recipe` or to a `model`, one of the two")
+            raise ValueError("a row names a `recipe` or a `model`: give one of them")
         return self
 
     @property
@@ -73,17 +73,17 @@ class Table(Part):
     def _rectangular(self) -> Self:
         seen: set[str] = set()
         if len(set(self.columns)) != len(self.columns):
-            raise ValueError("a column is there twice")
+            raise ValueError("`columns` lists a column twice")
         for row in self.rows:
             if len(row.values) != len(self.columns):
                 raise ValueError(
-                    f"row {row.label!r} has {len(row.values)} values for {len(self.columns)} columns"
+                    f"row {row.label} has {len(row.values)} values for {len(self.columns)} columns"
                 )
             if row.subject in seen:
                 raise ValueError(f"{row.subject} has two rows")
             if not set(row.measured_by_authors) <= set(self.columns):
                 raise ValueError(
-                    f"row {row.label!r}: `measured_by_authors` names no column of this table"
+                    f"row {row.label}: `measured_by_authors` names no column of this table"
                 )
             seen.add(row.subject)
         return self
@@ -198,9 +198,9 @@ class Paper(Part):
         for (subject, benchmark), values in self._reported.items():
             conflict = listed.pop((subject, benchmark), None)
             if agree(list(values.values())) != (conflict is None):
-                told = ", ".join(f"{table} {value}" for table, value in values.items())
-                verb = "agree, but are" if conflict else "disagree and are not"
-                raise ValueError(f"{subject}: {benchmark}: {told} {verb} in `conflicts`")
+                reported = ", ".join(f"{table} {value}" for table, value in values.items())
+                verb = "agree, but are listed" if conflict else "disagree and are not listed"
+                raise ValueError(f"{subject}: {benchmark}: {reported} {verb} in `conflicts`")
             if conflict and conflict.values != values:
                 raise ValueError(f"`conflicts`: {subject}: {benchmark}: the tables have {values}")
         if listed:
@@ -245,7 +245,7 @@ def load_paper(path: Path = PAPER_FILE) -> Paper:
     try:
         return Paper.model_validate(document.values)
     except ValidationError as error:
-        raise UsageError(told(error, document, Paper)) from None
+        raise UsageError(error_lines(error, document, Paper)) from None
 
 
 def agree(values: Sequence[Number]) -> bool:

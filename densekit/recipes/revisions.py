@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from densekit.errors import DataError, UsageError
-from densekit.recipes.yaml_lines import RECIPES_DIR, read_document, told
+from densekit.recipes.yaml_lines import RECIPES_DIR, error_lines, read_document
 from densekit.spec.part import Part
 from densekit.spec.recipe import Recipe
 
@@ -67,17 +67,17 @@ class HuggingFaceHub:
     def commit(self, repo: str, kind: Kind) -> str:
         """As `Hub.commit`."""
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # the client's own, which it raises
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
         try:
             found = HfApi().repo_info(repo, repo_type=kind, timeout=30).sha
         except (OSError, ValueError, HTTPError) as error:
             raise DataError(
-                f"{repo}: the hub gives no commit: {_first_line(error)}; check the network (HF_ENDPOINT, proxies) and, "
-                "for a repository with restricted access, HF_TOKEN; nothing was changed"
+                f"{repo}: the hub returned no commit: {_first_line(error)}; check the network "
+                "(HF_ENDPOINT, proxies) and, for a gated repository, HF_TOKEN; nothing was changed"
             ) from None
         if not found:
-            raise DataError(f"{repo}: the hub's answer holds no commit; nothing was changed")
+            raise DataError(f"{repo}: the hub's response holds no commit; nothing was changed")
         return found
 
 
@@ -87,7 +87,7 @@ def load_revisions(path: Path = REVISIONS_FILE) -> Revisions:
     try:
         return Revisions.model_validate(document.values)
     except ValidationError as error:
-        raise UsageError(told(error, document, Revisions)) from None
+        raise UsageError(error_lines(error, document, Revisions)) from None
 
 
 def pin(
@@ -185,12 +185,13 @@ def _write(path: Path, commits: Mapping[str, str]) -> None:
             load_revisions(temporary).commits[repo] != commit for repo, commit in commits.items()
         ):
             raise UsageError(
-                f"{path}: a repository has no line of its own; write one `owner/name: commit` a line"
+                f"{path}: a repository shares its line with something else; write each as "
+                "`owner/name: commit` on a line of its own"
             )
         temporary.replace(path)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error}; run `densekit pin` in a checkout of your own"
+            f"{path} cannot be written: {error}; run `densekit pin` in a checkout you may write to"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Rows of the paper that cannot be trained yet: what each waits for, and the nearest row that can."""
+"""Recipes that cannot run yet: the features each needs, and the nearest recipe that runs."""
 
 from densekit.errors import UsageError
 from densekit.recipes.explain import leaves
@@ -6,8 +6,8 @@ from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.recipe import Feature, Recipe
 
 MISSING: dict[Feature, str] = {
-    "anyres": "training on several tiles of an image (AnyRes)",
-    "efficient_dc": "reducing the tokens behind the connector (Efficient DC)",
+    "anyres": "training on several tiles per image (AnyRes)",
+    "efficient_dc": "reducing the tokens after the connector (Efficient DC)",
     "tuned_tower": "training the vision tower",
     "conv_connector": "a connector with a convolution",
     "linear_connector": "a connector with LayerNorm and a shared Linear",
@@ -16,22 +16,23 @@ MISSING: dict[Feature, str] = {
 }
 
 
-def refuse_waiting(recipe: Recipe) -> None:
-    """Raise UsageError for a recipe that waits for something: it says for what, and which recipe
-    runs instead.
+def refuse_unsupported(recipe: Recipe) -> None:
+    """Raises UsageError for a recipe that needs missing features; it names them, and the nearest
+    recipe that runs.
     """
     if not recipe.waits_for:
         return
-    missing = " and ".join(MISSING[capability] for capability in recipe.waits_for)
+    missing = " and ".join(MISSING[feature] for feature in recipe.waits_for)
     raise UsageError(
-        f"{recipe.name} waits for {', '.join(recipe.waits_for)}: {missing} is not built yet; the nearest "
-        f"recipe that runs: {nearest_that_runs(recipe)} (`densekit show {recipe.name}` prints what is known of it)"
+        f"{recipe.name} needs {', '.join(recipe.waits_for)}: densekit does not support {missing} "
+        f"yet; the nearest recipe that runs is {nearest_that_runs(recipe)} (`densekit show "
+        f"{recipe.name}` prints the recipe)"
     )
 
 
 def nearest_that_runs(recipe: Recipe) -> str:
-    """Name of the paper's recipe of the same stage that waits for nothing and differs in the fewest
-    values of the math.
+    """Name of the paper's recipe of the same stage that needs no missing feature and differs in the
+    fewest values of the math.
 
     Among equals the shortest name comes first, then the alphabet.
     """

@@ -1,10 +1,9 @@
-"""One YAML file with the place of every key, so that whatever is wrong in it is named with file,
-line and field.
-"""
+"""One YAML file with file and line of every key, so that an error names file, line and field."""
 
 import copy
 import difflib
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +19,24 @@ RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 
 @dataclass
 class Document:
-    """A YAML mapping with the place (file:line) every key came from; keys of `places` are field
-    paths.
-    """
+    """A YAML mapping with the file:line that every key came from, by the path of its field."""
 
     values: dict[str, Any]
-    places: dict[tuple[str, ...], str]
+    lines: dict[tuple[str, ...], str]
     files: tuple[Path, ...] = ()
     """The files it was read from, the farthest parent first."""
     needs_from: Path | None = None
     """Folder of the file that wrote `needs`."""
 
-    def place(self, field: Sequence[str]) -> str | None:
-        """Where a field, or the nearest section around it, was written: file:line or `--set ...`."""
-        found = (self.places.get(tuple(field[:depth])) for depth in range(len(field), 0, -1))
-        return next((place for place in found if place), None)
+    def line(self, field: Sequence[str]) -> str | None:
+        """Where a field, or the section around it, was written: file:line or `--set ...`."""
+        around = (self.lines.get(tuple(field[:depth])) for depth in range(len(field), 0, -1))
+        return next((line for line in around if line), None)
 
 
 class _Strict:
-    """YAML in which a value that cannot be what it looks like is an error with its line, as all
-    others are.
+    """YAML in which a value that cannot be constructed (a date of month 13) is an error with its
+    line, as all others are.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -55,7 +52,7 @@ class _Strict:
 
 
 class Loader(_Strict, yaml.SafeLoader):
-    """For files of anybody."""
+    """For any file."""
 
 
 class ShippedLoader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -73,72 +70,76 @@ def read_document(path: Path) -> Document:
     return copy.deepcopy(document)
 
 
-@functools.lru_cache(
-    maxsize=256
-)  # parents are shared; the text is part of the key, so an edited file is read anew
+# Parents are shared; the text is part of the key, so an edited file is parsed again.
+@functools.lru_cache(maxsize=256)
 def _parse(path: Path, text: str) -> Document:
-    places: dict[tuple[str, ...], str] = {}
+    lines: dict[tuple[str, ...], str] = {}
     try:
         loader = ShippedLoader(text) if path.is_relative_to(RECIPES_DIR) else Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise UsageError(f"{path}: it has to be a mapping of keys to values")
-        _note_places(node, (), path, places)
+            raise UsageError(f"{path}: must be a mapping of keys to values")
+        _note_lines(node, (), path, lines)
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"{place}: not valid YAML: {problem}") from None
+        raise UsageError(f"{where}: not valid YAML: {problem}") from None
     except RecursionError:
         raise UsageError(
-            f"{path}: nested too deeply, or an alias stands inside its own anchor"
+            f"{path}: nested too deeply, or an alias refers to the anchor it is in"
         ) from None
-    return Document(values, places, (path,))
+    return Document(values, lines, (path,))
 
 
-def _note_places(
-    node: yaml.Node, prefix: tuple[str, ...], path: Path, places: dict[tuple[str, ...], str]
+def _note_lines(
+    node: yaml.Node, prefix: tuple[str, ...], path: Path, lines: dict[tuple[str, ...], str]
 ) -> None:
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            places[(*prefix, str(index))] = f"{path}:{item.start_mark.line + 1}"
-            _note_places(item, (*prefix, str(index)), path, places)
+            lines[(*prefix, str(index))] = f"{path}:{item.start_mark.line + 1}"
+            _note_lines(item, (*prefix, str(index)), path, lines)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise UsageError(
-                f"{path}:{key.start_mark.line + 1}: a key is one word, not a list or a mapping"
+                f"{path}:{key.start_mark.line + 1}: a key must be one word, not a list or a mapping"
             )
         field = (*prefix, str(key.value))
-        if field in places:
+        if field in lines:
             raise UsageError(
                 f"{path}:{key.start_mark.line + 1}: `{'.'.join(field)}` is written twice"
             )
-        places[field] = f"{path}:{key.start_mark.line + 1}"
-        _note_places(value, field, path, places)
+        lines[field] = f"{path}:{key.start_mark.line + 1}"
+        _note_lines(value, field, path, lines)
 
 
-def told(error: ValidationError, document: Document, model: type[BaseModel]) -> str:
-    """One line for everything that `model` finds wrong with a document: where it was written,
-    field, what is wrong.
+def error_lines(error: ValidationError, document: Document, model: type[BaseModel]) -> str:
+    """One line for everything that `model` finds wrong with a document: file:line, field, what is
+    wrong.
     """
     lines = []
     for item in error.errors():
         field = tuple(str(part) for part in item["loc"] if part != "[key]")
-        place = document.place(field) or str(document.files[-1])
+        where = document.line(field) or str(document.files[-1])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_suggest(field, model)}"
         elif item["type"] == "missing":
             message = "is missing"
         elif item["type"] in ("model_type", "dict_type"):
-            message = f"is a section of keys (got {item['input']!r})"
+            message = f"must be a section of keys (got {_shown(item['input'])})"
         elif "input" in item and not isinstance(item["input"], dict):
-            message += f" (got {item['input']!r})"
-        lines.append(f"{place}: `{'.'.join(field) or model.__name__.lower()}`: {message}")
+            message += f" (got {_shown(item['input'])})"
+        lines.append(f"{where}: `{'.'.join(field) or model.__name__.lower()}`: {message}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML would write it, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def part_of(annotation: Any) -> type[BaseModel] | None:

@@ -21,14 +21,14 @@ EXECUTION_FILE = "execution.json"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
-State = Literal["created", "running", "failed", "preempted", "complete"]
+RunState = Literal["created", "running", "failed", "preempted", "complete"]
 REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 
 
 class Status(Part):
     """status.json: what state a run is in."""
 
-    state: State
+    state: RunState
     message: str = ""
     """Why it failed or stopped."""
     exit_code: int = 0
@@ -46,7 +46,7 @@ class RunDir:
 
     @property
     def math(self) -> RunMath:
-        """What the run computes. Raises DataError for a math.json that is not what densekit wrote."""
+        """What the run computes. Raises DataError for a math.json that densekit did not write."""
         path = self.path / MATH_FILE
         value = read_object(path, "schema", remedy=REMEDY)
         if value["schema"] != SCHEMA:
@@ -90,7 +90,7 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """JSON lines, one object per optimiser step."""
+        """JSON lines, one object per optimizer step."""
         return self.path / METRICS_FILE
 
     @property
@@ -112,7 +112,7 @@ class RunDir:
         """Folder of an attempt, counted from 1."""
         return self.path / "attempts" / f"{number:04d}"
 
-    def set_status(self, state: State, *, message: str = "", exit_code: int = 0) -> None:
+    def set_status(self, state: RunState, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
         _write_status(
             self.path,
@@ -144,7 +144,7 @@ class RunDir:
 
 
 def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint taken after `step` optimiser steps."""
+    """Folder name of the checkpoint taken after `step` optimizer steps."""
     return f"step-{step:08d}"
 
 
@@ -164,8 +164,8 @@ def open_run(runs_dir: Path, math: RunMath) -> RunDir:
     Raises UsageError when something else lies at its place or the folder cannot be written.
     """
     path = run_path(runs_dir, math)
-    there = path.exists() or not _appear(path, math)  # or another densekit made the same run first
-    if there and not _holds(path, math):
+    there = path.exists() or not _create(path, math)  # or another densekit made the same run first
+    if there and not _is_run_of(path, math):
         raise UsageError(
             f"{path} exists but is not this run: move it away or choose another --runs-dir"
         )
@@ -181,9 +181,9 @@ def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
     number = 1
     while True:
         path = runs_dir / f"{name}.replay{number}"
-        if not path.exists() and _appear(path, math):
+        if not path.exists() and _create(path, math):
             return RunDir(path)
-        if _holds(path, math) and not RunDir(path).complete:
+        if _is_run_of(path, math) and not RunDir(path).complete:
             return RunDir(path)
         number += 1
 
@@ -192,11 +192,11 @@ def _write_status(folder: Path, status: Status) -> None:
     write_json(folder / STATUS_FILE, status.model_dump())
 
 
-def _holds(path: Path, math: RunMath) -> bool:
+def _is_run_of(path: Path, math: RunMath) -> bool:
     return (path / MATH_FILE).is_file() and RunDir(path).sha256 == math.sha256
 
 
-def _appear(path: Path, math: RunMath) -> bool:
+def _create(path: Path, math: RunMath) -> bool:
     """Make a run directory: it appears whole, by one rename. False when another process was first
     at `path`.
 

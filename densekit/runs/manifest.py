@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.files.hashing import file_sha256, json_sha256, tree_sha256
+from densekit.files.hashing import file_sha256, files_sha256, json_sha256
 from densekit.files.json_files import read_object
 from densekit.runs.environment import Environment
 from densekit.runs.records import METRICS_FILE, REMEDY, read_steps
@@ -80,7 +80,7 @@ class Manifest(Part):
     models: dict[str, ModelFiles]
     """Of language_model, vision_tower and tokenizer."""
     init_sha256: str | None = None
-    """Of the weights at step 0; this and what follows is null or empty until the run is complete."""
+    """Of the weights at step 0; this and the rest are null or empty until the run is complete."""
     metrics_sha256: str | None = None
     chain: Chain | None = None
     outputs: dict[str, str] = Field(default_factory=dict)
@@ -114,7 +114,7 @@ def start_manifest(
     them is hashed, so this reads the weights once. Raises OSError when one cannot be read.
     """
     # One folder often serves two parts.
-    hashed = {folder: tree_sha256(folder) for folder in set(models.values())}
+    hashed = {folder: files_sha256(folder) for folder in set(models.values())}
     return Manifest(
         state="running",
         run=math.sha256,

@@ -29,7 +29,7 @@ class Progress:
         self.last_shown = self.last_logged = float("-inf")
 
     def update(self, done: int, **values: float | None) -> None:
-        """Report `done` of `total`; `values` are shown with four digits, unknown ones not at all."""
+        """Report `done` of `total`; `values` are shown with four digits, None not at all."""
         now = time.monotonic()
         edge = done in (1, self.total)
         if not self.enabled:
@@ -52,7 +52,8 @@ class Progress:
         shown = "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if value is not None
         )
-        return f"{self.label}  {done}/{self.total}  {100 * done // self.total}%  eta {clock(eta)}  {shown}".rstrip()
+        share = f"{done}/{self.total}  {100 * done // self.total}%"
+        return f"{self.label}  {share}  eta {clock(eta)}  {shown}".rstrip()
 
 
 def clock(seconds: float) -> str:

@@ -114,13 +114,17 @@ class Execution(Part):
 
     def settings(self) -> list[str]:
         """What engine, dtype and kernel it uses, a phrase each."""
+        return [*self.engine(), self.dtype, f"{self.attention} attention"]
+
+    def engine(self) -> list[str]:
+        """How the engine shards, recomputes and offloads, a phrase each."""
         ddp = "DDP" if self.world_size > 1 else "no sharding"
         words = [f"ZeRO-{self.zero_stage}" if self.zero_stage else ddp]
         if self.activation_checkpointing:
             words.append("activation checkpointing")
         if self.cpu_offload:
             words.append("CPU offload")
-        return [*words, self.dtype, f"{self.attention} attention"]
+        return words
 
 
 class ExecutionRequest(Part):

@@ -66,4 +66,5 @@ def set_learning_rate(optimizer: AdamW, factor: float) -> None:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """L2 norm over all gradients, as a 0-dim tensor."""
     norms = [torch.linalg.vector_norm(p.grad.float()) for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm

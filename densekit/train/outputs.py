@@ -90,7 +90,8 @@ def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGener
         full = DenseConnectorForConditionalGeneration.from_pretrained(
             run.path / "model", dtype=torch.float32, local_files_only=True
         )
-        return full.eval()
+        trained: DenseConnectorForConditionalGeneration = full.eval()
+        return trained
     model = load_base(math, roots)
     init = {
         f"connector.{name}": value
@@ -100,4 +101,5 @@ def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGener
         adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
         init |= {f"lora.{name}": value for name, value in adapters.items()}
     apply_init(model, init)
-    return model.eval()
+    model.eval()
+    return model

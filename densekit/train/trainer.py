@@ -194,7 +194,8 @@ class Trainer:
             images = pixel_values(on_device.pixels, self.lookup_table)
             last = number == len(batch.micro_batches) - 1
             loss += self.engine.forward_backward(on_device, images, last=last)
-        return self.engine.accelerator.reduce(loss, reduction="sum")
+        total: Tensor = self.engine.accelerator.reduce(loss, reduction="sum")
+        return total
 
     def _account(self, batch: StepBatch, record: StepMetrics) -> None:
         total = self.summary

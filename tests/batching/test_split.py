@@ -1,4 +1,4 @@
-"""Any split of a step consumes its samples once, keeps the ranks in step and balances their tokens."""
+"""Any split of a step consumes its samples once, keeps ranks in step and balances tokens."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def test_tail_finds_a_run_by(run_cli: Cli, trained: Path, name: str) -> None:
 
 def test_runs_dir_says_where_names_are_looked_up(run_cli: Cli, trained: Path) -> None:
     trained.parent.rename("elsewhere")
-    assert run_cli("tail", "tiny_stage1").code == 2
+    assert run_cli("tail", "tiny_stage1").code == 3
     assert run_cli("tail", "tiny_stage1", "--runs-dir", "elsewhere").code == 0
     Path("densekit.yaml").write_text("runs_dir: elsewhere\n", encoding="utf-8")
     assert run_cli("tail", "tiny_stage1").code == 0

@@ -19,7 +19,7 @@ WRONG = {
     "a row that waits": (
         ["run", "vicuna7b_anyres_stage2"],
         2,
-        "vicuna7b_anyres_stage2 waits for anyres: training on",
+        "vicuna7b_anyres_stage2 needs anyres: densekit does not support training on",
     ),
     "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
@@ -29,7 +29,7 @@ WRONG = {
         "folder.yaml is a folder, not a YAML file",
     ),
     "a name too long": (["show", "a" * 300], 3, "File name too long"),
-    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: it has to be a mapping"),
+    "an empty file": (["run", "empty.yaml"], 2, "empty.yaml: must be a mapping"),
     "a binary file": (["run", "binary.yaml"], 2, "binary.yaml: cannot be read as UTF-8"),
     "a path for a name": (
         ["run", "tiny_stage1", "--set", "name=../x"],
@@ -44,7 +44,7 @@ WRONG = {
     "a key without a value": (
         ["run", "tiny_stage1", "--set", "seed"],
         2,
-        "--set 'seed': write it as key=value",
+        "--set seed: write it as key=value",
     ),
     "a wrong value": (
         ["run", "tiny_stage1", "--set", "seed=x"],
@@ -150,10 +150,10 @@ WRONG = {
         2,
         "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-",
     ),
-    "nothing to follow": (["tail", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
-    "nothing to stop": (["stop", "nope"], 2, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to follow": (["tail", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
+    "nothing to stop": (["stop", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
     "a folder to follow": (["tail", "folder.yaml"], 3, "folder.yaml/status.json is missing"),
-    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 2, "no run x in y; `densekit"),
+    "a run of another folder": (["verify", "x", "--runs-dir", "y"], 3, "no run x in y; `densekit"),
     "no image to build": (["containers", "build", "h100"], 2, "no image h100; there are cpu, a100"),
     "no such option": (
         ["ls", "--run-dir", "x"],

@@ -48,7 +48,7 @@ print('{{"mediaType": "x", "digest": "%s"}}' % digest)
 
 
 @pytest.mark.ranks
-def test_lock_records_what_the_registry_says(
+def test_lock_records_the_registrys_digests(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_docker(checkout, ANSWER, monkeypatch)
@@ -62,7 +62,7 @@ def test_lock_records_what_the_registry_says(
 
 
 @pytest.mark.ranks
-def test_another_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_docker(checkout, ANSWER, monkeypatch)
     lock(checkout)
     path = checkout / "docker" / "Dockerfile"
@@ -71,7 +71,9 @@ def test_another_tag_is_no_longer_pinned(checkout: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.ranks
-def test_nothing_is_written_when_one_fails(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_writes_nothing_when_one_image_fails(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = ANSWER + "if 'two' in sys.argv[4]: sys.exit('ERROR: no such host')\n"
     pretend_docker(checkout, script, monkeypatch)
     with pytest.raises(
@@ -84,40 +86,39 @@ def test_nothing_is_written_when_one_fails(checkout: Path, monkeypatch: pytest.M
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("answer", ["{}", '{"digest": "sha256:123"}', "no JSON"])
-def test_an_answer_without_a_digest_is_refused(
+def test_response_without_a_digest_is_refused(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     pretend_docker(checkout, f"print({answer!r})", monkeypatch)
-    with pytest.raises(UsageError, match="gave no digest"):
+    with pytest.raises(UsageError, match="returned no digest for base/one:1"):
         resolve("base/one:1")
 
 
 @pytest.mark.ranks
-def test_without_docker(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_without_docker_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout / "nowhere"))
-    with pytest.raises(UsageError, match="no `docker` here"):
+    with pytest.raises(UsageError, match="`docker` is not installed"):
         lock(checkout)
 
 
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"images": {"base/one:1": {}}}', '{"images": {"a:1": {"digest": 3}}}']
 )
-def test_a_broken_lock_is_refused(checkout: Path, content: str) -> None:
+def test_broken_lock_is_refused(checkout: Path, content: str) -> None:
     (checkout / LOCK).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match="densekit containers lock"):
         pinned(checkout)
 
 
 def test_unknown_targets_are_refused(checkout: Path) -> None:
-    with pytest.raises(UsageError, match="no image v100; there are cpu"):
+    with pytest.raises(UsageError, match="no container image is named v100; there are cpu"):
         build_command(checkout, "v100")
     with pytest.raises(UsageError, match="from a checkout"):
         base_images(checkout / "docker")
 
 
 @pytest.mark.ranks
-def test_the_command_line() -> None:
-    """The Dockerfile that ships: its images, and labels that name the commit."""
+def test_build_command_of_the_shipped_dockerfile() -> None:
     assert targets(ROOT) == ["cpu", "a100", "v100", "tensorboard"]
     command = [
         sys.executable,
@@ -143,11 +144,11 @@ def test_the_command_line() -> None:
         assert part in done.stdout
 
 
-def test_what_is_locked_here_was_resolved() -> None:
+def test_committed_lock_names_the_dockerfiles_images() -> None:
     """A lock that is committed names the images of the Dockerfile and when they were resolved."""
     digests = read_lock(ROOT)
     if not digests:
-        needs("registry", f"{LOCK} does not exist; `densekit images lock` writes it")
+        needs("registry", f"{LOCK} does not exist; `densekit containers lock` writes it")
     assert set(digests) <= set(base_images(ROOT).values())
     entries = json.loads((ROOT / LOCK).read_text(encoding="utf-8"))["images"].values()
     assert all(entry["resolved"] for entry in entries)

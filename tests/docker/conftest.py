@@ -26,7 +26,7 @@ def standin(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything the cpu image installs, fetched beforehand, so that it is built without a network."""
+    """Everything the cpu image installs, fetched first, so that it is built without a network."""
     folder = tmp_path_factory.mktemp("wheels")
     fetch = [
         sys.executable,

@@ -32,7 +32,7 @@ SMALL_RUN = ["--set", "data.samples=null", *(part for value in SMALL for part in
 
 
 class Compose:
-    """`docker compose` on this checkout, with images of its own names and nothing from a network."""
+    """`docker compose` on this checkout, with images of its own names and without a network."""
 
     def __init__(self, engine: Engine, override: Path, **variables: str) -> None:
         self.engine, self.override, self.variables = engine, override, variables
@@ -97,7 +97,10 @@ def manifests(compose: Compose, image_id: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ready to train on the CPU" in done.stderr
     assert "held-out questions, images shuffled" in done.stdout
-    program = "import glob, json; print(json.dumps([json.load(open(p)) for p in glob.glob('runs/*/manifest.json')]))"
+    program = (
+        "import glob, json; "
+        "print(json.dumps([json.load(open(p)) for p in glob.glob('runs/*/manifest.json')]))"
+    )
     return {
         manifest["recipe"]: manifest
         for manifest in json.loads(compose.in_image("python", "-c", program))
@@ -138,7 +141,10 @@ def test_it_runs_without_rights(compose: Compose, manifests: dict[str, Any]) -> 
 
 
 def test_any_user_can_use_it(engine: Engine, compose: Compose) -> None:
-    program = "import getpass, pathlib; pathlib.Path('runs/x').touch(); pathlib.Path.home().joinpath('y').touch()"
+    program = (
+        "import getpass, pathlib; pathlib.Path('runs/x').touch(); "
+        "pathlib.Path.home().joinpath('y').touch()"
+    )
     engine.ok(
         "docker",
         "run",

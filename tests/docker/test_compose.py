@@ -148,7 +148,10 @@ def pretend_gpus(
             "this machine's engine would hand out real GPUs; the ids are pretended ones",
         )
     path = tmp_path_factory.mktemp("compose") / "override.yaml"
-    shows = "echo devices=$$NVIDIA_VISIBLE_DEVICES; ulimit -l; ulimit -s; df -k /dev/shm | tail -1; id -u"
+    shows = (
+        "echo devices=$$NVIDIA_VISIBLE_DEVICES; ulimit -l; ulimit -s; "
+        "df -k /dev/shm | tail -1; id -u"
+    )
     service = {"image": standin, "entrypoint": ["sh", "-c", shows], "command": []}
     path.write_text(
         yaml.safe_dump({"services": dict.fromkeys(GPU_SERVICES, service)}), encoding="utf-8"
@@ -196,10 +199,11 @@ def test_a_container_is_given_the_gpus_asked_for(
 def test_a_container_is_given_the_gpus_named(
     engine: Engine, pretend_gpus: Path, tmp_path: Path
 ) -> None:
-    """docs/images.md: two of the host's GPUs by id, with a second compose file."""
+    """docs/containers.md: two of the host's GPUs by id, with a second compose file."""
     named = tmp_path / "gpus.yaml"
     named.write_text(
-        "services:\n  finetune:\n    deploy:\n      resources:\n        reservations:\n          devices: !override\n"
+        "services:\n  finetune:\n    deploy:\n      resources:\n        reservations:\n          "
+        "devices: !override\n"
         "            - {driver: nvidia, device_ids: ['2', '5'], capabilities: [gpu]}\n",
         encoding="utf-8",
     )

@@ -1,4 +1,4 @@
-"""`densekit containers lock` against a real registry on this host, and a build from what it recorded."""
+"""`densekit containers lock` against a registry on this host, and a build from its record."""
 
 import socket
 import subprocess

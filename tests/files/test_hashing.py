@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densekit.files.hashing import canonical_json, file_sha256, json_sha256, tree_sha256
+from densekit.files.hashing import canonical_json, file_sha256, files_sha256, json_sha256
 
 SCALARS = (
     st.none()
@@ -48,8 +48,8 @@ def test_file_hashes(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "c").write_bytes(b"c")
     assert file_sha256(tmp_path / "b") == hashlib.sha256(data).hexdigest()
-    assert tree_sha256(tmp_path) == {
+    assert files_sha256(tmp_path) == {
         "a": hashlib.sha256(b"").hexdigest(),
         "b": hashlib.sha256(data).hexdigest(),
     }
-    assert list(tree_sha256(tmp_path)) == ["a", "b"]
+    assert list(files_sha256(tmp_path)) == ["a", "b"]

@@ -9,10 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from densekit.text.tokenizer import load_tokenizer
-
 from densekit.data.annotations import Annotations
 from densekit.text.encode import SampleEncoder
+from densekit.text.tokenizers.base import load_tokenizer
 
 LONG_ENOUGH = 2048
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,26 @@ def test_requeued_job_opens_the_next_attempt_with_its_handle(run: RunDir) -> Non
         open_next_attempt(run.path)
 
 
-def test_damaged_run_does_not_hide_the_others(run: RunDir) -> None:
-    write_json(run.path.with_name("other") / "math.json", "{")
-    assert [row.state for row in list_runs(run.path.parent)] == ["created", "damaged"]
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("status.json", ""),
+        ("status.json", "[1]"),
+        ("status.json", None),
+        ("certificate.json", ""),
+        ("certificate.json", "null"),
+        ("attempts/0001/launch.json", "null"),
+    ],
+)
+def test_damaged_run_does_not_hide_the_others(run: RunDir, name: str, text: str | None) -> None:
+    damaged = run.path.with_name("other")
+    shutil.copytree(run.path, damaged)
+    (damaged / name).unlink(missing_ok=True)
+    if text is not None:
+        write_json(damaged / name, text)
+    rows = list_runs(run.path.parent)
+    assert [row.state for row in rows] == ["created", "damaged"]
+    assert name.rpartition("/")[2] in rows[1].message
 
 
 @pytest.mark.ranks

@@ -1,19 +1,16 @@
 """What `densekit parity` prints: a table, what fails, and a last line that leaves nothing out."""
 
 import json
-import sys
 from math import inf
 from pathlib import Path
 
 import pytest
 
-from densekit import cli
 from densekit.errors import DataError
 from densekit.parity.compare import Quantity
 from densekit.parity.report import Report, print_report, run_parity
 from tests.parity.sets import copy_set
-
-pytestmark = pytest.mark.ranks
+from tests.support.command_line import caller
 
 GOOD = Quantity(max_abs_diff=2e-6, tolerance=1e-5, ok=True, worst_ratio=0.2)
 SAME = Quantity(max_abs_diff=0.0, tolerance=0.0, ok=True, worst_ratio=0.0)
@@ -96,30 +93,21 @@ def test_verbose_shows_every_quantity(capsys: pytest.CaptureFixture[str]) -> Non
     assert ["input_ids", "0", "exact", "ok"] in lines
 
 
-def _parity(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["densekit", "parity", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
-
-
 def test_command_reports_progress_on_stderr_and_verdict_last(
     golden: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    call = caller(monkeypatch, capsys)
     root = copy_set(golden, tmp_path, "lora", "sampler")
     (root / "anyres").mkdir()
-    code, out, err = _parity(monkeypatch, capsys, str(root), "--verbose")
+    code, out, err = call("parity", root, "--verbose")
     assert code == 0 and "parity  2/2  100%" in err and "modality_lengths" in out
     assert out.splitlines()[-1].startswith("parity holds for 2 of 3 cases; not supported: anyres;")
 
     (root / "clip_xyz").mkdir()
-    code, out, err = _parity(monkeypatch, capsys, str(root), "--json")
+    code, out, err = call("parity", root, "--json")
     result = json.loads(out)
     assert (code, err) == (1, "") and set(result["cases"]) == {"lora", "sampler", "clip_xyz"}
     assert (result["ok"], result["unsupported"]) == (False, ["anyres"])

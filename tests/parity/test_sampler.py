@@ -10,8 +10,6 @@ import pytest
 from densekit.parity import order
 from tests.parity.sets import bump, copy_set, edit_json, failing, run
 
-pytestmark = pytest.mark.ranks
-
 ERROR = "AssertionError: Should not have zero length."
 CASE = {
     "name": "with_error",

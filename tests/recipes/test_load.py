@@ -53,10 +53,14 @@ BROKEN = {
     "a value for a section": (
         b"connector: dci\n",
         2,
-        "`connector`: is a section of keys (got 'dci')",
+        '`connector`: must be a section of keys (got "dci")',
     ),
     "a section for a value": (b"title: {a: 1}\n", 2, "`title`: Input should be a valid string"),
-    "nothing for a section": (b"optimizer:\n", 2, "`optimizer`: is a section of keys (got None)"),
+    "nothing for a section": (
+        b"optimizer:\n",
+        2,
+        "`optimizer`: must be a section of keys (got null)",
+    ),
     "connector mismatch": (
         b"connector: {kind: dci, layers: [1]}\n",
         2,
@@ -66,8 +70,8 @@ BROKEN = {
     "path in the name": (b"name: ../x\n", 2, "`name`: run directories are named after it"),
     "number for a name": (b"name: 5\n", 2, "`name`: Input should be a valid string (got 5)"),
     "number for a key": (b"1: x\n", 2, "`1`: Keys should be strings"),
-    "list for a key": (b"[1, 2]: x\n", 2, "a key is one word"),
-    "mapping for a key": (b"? {a: 1}\n: x\n", 2, "a key is one word"),
+    "list for a key": (b"[1, 2]: x\n", 2, "a key must be one word"),
+    "mapping for a key": (b"? {a: 1}\n: x\n", 2, "a key must be one word"),
     "duplicate key": (b"seed: 1\n\nseed: 2\n", 4, "`seed` is written twice"),
     "duplicate nested key": (
         b"data:\n  images: a\n  images: b\n",
@@ -89,7 +93,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_mistake_is_named_with_file_and_line(tmp_path: Path, name: str) -> None:
+def test_mistakes_are_named_with_file_and_line(tmp_path: Path, name: str) -> None:
     text, line, message = BROKEN[name]
     path = write(tmp_path, "mine.yaml", HEAD + text)
     told = refusal(path)
@@ -106,19 +110,19 @@ UNREADABLE = {
     "latin-1": (b"title: \xe9t\xe9\n", "cannot be read as UTF-8 text"),
     "zero bytes": (b"\0\1", "not valid YAML"),
     "too deep": (b"a: " + b"[" * 1500, "nested too deeply"),
-    "an anchor inside itself": (b"a: &a {b: *a}\n", "an alias stands inside its own anchor"),
+    "an anchor inside itself": (b"a: &a {b: *a}\n", "an alias refers to the anchor it is in"),
 }
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_a_file_that_is_no_recipe(tmp_path: Path, name: str) -> None:
+def test_file_that_is_no_recipe_is_refused(tmp_path: Path, name: str) -> None:
     text, message = UNREADABLE[name]
     path = write(tmp_path, "mine.yaml", text)
     told = refusal(path)
     assert told.startswith(str(path)) and message in told
 
 
-def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", HEAD + b"seed: x\noptimizer: {epochs: 0}\nzeed: 1\n")
     lines = refusal(path).splitlines()
     assert sorted(line.split(": ")[0] for line in lines) == [
@@ -126,37 +130,37 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_mistake_of_the_parent_is_named_in_the_parent(tmp_path: Path) -> None:
+def test_mistake_of_the_parent_is_named_in_the_parent(tmp_path: Path) -> None:
     parent = write(tmp_path, "parent.yaml", HEAD + b"optimizer: {epochs: 0}\n")
     child = write(tmp_path, "child.yaml", "extends: parent\nseed: 1\n")
     assert refusal(child).startswith(f"{parent}:2: `optimizer.epochs`")
 
 
-def test_a_list_that_the_child_shortens_is_named_in_the_child(tmp_path: Path) -> None:
+def test_shortened_list_is_named_in_the_child(tmp_path: Path) -> None:
     child = write(tmp_path, "child.yaml", "extends: vicuna7b_stage1\noptimizer:\n  betas: [0.9]\n")
     assert refusal(child).startswith(f"{child}:3: `optimizer.betas.1`: is missing")
 
 
-def test_a_product_that_is_not_the_global_batch(tmp_path: Path) -> None:
+def test_reference_must_give_the_global_batch(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", HEAD + b"global_batch_size: 24\n")
     assert refusal(path).startswith(
         f"{path}: `recipe`: reference 1 x 16 x 1 = 16 is not global_batch_size 24"
     )
 
 
-def test_a_stage_2_without_a_start(tmp_path: Path) -> None:
+def test_stage_2_needs_a_start(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", HEAD + b"stage: 2\n")
     assert "`needs` (the stage-1 recipe) or `models.connector`" in refusal(path)
 
 
-def test_unknown_names() -> None:
+def test_unknown_names_suggest_close_ones() -> None:
     assert "no recipe named 'tiny_stage3'; did you mean tiny_stage" in refusal("tiny_stage3")
     assert "`densekit recipes` lists them" in refusal("zzz")
     for name in ("paper", "revisions", "", ".", "..", "\u00e9t\u00e9", "a\0b"):
         assert "no recipe named" in refusal(name)
 
 
-def test_paths_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_recipe_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.yaml").mkdir()
     assert "folder.yaml is a folder, not a YAML file" in refusal("folder.yaml")
@@ -173,10 +177,10 @@ def test_paths_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"mine": "extends: mine\n"}, "circle: mine.yaml -> mine.yaml"),
+        ({"mine": "extends: mine\n"}, "circular: mine.yaml -> mine.yaml"),
         (
             {"mine": "extends: other\n", "other": "extends: ./mine.yaml\n"},
-            "circle: mine.yaml -> other.yaml -> mine.y",
+            "circular: mine.yaml -> other.yaml -> mine.y",
         ),
         (
             {"mine": "extends: [a, b]\n"},
@@ -190,7 +194,7 @@ def test_paths_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"mine": 'extends: ""\n'}, "mine.yaml:1: `extends`: no recipe named ''"),
     ],
 )
-def test_extends_that_leads_nowhere(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_wrong_extends_is_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
     for name, text in files.items():
         write(tmp_path, f"{name}.yaml", text)
     assert message in refusal(tmp_path / "mine.yaml")
@@ -199,7 +203,7 @@ def test_extends_that_leads_nowhere(tmp_path: Path, files: dict[str, str], messa
 @pytest.mark.parametrize(
     "parent", ["tiny_stage1", "./near", "near", "near.yaml", "sub/far", "base/llava15_stage1"]
 )
-def test_a_parent_by_name_or_path(tmp_path: Path, parent: str) -> None:
+def test_parent_is_found_by_name_or_path(tmp_path: Path, parent: str) -> None:
     write(tmp_path, "near.yaml", "extends: tiny_stage1\nname: near-name\n")
     write(tmp_path, "sub/far.yaml", "extends: ../near\n")
     recipe = load_recipe(str(write(tmp_path, "mine.yaml", f"extends: {parent}\nseed: 3\n")))
@@ -207,7 +211,7 @@ def test_a_parent_by_name_or_path(tmp_path: Path, parent: str) -> None:
     assert recipe.data.template == "plain"
 
 
-def test_a_child_overrides_keys_and_replaces_a_connector_whole(tmp_path: Path) -> None:
+def test_child_overrides_keys_and_replaces_the_connector_section(tmp_path: Path) -> None:
     text = "extends: tiny_stage2\noptimizer: {epochs: 5}\nconnector: {kind: sti, layers: [1, 3]}\n"
     recipe = load_recipe(str(write(tmp_path, "mine.yaml", text)))
     parent = load_recipe("tiny_stage2")
@@ -226,7 +230,10 @@ def test_a_child_overrides_keys_and_replaces_a_connector_whole(tmp_path: Path) -
 def test_paths_start_from_the_folder_of_the_file_that_wrote_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = "extends: tiny_stage1\ndata: {annotations: a.json, images: ../pictures}\nmodels: {tokenizer: /t}\n"
+    parent = (
+        "extends: tiny_stage1\ndata: {annotations: a.json, images: ../pictures}\n"
+        "models: {tokenizer: /t}\n"
+    )
     write(tmp_path, "parents/parent.yaml", parent)
     write(
         tmp_path,
@@ -243,7 +250,7 @@ def test_paths_start_from_the_folder_of_the_file_that_wrote_them(
     assert child.models.language_model == "cache:tiny/language_model"
 
 
-def test_every_path_of_a_recipe_is_anchored(tmp_path: Path) -> None:
+def test_every_path_field_is_made_absolute(tmp_path: Path) -> None:
     text = """extends: tiny_stage2
 needs: null
 models: {language_model: a, vision_tower: a, tokenizer: a, connector: a}
@@ -257,21 +264,21 @@ probe: {questions: a, images: a}
 
 
 @pytest.mark.parametrize("path", ["~nobody-at-all/x", "a\0b", "loop/x"])
-def test_a_path_that_cannot_be_resolved_stays_a_path(tmp_path: Path, path: str) -> None:
+def test_unresolvable_path_stays_a_path(tmp_path: Path, path: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     text = f'extends: tiny_stage1\ndata: {{annotations: "{path}"}}\n'.replace("\0", "\\0")
     recipe = load_recipe(str(write(tmp_path, "mine.yaml", text)))
     assert not Path(recipe.data.annotations).is_file()
 
 
-def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path, "sub/mine.yaml", "extends: tiny_stage1\ndata: {annotations: ~/a.json}\n")
     assert load_recipe("~/sub/mine.yaml").data.annotations == str(tmp_path / "a.json")
     assert find_recipe("~/sub/mine.yaml") == path
 
 
-def test_overrides_come_last_and_are_told_apart(
+def test_overrides_come_last_and_name_themselves_in_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -316,7 +323,7 @@ def test_overrides_come_last_and_are_told_apart(
         ("extends=tiny_stage2", "`extends`: unknown key"),
     ],
 )
-def test_an_override_that_cannot_be(override: str, message: str) -> None:
+def test_wrong_overrides_are_refused(override: str, message: str) -> None:
     told = refusal("tiny_stage1", override)
     assert told.startswith("--set ") and message in told
 
@@ -339,7 +346,7 @@ def test_inherited_needs_is_found_beside_the_file_that_wrote_it(tmp_path: Path) 
     assert load_needed(load_recipe(str(child)), str(child)).title == "mine"
 
 
-def test_needs_that_is_nowhere(tmp_path: Path) -> None:
+def test_missing_needs_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "two.yaml", "extends: tiny_stage2\nneeds: nope\n")
     with pytest.raises(UsageError, match="no recipe named 'nope'"):
         load_needed(load_recipe(str(path)), str(path))

@@ -12,7 +12,7 @@ from densekit.files.hashing import json_sha256
 from densekit.launch.chain import load_chain
 from densekit.recipes.explain import explain, leaves, report
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.recipes.unsupported import MISSING, nearest_that_runs, refuse_waiting
+from densekit.recipes.unsupported import MISSING, nearest_that_runs, refuse_unsupported
 from densekit.spec.recipe import Feature, Recipe
 
 PAPER = [name for name in recipe_names() if not name.startswith("tiny")]
@@ -85,11 +85,11 @@ after it.
 
 
 @pytest.mark.parametrize("name", HASHES)
-def test_what_decides_the_result_keeps_its_hash(name: str) -> None:
-    assert json_sha256(load_recipe(name).math()) == HASHES[name]
+def test_math_hash_of_a_recipe_does_not_change(name: str) -> None:
+    assert json_sha256(load_recipe(name).math().as_json()) == HASHES[name]
 
 
-def test_every_configuration_of_the_paper_is_there() -> None:
+def test_every_configuration_of_the_paper_has_a_recipe() -> None:
     second = {recipe.name: recipe for recipe in map(load_recipe, PAPER) if recipe.stage == 2}
     waiting = {name for names in WAITING.values() for name in names}
     assert set(second) == {*CONFIGURATIONS, *waiting}
@@ -99,32 +99,32 @@ def test_every_configuration_of_the_paper_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_every_value_has_its_source(name: str) -> None:
-    """A source that was written about a value that a child overrode since is none (see `explain`)."""
-    told = [value for value in explain(name) if value.field.split(".")[0] in SOURCED]
-    assert len(told) > 25
+def test_every_value_has_a_source(name: str) -> None:
+    """A source of a value that a child overrides is none (see `explain`)."""
+    explained = [value for value in explain(name) if value.field.split(".")[0] in SOURCED]
+    assert len(explained) > 25
     assert not [
-        value.field for value in told if value.value not in (None, [], {}) and not value.source
+        value.field for value in explained if value.value not in (None, [], {}) and not value.source
     ]
     recipe = load_recipe(name)
     outdated = [
         value.field
-        for value in told
+        for value in explained
         if value.source is None
         and any(f"{value.field}.".startswith(f"{key}.") for key in recipe.sources)
     ]
     assert not outdated
 
 
-def test_a_source_is_not_inherited_by_another_value(tmp_path: Path) -> None:
+def test_source_of_the_parents_value_is_not_inherited(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "extends: vicuna7b_stage2\noptimizer:\n  learning_rate: 1.0e-5\n", encoding="utf-8"
     )
-    told = {value.field: value for value in explain(str(path))}
-    assert told["optimizer.learning_rate"].place == f"{path}:3"
-    assert told["optimizer.learning_rate"].source is None
-    assert told["optimizer.warmup_ratio"].source == "official finetune script"
+    explained = {value.field: value for value in explain(str(path))}
+    assert explained["optimizer.learning_rate"].place == f"{path}:3"
+    assert explained["optimizer.learning_rate"].source is None
+    assert explained["optimizer.warmup_ratio"].source == "official finetune script"
     path.write_text(
         path.read_text(encoding="utf-8") + "sources: {optimizer: tried}\n", encoding="utf-8"
     )
@@ -144,7 +144,7 @@ def test_every_paper_recipe_writes_its_own_title_and_row() -> None:
 
 
 @pytest.mark.parametrize("name", [*CONFIGURATIONS])
-def test_both_stages_belong_together(name: str) -> None:
+def test_both_stages_of_a_configuration_fit_together(name: str) -> None:
     first, second = load_chain(name, ())
     assert (first.stage, second.stage) == (1, 2)
     assert (first.data.template, first.optimizer.learning_rate) == ("plain", 1e-3)
@@ -159,7 +159,7 @@ def test_both_stages_belong_together(name: str) -> None:
 
 def varies(name: str, other: str) -> set[str]:
     """Fields of the math in which two recipes differ, without their names."""
-    ours, theirs = (dict(leaves(load_recipe(recipe).math())) for recipe in (name, other))
+    ours, theirs = (dict(leaves(load_recipe(recipe).math().as_json())) for recipe in (name, other))
     fields = {*ours, *theirs}
     return {".".join(field) for field in fields if ours.get(field) != theirs.get(field)} - {
         "name",
@@ -227,11 +227,13 @@ LLM = {"models.language_model"}
         ("yi34b_mgm_anyres_stage2", "vicuna7b_mgm_stage2", LLM | LARGE | {"data.template"}),
     ],
 )
-def test_a_variant_varies_what_the_paper_varies(name: str, other: str, allowed: set[str]) -> None:
+def test_variant_changes_only_what_the_paper_varies(
+    name: str, other: str, allowed: set[str]
+) -> None:
     assert varies(name, other) <= allowed
 
 
-def test_connectors_as_hidden_states() -> None:
+def test_connector_indices_are_hidden_states() -> None:
     """The paper's layer number is index + 1, and layer 24 (SigLIP: the last) is always read."""
     layers = {
         "sti": (7, 15),
@@ -284,7 +286,7 @@ def hardware(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.hardware.gpu, recipe.hardware.gpus, recipe.hardware.nodes
 
 
-def test_the_papers_hardware() -> None:
+def test_hardware_is_the_papers() -> None:
     for recipe in map(load_recipe, PAPER):
         large = recipe.name.startswith(("yi34b", "llama3_70b"))
         expected = (
@@ -300,30 +302,30 @@ def test_the_papers_hardware() -> None:
     "name", ["vicuna13b_stage2", "llama3_8b_stage2", "yi34b_stage2_lora", "tiny_stage2_lora"]
 )
 def test_every_value_is_explained(name: str) -> None:
-    """By its source, or at least by what the schema says the field means; the two are told apart."""
-    told = explain(name)
-    assert not [value.field for value in told if not value.meaning]
-    lines = report(told)
-    for value in told:
+    """By its source, or at least by what the schema says the field means."""
+    explained = explain(name)
+    assert not [value.field for value in explained if not value.meaning]
+    lines = report(explained)
+    for value in explained:
         (place,) = (
             number for number, line in enumerate(lines) if line.startswith(f"{value.field} = ")
         )
         assert lines[place + 1].startswith("    (") == (value.source is None), value.field
-    assert len({value.field for value in told}) == len(told) > 30
+    assert len({value.field for value in explained}) == len(explained) > 30
 
 
-def test_every_capability_is_waited_for_and_explained() -> None:
+def test_every_missing_feature_is_used_and_described() -> None:
     assert set(MISSING) == set(get_args(Feature)) == set(WAITING)
 
 
 @pytest.mark.parametrize("name", [name for names in WAITING.values() for name in names])
-def test_a_waiting_recipe_is_refused_by_what_it_waits_for(name: str) -> None:
+def test_recipe_with_missing_features_is_refused(name: str) -> None:
     recipe = load_recipe(name)
     with pytest.raises(UsageError) as caught:
         load_chain(name, ())
-    told = str(caught.value)
-    assert f"{name} waits for {recipe.waits_for[0]}: {MISSING[recipe.waits_for[0]]}" in told
-    nearest = told.partition("the nearest recipe that runs: ")[2].split()[0]
+    message, feature = str(caught.value), recipe.waits_for[0]
+    assert f"{name} needs {feature}" in message and MISSING[feature] in message
+    nearest = message.partition("the nearest recipe that runs is ")[2].split()[0]
     assert not load_recipe(nearest).waits_for and load_recipe(nearest).stage == recipe.stage
 
 
@@ -336,13 +338,13 @@ def test_a_waiting_recipe_is_refused_by_what_it_waits_for(name: str) -> None:
         ("yi34b_video_stage2_lora", "yi34b_stage2_lora"),
     ],
 )
-def test_the_nearest_recipe_that_runs(name: str, nearest: str) -> None:
+def test_nearest_recipe_that_runs(name: str, nearest: str) -> None:
     assert nearest_that_runs(load_recipe(name)) == nearest
 
 
-def test_a_stage_1_that_waits_is_refused_too(tmp_path: Path) -> None:
+def test_stage_1_with_missing_features_is_refused_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: vicuna7b_clip_efficient_stage2\nwaits_for: []\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="vicuna7b_clip_efficient_stage1 waits for efficient_dc"):
+    with pytest.raises(UsageError, match="vicuna7b_clip_efficient_stage1 needs efficient_dc"):
         load_chain(str(path), ())
-    refuse_waiting(load_recipe("vicuna7b_clip_stage1"))
+    refuse_unsupported(load_recipe("vicuna7b_clip_stage1"))

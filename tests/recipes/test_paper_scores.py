@@ -45,7 +45,7 @@ def test_scores_of_a_recipe(paper: Paper) -> None:
     assert paper.scores("tiny_stage2") == {}
 
 
-def test_sources_that_disagree(paper: Paper) -> None:
+def test_disagreeing_sources_are_listed(paper: Paper) -> None:
     score = paper.scores("vicuna7b_stage2")["gqa"]
     assert score.conflict is not None
     assert (score.value, {score.sources["T2"], score.sources["T8"]}) == (64.4, {64.2})
@@ -80,7 +80,7 @@ def test_sources_that_disagree(paper: Paper) -> None:
         ([0.6, 0.7], False),
     ],
 )
-def test_a_rounded_value_agrees(values: list[float], same: bool) -> None:
+def test_rounded_values_agree(values: list[float], same: bool) -> None:
     assert agree(values) == same
 
 
@@ -118,7 +118,7 @@ BROKEN = {
     "unknown protocol": ("protocol: pope}", "protocol: pop}", "pope: no protocol named 'pop'"),
     "unknown key": ("reruns:", "rerun:", "`rerun`: unknown key; did you mean `reruns`?"),
     "taken from nowhere": ("take: 64.4", "take: 64.3", "take 64.3: no source has that value"),
-    "a conflict told wrong": ("Z: 64.4}", "Z: 64.2}", "vicuna7b_stage2: gqa: the tables have"),
+    "a conflict message wrong": ("Z: 64.4}", "Z: 64.2}", "vicuna7b_stage2: gqa: the tables have"),
     "a conflict that is none": ("T2: 64.2, T4: 64.4, T7", "T4: 64.4, T7", "the tables have"),
     "a conflict of nobody": (
         "subject: MGM-7B",
@@ -141,7 +141,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_mistake_in_the_file_is_named(tmp_path: Path, name: str) -> None:
+def test_mistakes_in_paper_yaml_are_named(tmp_path: Path, name: str) -> None:
     before, after, message = BROKEN[name]
     assert before in TEXT
     path = tmp_path / "paper.yaml"
@@ -151,11 +151,11 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, name: str) -> None:
         return
     with pytest.raises(UsageError) as caught:
         load_paper(path)
-    told = str(caught.value)
-    assert all(line.startswith(f"{path}") for line in told.splitlines()) and message in told
+    message = str(caught.value)
+    assert all(line.startswith(f"{path}") for line in message.splitlines()) and message in message
 
 
-def test_a_mistake_has_its_line(tmp_path: Path) -> None:
+def test_mistakes_name_their_line(tmp_path: Path) -> None:
     path = tmp_path / "paper.yaml"
     path.write_text(TEXT.replace(DCI_ROW, DCI_ROW.replace("63.8", "high")), encoding="utf-8")
     line = next(number for number, text in enumerate(TEXT.splitlines(), start=1) if DCI_ROW in text)
@@ -164,7 +164,7 @@ def test_a_mistake_has_its_line(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}:{line}: `tables.T1.rows.7.values.0")
 
 
-def test_the_list_has_every_recipe_once_and_fits() -> None:
+def test_list_has_every_recipe_once_within_120_columns() -> None:
     lines = list_lines()
     assert max(map(len, lines)) <= 120
     first = {row.first.name for row in configurations() if row.first}
@@ -174,34 +174,34 @@ def test_the_list_has_every_recipe_once_and_fits() -> None:
     assert sorted(arrows) == sorted(second)
 
 
-def test_a_line_of_the_list() -> None:
+def test_lines_of_the_list() -> None:
     lines = list_lines()
     number = next(
         index
         for index, line in enumerate(lines)
         if line.endswith("-> vicuna7b_clip_sti_8_16_20_24_stage2")
     )
-    told = " ".join(lines[number - 1].split())
+    message = " ".join(lines[number - 1].split())
     assert (
-        told
+        message
         == "Vicuna-7B CLIP-L STI 8,16,20,24 LLaVA-1.5 full 63.0 79.1 68.0 58.8 85.9 67.6 30.8 65.7"
     )
     assert (
         next(line for line in lines if "yi34b_stage2_lora" in line)
         == "  yi34b_stage1 -> yi34b_stage2_lora"
     )
-    assert any(line.endswith("-> vicuna7b_anyres_stage2   (waits for anyres)") for line in lines)
+    assert any(line.endswith("-> vicuna7b_anyres_stage2   (needs anyres)") for line in lines)
     number = next(index for index, line in enumerate(lines) if line.endswith("-> vicuna7b_stage2"))
     assert lines[number - 1].endswith(" 64.4!")
     assert (
-        "  vicuna7b_stage2, GQA: taken 64.4 (Table 4, Table 7, Teaser figure, Model zoo); 64.2 (Table 2, Table 8)"
-        in lines
+        "  vicuna7b_stage2, GQA: taken 64.4 (Table 4, Table 7, Teaser figure, Model zoo); "
+        "64.2 (Table 2, Table 8)" in lines
     )
     number = next(index for index, line in enumerate(lines) if "-> vicuna7b_video_stage2 " in line)
     assert " 2.80 " in lines[number - 1], "all cells of a column have the same decimals"
 
 
-def test_the_list_for_programs() -> None:
+def test_list_as_json() -> None:
     listed = {entry["name"]: entry for entry in as_json()}
     assert list(listed) == recipe_names()
     assert listed["vicuna7b_anyres_stage2"]["waits_for"] == ("anyres",)

@@ -33,7 +33,7 @@ class PretendHub:
     def commit(self, repo: str, kind: Kind) -> str:
         self.asked.append((repo, kind))
         if repo == self.down:
-            raise DataError(f"{repo}: the hub gives no commit")
+            raise DataError(f"{repo}: the hub returned no commit")
         return self.answer
 
 
@@ -59,7 +59,7 @@ def test_every_repository_of_a_recipe_is_listed() -> None:
     } == listed
 
 
-def test_a_folder_that_is_named_after_no_repository() -> None:
+def test_folder_mapped_to_another_repository() -> None:
     (data,) = (
         repo
         for repo in repositories(load_recipe("vicuna7b_mgm_stage2"))
@@ -68,7 +68,7 @@ def test_a_folder_that_is_named_after_no_repository() -> None:
     assert (data.name, data.reference) == ("YanweiLi/MGM-Instruction", "data:MGM-Finetune")
 
 
-def test_pinning_fills_in_what_is_missing_and_keeps_the_rest(file: Path) -> None:
+def test_pin_fills_in_missing_commits_only(file: Path) -> None:
     before = file.read_text(encoding="utf-8").splitlines()
     hub = PretendHub()
     assert pin([VICUNA, PRETRAIN], hub=hub, path=file) == {VICUNA: A, PRETRAIN: A}
@@ -94,7 +94,7 @@ def test_pinning_fills_in_what_is_missing_and_keeps_the_rest(file: Path) -> None
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_quotes_and_comments_stay(file: Path) -> None:
+def test_pin_keeps_quotes_and_comments(file: Path) -> None:
     text = file.read_text(encoding="utf-8").replace(
         f"  {VICUNA}: ~", f'  "{VICUNA}" : null   # the small one'
     )
@@ -104,36 +104,36 @@ def test_quotes_and_comments_stay(file: Path) -> None:
 
 
 @pytest.mark.parametrize("repos", [[], [VICUNA, PRETRAIN]])
-def test_a_hub_that_does_not_answer_changes_nothing(file: Path, repos: list[str]) -> None:
+def test_unreachable_hub_changes_nothing(file: Path, repos: list[str]) -> None:
     before = file.read_bytes()
     with pytest.raises(DataError, match=PRETRAIN):
         pin(repos, hub=PretendHub(down=PRETRAIN), path=file)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_an_answer_that_is_no_commit_changes_nothing(file: Path) -> None:
+def test_response_without_a_commit_changes_nothing(file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(UsageError, match="String should match pattern"):
         pin([VICUNA], hub=PretendHub("main"), path=file)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_a_repository_that_is_not_listed(file: Path) -> None:
+def test_unlisted_repository_is_refused(file: Path) -> None:
     with pytest.raises(UsageError, match=r"did you mean lmsys/vicuna-7b-v1\.5"):
         pin(["lmsys/vicuna-7b"], hub=PretendHub(), path=file)
     with pytest.raises(UsageError, match="add a line for it first"):
         pin(["zzz/zzz"], hub=PretendHub(), path=file)
 
 
-def test_entries_that_share_a_line_are_not_half_written(file: Path) -> None:
+def test_entries_that_share_a_line_are_refused_whole(file: Path) -> None:
     text = f"models: {{{VICUNA}: ~}}\ndatasets: {{}}\n"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="no line of its own"):
+    with pytest.raises(UsageError, match="shares its line with something else"):
         pin([VICUNA], hub=PretendHub(), path=file)
     assert file.read_text(encoding="utf-8") == text
 
 
-def test_a_file_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_file_is_reported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container, whose recipes belong to somebody else."""
 
     def refuse(self: Path, target: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPat
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_the_real_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_hub_client_reports_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own errors become one message: an offline client, and an address where nobody
     listens.
     """
@@ -156,7 +156,7 @@ def test_the_real_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint="http://127.0.0.1:9"))
     with pytest.raises(
-        DataError, match=f"{VICUNA}: the hub gives no commit: .*HF_TOKEN; nothing was changed"
+        DataError, match=f"{VICUNA}: the hub returned no commit: .*HF_TOKEN; nothing was changed"
     ):
         HuggingFaceHub().commit(VICUNA, "model")
 
@@ -165,19 +165,18 @@ def test_the_real_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     "text",
     ["models: {a/b: main}\ndatasets: {}\n", "models: {ab: ~}\ndatasets: {}\n", "models: {}\n"],
 )
-def test_a_file_that_is_wrong(file: Path, text: str) -> None:
+def test_wrong_revisions_yaml_is_refused(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=str(file)):
         load_revisions(file)
 
 
-def test_a_recipe_without_pinned_commits_says_so(
-    monkeypatch: pytest.MonkeyPatch, file: Path
-) -> None:
+def test_plan_notes_unpinned_repositories(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     recipe = load_recipe("vicuna7b_stage2")
     (note,) = unpinned(recipe)
     assert note.startswith(
-        f"no commit is pinned for {VICUNA}, google/siglip-so400m-patch14-384, liuhaotian/LLaVA-Instruct"
+        f"no commit is pinned for {VICUNA}, google/siglip-so400m-patch14-384, "
+        "liuhaotian/LLaVA-Instruct"
     )
     pin([], hub=PretendHub(), path=file)
     pinned = load_revisions(file)

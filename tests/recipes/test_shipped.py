@@ -12,9 +12,9 @@ from densekit.spec.recipe import Recipe
 ALL = recipe_names()
 
 
-def test_tiny_and_headline_recipes_ship() -> None:
-    headline = {"vicuna7b_clip_stage1", "vicuna7b_clip_stage2"}
-    assert {"tiny_stage1", "tiny_stage2", *headline} <= set(ALL)
+def test_recipe_names_leave_out_the_files_beside_them() -> None:
+    assert {"tiny_stage1", "tiny_stage2", "vicuna7b_clip_stage1", "vicuna7b_clip_stage2"} <= {*ALL}
+    assert not {"paper", "revisions"} & {*ALL}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -33,10 +33,10 @@ def test_every_source_names_a_field(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("tiny")])
-def test_a_paper_recipe_names_its_row_and_its_sources(name: str) -> None:
+def test_paper_recipe_names_its_row_and_its_sources(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.paper
-    told = (
+    sourced = (
         "optimizer.learning_rate",
         "global_batch_size",
         "reference",
@@ -44,18 +44,18 @@ def test_a_paper_recipe_names_its_row_and_its_sources(name: str) -> None:
         "data.annotations",
         "data.template",
     )
-    assert not [field for field in told if field not in recipe.sources]
+    assert not [field for field in sourced if field not in recipe.sources]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_needed_recipe_is_a_stage_1_that_ships(name: str) -> None:
+def test_needed_recipe_is_a_shipped_stage_1(name: str) -> None:
     recipe = load_recipe(name)
     assert (recipe.needs is None) == (recipe.stage == 1)
     if recipe.needs:
         assert load_recipe(recipe.needs).stage == 1
 
 
-def test_the_paper_rows() -> None:
+def test_headline_recipes_are_the_papers_rows() -> None:
     first, second = load_recipe("vicuna7b_clip_stage1"), load_recipe("vicuna7b_clip_stage2")
     for recipe in (first, second):
         assert recipe.connector.groups == (tuple(range(12)), tuple(range(12, 24)))
@@ -82,7 +82,7 @@ def test_the_paper_rows() -> None:
     )
 
 
-def test_recipes_that_documents_name_exist() -> None:
+def test_recipes_named_in_docs_exist() -> None:
     root = RECIPES_DIR.parent
     named = {
         name
@@ -98,7 +98,7 @@ def test_recipes_that_documents_name_exist() -> None:
     )
 
 
-def test_has_field() -> None:
+def test_has_field_follows_dotted_names() -> None:
     recipe: Recipe = load_recipe("tiny_stage1")
     assert (
         has_field(recipe, "seed")

@@ -1,4 +1,4 @@
-"""The environment of an attempt: packages, code, container image, CPU, and variables that change bits."""
+"""The environment of an attempt: packages, code, image, CPU, variables that change bits."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""The run directory: it appears whole, its math is its identity, and no attempt overwrites another."""
+"""The run directory: it appears whole, math is its identity, no attempt overwrites another."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The manifest: the environment it records, the hashes it takes, and the seal that shows an edit."""
+"""The manifest: the hashes it takes, and the seal that shows an edit."""
 
 import json
 from pathlib import Path

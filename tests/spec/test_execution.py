@@ -113,6 +113,7 @@ def test_describe_says_how_it_runs(values: dict[str, Any], words: str) -> None:
     execution = Execution.model_validate(values)
     assert execution.describe() == words
     assert ", ".join(execution.settings()) in words
+    assert execution.settings()[: len(execution.engine())] == execution.engine()
 
 
 def test_processes_per_node_and_process_groups() -> None:

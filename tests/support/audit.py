@@ -1,4 +1,4 @@
-"""What tests of diff and verify share: reading a finding, and editing a run's files as damage would."""
+"""What tests of diff and verify share: reading a finding, and damaging a run's files."""
 
 import json
 import re
@@ -14,7 +14,10 @@ from densekit.runs.manifest import sealed
 from densekit.runs.records import StepRecord, chain_next
 from densekit.spec.check import Check
 
-REMEDIES = "retrain|put the original back|restore the original|put that run back|remove the folder|put back a copy|use the version of densekit"
+REMEDIES = (
+    "retrain|put the original back|restore the original|put that run back|remove the folder"
+    "|put back a copy|use the version of densekit"
+)
 Edit = Callable[[str], str]
 
 

@@ -14,13 +14,13 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 
 import transformers.models.clip.modeling_clip
 import transformers.models.llama.modeling_llama
-import transformers.models.siglip.modeling_siglip  # noqa: F401
+import transformers.models.siglip.modeling_siglip
 from PIL import Image
 from tqdm import tqdm
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import tests.support.training
-import tests.support.worlds  # noqa: F401
+import tests.support.worlds
 
 Image.init()
 get_checkpoint_conversion_mapping("llama")  # makes the table of all models

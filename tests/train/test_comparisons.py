@@ -243,7 +243,7 @@ def test_a_replay(workplace: Workplace, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(
         "bitwise equal over 6 steps\nruns are identical\n"
-        "the replay is equal to the last bit, trained weights included\n"
+        "the replay is bitwise equal to the run, trained weights included\n"
     )
     made = RunDir(tmp_path / f"{run.name}.replay1")
     assert made.sha256 == RunDir(run).sha256 and made.complete

@@ -102,7 +102,7 @@ def test_the_trainer_says_what_suits_the_gpu(
         process_group._check_cuda(Execution(device="cuda", dtype="fp16"))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("H100: compute capability 9.0: bf16, flash attention: ")
-    assert line.endswith("asked for: fp16, sdpa attention")
+    assert line.endswith("requested: fp16, sdpa attention")
 
 
 def test_a_cpu_runs_no_cuda_kernel() -> None:

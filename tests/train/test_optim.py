@@ -1,4 +1,4 @@
-"""Optimiser groups and schedule."""
+"""Optimizer groups and schedule."""
 
 import pytest
 import torch

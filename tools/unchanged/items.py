@@ -106,14 +106,14 @@ def _plan(hardware: str, side: Side) -> Any:
     return _of_every_recipe(side, f"plan-{hardware}", "plan", *options)
 
 
-def _small(side: Side) -> list[str]:
+def _small(side: Side, cache: str) -> list[str]:
     sets = [part for value in SMALL for part in ("--set", value)]
-    return [*sets, "--device", "cpu", "--cache-dir", str(side.place("cache"))]
+    return [*sets, "--device", "cpu", "--cache-dir", str(side.place(cache))]
 
 
 def _certify(side: Side) -> Any:
     place = side.place("certify")
-    options = _small(side)
+    options = _small(side, "cache-certify")  # a run says whether its certificate was in the cache
     side.densekit(place, "run", "tiny_stage1", *options, "--launcher", "local")  # makes the data
     return side.ask(place, {name: ["plan", name, *options, "--certify", "--json"] for name in TINY})
 
@@ -121,7 +121,7 @@ def _certify(side: Side) -> Any:
 def _train(engine: str, ranks: int, side: Side) -> Any:
     """Both stages, then LoRA from the same stage 1; micro-batches of 4: every rank accumulates."""
     place = side.place(f"runs-{engine}-{ranks}")
-    options = [*_small(side), "--launcher", "local", "--gpus", str(ranks)]
+    options = [*_small(side, "cache"), "--launcher", "local", "--gpus", str(ranks)]
     options += ["--zero-stage", ENGINES[engine], "--micro-batch", "4"]
     side.densekit(place, "run", "tiny_stage2", *options, processes=1 + 2 * ranks)
     side.densekit(place, "run", "tiny_stage2_lora", *options, processes=1 + ranks)

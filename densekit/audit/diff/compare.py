@@ -19,7 +19,9 @@ from densekit.errors import DataError, UsageError
 from densekit.runs.records import METRICS_FILE
 
 SCHEMA = 2
-"""Of `densekit diff --json`. Schema 1 had no number; it said partings, causes, bearing and words."""
+"""Of `densekit diff --json`. Schema 1 had no number, and other names: partings, causes, bearing,
+words.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,8 @@ class Comparison:
         if bit is None or bit > count:
             return f"bitwise equal over {count_of(count, 'step')}"
         return (
-            f"equal within {self.tolerance:g} over {count_of(count, 'step')}; first bit difference at step "
-            f"{bit}"
+            f"equal within {self.tolerance:g} over {count_of(count, 'step')}; first bit difference "
+            f"at step {bit}"
         )
 
     def _of(self, relevance: Relevance) -> list[Explanation]:

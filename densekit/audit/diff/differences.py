@@ -65,7 +65,9 @@ class Difference:
 
 
 def recipe_differences(a: RecordedRun, b: RecordedRun) -> Iterator[Difference]:
-    """Every field of the two recipes that differs, by its dotted path, and the run they start from."""
+    """Every field of the two recipes that differs, by its dotted path, and the run they start
+    from.
+    """
     one, two = (flat(run.math.recipe.as_json()) if run.math else {} for run in (a, b))
     for field in [*one, *(field for field in two if field not in one)]:
         if one.get(field) != two.get(field):

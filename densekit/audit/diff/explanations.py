@@ -81,7 +81,7 @@ class Explanation:
     """One difference between two runs, and what it has to do with their divergences."""
 
     relevance: Relevance
-    """It can explain the first divergence, can contribute to later ones, or is an unlikely cause."""
+    """It can explain the first divergence, contribute to later ones, or is an unlikely cause."""
     topic: str
     message: str
     evidence: str

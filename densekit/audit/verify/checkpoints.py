@@ -15,7 +15,7 @@ STATE_FILE = "checkpoint.json"
 
 
 def check_checkpoints(run: RecordedRun) -> Iterator[Check]:
-    """Every visible checkpoint; folders that begin with a dot are saves that were never finished."""
+    """Every visible checkpoint; a folder that begins with a dot is a save that never finished."""
     for folder in checkpoints_in(RunDir(run.path).checkpoints):
         try:
             files = _recorded_hashes(folder)

@@ -27,7 +27,7 @@ def check_file(name: str, path: Path, sha256: str | None, *, source: str, remedy
 def check_folder(
     name: str, folder: Path, files: Mapping[str, str], *, source: str, remedy: str, ok: str
 ) -> Iterator[Check]:
-    """Every file of a folder, by its path inside it: the failures, or one `ok` with that message."""
+    """Every file of a folder, by its path inside it: the failures, or one `ok` with its message."""
     checks = [
         check_file(name, folder / file, sha256, source=source, remedy=remedy)
         for file, sha256 in files.items()

@@ -124,14 +124,15 @@ def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
         if problem is not None:
             return problem
         chain = record.chain
+    measured = count_of(len(run.steps), "step")
     # The feed is written first: a kill leaves it one line ahead.
     if len(run.feed) > len(run.steps) + (not run.complete):
-        return f"{feed} has {count_of(len(run.feed), 'step')}, {metrics} has {count_of(len(run.steps), 'step')}"
+        return f"{feed} has {count_of(len(run.feed), 'step')}, {metrics} has {measured}"
     recorded = run.manifest.chain if run.manifest is not None else None
     if recorded is not None and recorded != Chain(steps=len(run.steps), sha256=chain):
         return (
-            f"{metrics} ends after {count_of(len(run.steps), 'step')} with chain {chain[:16]}..., the "
-            f"manifest says {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
+            f"{metrics} ends after {measured} with chain {chain[:16]}..., the manifest says "
+            f" {count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
         )
     return None
 

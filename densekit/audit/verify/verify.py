@@ -98,7 +98,9 @@ def _check_manifest(run: RecordedRun) -> Iterator[Check]:
 
 
 def _check_attempt(run: RecordedRun) -> Iterator[Check]:
-    """The last attempt's files against the manifest's copy, where the manifest is that attempt's."""
+    """The last attempt's files against the manifest's copies, where the manifest is of that
+    attempt.
+    """
     if run.manifest is None or run.status is None:
         return
     recorded, attempt = run.manifest.attempts, run.status.attempt

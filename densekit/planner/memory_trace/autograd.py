@@ -2,8 +2,8 @@
 
 A `SizedTensor` stands for a tensor and is counted from its creation until Python's last reference
 to it is gone, as torch counts storage. Operations save for the backward pass what torch's formulas
-save (its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest first,
-what it saved freed after it.
+save (its derivatives.yaml), and `backward` runs them in the order of torch's engine: the newest
+first, what it saved freed after it.
 """
 
 import heapq

@@ -20,7 +20,7 @@ from densekit.train.shards import Shard
 class ZeroEngine(Engine):
     """ZeRO-2 (gradients and AdamW states sharded) or ZeRO-3 (weights too), through accelerate.
 
-    Source of what is done here and why: docs/architecture.md, "Engines".
+    Source of what is done here and why: docs/engines.md.
     """
 
     replicated = False
@@ -46,7 +46,8 @@ class ZeroEngine(Engine):
                 f"execution.json says cpu_offload {self.execution.cpu_offload}, "
                 f"DeepSpeed came up with {offloads}"
             )
-        return engine
+        wrapped: nn.Module = engine
+        return wrapped
 
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
         self.module.set_gradient_accumulation_boundary(enabled)

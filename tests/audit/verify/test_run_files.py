@@ -1,4 +1,4 @@
-"""Verifying a run's own files: an intact run passes, every kind of damage is named with its remedy."""
+"""Verifying a run's own files: an intact run passes, damage is named with its remedy."""
 
 import re
 import shutil

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.ranks
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_sides_train_the_same_model() -> None:
@@ -97,7 +97,7 @@ def test_the_memory_model_is_compared_with_a_traced_step() -> None:
     assert {
         "weights",
         "gradients",
-        "optimiser",
+        "optimizer",
         "tower",
         "language model",
         "logits",
