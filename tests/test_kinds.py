@@ -26,10 +26,10 @@ def run(
 ) -> tuple[int, str]:
     """Exit code and output of pytest over a file with this text."""
     monkeypatch.setenv("DENSEKIT_REQUIRE", require)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini(SETTINGS.format(root=ROOT))
     pytester.makepyfile("import pytest, subprocess\nfrom tests.support.needs import needs\n" + text)
-    done = pytester.runpytest_subprocess()
+    done = pytester.runpytest_inprocess()
     return done.ret, "\n".join([*done.outlines, *done.errlines])
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from docker.errors import APIError
 
 from densekit.errors import DataError, UsageError
 from densekit.launch.launchers.docker.client import Engine, connect, one_sentence_errors
@@ -34,9 +35,8 @@ def test_missing_engine_is_named() -> None:
     ],
 )
 def test_docker_errors_become_one_line_messages(answer: str, meaning: str) -> None:
-    errors = pytest.importorskip("docker.errors")
     with pytest.raises(DataError, match=meaning) as caught, one_sentence_errors():
-        raise errors.APIError("500 Server Error", explanation=answer)
+        raise APIError("500 Server Error", explanation=answer)
     assert "\n" not in str(caught.value)
 
 
@@ -46,16 +46,13 @@ class StubContainer:
     removed = False
 
     def start(self) -> None:
-        raise pytest.importorskip("docker.errors").APIError(
-            "500", explanation="could not select device driver"
-        )
+        raise APIError("500", explanation="could not select device driver")
 
     def remove(self, force: bool) -> None:
         self.removed = True
 
 
 def test_container_that_does_not_start_is_removed(tmp_path: Path) -> None:
-    pytest.importorskip("docker")
     made = StubContainer()
 
     class Client:

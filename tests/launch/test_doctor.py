@@ -105,7 +105,6 @@ def test_engine_lacks_the_toolkit_or_a_fitting_image(
     toolkit: str,
     image: str,
 ) -> None:
-    pytest.importorskip("docker")
     put_gpus_on_path(monkeypatch, tmp_path, *cards(gpu, 1))
     monkeypatch.setattr(
         "densekit.launch.launchers.docker.diagnosis.connect",

@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills",
         type=int,
-        default=20,
+        default=5,
         help="SIGKILLs of tests/train/test_chaos.py (make chaos: 200)",
     )
 

@@ -12,10 +12,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["DS_ACCELERATOR"] = "cpu"
 
-import deepspeed.runtime.zero.muon.muon_optimizer
-import numpy.ma
-import peft
-import torch.distributed.algorithms.join
 import transformers.models.clip.modeling_clip
 import transformers.models.llama.modeling_llama
 import transformers.models.siglip.modeling_siglip

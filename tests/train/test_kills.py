@@ -2,6 +2,7 @@
 weights.
 """
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -26,24 +27,29 @@ def undisturbed(
     return started
 
 
-VICTIMS = ("rank", "ranks", "parent")
-# DDP for every victim; ZeRO-3 takes three times as long, so most of it is for `make test-all`.
-CASES = [pytest.param(0, victim, id=f"ddp-{victim}") for victim in VICTIMS] + [
-    pytest.param(
-        3, victim, id=f"zero3-{victim}", marks=[pytest.mark.slow] if victim != "ranks" else []
-    )
-    for victim in VICTIMS
+VICTIMS: tuple[Victim, ...] = ("rank", "ranks", "parent")
+CASES = [
+    pytest.param(0, VICTIMS, id="ddp-in-turn"),
+    pytest.param(3, VICTIMS, id="zero3-in-turn", marks=pytest.mark.slow),
+    *(
+        pytest.param(zero_stage, (victim,), id=f"{name}-{victim}", marks=pytest.mark.slow)
+        for zero_stage, name in ((0, "ddp"), (3, "zero3"))
+        for victim in VICTIMS
+    ),
 ]
+"""`make test` kills at every operation, one victim after the other; `make test-all` also each victim
+at every operation."""
 
 
-@pytest.mark.parametrize(("undisturbed", "victim"), CASES, indirect=["undisturbed"])
+@pytest.mark.parametrize(("undisturbed", "victims"), CASES, indirect=["undisturbed"])
 def test_every_operation_of_a_save(
-    undisturbed: Started, workplace: Workplace, tmp_path: Path, victim: Victim
+    undisturbed: Started, workplace: Workplace, tmp_path: Path, victims: tuple[Victim, ...]
 ) -> None:
     started = start_run(workplace, tmp_path, zero_stage=undisturbed.execution.zero_stage, keep=1)
+    turns = itertools.cycle(victims)
     for rank, operations in OPERATIONS.items():
         for operation in range(operations):
-            outcomes = started.attempt(Kill(rank, operation, victim))
+            outcomes = started.attempt(Kill(rank, operation, next(turns)))
             assert outcomes[rank].exit_code in (-9, None), (operation, outcomes[rank].error)
             assert all(outcome.exit_code != 0 for outcome in outcomes), "a rank outlived the others"
     started.finish()
