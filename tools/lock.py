@@ -18,14 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU_NOTE = """\
-# torch of the cpu image, as either build: the hash at the top is that of the CPU build for Python
-# 3.11 (2.13.0+cpu,
-# 200 MB), the others are those of the default build, which brings CUDA libraries (cpu-cuda.txt,
-# several GB).
-# To choose the CPU build, put its wheel into docker/wheels, or name an index that has it: `docker
-# build --build-arg
-# PIP_EXTRA_INDEX_URL=...` (the "Get started" page of PyTorch lists it). Without either the default
-# build is taken.
+# torch of the cpu image, as either build: the hash at the top is that of the CPU build for Python 3.11 (2.13.0+cpu,
+# 200 MB), the others are those of the default build, which brings CUDA libraries (cpu-cuda.txt, several GB).
+# To choose the CPU build, put its wheel into docker/wheels, or name an index that has it: `docker build --build-arg
+# PIP_EXTRA_INDEX_URL=...` (the "Get started" page of PyTorch lists it). Without either the default build is taken.
 # The build says which of the two it took.
 #
 """

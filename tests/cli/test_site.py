@@ -150,12 +150,12 @@ REFUSED = {
     ),
     "gpu": ("gpu: h2000\n", "densekit.yaml:1: `gpu` h2000: unknown GPU", "h200"),
     "sbatch": ("sbatch: [array=1-2]\n", "densekit.yaml:1: `sbatch` array: omit it", ""),
-    "number": ("keep: none\n", "densekit.yaml:1: `keep`: Input should be", "'none'"),
+    "number": ("keep: none\n", "densekit.yaml:1: `keep`: Input should be", '(got "none")'),
     "negative": ("queue_minutes: -1\n", "densekit.yaml:1: `queue_minutes`: Input should be", ""),
     "list": ("sbatch: partition=gpu\n", "densekit.yaml:1: `sbatch`: Input should be", ""),
     "runtime": ("container: podman\n", "`container`: Input should be 'none', 'pyxis' or", ""),
     "YAML": ("keep: [\n", "densekit.yaml:2: not valid YAML", ""),
-    "no mapping": ("- keep\n", "densekit.yaml: it has to be a mapping", ""),
+    "no mapping": ("- keep\n", "densekit.yaml: must be a mapping of keys to values", ""),
 }
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from densekit.spec.math import Optimizer
 from densekit.train.optim import (
     gradient_norm,
     learning_rate_factor,
@@ -13,13 +14,9 @@ from densekit.train.optim import (
     set_learning_rate,
 )
 
-SETTINGS = {
-    "learning_rate": 1e-3,
-    "connector_learning_rate": None,
-    "weight_decay": 0.1,
-    "betas": [0.9, 0.99],
-    "eps": 1e-8,
-}
+OPTIMIZER = Optimizer(
+    learning_rate=1e-3, connector_learning_rate=5e-4, weight_decay=0.1, betas=(0.9, 0.99)
+)
 
 
 class Model(nn.Module):
@@ -51,7 +48,7 @@ def test_the_schedule_is_the_official_one(steps: int, ratio: float) -> None:
 
 def test_groups_by_rate_and_decay() -> None:
     model = Model()
-    optimizer = make_optimizer(model, {**SETTINGS, "connector_learning_rate": 5e-4})
+    optimizer = make_optimizer(model, OPTIMIZER)
     found = {
         (g["base_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"])
         for g in optimizer.param_groups

@@ -100,7 +100,7 @@ def test_v100_in_the_a100_image_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_found(monkeypatch)
     lines = selftest.selftest()
     assert {line.name: line.state for line in lines}["GPU 0"] == "fail"
-    assert lines[-1].mark == "fail"
+    assert lines[-1].state == "fail"
 
 
 def test_kernel_import_error_fails_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
