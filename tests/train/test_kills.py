@@ -37,7 +37,7 @@ CASES = [
         for victim in VICTIMS
     ),
 ]
-"""`make test` kills at every operation, one victim after the other; `make test-all` also each victim
+"""`make test` kills at every operation, one victim after the other; `make test-all` each victim
 at every operation."""
 
 
