@@ -154,7 +154,11 @@ WRONG = {
     "nothing to stop": (["stop", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
     "a folder to follow": (["tail", "folder.yaml"], 3, "folder.yaml/status.json is missing"),
     "a run of another folder": (["verify", "x", "--runs-dir", "y"], 3, "no run x in y; `densekit"),
-    "no image to build": (["containers", "build", "h100"], 2, "no image h100; there are cpu, a100"),
+    "no image to build": (
+        ["containers", "build", "h100"],
+        2,
+        "no container image is named h100; there are cpu, a100",
+    ),
     "no such option": (
         ["ls", "--run-dir", "x"],
         2,
