@@ -120,6 +120,9 @@ def modelled(case: Case) -> dict[str, int]:
     tower = memory.phases[KEPT][TOWER]
     gradients = states.gradients if case.execution.zero_stage else 0
     fixed = states.weights + states.optimizer + gradients + tower
+    # The engine's copy of the pixels in its dtype is freed after the tower; the model keeps it to
+    # the end of the step.
+    copied = 3 * case.model.shape.tower.image_size**2 * states.width * case.micro_batch.images
     ends = [totals.pop(f"backward pass of the {layer} layer") for layer in ("first", "last")]
     # The root that AdamW makes, of all weights at once, as it does on a GPU.
     totals[UPDATE] += 4 * states.trained - states.buffers(UPDATE)[ADAMW]
@@ -128,7 +131,7 @@ def modelled(case: Case) -> dict[str, int]:
         "gradients": states.gradients,
         "optimizer": states.optimizer,
         "tower": tower,
-        "language model": before - fixed,
+        "language model": before - fixed - copied,
         "logits": totals["loss"] - before,
         **{f"peak of {phase}": size for phase, size in totals.items()},
         "peak of backward pass of the layers": max(ends),
