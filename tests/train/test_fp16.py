@@ -28,7 +28,10 @@ def train(
 
 @pytest.mark.parametrize(
     ("zero_stage", "cpu_offload"),
-    [(0, False), (2, False), (3, False), (3, True)],
+    [
+        *((0, False), (3, True)),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in ((2, False), (3, False))),
+    ],
 )
 def test_what_an_overflow_does_to_its_batch(
     golden: Path, tmp_path: Path, zero_stage: int, cpu_offload: bool

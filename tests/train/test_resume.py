@@ -22,6 +22,7 @@ from tests.support.training import Kill, Started, assert_equal, start_run
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.ranks
+SLOW = pytest.mark.slow
 
 # The second save of an attempt is whole: seven operations each, as tests/train/test_kills.py lists
 # them.
@@ -41,7 +42,10 @@ def undisturbed(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((2, 0), (1, 0)), ((1, 0), (2, 2)), ((2, 3), (1, 0)), ((2, 2), (3, 3)), ((1, 3), (2, 0))],
+    [
+        *(((2, 0), (1, 0)), ((1, 0), (2, 2)), ((2, 3), (1, 0))),
+        *(pytest.param(*more, marks=SLOW) for more in (((2, 2), (3, 3)), ((1, 3), (2, 0)))),
+    ],
     ids=lambda topology: f"{topology[0]}x{('ddp', '', 'zero2', 'zero3')[topology[1]]}",
 )
 def test_a_run_resumes_at_another_world_size(
@@ -77,7 +81,10 @@ def test_a_run_resumes_at_another_world_size(
 
 
 # With three ranks a sum depends on the order in which it is taken; with two it does not.
-@pytest.mark.parametrize(("zero_stage", "world_size"), [(0, 3), (2, 3), (3, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("zero_stage", "world_size"),
+    [(0, 3), (3, 2), *(pytest.param(*more, marks=SLOW) for more in ((2, 3), (3, 3)))],
+)
 def test_a_resumed_run_ends_in_the_same_bits(
     workplace: Workplace, tmp_path: Path, zero_stage: int, world_size: int
 ) -> None:
