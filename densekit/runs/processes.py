@@ -13,9 +13,14 @@ def die_with_parent(number: signal.Signals) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for (a zombie) does not."""
+    """Whether a process runs; one that ended and was not waited for (a zombie) does not.
+
+    The first thread of a killed process can be a zombie while others still hold its files and
+    locks: such a process runs.
+    """
+    process = Path(f"/proc/{pid}")
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        state = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(list((process / "task").iterdir())) > 1
     except (OSError, IndexError):
         return False
-    return state not in "ZX"

@@ -41,6 +41,9 @@ from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
 
+DYING_TRAINER_S = 5.0
+"""How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
+
 
 def train(run_dir: Path) -> None:
     """Train the run in `run_dir`, from its newest checkpoint if it has one; its status says how far
@@ -99,7 +102,7 @@ def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
     problem = None
     if main:
         try:
-            stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=0))
+            stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=DYING_TRAINER_S))
             _check_fresh(run)
             run.set_status("running")
         except Timeout:

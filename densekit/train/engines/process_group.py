@@ -13,6 +13,7 @@ After `prepare` the engines compare what came up with the execution (`ddp.py`, `
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 
 
 def clear_inherited() -> None:
-    """Remove ACCELERATE_* and DS_* variables and name them on the terminal."""
+    """Remove ACCELERATE_* and DS_* variables and name them on stderr."""
     inherited = sorted(
         name
         for name in os.environ
@@ -52,6 +53,7 @@ def clear_inherited() -> None:
     if inherited:
         print(
             f"ignored environment variables: {', '.join(inherited)} (the run directory decides)",
+            file=sys.stderr,
             flush=True,
         )
 
