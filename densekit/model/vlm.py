@@ -45,7 +45,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower = make_tower(config.vision_config, last_layer)
         width = spec.width(vision_config_of(config.vision_config).hidden_size)
         self.projector = Projector(width, config.text_config.hidden_size)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(
+            config.text_config, trust_remote_code=False
+        )
         # Past nn.Module's bookkeeping: as a submodule it would give every weight a second name.
         self.__dict__["trainable_part"] = TrainablePart(self.projector, self.language_model)
         self.post_init()

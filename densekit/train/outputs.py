@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
+from densekit.model.pretrained import load_pretrained
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_weights, save_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
@@ -87,11 +89,16 @@ def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGener
     """The model a complete run trained, in eval mode."""
     math = run.math.recipe
     if math.stage == 2 and not math.lora:
-        full = DenseConnectorForConditionalGeneration.from_pretrained(
-            run.path / "model", dtype=torch.float32, local_files_only=True
+        folder = run.path / "model"
+        trained: DenseConnectorForConditionalGeneration = load_pretrained(
+            DenseConnectorForConditionalGeneration,
+            folder,
+            what="trained model",
+            config=DenseConnectorConfig.from_pretrained(folder, local_files_only=True),
+            dtype=torch.float32,
+            dropped=(),
         )
-        trained: DenseConnectorForConditionalGeneration = full.eval()
-        return trained
+        return trained.eval()
     model = load_base(math, roots)
     init = {
         f"connector.{name}": value
