@@ -100,6 +100,19 @@ def gradients(
     return found
 
 
+def buffers_and_logits(golden: Path, zero_stage: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The language model's buffers, and the logits of one micro-batch, in bf16."""
+    execution = Execution(dtype="bf16", zero_stage=zero_stage, micro_batch_size=4)
+    trainer = make_trainer(golden, [step_of(((0, 1, 2, 3),))], execution)
+    engine = trainer.engine
+    found: list[Tensor] = []
+    lm_head = engine.model.language_model.lm_head
+    lm_head.register_forward_hook(lambda _module, _inputs, output: found.append(output.detach()))
+    trainer.accumulate(next(trainer.batches()))
+    buffers = dict(engine.model.language_model.named_buffers())
+    return {name: value.clone() for name, value in buffers.items()}, found[0].float().clone()
+
+
 def curve(
     golden: Path,
     execution: Execution,

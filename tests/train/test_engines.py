@@ -14,7 +14,7 @@ from densekit.batching.certificate import step_digest
 from densekit.parity.case import Recording
 from densekit.spec.execution import Execution
 from tests.support.ranks import run_ranks
-from tests.support.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
+from tests.support.worlds import FEW, GROUPS, buffers_and_logits, curve, gradients, start_in_bf16
 
 pytestmark = pytest.mark.ranks
 
@@ -72,6 +72,19 @@ def test_any_split_gives_the_same_step(
         difference = ((flat(gradient) - expected).norm() / expected.norm()).item()
         assert difference <= 1e-6, (micro, difference)
         assert loss == pytest.approx(expected_loss, abs=1e-5)
+
+
+def test_engines_keep_the_same_buffers_in_bf16(golden: Path) -> None:
+    """Rotary frequencies rounded to bf16 turn position 1000 by up to a radian."""
+    found = [run_ranks(1, buffers_and_logits, golden, stage)[0].returned for stage in (0, 2, 3)]
+    (expected, logits), *others = found
+    assert {value.dtype for value in expected.values()} == {torch.float32}
+    assert any("inv_freq" in name for name in expected)
+    for buffers, theirs in others:
+        assert buffers.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(buffers[name], value), name
+        assert (theirs - logits).norm() <= 2e-2 * logits.norm()
 
 
 CURVES = [
