@@ -9,7 +9,18 @@ import typer
 from typer.exceptions import TyperException
 
 from densekit import __version__
-from densekit.cli import containers, evaluate, evidence, host, parity, plan, recipes, runs, train
+from densekit.cli import (
+    containers,
+    evaluate,
+    evidence,
+    host,
+    models,
+    parity,
+    plan,
+    recipes,
+    runs,
+    train,
+)
 from densekit.errors import DataError, DensekitError
 
 BROKEN_PIPE_CODE = 1
@@ -21,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, plan, train, runs, evidence, evaluate, parity, host):
+for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
     app.add_typer(group.commands)
 app.add_typer(
     containers.commands,

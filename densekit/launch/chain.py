@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
+from densekit.launch.model_check import check_models
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
@@ -135,7 +136,9 @@ def prepare(
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
-    launcher.check(execution_of(plans[-1], roots, None))
+    execution = execution_of(plans[-1], roots, None)
+    launcher.check(execution)
+    check_models(chain, roots, launcher, execution)
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 

@@ -24,6 +24,7 @@ from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Position, Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
@@ -34,6 +35,7 @@ from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import make_encoder, make_reader, settle_certificate
+from densekit.train.model_check import check_models
 from densekit.train.outputs import load_trained, save_results
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
@@ -141,6 +143,7 @@ def _train(
         if math.assets:
             ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
+    check_models(math, roots, main=main)
     model = build(run, math, roots, _stage1(run, execution), execution, accelerator)
     reader = make_reader(math, roots)
     order = RunOrder(math, reader.index.modality_lengths)
@@ -167,7 +170,7 @@ def _train(
         if main:
             assert log is not None and manifest is not None
             _check_fed(run)
-            lines = _finish(run, roots, reader, manifest, outputs, summary)
+            lines = _finish(run, execution, reader, manifest, outputs, summary)
             log.write("\n".join(lines) + "\n")
             print("\n".join(lines))
     accelerator.wait_for_everyone()
@@ -242,7 +245,7 @@ def _check_fed(run: RunDir) -> None:
 
 def _finish(
     run: RunDir,
-    roots: Roots,
+    execution: Execution,
     reader: SampleReader,
     manifest: Manifest,
     outputs: list[Path],
@@ -251,7 +254,7 @@ def _finish(
     """Ask the held-out questions of the saved model, write results and manifest; returns the
     report's lines.
     """
-    math = run.math.recipe
+    math, roots = run.math.recipe, execution.roots
     scores = None
     if math.probe:
         scores = run_probe(
@@ -267,4 +270,15 @@ def _finish(
     files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed.as_json())
-    return report(results, str(run.path))
+    return [*_not_followed(math, execution), *report(results, str(run.path))]
+
+
+def _not_followed(math: Math, execution: Execution) -> list[str]:
+    """What a run knowingly does otherwise than the published one very probably did."""
+    published = math.stage == 2 and math.assets is None and execution.dtype == "bf16"
+    if not published or math.positions != "exact":
+        return []
+    return [
+        "U12 is not followed: positions are exact, where official ZeRO-3 runs in bf16 rounded them "
+        "(docs/upstream.md; --set positions=bf16 follows it)"
+    ]

@@ -202,7 +202,10 @@ def test_stages_with_different_models_are_refused(tmp_path: Path, text: str, mes
 
 
 @pytest.mark.ranks
-def test_user_recipes_resolve_paths_beside_their_file(tmp_path: Path) -> None:
+def test_user_recipes_resolve_paths_beside_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.Local, "inspect", lambda *_: [])
     path = make_pair(tmp_path / "mine")
     assert go(tmp_path, str(path)) == 0
     found = runs(tmp_path)

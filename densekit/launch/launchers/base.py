@@ -12,11 +12,15 @@ from typing import ClassVar, Self
 
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
+from densekit.launch.launchers.inspection import inspect_here
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.trainer_command import missing_packages
 from densekit.runs.layout import RunDir
+from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
+from densekit.spec.model_parts import ModelParts
 
 UNDER_WAY = ("created", "running")
 """States of a run whose trainer was started and has not ended."""
@@ -59,6 +63,18 @@ class Launcher(ABC):
     @abstractmethod
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands to read and run by hand; starts nothing."""
+
+    def inspection_environment(self, execution: Execution) -> str | None:
+        """What `inspect` runs in, in words that change with its packages; None where that cannot be
+        reached from here, and the trainer inspects the models when it starts.
+        """
+        return None if missing_packages() else installed_packages()
+
+    def inspect(self, parts: ModelParts, execution: Execution) -> list[str]:
+        """What is wrong with the models of a run, found by a process of the trainer's environment.
+        Raises UsageError or DataError where that fails.
+        """
+        return inspect_here(parts)
 
     # A run
 

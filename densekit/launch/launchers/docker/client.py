@@ -154,6 +154,17 @@ class Engine:
                 return "the container was removed while it trained"
         return OUT_OF_MEMORY if container.attrs["State"].get("OOMKilled") else None
 
+    def output(self, container: Any) -> tuple[int, bytes, bytes]:
+        """Wait for a container's end; returns its exit code and what it wrote to stdout and
+        stderr.
+        """
+        with one_sentence_errors():
+            code = int(container.wait(timeout=None)["StatusCode"])
+            out, errors = (
+                container.logs(stdout=stdout, stderr=not stdout) for stdout in (True, False)
+            )
+        return code, out, errors
+
     def remove(self, container: Any) -> None:
         """Remove a container, which may be running or gone."""
         from docker.errors import APIError

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from densekit.errors import UsageError
+from densekit.launch.launchers.inspection import VARIABLES, inspection_arguments
 from densekit.launch.launchers.mounts import Mount, mounts
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
@@ -21,6 +22,7 @@ from densekit.launch.launchers.trainer_command import (
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
+from densekit.spec.model_parts import ModelParts
 
 NORMAL_USER = 1000
 """Who a container runs as when root starts it (the user of the images)."""
@@ -32,7 +34,7 @@ STACK_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container that trains one attempt."""
+    """A container that trains one attempt, or inspects models."""
 
     name: str
     image: str
@@ -84,11 +86,32 @@ def container_of(
         environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
         mounts=mounts(run, execution),
         user=user,
-        groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],
+        groups=_groups(user),
         devices=devices,
         shm_bytes=SHM_BYTES[execution.device],
         terminal=sys.stdout.isatty(),
     )
+
+
+def inspection_container(parts: ModelParts, *, image: str, user: str) -> Container:
+    """A container that inspects the models of a recipe and writes nowhere."""
+    paths = {parts.language_model, parts.vision_tower, parts.connector_weights}
+    return Container(
+        name=f"densekit-inspect-{os.getpid()}",
+        image=image,
+        command=["python", *inspection_arguments(parts)],
+        environment=VARIABLES,
+        mounts=[Mount(path=path, read_only=True) for path in sorted(filter(None, paths))],
+        user=user,
+        groups=_groups(user),
+        devices=(),
+        shm_bytes=SHM_BYTES["cpu"],
+        terminal=False,
+    )
+
+
+def _groups(user: str) -> list[int]:
+    return os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else []
 
 
 def container_user(*, rootless: bool) -> str:

@@ -65,6 +65,12 @@ class Slurm(Launcher):
                 f"{', '.join(missing)} not found: run this on a login node of the cluster"
             )
 
+    def inspection_environment(self, execution: Execution) -> str | None:
+        """That of this login node, where jobs train in it too."""
+        if self.batch.runtime != "none":
+            return None
+        return super().inspection_environment(execution)
+
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
         return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
