@@ -11,9 +11,7 @@ PANEL = "Recipes"
 commands = typer.Typer()
 
 
-@commands.command(
-    rich_help_panel=PANEL, epilog="Example: densekit architectures > docs/architectures.md"
-)
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit architectures")
 def architectures() -> None:
     """Try small language models of known architectures and print which train."""
     need_training_packages()
