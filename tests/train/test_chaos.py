@@ -14,7 +14,7 @@ from densekit.runs.processes import alive
 from tests.support.training import Started, assert_equal, start_run
 from tests.support.workplace import Workplace
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 ENGINES = (0, 0, 3)
 """ZeRO stages to draw from; DDP twice, as its runs are short."""

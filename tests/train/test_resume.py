@@ -43,8 +43,14 @@ def undisturbed(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        *(((2, 0), (1, 0)), ((1, 0), (2, 2)), ((2, 3), (1, 0))),
-        *(pytest.param(*more, marks=SLOW) for more in (((2, 2), (3, 3)), ((1, 3), (2, 0)))),
+        ((2, 3), (1, 0)),
+        *(
+            pytest.param(*more, marks=SLOW)
+            for more in (
+                *(((2, 0), (1, 0)), ((1, 0), (2, 2))),
+                *(((2, 2), (3, 3)), ((1, 3), (2, 0))),
+            )
+        ),
     ],
     ids=lambda topology: f"{topology[0]}x{('ddp', '', 'zero2', 'zero3')[topology[1]]}",
 )
@@ -83,7 +89,7 @@ def test_a_run_resumes_at_another_world_size(
 # With three ranks a sum depends on the order in which it is taken; with two it does not.
 @pytest.mark.parametrize(
     ("zero_stage", "world_size"),
-    [(0, 3), (3, 2), *(pytest.param(*more, marks=SLOW) for more in ((2, 3), (3, 3)))],
+    [(3, 2), *(pytest.param(*more, marks=SLOW) for more in ((0, 3), (2, 3), (3, 3)))],
 )
 def test_a_resumed_run_ends_in_the_same_bits(
     workplace: Workplace, tmp_path: Path, zero_stage: int, world_size: int
@@ -106,6 +112,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
     assert_equal(whole, stopped)
 
 
+@SLOW
 def test_cpu_offload_resumes_in_the_same_bits(workplace: Workplace, tmp_path: Path) -> None:
     whole, stopped = (
         start_run(workplace, tmp_path / name, zero_stage=3, cpu_offload=True) for name in "ab"

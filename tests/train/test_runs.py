@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from densekit.batching.run_order import RunOrder
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
@@ -120,8 +120,8 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(
 def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
     run = workplace.run_dir("tiny_stage2")
     before = (run / "metrics.jsonl").read_bytes()
-    done = workplace.densekit("train", str(run))
-    assert done.returncode == 2 and "attempt 1 ran before and is complete" in done.stderr
+    with pytest.raises(UsageError, match="attempt 1 ran before and is complete"):
+        train(run)
     assert (run / "metrics.jsonl").read_bytes() == before and RunDir(run).complete
 
 

@@ -77,7 +77,7 @@ def test_any_split_gives_the_same_gradient(
     reference, reference_loss, _ = _gradient(
         recording, start, semantics=semantics, micro_batch_size=12
     )
-    for world_size, micro_batch_size in ((1, 1), (1, 2), (1, 5), (2, 3), (3, 2), (4, 8), (5, 1)):
+    for world_size, micro_batch_size in ((1, 1), (1, 5), (3, 2), (5, 1)):
         gradient, loss, _ = _gradient(
             recording,
             start,
