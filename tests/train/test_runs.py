@@ -155,6 +155,7 @@ def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
     assert done.returncode == 0 and done.stdout.count("already complete") == 2
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_run(workplace: Workplace, tmp_path: Path) -> None:
     options = ("--gpus", "2", "--micro-batch", "3", "--workers", "1", "--runs-dir", str(tmp_path))
     done = workplace.run("tiny_stage2", *options)
@@ -215,6 +216,7 @@ def _user_recipe(workplace: Workplace, folder: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_users_own_recipe_trains(workplace: Workplace, tmp_path: Path) -> None:
     recipe = _user_recipe(workplace, tmp_path / "mine")
     done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
