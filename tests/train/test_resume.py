@@ -99,6 +99,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
         start_run(
             workplace,
             tmp_path / name,
+            "optimizer.max_steps=4",
             recipe="tiny_stage2_lora",
             zero_stage=zero_stage,
             world_size=world_size,
