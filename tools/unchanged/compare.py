@@ -18,8 +18,11 @@ NEEDS: dict[str, set[str]] = {
     "added_key": {"new"},
     "changed_message": {"old", "new"},
     "wording": set(),
+    "commands": set(),
 }
 """The kinds of declarations, and what each has to say besides `where`, `kind` and `reason`."""
+COMMENT = re.compile(r"(?:^\s*|  )# .*$")
+CONTINUED = re.compile(r"(?: \\)?\n\s*(?=&& )| \\\n\s*")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 
@@ -93,6 +96,10 @@ def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Ite
         return
     if (wording := _find(declared, "wording", path)) and _only_words_differ(base, tree):
         wording.acted += 1
+    elif (commands := _find(declared, "commands", path)) and _same_commands(
+        base, tree, _matching(declared, "changed_message", path)
+    ):
+        commands.acted += 1
     elif isinstance(base, dict) and isinstance(tree, dict):
         yield from _compare_objects(path, base, tree, declared)
     elif isinstance(base, list) and isinstance(tree, list):
@@ -161,6 +168,23 @@ def _explains(message: Declaration, base: Any, tree: Any) -> bool:
     if all(isinstance(value, str) for value in (base, tree, message.old, message.new)):
         return bool(message.old) and base.replace(message.old, message.new) == tree
     return json.dumps([message.old, message.new]) == json.dumps([base, tree])
+
+
+def _same_commands(base: Any, tree: Any, messages: Iterator[Declaration]) -> bool:
+    """Whether two lists of lines are the same shell commands, with declared texts replaced."""
+    if not (isinstance(base, list) and isinstance(tree, list)):
+        return False
+    before, after = (_commands("\n".join(map(str, lines))) for lines in (base, tree))
+    for message in messages:
+        before = [line.replace(message.old, message.new) for line in before]
+    return before == after
+
+
+def _commands(script: str) -> list[str]:
+    """Its lines without comments (`#SBATCH` is none), line breaks inside a command and indents."""
+    joined = CONTINUED.sub(" ", script)
+    lines = [" ".join(COMMENT.sub("", line).split()) for line in joined.split("\n")]
+    return [line for line in lines if line]
 
 
 def _only_words_differ(base: Any, tree: Any) -> bool:
