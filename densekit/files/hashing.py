@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ def canonical_json(value: Any) -> bytes:
 def json_sha256(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its seal, `sha256`: the hash of the canonical JSON of everything else."""
+    content = {name: part for name, part in value.items() if name != "sha256"}
+    return {**content, "sha256": json_sha256(content)}
+
+
+def check_seal(value: Mapping[str, Any]) -> bool:
+    """Whether nothing in a sealed JSON object changed since."""
+    return bool(value.get("sha256") == sealed(value)["sha256"])
 
 
 def file_sha256(path: Path) -> str:

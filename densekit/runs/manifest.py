@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.files.hashing import file_sha256, files_sha256, json_sha256
+from densekit.files.hashing import file_sha256, files_sha256, sealed
 from densekit.files.json_files import read_object
 from densekit.runs.environment import Environment
 from densekit.runs.records import METRICS_FILE, REMEDY, read_steps
@@ -157,17 +157,6 @@ def read_manifest(run: Path) -> Manifest:
     """
     path = run / MANIFEST_FILE
     return read_part(Manifest, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
-
-
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's JSON with `sha256`: the hash of the canonical JSON of everything else."""
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return {**content, "sha256": json_sha256(content)}
-
-
-def check_seal(manifest: Mapping[str, Any]) -> bool:
-    """Whether nothing in a manifest's JSON changed since it was sealed."""
-    return bool(manifest.get("sha256") == sealed(manifest)["sha256"])
 
 
 def folder_commits(folder: Path) -> set[str]:

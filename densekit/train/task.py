@@ -16,12 +16,11 @@ from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files.json_files import read_json, write_json
-from densekit.model.weights import read_weights
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
-from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records, read_steps
+from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
@@ -29,17 +28,16 @@ from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
-from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
-from densekit.train.initial_state import build, init_by_parameter
+from densekit.train.initial_state import build
 from densekit.train.inputs import make_encoder, make_reader, settle_certificate
 from densekit.train.outputs import load_trained, save_results
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
+from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
-from densekit.train.trainer import Trainer
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
@@ -151,7 +149,8 @@ def _train(
         )
         manifest = _start(run, execution, roots, reader.samples.sha256)
     trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
-    position = _resume(run, trainer)
+    started = resume(run, trainer, execution.from_checkpoint)
+    position = started.position
     saver = RunSaver(run, execution.checkpoints, requests)
     with ExitStack() as stack:
         records = log = None
@@ -160,6 +159,7 @@ def _train(
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
             log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
+            log.writelines(f"{line}\n" for line in started.lines)
         summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
         outputs = save_results(
             trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)
@@ -209,22 +209,6 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
     )
     write_json(run.path / MANIFEST_FILE, manifest.as_json())
     return manifest
-
-
-def _resume(run: RunDir, trainer: Trainer) -> Position:
-    """Load the newest checkpoint into a fresh trainer; returns where the records continue."""
-    saved = checkpoints_in(run.checkpoints)
-    if not saved:
-        if trainer.engine.execution.dtype != "fp32":
-            fill_masters(trainer.engine, init_by_parameter(read_weights(run.path / INIT_FILE)))
-        return Position(chain=run.sha256)
-    state = load_checkpoint(trainer.engine, saved[-1], run_sha256=run.sha256)
-    trainer.optimizer_steps = state.optimizer_steps
-    trainer.overflows_in_a_row = state.overflows_in_a_row
-    trainer.summary = Summary(**state.summary)
-    if trainer.engine.rank == 0:
-        print(f"{run.name}: resuming from checkpoint step {state.step}", flush=True)
-    return state.records
 
 
 def _check_fed(run: RunDir) -> None:

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import Any, Protocol, TextIO
+from dataclasses import replace
+from typing import Protocol, TextIO
 
 import torch
 from torch import Tensor
@@ -208,10 +208,6 @@ class Trainer:
             total.notes[note] = total.notes.get(note, 0) + count
         total.first_loss = record.loss if total.steps == 1 else total.first_loss
         total.last_loss = record.loss
-
-    def summary_json(self) -> dict[str, Any]:
-        """The totals as plain values."""
-        return asdict(self.summary)
 
 
 def check_masked(summary: Summary) -> None:

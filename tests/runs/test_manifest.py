@@ -8,7 +8,7 @@ import pytest
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.errors import DataError
-from densekit.files.hashing import file_sha256
+from densekit.files.hashing import check_seal, file_sha256, sealed
 from densekit.files.json_files import read_json
 from densekit.runs.environment import Environment
 from densekit.runs.layout import RunDir
@@ -17,9 +17,7 @@ from densekit.runs.manifest import (
     Chain,
     Manifest,
     ModelFiles,
-    check_seal,
     complete_manifest,
-    sealed,
     start_manifest,
 )
 from densekit.spec.execution import Execution

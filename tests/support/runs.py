@@ -21,6 +21,7 @@ from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
+from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
@@ -30,7 +31,14 @@ from densekit.runs.layout import (
     open_run,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
-from densekit.runs.records import Position, Records, StepMetrics
+from densekit.runs.records import (
+    FEED_FILE,
+    METRICS_FILE,
+    Position,
+    Records,
+    StepMetrics,
+    read_steps,
+)
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math, RunMath
@@ -240,7 +248,7 @@ def train(
             state = _hash(state, str(lr), str(math.optimizer.eps))
         position = records.position()
     if stop_after is not None:
-        write_checkpoint(run.path, position.steps)
+        write_checkpoint(run.path, position)
         run.set_status("preempted", message="asked to stop", exit_code=75)
         return run.path
     outputs = _write_outputs(run, state)
@@ -254,15 +262,40 @@ def train(
     return run.path
 
 
-def write_checkpoint(run: Path, step: int) -> Path:
-    """A checkpoint of one rank."""
+def write_checkpoint(run: Path, position: Position | None = None) -> Path:
+    """A checkpoint of one rank, after the steps on record or at an earlier `position` of them."""
+    position = position or position_after(run, len(read_steps(run / METRICS_FILE)))
+    step = position.steps
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     rank = folder / "rank-0000.safetensors"
     write_tensors(rank, {"connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))})
-    files = {rank.name: {"sha256": file_sha256(rank), "bytes": rank.stat().st_size}}
-    write_json(folder / "checkpoint.json", {"step": step, "files": files})
+    state = CheckpointState(
+        run=RunDir(run).sha256,
+        step=step,
+        optimizer_steps=step,
+        overflows_in_a_row=0,
+        summary=Summary(steps=step),
+        records=position,
+        scaler=None,
+        parameters={"connector.0.weight": [2]},
+        world_size=1,
+        zero_stage=0,
+        dtype="fp32",
+        files={rank.name: SavedFile(sha256=file_sha256(rank), bytes=rank.stat().st_size)},
+    )
+    write_json(folder / STATE_FILE, state.as_json())
     return folder
+
+
+def position_after(run: Path, steps: int) -> Position:
+    """Where the records of a run end after so many steps."""
+    sizes = [
+        sum(len(line) for line in (run / name).read_bytes().splitlines(keepends=True)[:steps])
+        for name in (METRICS_FILE, FEED_FILE)
+    ]
+    chain = read_steps(run / METRICS_FILE)[steps - 1].chain if steps else RunDir(run).sha256
+    return Position(steps=steps, metrics_bytes=sizes[0], feed_bytes=sizes[1], chain=chain)
 
 
 def _start_state(
