@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from densekit.files.regular import open_regular
+
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that is hashed: sorted keys, no spaces, UTF-8."""
@@ -29,8 +31,8 @@ def check_seal(value: Mapping[str, Any]) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes. Raises OSError, for what is no regular file too."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
