@@ -19,6 +19,7 @@ from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import step_of
+from densekit.runs.complete import check_complete, tidy
 from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.execution import Execution, ExecutionRequest
@@ -216,8 +217,12 @@ def open_again(run: RunDir) -> RunDir:
 
 
 def already_complete(run: RunDir) -> bool:
-    """Whether there is nothing to do, which is printed."""
+    """Whether there is nothing to do, which is printed. Raises DataError for a run that says so and
+    lacks what it trained.
+    """
     if run.complete:
+        check_complete(run)
+        tidy(run)
         print(f"{run.name}: already complete in {run.path} (--force retrains it)")
     return run.complete
 

@@ -99,7 +99,8 @@ def _examined(run: RunDir, engine: Engine, path: Path) -> tuple[CheckpointState 
     """A checkpoint's state, or what is wrong with it, its files or its records; the same on every
     rank.
     """
-    state, problem = None, None
+    state: CheckpointState | None = None
+    problem: str | None = None
     if engine.rank == 0:
         try:
             state = read_checkpoint(path, run_sha256=run.sha256)

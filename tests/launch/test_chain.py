@@ -20,6 +20,7 @@ from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
 from tests.support.files import names, write_json
 from tests.support.launching import make_pair, stub_run, trainer
+from tests.support.runs import flip_byte
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,17 @@ def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
         name: str(tmp_path / part)
         for name, part in zip(("data", "models", "cache"), ("", "", "cache"), strict=True)
     }
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["connector.safetensors", "manifest.json"])
+def test_stage_2_is_not_begun_from_a_damaged_stage_1(tmp_path: Path, name: str) -> None:
+    """Refused before a run directory of stage 2 exists; stage 1 is not called complete."""
+    assert go(tmp_path, "tiny_stage1") == 0
+    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -8)
+    with pytest.raises(DataError, match=rf"{name}.*--force"):
+        go(tmp_path)
+    assert list(runs(tmp_path)) == ["tiny_stage1"]
 
 
 @pytest.mark.ranks

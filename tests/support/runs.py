@@ -127,9 +127,13 @@ def copy_world(world: Path, path: Path) -> Path:
     return Path(shutil.copytree(world, path))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, tuple[str, list[int], np.ndarray]]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, tuple[str, list[int], np.ndarray]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """A safetensors file of (dtype, shape, values)."""
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, (dtype, shape, values) in tensors.items():
         end = len(data) + values.nbytes
@@ -207,6 +211,8 @@ def train(
         "language_model": roots.resolve("models:lm"),
         "vision_tower": roots.resolve("models:tower"),
     }
+    draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
+    write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
     started = start_manifest(
         math=run.math,
         environment=where,
@@ -215,11 +221,10 @@ def train(
         certificate=certificate,
         annotations_sha256=annotations.sha256,
         models={**folders, "tokenizer": folders["language_model"]},
+        init=run.path / INIT_FILE,
     )
     write_json(run.path / MANIFEST_FILE, started.as_json())
     run.set_status("running")
-    draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
-    write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
 
     state = _start_state(math, folders, where, how, run.path / INIT_FILE)
     with Records(run.path, Position(chain=run.sha256)) as records:
@@ -254,9 +259,7 @@ def train(
     outputs = _write_outputs(run, state)
     write_json(
         run.path / MANIFEST_FILE,
-        complete_manifest(
-            started, run=run.path, init=run.path / INIT_FILE, outputs=outputs
-        ).as_json(),
+        complete_manifest(started, run=run.path, outputs=outputs).as_json(),
     )
     run.set_status("complete")
     return run.path
@@ -269,7 +272,8 @@ def write_checkpoint(run: Path, position: Position | None = None) -> Path:
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     rank = folder / "rank-0000.safetensors"
-    write_tensors(rank, {"connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))})
+    ones = {"weight:connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))}
+    write_tensors(rank, ones, {"fragments": '{"connector.0.weight": [0, 2]}'})
     state = CheckpointState(
         run=RunDir(run).sha256,
         step=step,
@@ -326,8 +330,7 @@ def _write_outputs(run: RunDir, state: str) -> list[Path]:
     values = np.frombuffer(bytes.fromhex(state), dtype=np.float32)
     path = run.path / CONNECTOR_FILE
     write_tensors(path, {"0.weight": ("F32", [8], values)})
-    Results(summary=Summary()).write(run.path)
-    return [path]
+    return [path, Results(summary=Summary()).write(run.path)]
 
 
 def _hash(*parts: str) -> str:

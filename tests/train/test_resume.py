@@ -302,6 +302,21 @@ def test_a_full_disk_while_saving(damaged: Started) -> None:
     damaged.finish()
 
 
+def test_a_full_disk_while_the_results_are_written(workplace: Workplace, tmp_path: Path) -> None:
+    """The last step is in a checkpoint by then: nothing is trained again."""
+    started = start_run(workplace, tmp_path, world_size=1, save_steps=None)
+    started.attempt(Kill(0, 7, "disk"))  # a save has seven operations
+    status = started.run.status
+    assert (status.state, status.exit_code) == ("failed", 3)
+    assert "the results cannot be written" in status.message and "free disk space" in status.message
+    assert "No space left on device; every step is in its newest checkpoint" in status.message
+    measured = started.run.metrics.read_bytes()
+    assert len(metrics(started)) == 6
+    started.finish()
+    assert "resuming from checkpoint step 6" in (started.run.attempt / "log.txt").read_text()
+    assert started.run.metrics.read_bytes() == measured
+
+
 def test_a_lost_rank_takes_the_others_with_it(damaged: Started) -> None:
     outcomes = damaged.attempt(Kill(1, 1, "rank"))
     assert [outcome.exit_code for outcome in outcomes] == [1, -9]

@@ -80,6 +80,8 @@ def test_the_run_it_starts_from(run: Path, world: Path, tmp_path: Path) -> None:
         run / "math.json", {**read_json(run / "math.json"), "starts_from": RunDir(first).sha256}
     )
     assert "starts_from" in check_names(verify_run(run), "ok")
+    flip_byte(first / "connector.safetensors", -1)
+    assert "connector.safetensors was changed" in failures(run)["starts_from"]
     edit(first / "math.json", lambda text: text.replace('"seed": 42', '"seed": 1'))
     assert f"{first} is not the run" in failures(run)["starts_from"]
     shutil.rmtree(first)
