@@ -67,7 +67,9 @@ def run(
     from_checkpoint: Annotated[
         int | None,
         typer.Option(
-            "--from-checkpoint", help="Step of the checkpoint to resume from (default: the newest)"
+            "--from-checkpoint",
+            help="Step of the checkpoint to resume from (default: the newest)",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
     micro_batch: MicroBatch = None,

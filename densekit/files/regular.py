@@ -2,11 +2,11 @@
 
 import errno
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading. A FIFO would block and a device never end: for those, and as `open`
     does for what is missing or a folder, raises OSError.
     """

@@ -25,7 +25,7 @@ from densekit.files.json_files import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 FEED_FILE = "feed.jsonl"
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 """Of a line of metrics.jsonl. Lines of schema 1 have no number, and their chain covers less."""
 LINKED = {
     1: ("ids", "images", "loss", "grad_norm"),
