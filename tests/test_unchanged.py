@@ -103,6 +103,15 @@ def test_comments_and_line_breaks_of_scripts_may_change_but_no_command(
     assert (differences(base, {"stdout": script}, commands, message) == []) is same
 
 
+def test_a_hash_whose_rule_changed_is_declared_as_one() -> None:
+    rehashed = declaration("rehashed", "plan/*/chain")
+    base, tree = {"chain": "a" * 64}, {"chain": "b" * 64}
+    assert differences(base, tree) == ["plan/cpu/chain"]
+    assert differences(base, tree, rehashed) == [] and rehashed.acted == 1
+    for other in ("", "b" * 63, None, 7):
+        assert differences(base, {"chain": other}, rehashed) == ["plan/cpu/chain"]
+
+
 def test_a_changed_message_is_exact() -> None:
     message = declaration("changed_message", "plan/*", old="steps", new="updates")
     assert differences(BASE, {**BASE, "notes": ["4 updates on 2 GPUs"]}, message) == []

@@ -19,11 +19,14 @@ NEEDS: dict[str, set[str]] = {
     "changed_message": {"old", "new"},
     "wording": set(),
     "commands": set(),
+    "rehashed": set(),
 }
 """The kinds of declarations, and what each has to say besides `where`, `kind` and `reason`."""
 COMMENT = re.compile(r"(?:^\s*|  )# .*$")
 CONTINUED = re.compile(r"(?: \\)?\n\s*(?=&& )| \\\n\s*")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+
+HASH = re.compile("[0-9a-f]{64}")
 
 
 class _Missing:
@@ -109,6 +112,8 @@ def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Ite
                 yield Difference(below, old, new)
             else:
                 yield from compare(below, old, new, declared)
+    elif (rehashed := _find(declared, "rehashed", path)) and _are_hashes(base, tree):
+        rehashed.acted += 1
     elif message := _explanation(declared, path, base, tree):
         message.acted += 1
     else:
@@ -195,6 +200,11 @@ def _only_words_differ(base: Any, tree: Any) -> bool:
         return False
     first, second = (Counter(NUMBER.findall("\n".join(side))) for side in sides)
     return first == second
+
+
+def _are_hashes(base: Any, tree: Any) -> bool:
+    """Whether both sides are a SHA-256: its rule changed, and what it covers is compared itself."""
+    return all(isinstance(side, str) and HASH.fullmatch(side) for side in (base, tree))
 
 
 def count_values(value: Any) -> int:
