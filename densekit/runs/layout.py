@@ -18,6 +18,7 @@ from densekit.spec.part import Part, read_part
 MATH_FILE = "math.json"
 STATUS_FILE = "status.json"
 EXECUTION_FILE = "execution.json"
+LOG_FILE = "log.txt"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
@@ -97,6 +98,16 @@ class RunDir:
     def stop_file(self) -> Path:
         """Its presence asks the trainer to stop at the next step, at a checkpoint."""
         return self.path / "stop"
+
+    @property
+    def log(self) -> Path:
+        """What the latest attempt printed of its steps; made right before the first of them."""
+        return self.attempt / LOG_FILE
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the latest attempt came to its steps: until then there is nothing to save."""
+        return self.log.exists()
 
     @property
     def checkpoints(self) -> Path:

@@ -35,7 +35,7 @@ from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import make_encoder, make_reader, settle_certificate
 from densekit.train.outputs import load_trained, save_results
-from densekit.train.preemption import Preempted, RankLost, StopRequests
+from densekit.train.preemption import Interrupted, Preempted, RankLost, StopRequests
 from densekit.train.report import report
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
@@ -43,6 +43,8 @@ from densekit.train.trainer import Trainer
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
+
+PEER_ENDED = "another rank of this run ended"
 
 
 def train(run_dir: Path) -> None:
@@ -71,11 +73,14 @@ def train(run_dir: Path) -> None:
                 # torchrun would report another code as a crash; the status tells.
                 raise SystemExit(0) from None
             raise
+        except Interrupted as error:
+            lost = requests.lost_peer()
+            raise _failed(run, RankLost(PEER_ENDED) if lost else error) from None
         except DensekitError as error:
             raise _failed(run, error) from None
         except BaseException as error:
             if requests.lost_peer():  # a broken collective's error, not what happened
-                raise _failed(run, RankLost("another rank of this run ended")) from None
+                raise _failed(run, RankLost(PEER_ENDED)) from None
             run.fail(f"{type(error).__name__}: {error}", 1)
             raise
         if accelerator.is_main_process:
@@ -159,7 +164,8 @@ def _train(
             earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
-            log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
+            log = stack.enter_context(run.log.open("w", encoding="utf-8"))
+        requests.in_steps = True
         summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
         outputs = save_results(
             trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)

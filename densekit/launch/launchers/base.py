@@ -96,16 +96,20 @@ class Launcher(ABC):
         """End it at once and wait until it is gone. Raises DataError where that fails."""
 
     def stop(self, handle: ProcessHandle, *, now: bool) -> str:
-        """Ask it to stop at a checkpoint, or kill it `now`; returns what was done, in words."""
+        """Ask it to stop at a checkpoint, or kill it: `now`, or before its first step, where there
+        is nothing to save. Returns what was done, in words.
+        """
         run = handle.run
-        if not now:
+        if not now and run.in_steps:
             run.stop_file.touch()
             return f"asked {self.where(handle)} to stop at a checkpoint"
         self.kill(handle)
+        message = "killed by `densekit stop --now`"
+        if not now:
+            message = "stopped by `densekit stop` before the first step: nothing was to save"
         if run.status.state in UNDER_WAY:
-            message = "killed by `densekit stop --now`"
             run.set_status("failed", message=message, exit_code=KILLED_CODE)
-        return f"killed {self.where(handle)}"
+        return f"killed {self.where(handle)}" + ("" if now else " before its first step")
 
     # A host
 

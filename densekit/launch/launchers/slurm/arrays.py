@@ -99,7 +99,12 @@ class SlurmArrays(Arrays):
             return 0
 
         runs = [element.run for element in jobs]
-        ended = wait_stoppable(*runs, wait=wait, kill=lambda: cancel(*jobs.values()))
+        ended = wait_stoppable(
+            *runs,
+            wait=wait,
+            kill=lambda: cancel(*jobs.values()),
+            queued=lambda: any(follower.queued for follower in followers.values()),
+        )
         codes = []
         for element, follower in followers.items():
             never_began = element.run.status.state == "created"

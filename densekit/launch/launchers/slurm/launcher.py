@@ -81,7 +81,9 @@ class Slurm(Launcher):
             follow_jobs([follower])
             return follower.code or 0
 
-        code = wait_stoppable(run, wait=wait, kill=lambda: cancel(job))
+        code = wait_stoppable(
+            run, wait=wait, kill=lambda: cancel(job), queued=lambda: follower.queued
+        )
         return settle(run, code, follower.reason)
 
     def submit(self, run: RunDir, execution: Execution) -> str:
