@@ -93,7 +93,7 @@ def sweep(
         "launcher": launcher,
     }
     if len(names) > 1:
-        chains = [prepare(name, **common) for name in names]
+        chains = [prepare(name, runs_dir=runs_dir, **common) for name in names]
         if (arrays := launcher.arrays()) is not None:
             with ExitStack() as locks:
                 elements = _open_all(chains, roots, runs_dir, locks, force=force)

@@ -2,6 +2,8 @@
 shell command come.
 """
 
+import csv
+import io
 import os
 import re
 import shlex
@@ -60,11 +62,18 @@ class Container:
             words += ["--gpus", f'"device={",".join(self.devices)}"']
             words += ["--ulimit", "memlock=-1", "--ulimit", f"stack={STACK_BYTES}"]
         for mount in self.mounts:
-            only = ",readonly" if mount.read_only else ""
-            words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{only}"]
+            words += ["--mount", _mount(mount)]
         for name, value in self.environment.items():
             words += ["--env", f"{name}={value}"]
         return shlex.join([*words, self.image, *self.command])
+
+
+def _mount(mount: Mount) -> str:
+    """One line of CSV, as `docker run --mount` reads it."""
+    fields = ["type=bind", f"source={mount.path}", f"target={mount.path}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *["readonly"] * mount.read_only])
+    return line.getvalue()
 
 
 def container_of(

@@ -13,7 +13,14 @@ from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.slurm.arrays import SlurmArrays
 from densekit.launch.launchers.slurm.follower import STOPPED_IN_QUEUE, Follower, follow_jobs
 from densekit.launch.launchers.slurm.jobs import cancel, is_under_way, job_state
-from densekit.launch.launchers.slurm.script import Batch, parse_options, script, write_script
+from densekit.launch.launchers.slurm.script import (
+    QUOTES,
+    Batch,
+    parse_options,
+    piped,
+    script,
+    write_script,
+)
 from densekit.launch.launchers.slurm.submit import sbatch
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
@@ -35,6 +42,11 @@ class Slurm(Launcher):
         self.batch = batch or Batch()
         self.queue_minutes = queue_minutes
         """A job that did not start by then is cancelled."""
+
+    @property
+    def forbidden_in_paths(self) -> str:
+        """What a line of the batch script cannot hold, nor a list of mounts."""
+        return QUOTES + ("" if self.batch.runtime == "none" else ",:")
 
     @classmethod
     def from_options(cls, options: LauncherOptions) -> Self:
@@ -67,7 +79,7 @@ class Slurm(Launcher):
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
-        return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
+        return [piped(script(run, execution, self.batch))]
 
     def launch(self, run: RunDir, execution: Execution) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take
