@@ -10,6 +10,7 @@ from pydantic import Field
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, read_object, write_json
+from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
 from densekit.spec.math import SCHEMA, RunMath
@@ -222,7 +223,7 @@ def _create(path: Path, math: RunMath) -> bool:
         problem = "is not a folder" if file else f"cannot be written: {error.strerror}"
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
-        temporary.chmod(0o755)
+        follow_umask(temporary)
         write_json(temporary / MATH_FILE, math.as_json())
         _write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)

@@ -29,6 +29,7 @@ from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import json_bytes, read_object
+from densekit.files.permissions import follow_umask
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.train.collectives import gather_objects
@@ -82,6 +83,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
         }
         places = {shard.name: [shard.start, len(shard)] for shard in shards}
         save_file(tensors, mine, metadata={"fragments": json.dumps(places)})
+        follow_umask(mine)
         durable.wrote(mine)
         durable.fsync(mine)
         return mine.name, {"sha256": file_sha256(mine), "bytes": mine.stat().st_size}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from densekit.files.permissions import follow_umask
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_weights, save_weights
@@ -81,6 +82,7 @@ def _save_model(
         for name, value in values.items()
     }
     engine.model.save_pretrained(folder, state_dict=weights)
+    follow_umask(folder)
 
 
 def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:
