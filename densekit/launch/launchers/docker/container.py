@@ -30,11 +30,15 @@ USER_VARIABLE = "DENSEKIT_USER"
 HOSTNAME = "localhost"
 """Without a network, no other name resolves: torchrun would wait minutes for its own."""
 STACK_BYTES = 64 * 1024**2
+SCRATCH = "/tmp"
+"""The only folder to write that is no mount of the host: home, caches of triton and torch."""
+SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777"
+"""`exec`: what triton and torch compile there is loaded from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container that trains one attempt."""
+    """A container that trains one attempt: without capabilities or network, its root read-only."""
 
     name: str
     image: str
@@ -56,7 +60,8 @@ class Container:
         words += ["--network", "none", "--hostname", HOSTNAME]
         for group in self.groups:
             words += ["--group-add", str(group)]
-        words += ["--security-opt", "no-new-privileges:true", "--shm-size", str(self.shm_bytes)]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--read-only"]
+        words += ["--tmpfs", f"{SCRATCH}:{SCRATCH_OPTIONS}", "--shm-size", str(self.shm_bytes)]
         words += ["--tty"] * self.terminal
         if self.devices:
             words += ["--gpus", f'"device={",".join(self.devices)}"']
@@ -90,7 +95,12 @@ def container_of(
         name=job_name(run),
         image=image,
         command=["python", *trainer_arguments(run.path.resolve(), execution)],
-        environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
+        environment={
+            **passed_on(),
+            **trainer_environment(execution),
+            "HOME": SCRATCH,
+            IMAGE_VARIABLE: image_id,
+        },
         mounts=mounts(run, execution),
         user=user,
         groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],

@@ -194,7 +194,8 @@ def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[
             f"--container-workdir={workdir}",
         ]
         return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
-    words = ["apptainer", "exec", "--cleanenv", "--pwd", str(run.path.resolve())]
+    # A .sif is read-only and gives no rights by itself; --no-privs takes root's, too.
+    words = ["apptainer", "exec", "--cleanenv", "--no-privs", "--pwd", str(run.path.resolve())]
     words += ["--nv"] * (execution.device == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]
