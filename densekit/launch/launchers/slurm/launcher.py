@@ -3,6 +3,7 @@ interrupted twice.
 """
 
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Self
 
@@ -21,7 +22,8 @@ from densekit.launch.launchers.slurm.script import (
     script,
     write_script,
 )
-from densekit.launch.launchers.slurm.submit import sbatch
+from densekit.launch.launchers.slurm.submit import check_partition, sbatch
+from densekit.launch.launchers.torch_code import check_torch_code
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
@@ -70,11 +72,23 @@ class Slurm(Launcher):
             )
 
     def check(self, execution: Execution) -> None:
-        """Slurm's commands. Raises UsageError."""
+        """Slurm's commands, the partition, and torch's code for the GPUs where no container brings
+        its own. Raises UsageError.
+        """
         super().check(execution)
         if missing := [name for name in COMMANDS if shutil.which(name) is None]:
             raise UsageError(
                 f"{', '.join(missing)} not found: run this on a login node of the cluster"
+            )
+        if asked := self.batch.options.get("partition"):
+            check_partition(asked)
+        if self.batch.runtime == "none" and execution.device == "cuda":
+            check_torch_code(execution.gpu)
+        if "time" not in self.batch.options:
+            print(
+                "no time limit is asked for: the partition's default holds (`sinfo -o '%P %L'`); "
+                "--sbatch time=24:00:00 asks for one",
+                file=sys.stderr,
             )
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:

@@ -37,6 +37,8 @@ OWN_OPTIONS = ("array", "clusters", "error", "output", "test-only", "wait", "wra
 """Options of sbatch that the launcher needs for itself, or that would take the job out of its
 sight.
 """
+MEMORY_OPTIONS = {"mem", "mem-per-cpu", "mem-per-gpu"}
+"""Of which sbatch takes one."""
 OPTION_NAME = re.compile("[a-z][a-z0-9-]*")
 QUOTES = "\"'\\"
 """What a line `#SBATCH --name="value"` cannot hold, besides a line break."""
@@ -155,6 +157,8 @@ def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str |
     if execution.device == "cuda":
         options["gpus-per-node"] = str(each)
         options["cpus-per-task"] = str(each * CPUS_PER_GPU)
+        if execution.host_ram_gib is not None and not batch.options.keys() & MEMORY_OPTIONS:
+            options["mem"] = f"{execution.host_ram_gib}G"
     else:
         options["cpus-per-task"] = str(each * execution.threads)
     return {**options, **batch.options}
