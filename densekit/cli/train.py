@@ -194,6 +194,10 @@ def run(
 def train(run_dir: RunPath) -> None:
     """Train one run directory in this process (launchers start this)."""
     need_training_packages()
+    from densekit.runs.launch_variables import clear_for
+    from densekit.runs.layout import RunDir
+
+    clear_for(run_dir, RunDir(run_dir).execution)
     from densekit.train.task import train as train_run
 
     train_run(run_dir)

@@ -118,6 +118,7 @@ def prepare(
     name: str,
     *,
     overrides: Sequence[str],
+    runs_dir: Path,
     roots: Roots,
     request: ExecutionRequest,
     hardware: Hardware | None,
@@ -137,6 +138,7 @@ def prepare(
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
+    launcher.check_paths(runs_dir, roots, [math.recipe for math in maths])
     launcher.check(execution_of(plans[-1], roots, None))
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
@@ -165,6 +167,7 @@ def reproduce(
     chain = prepare(
         name,
         overrides=overrides,
+        runs_dir=runs_dir,
         roots=roots,
         request=request,
         hardware=hardware,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, read_object, write_json
+from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
 from densekit.spec.math import SCHEMA, RunMath
@@ -19,6 +20,7 @@ from densekit.spec.part import Part, read_part
 MATH_FILE = "math.json"
 STATUS_FILE = "status.json"
 EXECUTION_FILE = "execution.json"
+LOG_FILE = "log.txt"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
@@ -98,6 +100,16 @@ class RunDir:
     def stop_file(self) -> Path:
         """Its presence asks the trainer to stop at the next step, at a checkpoint."""
         return self.path / "stop"
+
+    @property
+    def log(self) -> Path:
+        """What the latest attempt printed of its steps; made right before the first of them."""
+        return self.attempt / LOG_FILE
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the latest attempt came to its steps: until then there is nothing to save."""
+        return self.log.exists()
 
     @property
     def checkpoints(self) -> Path:
@@ -213,7 +225,7 @@ def _create(path: Path, math: RunMath) -> bool:
         problem = "is not a folder" if file else f"cannot be written: {error.strerror}"
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
-        temporary.chmod(0o755)
+        follow_umask(temporary)
         write_json(temporary / MATH_FILE, math.as_json())
         _write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)

@@ -57,6 +57,8 @@ class Execution(Part):
     """Processes per rank that read data ahead; 0: the rank reads its own."""
     threads: PositiveInt = 1
     """CPU threads of a rank."""
+    host_ram_gib: PositiveInt | None = None
+    """Host RAM that one node needs, as planned; None where the models' shapes are not known."""
     deterministic: bool = False
     """Ask torch for deterministic kernels; an operation that has none raises."""
     certificate_sha256: str | None = None

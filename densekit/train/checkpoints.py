@@ -28,6 +28,7 @@ from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import json_bytes
+from densekit.files.permissions import follow_umask
 from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile, file_damage, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
@@ -78,6 +79,7 @@ def save_checkpoint(
         }
         places = {shard.name: [shard.start, len(shard)] for shard in shards}
         save_file(tensors, mine, metadata={"fragments": json.dumps(places)})
+        follow_umask(mine)
         durable.wrote(mine)
         durable.fsync(mine)
         return mine.name, SavedFile(sha256=file_sha256(mine), bytes=mine.stat().st_size)

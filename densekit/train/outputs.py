@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from densekit.files import durable
+from densekit.files.permissions import follow_umask
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_weights, save_weights
@@ -87,6 +88,7 @@ def _save_model(
         for name, value in values.items()
     }
     engine.model.save_pretrained(folder, state_dict=weights)
+    follow_umask(folder)
 
 
 def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:

@@ -42,7 +42,7 @@ from densekit.train.inputs import (
     settle_certificate,
 )
 from densekit.train.outputs import load_trained, save_results
-from densekit.train.preemption import Preempted, RankLost, StopRequests
+from densekit.train.preemption import Interrupted, Preempted, RankLost, StopRequests
 from densekit.train.report import report
 from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
@@ -51,6 +51,8 @@ from densekit.train.teaches import check_labels, check_schedule, check_taught, s
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
+
+PEER_ENDED = "another rank of this run ended"
 
 
 def train(run_dir: Path) -> None:
@@ -79,11 +81,14 @@ def train(run_dir: Path) -> None:
                 # torchrun would report another code as a crash; the status tells.
                 raise SystemExit(0) from None
             raise
+        except Interrupted as error:
+            lost = requests.lost_peer()
+            raise _failed(run, RankLost(PEER_ENDED) if lost else error) from None
         except DensekitError as error:
             raise _failed(run, error) from None
         except BaseException as error:
             if requests.lost_peer():  # a broken collective's error, not what happened
-                raise _failed(run, RankLost("another rank of this run ended")) from None
+                raise _failed(run, RankLost(PEER_ENDED)) from None
             if isinstance(error, OSError):  # no disk space, no permission, a folder that went away
                 place = f"{error.filename}: " if error.filename else ""
                 raise _failed(run, DataError(f"{place}{error.strerror or error}")) from None
@@ -180,8 +185,9 @@ def _train(
             earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
-            log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
+            log = stack.enter_context(run.log.open("w", encoding="utf-8"))
             log.writelines(f"{line}\n" for line in started.lines)
+        requests.in_steps = True
         summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
         check_taught(trainer, init_by_parameter(read_weights(run.path / INIT_FILE)))
         # Whatever goes wrong from here on, no step is trained again.

@@ -99,6 +99,30 @@ def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.0, 4.0])
+def test_one_ctrl_c_before_the_first_step_ends_the_run(
+    workplace: Workplace, tmp_path: Path, wait: float
+) -> None:
+    """While torch is imported, and while the model is loaded."""
+    process = subprocess.Popen(
+        command(tmp_path), cwd=workplace.root, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (found := [*tmp_path.glob("*/attempts/0001/launch.json")]):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(wait)
+    run = RunDir(found[0].parents[2])
+    assert not run.in_steps
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and time.monotonic() - begun < 5, stderr
+    assert run.status.state == "failed" and "before the first step" in run.status.message
+    assert not ranks_of(run) and "Traceback" not in stderr
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_run_within_seconds(workplace: Workplace, tmp_path: Path) -> None:
     process, run = begin(workplace, tmp_path, "--save-steps", "2")
     os.kill(ranks_of(run)[0], signal.SIGKILL)
