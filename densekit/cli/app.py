@@ -21,7 +21,7 @@ from densekit.cli import (
     runs,
     train,
 )
-from densekit.errors import DataError, DensekitError
+from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 
 BROKEN_PIPE_CODE = 1
 """Exit code when the reader of standard output is gone (`densekit recipes | head -1`)."""
@@ -65,8 +65,8 @@ def main() -> None:
         sys.stdout.flush()
     except TyperException as error:
         _fail(_usage(error), error.exit_code)
-    except typer.Abort:
-        _fail("aborted", 1)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted by Ctrl-C", INTERRUPTED_CODE)
     except DensekitError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:

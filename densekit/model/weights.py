@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from densekit.errors import DataError
+from densekit.files.permissions import follow_umask
 from densekit.model.config import model_config
 from densekit.model.pretrained import DROPPED_BUFFERS, load_pretrained
 from densekit.model.towers import load_tower
@@ -80,4 +81,5 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary
     )
+    follow_umask(temporary)
     temporary.replace(path)

@@ -27,7 +27,6 @@ Feature = Literal[
     "conv_connector",
     "linear_connector",
     "dual_tower",
-    "video",
 ]
 """Parts that rows of the paper need and that densekit does not have yet."""
 

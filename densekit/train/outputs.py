@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from densekit.files import durable
+from densekit.files.permissions import follow_umask
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.pretrained import load_pretrained
@@ -63,6 +65,11 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
         written += sorted((run.path / "model").iterdir())
+    for path in written:  # the checkpoints go once these are on disk
+        durable.wrote(path)
+        durable.fsync(path)
+    for folder in {path.parent for path in written}:
+        durable.fsync(folder)
     return written
 
 
@@ -83,6 +90,7 @@ def _save_model(
         for name, value in values.items()
     }
     engine.model.save_pretrained(folder, state_dict=weights)
+    follow_umask(folder)
 
 
 def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:

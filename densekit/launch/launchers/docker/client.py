@@ -8,7 +8,13 @@ from typing import Any
 
 from densekit.containers.tags import how_to_get
 from densekit.errors import DataError, UsageError
-from densekit.launch.launchers.docker.container import HOSTNAME, STACK_BYTES, Container
+from densekit.launch.launchers.docker.container import (
+    HOSTNAME,
+    SCRATCH,
+    SCRATCH_OPTIONS,
+    STACK_BYTES,
+    Container,
+)
 
 INSTALL_TOOLKIT = (
     "install the NVIDIA Container Toolkit, run `nvidia-ctk runtime configure` and restart the "
@@ -129,7 +135,10 @@ class Engine:
                 ],
                 network_mode="none",
                 hostname=HOSTNAME,
+                cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],
+                read_only=True,
+                tmpfs={SCRATCH: SCRATCH_OPTIONS},
                 shm_size=container.shm_bytes,
                 tty=container.terminal,
                 **gpus,

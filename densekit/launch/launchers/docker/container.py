@@ -2,6 +2,8 @@
 shell command come.
 """
 
+import csv
+import io
 import os
 import re
 import shlex
@@ -30,11 +32,17 @@ USER_VARIABLE = "DENSEKIT_USER"
 HOSTNAME = "localhost"
 """Without a network, no other name resolves: torchrun would wait minutes for its own."""
 STACK_BYTES = 64 * 1024**2
+SCRATCH = "/tmp"
+"""The only folder to write that is no mount of the host: home, caches of triton and torch."""
+SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777"
+"""`exec`: what triton and torch compile there is loaded from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container that trains one attempt, or inspects models."""
+    """A container that trains one attempt, or inspects models: without capabilities or network, its
+    root read-only.
+    """
 
     name: str
     image: str
@@ -56,17 +64,25 @@ class Container:
         words += ["--network", "none", "--hostname", HOSTNAME]
         for group in self.groups:
             words += ["--group-add", str(group)]
-        words += ["--security-opt", "no-new-privileges:true", "--shm-size", str(self.shm_bytes)]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--read-only"]
+        words += ["--tmpfs", f"{SCRATCH}:{SCRATCH_OPTIONS}", "--shm-size", str(self.shm_bytes)]
         words += ["--tty"] * self.terminal
         if self.devices:
             words += ["--gpus", f'"device={",".join(self.devices)}"']
             words += ["--ulimit", "memlock=-1", "--ulimit", f"stack={STACK_BYTES}"]
         for mount in self.mounts:
-            only = ",readonly" if mount.read_only else ""
-            words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{only}"]
+            words += ["--mount", _mount(mount)]
         for name, value in self.environment.items():
             words += ["--env", f"{name}={value}"]
         return shlex.join([*words, self.image, *self.command])
+
+
+def _mount(mount: Mount) -> str:
+    """One line of CSV, as `docker run --mount` reads it."""
+    fields = ["type=bind", f"source={mount.path}", f"target={mount.path}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *["readonly"] * mount.read_only])
+    return line.getvalue()
 
 
 def container_of(
@@ -83,7 +99,12 @@ def container_of(
         name=job_name(run),
         image=image,
         command=["python", *trainer_arguments(run.path.resolve(), execution)],
-        environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
+        environment={
+            **passed_on(),
+            **trainer_environment(execution),
+            "HOME": SCRATCH,
+            IMAGE_VARIABLE: image_id,
+        },
         mounts=mounts(run, execution),
         user=user,
         groups=_groups(user),
@@ -100,7 +121,7 @@ def inspection_container(parts: ModelParts, *, image: str, user: str) -> Contain
         name=f"densekit-inspect-{os.getpid()}",
         image=image,
         command=["python", *inspection_arguments(parts)],
-        environment=VARIABLES,
+        environment={**VARIABLES, "HOME": SCRATCH},
         mounts=[Mount(path=path, read_only=True) for path in sorted(filter(None, paths))],
         user=user,
         groups=_groups(user),
