@@ -24,6 +24,7 @@ from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Position, Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
@@ -273,4 +274,4 @@ def _finish(
     files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed.as_json())
-    return report(results, str(run.path))
+    return report(results, str(run.path), ledger_lines(math, run.execution.dtype))
