@@ -42,4 +42,4 @@ def _positions(math: Math, dtype: Dtype) -> Iterator[str]:
     if math.model_dump().get("positions", "exact") == "bf16":
         yield f"U12 followed (positions: bf16): {COARSE}"
     elif math.stage == 2 and dtype == "bf16":
-        yield f"U12 not followed (positions: exact): the official A100 runs very probably had {COARSE}"
+        yield f"U12 not followed (positions: exact): the A100 scripts very probably had {COARSE}"
