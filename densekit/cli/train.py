@@ -64,6 +64,14 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Retrain; the earlier run is moved aside")
     ] = False,
+    from_checkpoint: Annotated[
+        int | None,
+        typer.Option(
+            "--from-checkpoint",
+            help="Step of the checkpoint to resume from (default: the newest)",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     micro_batch: MicroBatch = None,
     zero_stage: Zero = None,
     offload: Offload = False,
@@ -153,6 +161,7 @@ def run(
         save_minutes=site.save_minutes,
         keep=site.keep,
         keep_hours=site.keep_hours,
+        from_checkpoint=from_checkpoint,
     )
     selection = select_for_all(
         recipe,

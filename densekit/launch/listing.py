@@ -10,6 +10,7 @@ from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
+from densekit.runs.complete import tidy
 from densekit.runs.layout import CERTIFICATE_FILE, LOG_FILE, RunDir, Status
 from densekit.runs.process_handle import ProcessHandle, read_handle
 
@@ -39,6 +40,8 @@ def _listed(run: RunDir) -> ListedRun:
     name = run.path.name
     try:
         status = run.status
+        if status.state == "complete":
+            tidy(run)
         handle = read_handle(run)
         steps = _steps(run)
     except DensekitError as error:

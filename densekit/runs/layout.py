@@ -1,5 +1,6 @@
 """Layout of a run directory, its states, and how one comes into being."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The complete checkpoints, oldest first: a save is visible only once it is whole."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted((path for path in named if path.is_dir()), key=lambda path: int(path.name[5:]))
 
 
 def run_path(runs_dir: Path, math: RunMath) -> Path:

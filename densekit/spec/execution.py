@@ -67,6 +67,8 @@ class Execution(Part):
     roots: Roots = Roots()
     starts_from: str | None = None
     """Folder of the stage-1 run whose connector this run starts from."""
+    from_checkpoint: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Step of the checkpoint to resume from; None, which execution.json leaves out: the newest."""
 
     @model_validator(mode="after")
     def _even(self) -> "Execution":
@@ -89,7 +91,10 @@ class Execution(Part):
 
     def as_json(self) -> dict[str, Any]:
         """What execution.json holds."""
-        return {"schema": SCHEMA, **self.model_dump(mode="json"), "roots": self.roots.as_json()}
+        values = {**self.model_dump(mode="json"), "roots": self.roots.as_json()}
+        if self.from_checkpoint is None:
+            del values["from_checkpoint"]
+        return {"schema": SCHEMA, **values}
 
     @classmethod
     def from_json(cls, values: Any, *, source: str) -> "Execution":
@@ -149,6 +154,7 @@ class ExecutionRequest(Part):
     """0 saves by steps alone."""
     keep: int | None = None
     keep_hours: float | None = None
+    from_checkpoint: int | None = None
 
     def check(self) -> None:
         """Raises UsageError, under the name of the option, for a value that cannot work."""
@@ -159,6 +165,7 @@ class ExecutionRequest(Part):
             ("--save-minutes", self.save_minutes, 0),
             ("--keep", self.keep, 1),
             ("--keep-hours", self.keep_hours, 0),
+            ("--from-checkpoint", self.from_checkpoint, 0),
         ):
             if value is not None and not least <= value < float("inf"):
                 raise UsageError(f"{option} {value}: give a number of at least {least}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from densekit.files import durable
 from densekit.files.permissions import follow_umask
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
@@ -62,6 +63,11 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
         written += sorted((run.path / "model").iterdir())
+    for path in written:  # the checkpoints go once these are on disk
+        durable.wrote(path)
+        durable.fsync(path)
+    for folder in {path.parent for path in written}:
+        durable.fsync(folder)
     return written
 
 

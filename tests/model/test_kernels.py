@@ -123,7 +123,7 @@ def test_a_model_computes_with_the_kernel_that_was_chosen(
     models[1].use_kernel(kernel)  # type: ignore[arg-type]
     for model in models:
         if checkpointing:
-            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.checkpoint_activations()
         model(batch(), NO_IMAGE).loss.backward()
     called = {name: len(getattr(seen, name)) for name in PACKAGES}
     layers = models[1].config.text_config.num_hidden_layers

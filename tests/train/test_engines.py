@@ -22,9 +22,9 @@ MICRO_BATCHES = (1, 2, 4, 8)
 ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
 WORLD_SIZES = (1, 2, 3, 4)
 COVERING = {
-    *(("ddp", world_size) for world_size in WORLD_SIZES),
-    *(("zero2", world_size) for world_size in (1, 3)),
-    *(("zero3", world_size) for world_size in (2, 4)),
+    *(("ddp", world_size) for world_size in (1, 3)),
+    ("zero2", 3),
+    ("zero3", 2),
 }
 """What `make test` tries, with every other micro-batch size; `make test-all` tries all of them."""
 
@@ -75,10 +75,13 @@ def test_any_split_gives_the_same_step(
 
 
 CURVES = [
-    *((1, 0, 2), (2, 0, 1), (2, 3, 1), (3, 2, 1)),
+    *((1, 0, 2), (2, 3, 1)),
     *(
         pytest.param(*more, marks=pytest.mark.slow)
-        for more in ((1, 0, 1), (1, 2, 1), (1, 3, 2), (2, 2, 1), (4, 3, 1), (4, 0, 1))
+        for more in (
+            *((1, 0, 1), (1, 2, 1), (1, 3, 2), (2, 0, 1), (2, 2, 1)),
+            *((3, 2, 1), (4, 3, 1), (4, 0, 1)),
+        )
     ),
 ]
 
@@ -140,7 +143,9 @@ def test_bf16_accumulates_in_fp32(golden: Path) -> None:
     assert (whole - pieces).norm() / whole.norm() < 5e-3
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "zero2")), "zero3"]
+)
 def test_half_precision_starts_from_the_fp32_file(golden: Path, engine: str) -> None:
     wanted, masters, losses = run_ranks(2, start_in_bf16, golden, ENGINES[engine])[0].returned
     assert wanted.keys() == masters.keys() and any("lora_A" in name for name in masters)

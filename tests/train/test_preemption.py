@@ -19,7 +19,7 @@ from tests.support.workplace import SMALL, Workplace
 
 pytestmark = pytest.mark.ranks
 
-STEPS = 150
+STEPS = 60
 SETS = [
     part
     for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}")
@@ -28,7 +28,7 @@ SETS = [
 
 
 def command(runs: Path, *arguments: str) -> list[str]:
-    """`densekit run` of stage 1 over 150 steps on two ranks."""
+    """`densekit run` of stage 1 over 60 steps on two ranks."""
     run = ["run", "tiny_stage1", "--gpus", "2", "--runs-dir", str(runs), *SETS, *arguments]
     return [sys.executable, "-m", "densekit", *run]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DataError, UsageError
 from densekit.launch.launchers.base import UNDER_WAY
+from densekit.runs.checkpoint import newest_whole
 from densekit.runs.layout import RunDir, checkpoints_in
 
 STOPPING = "Stopping: saving a checkpoint after this step. Press Ctrl-C again to kill {what}."
@@ -85,8 +86,12 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
         code = status.exit_code
     if code == PREEMPTED_CODE:
         _report(run, run.status.message)
-    elif saved := checkpoints_in(run.checkpoints):
-        _report(run, f"the same command resumes from checkpoint {saved[-1].name}")
+    elif (saved := newest_whole(run.checkpoints)) is not None:
+        refused = code in (UsageError.exit_code, DataError.exit_code)
+        until = "once that is mended, " if refused else ""
+        _report(run, f"{until}the same command resumes from checkpoint {saved.name}")
+    elif checkpoints_in(run.checkpoints):
+        _report(run, "no checkpoint is whole: the same command is refused until one is put back")
     return code
 
 
