@@ -49,11 +49,11 @@ def test_what_the_kit_makes_is_not_looked_for(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.annotations=/nope.json", "/nope.json: cannot be read"),
+        ("data.annotations=/nope.json", "/nope.json is missing"),
         ("models.language_model=/nope", "models.language_model: no model in /nope"),
         ("models.vision_tower=/nope", "models.vision_tower: no model in /nope"),
         ("models.tokenizer=/nope", "no tokenizer in /nope"),
-        ("probe.questions=/nope.json", "/nope.json: cannot be read"),
+        ("probe.questions=/nope.json", "/nope.json is missing"),
     ],
 )
 def test_what_a_tiny_recipe_takes_from_elsewhere_is_looked_for(
@@ -105,7 +105,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken tokenizer": (lambda m: write_json(m / "llm/tokenizer.json", "{"), "tokenizer in .*llm"),
     "no annotations": (
         lambda m: (m / "one.json").unlink(),
-        r"one.json: cannot be read \(No such file",
+        r"one.json is missing",
     ),
     "broken annotations": (_annotations('[{"id":\n 1,'), "one.json: line 2, column .*broken JSON"),
     "no entries": (_annotations([]), "one.json: the list is empty"),
@@ -164,7 +164,7 @@ def test_projector_weights(mine: Path) -> None:
 
 def test_held_out_questions(mine: Path) -> None:
     probe = f"probe={{questions: {mine}/held_out.json, images: {mine}/images}}"
-    with pytest.raises(DataError, match=r"held_out.json: cannot be read"):
+    with pytest.raises(DataError, match=r"held_out.json is missing"):
         check(mine, probe, name="two.yaml")
     write_json(mine / "held_out.json", [entry(), entry(image="b.png")])
     with pytest.raises(DataError, match=r"held_out.json: entry 1: image .*b.png does not exist"):
