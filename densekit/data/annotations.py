@@ -7,7 +7,6 @@ mistake is refused here.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,41 +136,6 @@ class Annotations(Sequence[Sample]):
 
     def _sample(self, index: int) -> Sample:
         return Sample(index=index, entry=self._entries[index])
-
-
-def check_images(annotations: Annotations, folder: str | Path) -> None:
-    """Check that every image file exists under `folder`, with one directory listing per directory.
-
-    Raises DataError naming the first missing file, its entry and how many entries lack theirs.
-    Contents are not opened.
-    """
-    folder = Path(folder)
-    listings: dict[str, frozenset[str]] = {}
-    missing: list[tuple[int, str]] = []
-    for index, image in annotations.images():
-        # Plain string work: building a Path for each of 665,000 entries would take seconds.
-        directory, _, name = image.rpartition("/")
-        if directory not in listings:
-            listings[directory] = _file_names(folder / directory)
-        if name not in listings[directory]:
-            missing.append((index, image))
-    if missing:
-        index, image = missing[0]
-        raise DataError(
-            f"{annotations.path}: entry {index}: image {folder / image} does not exist; "
-            f"{len(missing)} of "
-            f"{len(annotations)} entries lack their image: check the image folder and that the "
-            "archives were "
-            "unpacked completely"
-        )
-
-
-def _file_names(directory: Path) -> frozenset[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except (OSError, ValueError):  # not there, not readable, or no path at all
-        return frozenset()
 
 
 def _image(entry: dict[str, Any]) -> str | None:

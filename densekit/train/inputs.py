@@ -37,6 +37,7 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
         image_tokens=config.image_layout.max_tokens,
+        semantics=math.ledger["L1"],
     )
 
 

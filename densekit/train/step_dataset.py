@@ -47,6 +47,8 @@ class SampleReader:
     image_folder: Path
     processor: ImageProcessor
     image_tokens: int
+    semantics: Semantics = "faithful"
+    """What becomes of an image of more than 8 bits a channel; the recipe's L1."""
 
     def encode(self, index: int) -> EncodedSample:
         """Ids and labels before collation; DataError names the sample."""
@@ -74,7 +76,7 @@ class SampleReader:
         if sample.image is None:
             return None
         try:
-            image, digest = read_image(self.image_folder / sample.image)
+            image, digest = read_image(self.image_folder / sample.image, self.semantics)
             return ReadImage(pixels=self.processor(image), digest=digest)
         except DataError as error:
             raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from densekit.data.annotations import Annotations, check_images
+from densekit.data.annotations import Annotations
 from densekit.errors import DataError
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
@@ -192,22 +192,3 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
     with pytest.raises(DataError, match="byte 2: not valid UTF-8"):
         Annotations.load(tmp_path / "latin.json")
-
-
-def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    names = ["coco/1.jpg", "coco/2.jpg", "gqa/1.jpg", "coco/sub"]
-    entries = [_entry(PLAIN, GPT), *(_entry(HUMAN, GPT, image=name) for name in names)]
-    annotations = Annotations.load(_write(tmp_path, entries))
-    (tmp_path / "coco/sub").mkdir(parents=True)
-    (tmp_path / "coco/1.jpg").touch()
-    with pytest.raises(DataError) as caught:
-        check_images(annotations, tmp_path)
-    assert f"entry 2: image {tmp_path}/coco/2.jpg does not exist; 3 of 5 entries" in str(
-        caught.value
-    )
-    (tmp_path / "coco/2.jpg").touch()
-    (tmp_path / "coco/sub").rmdir()
-    (tmp_path / "coco/sub").touch()
-    (tmp_path / "gqa").mkdir()
-    (tmp_path / "gqa/1.jpg").touch()
-    check_images(annotations, tmp_path)
