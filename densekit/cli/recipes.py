@@ -34,10 +34,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
-    from densekit.recipes.explain import explain, report
-    from densekit.recipes.load import load_recipe
+    from densekit.recipes.explain import explain, report, resolved
 
-    values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
+    values = resolved(recipe, overrides or ())
     if sources:
         explained = explain(recipe, overrides or ())
         if as_json:

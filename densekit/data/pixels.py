@@ -145,7 +145,8 @@ def read_image(path: Path, semantics: Semantics = "faithful") -> tuple[Image.Ima
     """Decode an image file fully; returns it as RGB with the first 16 hex digits of the SHA-256 of
     the bytes read.
 
-    More than 8 bits a channel are cut off as officially under `faithful` (docs/upstream.md, 1.9) and refused under `fixed`. Raises DataError naming the file when it is missing or damaged.
+    More than 8 bits a channel are cut off as officially under `faithful` and refused under `fixed`
+    (docs/upstream.md, 1.9). Raises DataError naming the file when it is missing or damaged.
     """
     try:
         data = read_file(path, limit=MAX_BYTES, remedy=REMEDY)

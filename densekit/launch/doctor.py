@@ -33,7 +33,7 @@ def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
         checks += launcher_class(launcher).diagnose(gpus, tiny=tiny)
     checks.append(_disk(runs_dir, recipe))
     for part in chain:
-        checks.append(_try(part.name, lambda part=part: _inputs(part, roots)))  # type: ignore[misc]
+        checks += preflight(part, roots).checks
         if part.assets is None:
             checks.append(check_revisions(part, roots))
     return checks
@@ -124,9 +124,3 @@ def _disk(runs_dir: Path, recipe: Recipe | None) -> Check:
     if free < warns:
         return _check("disk", "warn", f"{message}: {warns} GiB are recommended")
     return _check("disk", "ok", message)
-
-
-def _inputs(recipe: Recipe, roots: Roots) -> str:
-    preflight(recipe, roots)
-    made = recipe.assets is not None
-    return f"data and models are {'made by densekit' if made else 'complete'}"

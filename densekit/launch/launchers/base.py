@@ -34,6 +34,8 @@ class Launcher(ABC):
     """Which fields of LauncherOptions it takes; others are refused."""
     remote: ClassVar[bool] = False
     """Trains on other machines, whose GPUs cannot be asked from here and which it may wait for."""
+    contained: bool = False
+    """Trains in containers, which see nothing but what is mounted."""
 
     @classmethod
     def from_options(cls, options: LauncherOptions) -> Self:

@@ -28,6 +28,7 @@ class Tokenizer(Protocol):
     eos_id: int | None
     unk_id: int | None
     vocab_size: int
+    """Every id is below this."""
     adds_bos: bool
     legacy: bool
 

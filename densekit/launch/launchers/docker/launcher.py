@@ -36,6 +36,7 @@ class Docker(Launcher):
 
     name = "docker"
     takes = ("image",)
+    contained = True
 
     def __init__(self, *, image: str | None = None) -> None:
         self.image = image

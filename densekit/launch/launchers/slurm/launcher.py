@@ -46,6 +46,11 @@ class Slurm(Launcher):
         )
         return cls(batch=batch, queue_minutes=options.queue_minutes)
 
+    @property
+    def contained(self) -> bool:  # type: ignore[override]
+        """With --container pyxis or apptainer."""
+        return self.batch.runtime != "none"
+
     def check_options(self, execution: Execution) -> None:
         """UsageError for a container runtime without an image, and for an image without one."""
         super().check_options(execution)
