@@ -90,7 +90,9 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
         if samples.sha256:
             found.inputs["annotations"] = samples.sha256
         if samples.images:
-            found.add("images", image_problems(recipe, samples.images))
+            found.add(
+                "images", image_problems(recipe, samples.images, roots.resolve(data.annotations))
+            )
             outside = outside_problem(samples.images, roots, recipe)
             if samples.images.deep:
                 state = "fail" if recipe.semantics_of("L1") == "fixed" else "warn"

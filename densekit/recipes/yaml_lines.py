@@ -118,7 +118,9 @@ def parse_value(text: str) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error)
-        raise ValueError(f"the value is not valid YAML: {shorten(problem)}") from None
+        raise ValueError(
+            f"the value is not valid YAML: {shorten(problem.splitlines()[0])}"
+        ) from None
     except RecursionError:
         raise ValueError("the value is not valid YAML: nested too deeply") from None
 

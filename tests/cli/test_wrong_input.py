@@ -164,6 +164,7 @@ WRONG = {
         2,
         "No such option: --run-dir (Possible options: ",
     ),
+    "GPUs of no type": (["doctor", "--gpus", "2"], 2, "--gpus 2: name their type with --gpu"),
     "no such verb": (["reproduce"], 2, "No such command 'reproduce'; see `densekit --help`"),
     "no recipe at all": (["run"], 2, "Missing argument 'recipe'; see `densekit run --help`"),
 }

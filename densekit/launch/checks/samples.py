@@ -82,14 +82,17 @@ def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
     ]
 
 
-def image_problems(recipe: Recipe, images: Images, *, field: str = "data.images") -> list[str]:
+def image_problems(
+    recipe: Recipe, images: Images, annotations: Path, *, field: str = "data.images"
+) -> list[str]:
     """Images that cannot be used, in one line that counts them by reason and names the first."""
     if not images.bad:
         return []
     first = images.bad[0]
     total = len(images.bad)
     line = (
-        f"{field}: entry {first.index}: image {images.folder / first.image} {first.reason}; "
+        f"{field}: {annotations}: entry {first.index}: image {images.folder / first.image} "
+        f"{first.reason}; "
         f"{total} {'entry lacks a usable image' if total == 1 else 'entries lack a usable image'}"
     )
     if total > 1:
@@ -151,8 +154,8 @@ def held_out_problems(recipe: Recipe, roots: Roots) -> list[str]:
             "answer"
         )
     if not recipe.makes(recipe.probe.images):
-        images = find_images(questions, Path(roots.resolve(recipe.probe.images)), roots.cache)
-        problems += image_problems(recipe, images, field=f"probe.images: {path}")
+        images = find_images(questions, roots.resolve(recipe.probe.images), roots.cache)
+        problems += image_problems(recipe, images, path, field="probe.images")
     return problems
 
 
