@@ -67,13 +67,22 @@ class Annotations(Sequence[Sample]):
     """
 
     def __init__(
-        self, path: Path, entries: list[dict[str, Any]], *, sha256: str, untagged_images: int
+        self,
+        path: Path,
+        entries: list[dict[str, Any]],
+        *,
+        sha256: str,
+        untagged_images: int,
+        places: Sequence[int] | None = None,
     ) -> None:
-        """Wrap entries that were checked already; use `Annotations.load`."""
+        """Wrap entries that were checked already; use `Annotations.load`. `places`: the index of
+        each in the file, where that is not its own.
+        """
         self.path = path
         self.sha256 = sha256
         self.untagged_images = untagged_images
         self._entries = entries
+        self._places = places
 
     @classmethod
     def load(cls, path: str | Path, *, require_tag: bool = False) -> "Annotations":
@@ -112,6 +121,16 @@ class Annotations(Sequence[Sample]):
             raise DataError(f"{path}: entry {index}: {problem}{_others(refused[1:])}")
         return cls(path, entries, sha256=hashlib.sha256(data).hexdigest(), untagged_images=untagged)
 
+    def take(self, places: Sequence[int]) -> "Annotations":
+        """The entries at these indices of the file, in this order; each keeps its index."""
+        return Annotations(
+            self.path,
+            [self._entries[place] for place in places],
+            sha256=self.sha256,
+            untagged_images=self.untagged_images,
+            places=places,
+        )
+
     def __len__(self) -> int:
         """Return the number of entries."""
         return len(self._entries)
@@ -135,7 +154,8 @@ class Annotations(Sequence[Sample]):
                 yield index, image
 
     def _sample(self, index: int) -> Sample:
-        return Sample(index=index, entry=self._entries[index])
+        place = index if self._places is None else self._places[index]
+        return Sample(index=place, entry=self._entries[index])
 
 
 def _image(entry: dict[str, Any]) -> str | None:

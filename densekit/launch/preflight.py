@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from densekit.data.images import Images
+from densekit.data.missing import choose_entries
 from densekit.errors import DataError, DensekitError
 from densekit.files.hashing import file_sha256
 from densekit.launch.checks.models import (
@@ -23,7 +25,7 @@ from densekit.launch.checks.samples import (
 from densekit.launch.checks.tokens import tokenizer_problems
 from densekit.recipes.revisions import repositories
 from densekit.spec.architectures import connector_shape
-from densekit.spec.check import Check
+from densekit.spec.check import Check, CheckState
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -90,19 +92,13 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
         if samples.sha256:
             found.inputs["annotations"] = samples.sha256
         if samples.images:
-            found.add(
-                "images", image_problems(recipe, samples.images, roots.resolve(data.annotations))
-            )
+            found.images(samples.images, samples.count)
             outside = outside_problem(samples.images, roots, recipe)
             if samples.images.deep:
-                state = "fail" if recipe.semantics_of("L1") == "fixed" else "warn"
-                found.checks.append(
-                    Check(
-                        name=f"{recipe.name}: images",
-                        state=state,  # type: ignore[arg-type]
-                        message=deep_problem(samples.images),
-                    )
-                )
+                fixed = recipe.semantics_of("L1") == "fixed"
+                state: CheckState = "fail" if fixed else "warn"
+                name, message = f"{recipe.name}: images", deep_problem(samples.images)
+                found.checks.append(Check(name=name, state=state, message=message))
     if recipe.probe and not recipe.makes(recipe.probe.questions):
         found.add("held-out questions", held_out_problems(recipe, roots))
     if not found.checks:
@@ -141,6 +137,26 @@ class _Found:
         self.checks += [Check(name=name, state="fail", message=text) for text in problems]
         if not problems:
             self.checks.append(Check(name=name, state="ok", message="complete"))
+
+    def images(self, images: Images, count: int) -> None:
+        """Bad images are problems, or what the recipe's policy makes of them."""
+        recipe = self._recipe
+        where = self._roots.resolve(recipe.data.annotations)
+        problems = image_problems(recipe, images, where)
+        if recipe.data.missing == "refuse":
+            if problems:
+                problems[0] += "; `data.missing: drop` or `replace` in a recipe trains all the same"
+            self.add("images", problems)
+            return
+        try:
+            chosen = choose_entries(recipe.math().data, images, count=count, seed=recipe.seed)
+        except DataError as error:
+            self.add("images", [str(error)])
+            return
+        self.inputs["missing"] = chosen.sha256
+        message = f"data.missing: {chosen.describe()}" if chosen.bad else "complete"
+        state: CheckState = "warn" if chosen.bad else "ok"
+        self.checks.append(Check(name=f"{recipe.name}: images", state=state, message=message))
 
     def get(self, field: str) -> str:
         """The command that gets what a field of the recipe refers to."""

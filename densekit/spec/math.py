@@ -8,7 +8,14 @@ a new schema number.
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from densekit.files.hashing import json_sha256
 from densekit.spec.connector import Connector
@@ -61,6 +68,12 @@ class Data(Part):
     """Number of entries the annotation file has, where published: lets `plan` count steps without
     the file.
     """
+    missing: Literal["refuse", "drop", "replace"] = "refuse"
+    """Entries whose image is missing or cannot be used: no run; a run without them; or another
+    entry, drawn from the seed, in the place of each.
+    """
+    missing_ceiling: Fraction = 0.01
+    """Share of the entries that may be dropped or replaced; with more there is no run."""
     template: str
     """How a conversation becomes text: a module of densekit/text/templates."""
     image_aspect_ratio: Literal["square", "pad"]
@@ -202,6 +215,17 @@ class Math(Part):
                 f"topology, {self.reference.global_batch_size}"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are written where they say something, so that the hashes of runs
+        without them stay.
+        """
+        values: dict[str, Any] = handler(self)
+        if self.data.missing == "refuse":
+            for name in ("missing", "missing_ceiling"):
+                values["data"].pop(name, None)
+        return values
 
     @property
     def trains(self) -> Trains:

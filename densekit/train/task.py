@@ -33,7 +33,7 @@ from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
-from densekit.train.inputs import make_encoder, make_reader, settle_certificate
+from densekit.train.inputs import make_encoder, make_reader, settle_certificate, settle_missing
 from densekit.train.outputs import load_trained, save_results
 from densekit.train.preemption import Preempted, RankLost, StopRequests
 from densekit.train.report import report
@@ -146,6 +146,7 @@ def _train(
     order = RunOrder(math, reader.index.modality_lengths)
     manifest: Manifest | None = None
     if main:
+        settle_missing(run, reader.chosen)
         settle_certificate(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
         )

@@ -400,3 +400,16 @@ def test_images_that_a_container_would_not_see_are_refused_for_containers(
         chain_math([recipe], roots, launcher=Docker())
     everything = Roots(data=tmp_path, models=mine, cache=mine / "cache")
     assert chain_math([recipe], everything, launcher=Docker()), "the data root is mounted"
+
+
+@pytest.mark.parametrize("policy", ["drop", "replace"])
+def test_a_declared_policy_admits_bad_images_up_to_its_ceiling(mine: Path, policy: str) -> None:
+    write_json(mine / "one.json", [entry(), entry(image="b.png"), entry()])
+    given = (f"data.missing={policy}", "data.missing_ceiling=0.5")
+    recipe = load_recipe(str(mine / "one.yaml"), given)
+    found = preflight(recipe, Roots(data=mine, models=mine, cache=mine / "cache"))
+    refuse(found.checks)
+    (warning,) = [check for check in found.checks if check.state == "warn"]
+    assert "1 entry is " in warning.message and len(found.inputs["missing"]) == 64
+    with pytest.raises(DataError, match=r"1 of 3 entries lack a usable image .* more than"):
+        check(mine, given[0])

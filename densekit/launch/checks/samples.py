@@ -28,6 +28,8 @@ class Samples:
     """With the annotation file."""
     images: Images | None
     """None where the annotation file cannot be read, or the images are made later."""
+    count: int = 0
+    """Entries of the annotation file."""
 
 
 def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
@@ -55,7 +57,9 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
     images = None
     if not recipe.makes(data.images):
         images = find_images(annotations, roots.resolve(data.images), roots.cache)
-    return Samples(sha256=annotations.sha256, problems=problems, images=images)
+    return Samples(
+        sha256=annotations.sha256, problems=problems, images=images, count=len(annotations)
+    )
 
 
 def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
