@@ -65,6 +65,8 @@ def settle_missing(run: RunDir, chosen: Chosen | None) -> None:
             "made: restore the image folder, or retrain (`densekit run` makes another run)"
         )
     write_json(run.path / MISSING_FILE, chosen.as_json())
+    if chosen.bad:
+        print(f"{run.name}: {chosen.describe()}: {run.path / MISSING_FILE}", flush=True)
 
 
 def settle_certificate(run: RunDir, certificate: BatchCertificate, planned: str | None) -> None:
