@@ -75,7 +75,7 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     known = np.array([state or (-1, -1) for state in states], dtype=np.int64).reshape(-1, 2)
     kept = _kept_at(annotations, folder, cache)
     found = _remembered(kept, known)
-    unread = [place for place in np.flatnonzero(found == UNREAD) if known[place, 0] > 0]
+    unread = [int(place) for place in np.flatnonzero(found == UNREAD) if known[place, 0] > 0]
     reasons = _read(folder, names, unread, found)
     if kept is not None and unread:
         _keep(kept, known, found)

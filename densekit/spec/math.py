@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -33,6 +31,8 @@ from densekit.spec.types import LedgerEntry, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
+Missing = Literal["refuse", "drop", "replace"]
+MISSING_CEILING = 0.01
 Stage = Annotated[Literal[1, 2], BeforeValidator(not_a_flag)]
 MADE_ASSETS = "cache:tiny/"
 """References that start so are made by the kit itself."""
@@ -68,11 +68,14 @@ class Data(Part):
     """Number of entries the annotation file has, where published: lets `plan` count steps without
     the file.
     """
-    missing: Literal["refuse", "drop", "replace"] = "refuse"
+    missing: Missing = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     """Entries whose image is missing or cannot be used: no run; a run without them; or another
-    entry, drawn from the seed, in the place of each.
+    entry, drawn from the seed, in the place of each. Not in the JSON when refuse: it came after
+    schema 2.
     """
-    missing_ceiling: Fraction = 0.01
+    missing_ceiling: Fraction = Field(
+        default=MISSING_CEILING, exclude_if=lambda value: value == MISSING_CEILING
+    )
     """Share of the entries that may be dropped or replaced; with more there is no run."""
     template: str
     """How a conversation becomes text: a module of densekit/text/templates."""
@@ -215,17 +218,6 @@ class Math(Part):
                 f"topology, {self.reference.global_batch_size}"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that came later are written where they say something, so that the hashes of runs
-        without them stay.
-        """
-        values: dict[str, Any] = handler(self)
-        if self.data.missing == "refuse":
-            for name in ("missing", "missing_ceiling"):
-                values["data"].pop(name, None)
-        return values
 
     @property
     def trains(self) -> Trains:
