@@ -84,7 +84,7 @@ def examine(path: Path) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own text would name a buffer
-        return f"not an image in one of the formats {', '.join(_formats())}"
+        return "not an image, or of a format that is not read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"[:200] if str(error) else type(error).__name__

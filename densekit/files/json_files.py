@@ -43,7 +43,8 @@ def read_file(path: Path, *, limit: int | None = None, remedy: str = REMEDY) -> 
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     if len(data) > most:
-        raise DataError(f"{path} is larger than {most >> 20} MiB; {remedy}")
+        size = f"{most >> 20} MiB" if most >> 20 else f"{most >> 10} KiB"
+        raise DataError(f"{path} is larger than {size}; {remedy}")
     return data
 
 

@@ -142,7 +142,7 @@ class _Found:
         """Bad images are problems, or what the recipe's policy makes of them."""
         recipe = self._recipe
         where = self._roots.resolve(recipe.data.annotations)
-        problems = image_problems(recipe, images, where)
+        problems = image_problems(recipe, images, where, self._roots.cache)
         if recipe.data.missing == "refuse":
             if problems:
                 problems[0] += "; `data.missing: drop` or `replace` in a recipe trains all the same"

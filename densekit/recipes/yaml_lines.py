@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_file
 
-MAX_BYTES = 1 << 20
-"""Of a YAML file; the longest that ships has 20 kB."""
+MAX_BYTES = 1 << 18
+"""Of a YAML file: some seconds to parse."""
 MAX_NODES = 50_000
 """Values of a document with every alias written out."""
 MAX_INTEGER = 10**308

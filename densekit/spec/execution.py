@@ -6,7 +6,7 @@ execution.json holds it, the launchers and the trainer read it back.
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from densekit.errors import DataError, UsageError
 from densekit.spec.part import MAX_COUNT, Part, PositiveInt, read_part
@@ -128,7 +128,11 @@ class Execution(Part):
 
 
 class ExecutionRequest(Part):
-    """What a user asked of an execution; None leaves it to the planner."""
+    """What a user asked of an execution; None leaves it to the planner. Any number goes in: `check`
+    refuses, under the name of the option.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     device: Device | None = None
     gpu: str | None = None

@@ -102,6 +102,16 @@ WRONG = {
         2,
         "use --zero-stage 3",
     ),
+    "no number of minutes": (
+        ["run", "tiny_stage1", "--save-minutes", "nan"],
+        2,
+        "--save-minutes nan: give a number of at least 0",
+    ),
+    "endless hours": (
+        ["run", "tiny_stage1", "--keep-hours", "inf"],
+        2,
+        "--keep-hours inf: give a number of at most 1000000",
+    ),
     "no sample": (
         ["run", "tiny_stage1", "--micro-batch", "0"],
         2,

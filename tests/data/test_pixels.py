@@ -123,7 +123,7 @@ def test_no_program_is_started_for_an_image(
     """Pillow hands PostScript to Ghostscript, whatever the file is called."""
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
     (tmp_path / "a.png").write_bytes(POSTSCRIPT)
-    with pytest.raises(DataError, match=r"a\.png cannot be decoded \(not an image in one of"):
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded \(not an image, or of"):
         open_image(tmp_path / "a.png")
 
 

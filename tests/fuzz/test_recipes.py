@@ -14,7 +14,7 @@ from densekit.planner.plan import make_plan
 from densekit.recipes.explain import leaves, resolved
 from densekit.recipes.load import load_recipe
 from densekit.spec.math import Math
-from tests.support.mutations import ODD, TIMEOUT, cases, damaged, mutated
+from tests.support.mutations import ODD, TIMEOUT, cases, damaged, mutated, quick
 
 NAMES = ("tiny_stage1", "tiny_stage2", "vicuna7b_clip_stage2", "yi34b_stage2_lora")
 SHOWN = {name: load_recipe(name).model_dump(mode="json") for name in NAMES}
@@ -63,17 +63,20 @@ def tried(name: str, *overrides: str) -> None:
 @given(st.sampled_from(NAMES).flatmap(lambda name: mutated(SHOWN[name])))
 def test_values_of_a_recipe(place: Path, values: Any) -> None:
     place.write_text(yaml.safe_dump(values), encoding="utf-8")
-    tried(str(place))
+    with quick():
+        tried(str(place))
 
 
 @cases(60)
 @given(st.sampled_from(NAMES).flatmap(lambda n: damaged(yaml.safe_dump(SHOWN[n]).encode())))
 def test_bytes_of_a_recipe(place: Path, data: bytes) -> None:
     place.write_bytes(data)
-    tried(str(place))
+    with quick():
+        tried(str(place))
 
 
 @cases(130)
 @given(st.sampled_from(NAMES), st.lists(st.tuples(st.sampled_from(FIELDS), TEXTS), max_size=3))
 def test_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
-    tried(name, *(f"{field}={text}" for field, text in overrides))
+    with quick():
+        tried(name, *(f"{field}={text}" for field, text in overrides))

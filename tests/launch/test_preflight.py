@@ -413,3 +413,13 @@ def test_a_declared_policy_admits_bad_images_up_to_its_ceiling(mine: Path, polic
     assert "1 entry is " in warning.message and len(found.inputs["missing"]) == 64
     with pytest.raises(DataError, match=r"1 of 3 entries lack a usable image .* more than"):
         check(mine, given[0])
+
+
+def test_every_bad_image_is_listed(mine: Path) -> None:
+    write_json(mine / "one.json", [entry(image=f"{number}.png") for number in range(30)])
+    with pytest.raises(
+        DataError, match=r"30 entries lack .* and 20 more \(all of them: .*bad.txt\)"
+    ):
+        check(mine)
+    listed = (mine / "cache/images/one_bad.txt").read_text().splitlines()
+    assert len(listed) == 30 and listed[7] == "7\t7.png\tdoes not exist"

@@ -367,8 +367,8 @@ def test_values_in_messages_are_short(tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_a_short_regular_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "a", "#" * (1 << 20) + "\n")
-    assert "is larger than 1 MiB" in refusal(str(path))
+    path = write(tmp_path, "a", "#" * (1 << 18) + "\n")
+    assert "is larger than 256 KiB" in refusal(str(path))
 
 
 def test_needs_is_found_beside_the_recipe_first(tmp_path: Path) -> None:

@@ -87,9 +87,11 @@ def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
 
 
 def image_problems(
-    recipe: Recipe, images: Images, annotations: Path, *, field: str = "data.images"
+    recipe: Recipe, images: Images, annotations: Path, cache: Path, *, field: str = "data.images"
 ) -> list[str]:
-    """Images that cannot be used, in one line that counts them by reason and names the first."""
+    """Images that cannot be used, in one line that counts them and names the first; where there are
+    many, a file in the cache lists all.
+    """
     if not images.bad:
         return []
     first = images.bad[0]
@@ -101,11 +103,25 @@ def image_problems(
     )
     if total > 1:
         named = [f"{bad.index} ({bad.image[:80]}: {bad.reason})" for bad in images.bad[1:NAMED]]
-        more = f", and {total - NAMED} more" if total > NAMED else ""
+        more = ""
+        if total > NAMED:
+            more = f", and {total - NAMED} more{_listed(images, cache, recipe.name)}"
         line += f": also {', '.join(named)}{more}"
     data_set = data_set_of(recipe.data.annotations)
     source = f" ({data_set.url})" if data_set else ""
     return [f"{line}; check the folder and that the archives were unpacked completely{source}"]
+
+
+def _listed(images: Images, cache: Path, name: str) -> str:
+    """Where all bad images are listed, in words; "" where that cannot be written."""
+    place = cache / "images" / f"{name}_bad.txt"
+    lines = [f"{bad.index}\t{bad.image}\t{bad.reason}\n" for bad in images.bad]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return ""
+    return f" (all of them: {place})"
 
 
 def deep_problem(images: Images) -> str:
@@ -159,7 +175,7 @@ def held_out_problems(recipe: Recipe, roots: Roots) -> list[str]:
         )
     if not recipe.makes(recipe.probe.images):
         images = find_images(questions, roots.resolve(recipe.probe.images), roots.cache)
-        problems += image_problems(recipe, images, path, field="probe.images")
+        problems += image_problems(recipe, images, path, roots.cache, field="probe.images")
     return problems
 
 
