@@ -38,7 +38,7 @@ FORMATS = (
 """Pillow's names of the formats that are read, as far as the Pillow here has them."""
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Modes with more than 8 bits a channel, whose conversion to RGB cuts values off (docs/upstream.md,
-1.9).
+1.10).
 """
 REMEDY = "replace it or remove its entry"
 

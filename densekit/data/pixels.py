@@ -146,7 +146,7 @@ def read_image(path: Path, semantics: Semantics = "faithful") -> tuple[Image.Ima
     the bytes read.
 
     More than 8 bits a channel are cut off as officially under `faithful` and refused under `fixed`
-    (docs/upstream.md, 1.9). Raises DataError naming the file when it is missing or damaged.
+    (docs/upstream.md, 1.10). Raises DataError naming the file when it is missing or damaged.
     """
     try:
         data = read_file(path, limit=MAX_BYTES, remedy=REMEDY)

@@ -12,6 +12,7 @@ from typing import Any
 
 from densekit.errors import DataError
 from densekit.files.json_files import parse_json
+from densekit.files.regular import open_regular
 
 MAX_HEADER = 100_000_000  # the format's own limit
 WIDTHS = (0, 1, 2, 4, 8, 16)  # bytes of one value (0: no values)
@@ -43,7 +44,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     Raises DataError when the file is no complete safetensors file, naming what it is instead where
     that can be seen; OSError when it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         total = path.stat().st_size
         start = file.read(_LENGTH)
         length = int.from_bytes(start, "little")

@@ -12,6 +12,7 @@ from densekit.errors import UsageError
 from densekit.planner.candidates import NOTHING_ASKED, SearchSpace
 from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
+from densekit.planner.host_ram import host_ram_gib
 from densekit.planner.memory import Memory
 from densekit.planner.notes import reference_notes, tail_notes
 from densekit.planner.rules import apply_rules
@@ -145,10 +146,15 @@ def make_plan(
     decision = _decide(
         recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
     )
+    host_ram = None
+    if workload is not None and decision.memory is not None:
+        sized = decision.execution.model_copy(update={"workers": request.workers or 0})
+        host_ram = host_ram_gib(workload.model, sized, decision.memory)
     execution = decision.execution.model_copy(
         update={
             "workers": request.workers or 0,
             "threads": _threads(recipe, -(-world_size // nodes)),
+            "host_ram_gib": host_ram,
             "deterministic": bool(request.deterministic),
             "certificate_sha256": certificate.sha256 if certificate else None,
             "checkpoints": request.save_policy(),

@@ -27,7 +27,7 @@ from densekit.spec.part import (
     not_a_flag,
 )
 from densekit.spec.templates import template_names
-from densekit.spec.types import LedgerEntry, Semantics, Trains
+from densekit.spec.types import LedgerEntry, Positions, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -205,6 +205,8 @@ class Math(Part):
     """Seeds order, connector, adapters and dropout, each by its own name."""
     ledger: dict[LedgerEntry, Semantics]
     """The behaviour of every entry of docs/upstream.md."""
+    positions: Positions = Field(default="exact", exclude_if=lambda value: value == "exact")
+    """What rotary tables are computed from. Not in the JSON when exact: it came after schema 2."""
     assets: Assets | None
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None

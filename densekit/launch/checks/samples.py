@@ -9,6 +9,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.catalog import data_set_of
 from densekit.data.images import Images, find_images
 from densekit.errors import DataError
+from densekit.launch.answers import check_answers_fit
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.text.lengths import modality_length
@@ -54,6 +55,10 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
             "under `data` trains on it all the same)"
         )
     problems += template_problems(recipe, annotations)
+    try:
+        check_answers_fit(recipe, annotations, roots)
+    except DataError as error:
+        problems.append(str(error))
     images = None
     if not recipe.makes(data.images):
         images = find_images(annotations, roots.resolve(data.images), roots.cache)
@@ -131,7 +136,7 @@ def deep_problem(images: Images) -> str:
     named = ", ".join(map(str, images.deep[:NAMED])) + (", ..." if total > NAMED else "")
     return (
         f"data.images: {entries} of more than 8 bits a channel (entry {named}), which the official "
-        "code cuts off (docs/upstream.md, 1.9)"
+        "code cuts off (docs/upstream.md, 1.10)"
     )
 
 
