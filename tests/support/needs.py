@@ -25,6 +25,7 @@ NEEDS = {
     "root": "the rights of root",
     "user": "a user other than root",
     "disk": "free disk space",
+    "two-disks": "a temporary folder on another disk than /dev/shm",
     "downloads": "leave to fetch some GB: only DENSEKIT_REQUIRE=downloads gives it",
 }
 VARIABLE = "DENSEKIT_REQUIRE"
