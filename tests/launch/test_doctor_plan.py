@@ -12,6 +12,7 @@ from densekit.launch.doctor import Elsewhere, doctor
 from densekit.spec.check import Check
 from densekit.spec.hardware import GIB, hardware
 from densekit.spec.roots import Roots
+from tests.support.needs import needs
 
 PAPER = "vicuna7b_clip_stage2"
 
