@@ -2,6 +2,7 @@
 its place.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -423,3 +424,12 @@ def test_every_bad_image_is_listed(mine: Path) -> None:
         check(mine)
     listed = (mine / "cache/images/one_bad.txt").read_text().splitlines()
     assert len(listed) == 30 and listed[7] == "7\t7.png\tdoes not exist"
+
+
+def test_json_lines_are_read_and_said(mine: Path) -> None:
+    (mine / "one.json").write_text("\n".join([json.dumps(entry())] * 2))
+    recipe = load_recipe(str(mine / "one.yaml"))
+    found = preflight(recipe, Roots(data=mine, models=mine, cache=mine / "cache"))
+    refuse(found.checks)
+    (note,) = [check.message for check in found.checks if check.state == "warn"]
+    assert "one.json is JSON Lines (one entry a line): its 2 entries are read" in note
