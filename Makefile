@@ -164,7 +164,6 @@ lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile a
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	@$(BIN)/hadolint docker/Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
-	@$(BIN)/python tools/torch_api.py
 	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style

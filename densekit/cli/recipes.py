@@ -34,7 +34,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
-    from densekit.recipes.explain import explain, report, resolved
+    from densekit.recipes.explain import explain, ledger_of, report, resolved
+    from densekit.recipes.load import load_recipe
 
     values = resolved(recipe, overrides or ())
     if sources:
@@ -47,6 +48,7 @@ def show(
         print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        print("\n".join(f"# ledger {line}" for line in ledger_of(load_recipe(recipe, overrides or ()))))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit pin lmsys/vicuna-7b-v1.5")

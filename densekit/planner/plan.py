@@ -23,6 +23,7 @@ from densekit.spec.architectures import UnknownShapeError
 from densekit.spec.capability import check_offload, container_image_for
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import GIB, Efficiency, Hardware
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -59,6 +60,8 @@ class Plan:
     official_batch: OfficialBatch | None
     """Whether the official scripts' batch per device would fit on this GPU."""
     notes: list[str]
+    ledger: list[str]
+    """Which keys of the ledger are followed, and what each changes."""
     why: dict[str, list[str]] = field(repr=False)
     """The arithmetic, by subject (`densekit plan --why`)."""
 
@@ -206,6 +209,7 @@ def make_plan(
         disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
         official_batch=beyond.official,
         notes=notes + beyond.notes,
+        ledger=ledger_lines(recipe.math(), execution.dtype),
         why={
             "candidates": [candidate.line() for candidate in decision.candidates],
             "memory": decision.memory.lines() if decision.memory else [],

@@ -26,7 +26,7 @@ from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
-from densekit.spec.math import Math
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
@@ -299,15 +299,4 @@ def _finish(
     write_json(run.path / MANIFEST_FILE, completed.as_json())
     for path in (files[-1], run.path / MANIFEST_FILE, run.path):
         durable.fsync(path)
-    return [*_not_followed(math, execution), *report(results, str(run.path))]
-
-
-def _not_followed(math: Math, execution: Execution) -> list[str]:
-    """What a run knowingly does otherwise than the published one very probably did."""
-    published = math.stage == 2 and math.assets is None and execution.dtype == "bf16"
-    if not published or math.positions != "exact":
-        return []
-    return [
-        "U12 is not followed: positions are exact, where official ZeRO-3 runs in bf16 rounded them "
-        "(docs/upstream.md; --set positions=bf16 follows it)"
-    ]
+    return report(results, str(run.path), ledger_lines(math, execution.dtype))

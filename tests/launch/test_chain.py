@@ -102,7 +102,7 @@ def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_stage_2_is_not_begun_from_a_damaged_stage_1(tmp_path: Path, name: str) -> None:
     """Refused before a run directory of stage 2 exists; stage 1 is not called complete."""
     assert go(tmp_path, "tiny_stage1") == 0
-    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -8)
+    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -6)
     with pytest.raises(DataError, match=rf"{name}.*--force"):
         go(tmp_path)
     assert list(runs(tmp_path)) == ["tiny_stage1"]

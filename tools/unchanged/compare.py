@@ -180,8 +180,15 @@ def _same_commands(base: Any, tree: Any, messages: Iterator[Declaration]) -> boo
     if not (isinstance(base, list) and isinstance(tree, list)):
         return False
     before, after = (_commands("\n".join(map(str, lines))) for lines in (base, tree))
+    acted = []
     for message in messages:
-        before = [line.replace(message.old, message.new) for line in before]
+        replaced = [line.replace(message.old, message.new) for line in before]
+        if replaced != before:
+            acted.append(message)
+        before = replaced
+    if before == after:
+        for message in acted:
+            message.acted += 1
     return before == after
 
 
