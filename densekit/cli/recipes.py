@@ -48,7 +48,11 @@ def show(
         print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
-        print("\n".join(f"# ledger {line}" for line in ledger_of(load_recipe(recipe, overrides or ()))))
+        print(
+            "\n".join(
+                f"# ledger {line}" for line in ledger_of(load_recipe(recipe, overrides or ()))
+            )
+        )
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit pin lmsys/vicuna-7b-v1.5")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_projector_weights(mine: Path) -> None:
     path.write_bytes(save({"mm_projector.0.weight": np.zeros(1)}))
     with pytest.raises(DataError, match=r"has no 0.weight; it holds mm_projector.0.weight"):
         check(mine, given)
-    weights = {"0.weight": np.zeros((8, 16)), "2.weight": np.zeros((8, 8))}
+    weights: dict[str, Any] = {"0.weight": np.zeros((8, 16)), "2.weight": np.zeros((8, 8))}
     weights |= {f"{number}.bias": np.zeros(8) for number in (0, 2)}
     path.write_bytes(save(weights))
     with pytest.raises(DataError, match=r"c.safetensors: 0.weight is 8 x 16, .* need 8 x 24"):
