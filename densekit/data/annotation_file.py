@@ -18,8 +18,9 @@ REMEDY = "give the path of a JSON file"
 SPACE = " \t\r\n"
 
 
-def parse_entries(path: Path, data: bytes) -> list[Any]:
-    """The entries in the bytes of an annotation file, in order. `path` is for messages.
+def parse_entries(path: Path, data: bytes) -> tuple[list[Any], str | None]:
+    """The entries in the bytes of an annotation file, in order, and what it is where it is not one
+    list. `path` is for messages.
 
     Raises DataError with line and column where the JSON breaks, and for a file of something else
     than entries.
@@ -59,7 +60,9 @@ def parse_entries(path: Path, data: bytes) -> list[Any]:
     if not entries:
         kind = "the list is empty" if lists else "the file is empty"
         raise DataError(f"{path}: {kind}; at least one entry is needed")
-    return entries
+    if lists == 1:
+        return entries, None
+    return entries, f"{lists} lists" if lists else "JSON Lines (one entry a line)"
 
 
 def _behind_space(text: str, position: int) -> int:

@@ -74,6 +74,7 @@ class Annotations(Sequence[Sample]):
         sha256: str,
         untagged_images: int,
         places: Sequence[int] | None = None,
+        form: str | None = None,
     ) -> None:
         """Wrap entries that were checked already; use `Annotations.load`. `places`: the index of
         each in the file, where that is not its own.
@@ -82,6 +83,8 @@ class Annotations(Sequence[Sample]):
         self.sha256 = sha256
         self.untagged_images = untagged_images
         self._entries = entries
+        self.form = form
+        """What the file is where it is not one list: the official code reads nothing else."""
         self._places = places
 
     @classmethod
@@ -96,7 +99,7 @@ class Annotations(Sequence[Sample]):
         """
         path = Path(path)
         data = read_file(path, limit=MAX_BYTES, remedy=REMEDY)
-        entries = parse_entries(path, data)
+        entries, form = parse_entries(path, data)
         untagged = 0
         refused: list[tuple[int, str]] = []
         for index, entry in enumerate(entries):
@@ -119,7 +122,13 @@ class Annotations(Sequence[Sample]):
         if refused:
             index, problem = refused[0]
             raise DataError(f"{path}: entry {index}: {problem}{_others(refused[1:])}")
-        return cls(path, entries, sha256=hashlib.sha256(data).hexdigest(), untagged_images=untagged)
+        return cls(
+            path,
+            entries,
+            sha256=hashlib.sha256(data).hexdigest(),
+            untagged_images=untagged,
+            form=form,
+        )
 
     def take(self, places: Sequence[int]) -> "Annotations":
         """The entries at these indices of the file, in this order; each keeps its index."""

@@ -89,6 +89,9 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
     if not recipe.makes(data.annotations):
         samples = look_at(recipe, roots, found.get("data.annotations"))
         found.add("annotations", samples.problems)
+        if samples.note:
+            name = f"{recipe.name}: annotations"
+            found.checks.append(Check(name=name, state="warn", message=samples.note))
         if samples.sha256:
             found.inputs["annotations"] = samples.sha256
         if samples.images:
@@ -97,8 +100,9 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
             if samples.images.deep:
                 fixed = recipe.semantics_of("L1") == "fixed"
                 state: CheckState = "fail" if fixed else "warn"
-                name, message = f"{recipe.name}: images", deep_problem(samples.images)
-                found.checks.append(Check(name=name, state=state, message=message))
+                images = f"{recipe.name}: images"
+                message = deep_problem(samples.images)
+                found.checks.append(Check(name=images, state=state, message=message))
     if recipe.probe and not recipe.makes(recipe.probe.questions):
         found.add("held-out questions", held_out_problems(recipe, roots))
     if not found.checks:

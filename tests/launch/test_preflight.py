@@ -2,9 +2,11 @@
 its place.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +178,7 @@ def test_projector_weights(mine: Path) -> None:
     path.write_bytes(save({"mm_projector.0.weight": np.zeros(1)}))
     with pytest.raises(DataError, match=r"has no 0.weight; it holds mm_projector.0.weight"):
         check(mine, given)
-    weights = {"0.weight": np.zeros((8, 16)), "2.weight": np.zeros((8, 8))}
+    weights: dict[str, Any] = {"0.weight": np.zeros((8, 16)), "2.weight": np.zeros((8, 8))}
     weights |= {f"{number}.bias": np.zeros(8) for number in (0, 2)}
     path.write_bytes(save(weights))
     with pytest.raises(DataError, match=r"c.safetensors: 0.weight is 8 x 16, .* need 8 x 24"):
@@ -423,3 +425,12 @@ def test_every_bad_image_is_listed(mine: Path) -> None:
         check(mine)
     listed = (mine / "cache/images/one_bad.txt").read_text().splitlines()
     assert len(listed) == 30 and listed[7] == "7\t7.png\tdoes not exist"
+
+
+def test_json_lines_are_read_and_said(mine: Path) -> None:
+    (mine / "one.json").write_text("\n".join([json.dumps(entry())] * 2))
+    recipe = load_recipe(str(mine / "one.yaml"))
+    found = preflight(recipe, Roots(data=mine, models=mine, cache=mine / "cache"))
+    refuse(found.checks)
+    (note,) = [check.message for check in found.checks if check.state == "warn"]
+    assert "one.json is JSON Lines (one entry a line): its 2 entries are read" in note

@@ -31,6 +31,8 @@ class Samples:
     """None where the annotation file cannot be read, or the images are made later."""
     count: int = 0
     """Entries of the annotation file."""
+    note: str | None = None
+    """What is odd about the annotation file and is no problem."""
 
 
 def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
@@ -62,8 +64,16 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
     images = None
     if not recipe.makes(data.images):
         images = find_images(annotations, roots.resolve(data.images), roots.cache)
+    note = None
+    if annotations.form:
+        count = len(annotations)
+        note = f"data.annotations: {path} is {annotations.form}: its {count} entries are read"
     return Samples(
-        sha256=annotations.sha256, problems=problems, images=images, count=len(annotations)
+        sha256=annotations.sha256,
+        problems=problems,
+        images=images,
+        count=len(annotations),
+        note=note,
     )
 
 
