@@ -29,6 +29,9 @@ from densekit.cli.options import (
 )
 from densekit.cli.output import print_json
 
+DOES_NOT_FIT_CODE = 1
+"""Exit code of a plan that is printed and does not fit."""
+
 commands = typer.Typer()
 
 
@@ -70,6 +73,9 @@ def plan(
 
     Nothing is trained and nothing is written. Without --gpu a recipe of the paper is planned on the
     paper's GPUs, and what else fits is listed.
+
+    Exit code 1: the plan is printed, and it does not fit (--device cpu, --micro-batch). Exit code
+    2: nothing fits on the GPUs; what fits instead is named.
     """
     from densekit.cli.site import site_settings
     from densekit.planner import report as screen
@@ -108,3 +114,5 @@ def plan(
         print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
         print("\n".join(screen.lines(planned, others, reported(loaded), why=why)))
+    if planned.fits is False:
+        raise typer.Exit(DOES_NOT_FIT_CODE)

@@ -59,8 +59,12 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
         cluster = chosen.cluster
         in_node = chosen.memory.host * cluster.world_size / cluster.nodes / GIB
         notes.append(
-            f"CPU offload: {in_node:.0f} GiB of host RAM in each node; {hardware.host_gib} GiB "
-            "are there, or assumed"
+            f"CPU offload: {in_node:.0f} GiB of host RAM in each node; "
+            + (
+                f"this host has {hardware.host_gib} GiB"
+                if hardware.host_measured
+                else f"{hardware.host_gib} GiB are assumed, as in a usual node"
+            )
         )
     return notes
 

@@ -43,7 +43,9 @@ class Hardware:
     per_node: int = 8
     """GPUs of a usual node."""
     host_gib: int
-    """Host RAM of a usual node."""
+    """Host RAM of a node: of a usual one, or as measured."""
+    host_measured: bool = False
+    """Whether `host_gib` is that of this host."""
     efficiency: Efficiency
     """Of training; docs/planner.md, "Hours", says where each interval comes from."""
     source: str
@@ -184,7 +186,7 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
     elif row is not None and "800" in name:
         row = replace(row, link=EXPORT_LINK)
     if row is not None and abs(row.memory_mib - memory_mib) <= 0.1 * memory_mib:
-        return replace(row, memory_mib=memory_mib, host_gib=host_gib)
+        return replace(row, memory_mib=memory_mib, host_gib=host_gib, host_measured=True)
     nearest = min(HARDWARE, key=lambda row: _distance(row, capability, memory_mib))
     return replace(
         nearest,
@@ -192,6 +194,7 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
         capability=capability,
         memory_mib=memory_mib,
         host_gib=host_gib,
+        host_measured=True,
         source=f"memory: nvidia-smi; speed assumed to be that of {nearest.name}",
     )
 

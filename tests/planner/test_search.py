@@ -5,6 +5,7 @@ refusals that name what fits.
 import itertools
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,17 @@ def test_largest_finds_the_last_value_not_above_zero(values: list[float], middle
     assert largest(len(rising), value) == sum(number <= 0 for number in rising)
     assert len(asked) == len(set(asked)), "no number is asked for twice"
     assert largest(0, value) == 0
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"), [(False, "GiB are assumed, as in a usual node"), (True, "this host has ")]
+)
+def test_note_on_cpu_offload_says_whose_host_ram_it_is(measured: bool, says: str) -> None:
+    row = replace(BY_NAME["a100-80g"], host_measured=measured)
+    request = ExecutionRequest(device="cuda", world_size=1)
+    plan = make_plan(recipe("vicuna7b_clip_stage2"), request, hardware=row)
+    (note,) = [note for note in plan.notes if note.startswith("CPU offload: ")]
+    assert says in note
 
 
 def test_largest_asks_for_four_values_on_a_straight_line() -> None:
