@@ -12,7 +12,6 @@ from densekit.cli.options import (
     DataDir,
     DeviceName,
     DtypeName,
-    GpuName,
     Keep,
     MicroBatch,
     ModelsDir,
@@ -21,6 +20,7 @@ from densekit.cli.options import (
     NoOffload,
     Offload,
     Overrides,
+    PlannedGpuName,
     PlannedGpus,
     RecipeName,
     RunsDir,
@@ -41,7 +41,7 @@ commands = typer.Typer()
 )
 def plan(
     recipe: RecipeName,
-    gpu: GpuName = None,
+    gpu: PlannedGpuName = None,
     gpus: PlannedGpus = None,
     nodes: Nodes = None,
     micro_batch: MicroBatch = None,
@@ -50,7 +50,8 @@ def plan(
     no_offload: NoOffload = False,
     overrides: Overrides = None,
     price: Annotated[
-        float | None, typer.Option("--price", help="What one GPU costs for an hour")
+        float | None,
+        typer.Option("--price", help="What one GPU costs for an hour, in your currency"),
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Print the arithmetic")] = False,
     certify: Annotated[

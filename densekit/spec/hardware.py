@@ -166,7 +166,8 @@ def hardware(name: str, field: str = "--gpu") -> Hardware:
         return BY_NAME[rows[0]]
     if rows:
         raise UsageError(f"{field} {name} is ambiguous: name its memory too, {' or '.join(rows)}")
-    close = difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
+    close = [row for row in BY_NAME if wanted and row.startswith(wanted)]
+    close = close or difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"{field} {name}: unknown GPU; {hint}known: {', '.join(BY_NAME)}, cpu")
 
