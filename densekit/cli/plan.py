@@ -27,7 +27,7 @@ from densekit.cli.options import (
     Zero,
     either,
 )
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
 
 DOES_NOT_FIT_CODE = 1
 """Exit code of a plan that is printed and does not fit."""
@@ -114,6 +114,6 @@ def plan(
     if as_json:
         print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
-        print("\n".join(screen.lines(planned, others, reported(loaded), why=why)))
+        print_lines(screen.lines(planned, others, reported(loaded), why=why))
     if planned.fits is False:
         raise typer.Exit(DOES_NOT_FIT_CODE)

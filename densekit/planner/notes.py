@@ -7,6 +7,7 @@ from densekit.batching.order import ReferenceTopology
 from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
+from densekit.recipes.unsupported import MISSING
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
@@ -25,11 +26,8 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
         else f"device {device}: --gpus counts processes",
     ]
     if recipe.waits_for:
-        missing = ", ".join(recipe.waits_for)
-        notes.append(
-            f"this recipe needs {missing}, which densekit does not have yet: memory and hours are "
-            "those without it"
-        )
+        missing = " and ".join(MISSING[feature] for feature in recipe.waits_for)
+        notes.append(f"not supported yet: {missing}; memory and hours are those without it")
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
