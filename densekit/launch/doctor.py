@@ -103,7 +103,7 @@ def _memory(gpus: Sequence[Gpu], chain: Sequence[Recipe], roots: Roots) -> str:
         )
         if plan.memory_gib is None:
             return "not estimated: the architecture of a model is unknown"
-        peaks.append(f"{recipe.name} {plan.memory_gib['peak']:.1f} GiB")
+        peaks.append(f"{recipe.name} {plan.memory_gib.peak:.1f} GiB")
     each = f"{gpus[0].memory_mib / 1024:.0f} GiB"
     return f"fits on {len(picked)} x {gpus[0].name}, {each}: {', '.join(peaks)}"
 

@@ -3,7 +3,6 @@
 from itertools import groupby
 
 from densekit.batching.counts import official_step_counts
-from densekit.batching.order import ReferenceTopology
 from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
@@ -84,7 +83,7 @@ def tail_notes(recipe: Recipe, samples: int) -> list[str]:
         return (
             [f"ledger U9 fixed: the last step of every epoch has {short} samples"] if short else []
         )
-    official = official_step_counts(samples, ReferenceTopology.of(recipe.reference))
+    official = official_step_counts(samples, recipe.reference)
     if recipe.optimizer.max_steps or len(set(official.values())) == 1:
         return []
     counts = "; ".join(

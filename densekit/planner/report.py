@@ -5,7 +5,7 @@ from typing import Any
 
 from densekit.planner.alternatives import Alternative
 from densekit.planner.estimate import OfficialBatch
-from densekit.planner.plan import Plan
+from densekit.planner.plan import MemoryGib, Plan
 from densekit.planner.time import Interval
 from densekit.spec.hardware import GIB
 
@@ -56,7 +56,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "memory", _memory(plan.memory_gib)
     container = f"container image {plan.container_image or 'unknown'}"
     yield "execution", f"{', '.join(execution.settings())}; {container}"
-    count, size = plan.grad_accum_steps, execution.micro_batch_size
+    count, size = plan.micro_batches_per_step, execution.micro_batch_size
     micro_batches = f"{count} micro-batch{'es' if count > 1 else ''} of up to {size}"
     yield "step", f"{plan.global_batch_size} samples: on every process {micro_batches}"
     if plan.steps is None:
@@ -77,11 +77,10 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "certificate", execution.certificate_sha256
 
 
-def _memory(gib: Mapping[str, float]) -> str:
-    sizes = {name: size for name, size in gib.items() if name not in ("peak", "host")}
-    parts = _parts(sizes, gib["peak"], least=max(0.05, 0.01 * gib["peak"]))
-    host = f"; {gib['host']:.1f} GiB of host RAM per GPU" if "host" in gib else ""
-    return f"{gib['peak']:.1f} GiB in a worst-case micro-batch{f': {parts}' if parts else ''}{host}"
+def _memory(gib: MemoryGib) -> str:
+    parts = _parts(gib.parts, gib.peak, least=max(0.05, 0.01 * gib.peak))
+    host = "" if gib.host is None else f"; {gib.host:.1f} GiB of host RAM per GPU"
+    return f"{gib.peak:.1f} GiB in a worst-case micro-batch{f': {parts}' if parts else ''}{host}"
 
 
 def _parts(gib: Mapping[str, float], total: float, *, least: float) -> str:

@@ -122,9 +122,14 @@ class Reference(Part):
     """Device batches of one GPU in an optimizer step."""
 
     @property
+    def groups_per_step(self) -> int:
+        """Reference groups (device batches) of one optimizer step: the G of the loss weights."""
+        return self.gpus * self.grad_accum_steps
+
+    @property
     def global_batch_size(self) -> int:
         """Samples of one optimizer step."""
-        return self.gpus * self.per_device_batch_size * self.grad_accum_steps
+        return self.groups_per_step * self.per_device_batch_size
 
 
 class Assets(Part):

@@ -64,12 +64,12 @@ def check(plan: Plan) -> None:
         sum(map(sum, plan.micro_batches)) == plan.global_batch_size
         and len(plan.micro_batches) == plan.execution.world_size
     )
-    assert {len(rank) for rank in plan.micro_batches} == {plan.grad_accum_steps}
+    assert {len(rank) for rank in plan.micro_batches} == {plan.micro_batches_per_step}
     assert max(map(max, plan.micro_batches)) == plan.execution.micro_batch_size
     row = BY_NAME[plan.gpu]
     assert plan.fits is True and plan.memory_gib is not None
-    assert plan.memory_gib["peak"] <= USABLE * row.memory_mib / 1024 + 0.01
-    host = plan.memory_gib.get("host", 0) * plan.execution.world_size / plan.execution.nodes
+    assert plan.memory_gib.peak <= USABLE * row.memory_mib / 1024 + 0.01
+    host = (plan.memory_gib.host or 0) * plan.execution.world_size / plan.execution.nodes
     assert host <= HOST_USABLE * row.host_gib + 0.1 and bool(host) == plan.execution.cpu_offload
     assert plan.execution.zero_stage == 3 or not plan.execution.cpu_offload
     assert plan.container_image == ("v100" if row.capability == (7, 0) else "a100")
@@ -471,7 +471,7 @@ def test_cpu_plans_count_offloaded_optimizer_as_host_ram(monkeypatch: pytest.Mon
     two_hosts = request.model_copy(update={"world_size": 2, "nodes": 2})
     plan = make_plan(phi2, request)
     assert plan.memory_gib is not None
-    need = plan.memory_gib["peak"] + plan.memory_gib["host"]
+    need = plan.memory_gib.peak + (plan.memory_gib.host or 0)
     for have, fits in ((need * 1.01, True), (need * 0.99, False)):
         monkeypatch.setattr("densekit.planner.rules.host_memory", lambda have=have: have * 2**30)
         assert make_plan(phi2, request).fits is fits
