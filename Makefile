@@ -14,6 +14,17 @@ TARGET ?= cpu
 DIR ?= tests/golden
 BASE ?=
 
+# Each of these is one value: it reaches the shell as one word, whatever signs it holds. ARGS holds words for the shell.
+# A dollar sign would be make's before it could be quoted, and a line break ends a line of a recipe here.
+VALUES := RECIPE GPUS RUNS_DIR TARGET DIR BASE
+define line_break
+
+
+endef
+refuse = $(if $(findstring $$,$(value $(1)))$(findstring $(line_break),$(value $(1))),$(error $(1): a value without dollar signs and line breaks, please; densekit itself takes any))
+$(foreach name,$(VALUES),$(call refuse,$(name)))
+quoted = '$(subst ','\'',$($(1)))'
+
 export TOKENIZERS_PARALLELISM := false
 # DeepSpeed comes as source: no kernel is compiled at installation, and none of its own is needed here.
 export DS_BUILD_OPS := 0
@@ -38,7 +49,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -91,21 +102,22 @@ ifeq ($(RECIPE),)
 	@printf '\nEach name is a file in recipes/.\n' >&2
 	@exit 2
 else
-	@$(BIN)/densekit run $(RECIPE) $(if $(GPUS),--gpus $(GPUS)) $(if $(RUNS_DIR),--runs-dir $(RUNS_DIR)) $(ARGS)
+	@$(BIN)/densekit run $(call quoted,RECIPE) $(if $(GPUS),--gpus $(call quoted,GPUS)) \
+		$(if $(RUNS_DIR),--runs-dir $(call quoted,RUNS_DIR)) $(ARGS)
 endif
 
 demo: $(DEMO) ## run the example with a real small language model (SmolLM2-135M), on CPU
 	@$(BIN)/python examples/smollm2_demo.py $(ARGS)
 
 parity: $(FULL) ## compare densekit with the numbers recorded from the official code (DIR=tests/golden)
-	@$(BIN)/densekit parity $(DIR) $(ARGS)
+	@$(BIN)/densekit parity $(call quoted,DIR) $(ARGS)
 
 unchanged: $(if $(BASE),$(FULL)) ## show that the working tree computes what the commit BASE=<commit> does, bit by bit
 ifeq ($(BASE),)
 	@echo 'make unchanged needs the commit to compare with: make unchanged BASE=main' >&2
 	@exit 2
 else
-	@$(BIN)/python -m tools.unchanged $(BASE) $(ARGS)
+	@$(BIN)/python -m tools.unchanged $(call quoted,BASE) $(ARGS)
 endif
 
 bench: $(FULL) ## time the training step
@@ -134,6 +146,9 @@ test-all: $(FULL) ## run every test of every kind
 chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
 	@$(PYTEST) -m ranks tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
+ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must end cleanly (about an hour)
+	@$(BIN)/python benchmarks/process_ends.py $(ARGS)
+
 golden-losses: $(FULL) ## record the loss curves of the tiny recipes anew (tests/golden_losses)
 	@$(BIN)/python -m tests.support.golden_losses
 
@@ -160,7 +175,7 @@ lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata 
 	@$(BIN)/python tools/lock.py --check
 
 image: setup-driver ## build the container image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
-	@$(BIN)/densekit containers build $(TARGET) -- $(ARGS)
+	@$(BIN)/densekit containers build $(call quoted,TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info

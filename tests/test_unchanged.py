@@ -94,6 +94,34 @@ def test_wording_may_change_but_no_number_and_no_count(notes: list[str], same: b
     assert wording.acted == same
 
 
+@pytest.mark.parametrize(
+    ("script", "same"),
+    [
+        (["# stop at a checkpoint", "if a && b; then", "  touch stop  # asks", "fi"], True),
+        (["if a \\", "    && b; then", "touch stop", "", "fi"], True),
+        (["#SBATCH --nodes=2", "if a && b; then", "touch stop", "fi"], False),
+        (["if a; then", "touch stop", "fi"], False),
+        (["if a && b; then", "touch stop; rm run", "fi"], False),
+    ],
+)
+def test_comments_and_line_breaks_of_scripts_may_change_but_no_command(
+    script: list[str], same: bool
+) -> None:
+    base = {"stdout": ["# the end", "if a && b; then", "    touch halt", "fi"]}
+    commands = declaration("commands", "plan/*/stdout")
+    message = declaration("changed_message", "plan/*/stdout", old="touch halt", new="touch stop")
+    assert (differences(base, {"stdout": script}, commands, message) == []) is same
+
+
+def test_a_hash_whose_rule_changed_is_declared_as_one() -> None:
+    rehashed = declaration("rehashed", "plan/*/chain")
+    base, tree = {"chain": "a" * 64}, {"chain": "b" * 64}
+    assert differences(base, tree) == ["plan/cpu/chain"]
+    assert differences(base, tree, rehashed) == [] and rehashed.acted == 1
+    for other in ("", "b" * 63, None, 7):
+        assert differences(base, {"chain": other}, rehashed) == ["plan/cpu/chain"]
+
+
 def test_a_changed_message_is_exact() -> None:
     message = declaration("changed_message", "plan/*", old="steps", new="updates")
     assert differences(BASE, {**BASE, "notes": ["4 updates on 2 GPUs"]}, message) == []

@@ -87,16 +87,21 @@ def _kernels(device: str) -> dict[str, Any]:
     return {"ok": done.returncode == 0, **json.loads(done.stdout)}
 
 
-def run_in_process(name: str, device: str, seconds: float) -> dict[str, Any]:
-    """One part in a process of its own, ended after `seconds`."""
-    if name == "devices":
-        from gpu.devices import compare
+def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
+    """One part, ended after `seconds`; `devices` is two, compared."""
+    if name != "devices":
+        return run_in_process(name, device, seconds)
+    from gpu.devices import compare
 
-        places = dict.fromkeys((device, "cpu"))
-        limit = seconds / len(places)
-        halves = [run_in_process(f"devices-{place}", device, limit) for place in places]
-        broken = [half for half in halves if "stages" not in half]
-        return broken[0] if broken else compare(halves[0], halves[-1])
+    places = dict.fromkeys((device, "cpu"))
+    limit = seconds / len(places)
+    halves = [run_in_process(f"devices-{place}", device, limit) for place in places]
+    broken = [half for half in halves if "stages" not in half]
+    return broken[0] if broken else compare(halves[0], halves[-1])
+
+
+def run_in_process(name: str, device: str, seconds: float) -> dict[str, Any]:
+    """A part in a process of its own, ended after `seconds`."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "result.json"
@@ -128,7 +133,7 @@ def run_all(device: str, names: list[str], say: Callable[[str], None]) -> dict[s
         if left < 10:
             parts[name] = {"ok": False, "error": "not run: no time was left"}
         else:
-            parts[name] = run_in_process(name, device, min(left, LIMITS[name]))
+            parts[name] = measure(name, device, min(left, LIMITS[name]))
         say(line(name, parts[name]))
     return {
         "ok": all(part["ok"] for part in parts.values()),

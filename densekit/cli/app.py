@@ -10,8 +10,19 @@ import typer
 from typer.exceptions import TyperException
 
 from densekit import __version__
-from densekit.cli import containers, evaluate, evidence, host, parity, plan, recipes, runs, train
-from densekit.errors import DataError, DensekitError
+from densekit.cli import (
+    containers,
+    evaluate,
+    evidence,
+    host,
+    models,
+    parity,
+    plan,
+    recipes,
+    runs,
+    train,
+)
+from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 
 BROKEN_PIPE_CODE = 1
 """Exit code when the reader of standard output is gone (`densekit recipes | head -1`)."""
@@ -35,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, plan, train, runs, evidence, evaluate, parity, host):
+for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _join_lines(containers.commands)
@@ -70,8 +81,8 @@ def main() -> None:
         sys.stdout.flush()
     except TyperException as error:
         _fail(_usage(error), error.exit_code)
-    except typer.Abort:
-        _fail("aborted", 1)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted by Ctrl-C", INTERRUPTED_CODE)
     except DensekitError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:

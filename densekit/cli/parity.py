@@ -30,6 +30,9 @@ def parity(
     Exit code 0: all are equal within their tolerances; 1: some are not.
     """
     need_training_packages()
+    from densekit.runs.launch_variables import clear_inherited
+
+    clear_inherited(keep_ranks=False)
     from densekit.parity.report import print_report, run_parity
 
     report = run_parity(directory, progress=not as_json)

@@ -34,10 +34,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
-    from densekit.recipes.explain import explain, report
+    from densekit.recipes.explain import explain, ledger_of, report
     from densekit.recipes.load import load_recipe
 
-    values = load_recipe(recipe, overrides or ()).model_dump(mode="json")
+    loaded = load_recipe(recipe, overrides or ())
+    values = loaded.model_dump(mode="json")
     if sources:
         explained = explain(recipe, overrides or ())
         if as_json:
@@ -48,6 +49,7 @@ def show(
         print_json(values)
     else:
         print(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
+        print("\n".join(f"# ledger {line}" for line in ledger_of(loaded)))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -64,6 +64,14 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Retrain; the earlier run is moved aside")
     ] = False,
+    from_checkpoint: Annotated[
+        int | None,
+        typer.Option(
+            "--from-checkpoint",
+            help="Step of the checkpoint to resume from (default: the newest)",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     micro_batch: MicroBatch = None,
     zero_stage: Zero = None,
     offload: Offload = False,
@@ -153,6 +161,7 @@ def run(
         save_minutes=site.save_minutes,
         keep=site.keep,
         keep_hours=site.keep_hours,
+        from_checkpoint=from_checkpoint,
     )
     selection = select_for_all(
         recipe,
@@ -185,6 +194,10 @@ def run(
 def train(run_dir: RunPath) -> None:
     """Train one run directory in this process (launchers start this)."""
     need_training_packages()
+    from densekit.runs.launch_variables import clear_for
+    from densekit.runs.layout import RunDir
+
+    clear_for(run_dir, RunDir(run_dir).execution)
     from densekit.train.task import train as train_run
 
     train_run(run_dir)

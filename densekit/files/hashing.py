@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from densekit.files.regular import open_regular
 
 
 def canonical_json(value: Any) -> bytes:
@@ -16,9 +19,20 @@ def json_sha256(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its seal, `sha256`: the hash of the canonical JSON of everything else."""
+    content = {name: part for name, part in value.items() if name != "sha256"}
+    return {**content, "sha256": json_sha256(content)}
+
+
+def check_seal(value: Mapping[str, Any]) -> bool:
+    """Whether nothing in a sealed JSON object changed since."""
+    return bool(value.get("sha256") == sealed(value)["sha256"])
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes. Raises OSError, for what is no regular file too."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -61,8 +61,10 @@ def optional_object(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
     return read_object(path, remedy=remedy) if os.path.lexists(path) else {}
 
 
-def read_jsonl(path: Path, *, remedy: str = REMEDY) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file, one per line.
+def read_jsonl(
+    path: Path, *, remedy: str = REMEDY, size: int | None = None
+) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file, one per line; of its first `size` bytes, if given.
 
     NaN and Infinity are read: the metrics of a run that diverged hold them. Raises DataError when
     the file cannot be read, and naming the line that is not an object.
@@ -70,6 +72,10 @@ def read_jsonl(path: Path, *, remedy: str = REMEDY) -> list[dict[str, Any]]:
     records = []
     with _opened(path, remedy) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
+            if size is not None and file.tell() > size:
+                line = line[: size - file.tell()]
+            if not line:
+                break
             try:
                 record = parse_json(line, non_finite=True)
                 if not isinstance(record, dict):

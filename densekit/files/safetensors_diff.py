@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from densekit.errors import DataError
 from densekit.files.json_files import parse_json
+from densekit.files.regular import open_regular
 
 CHUNK = 1 << 26  # bytes compared at a time, so that files larger than memory can be
 MAX_HEADER = 100_000_000  # the format's own limit
@@ -87,7 +88,7 @@ def first_tensor_difference(a: Path, b: Path) -> TensorDifference | None:
 
 def _header(path: Path) -> dict[str, _Tensor]:
     """Tensors by name, in the order of their bytes; offsets count from the start of the file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         total = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if length <= min(total - 8, MAX_HEADER) else b""

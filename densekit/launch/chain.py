@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
+from densekit.launch.model_check import check_models
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
@@ -18,7 +19,9 @@ from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_unsupported
-from densekit.runs.layout import RunDir, move_aside, open_run
+from densekit.runs.checkpoint import step_of
+from densekit.runs.complete import check_complete, tidy
+from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
@@ -116,6 +119,7 @@ def prepare(
     name: str,
     *,
     overrides: Sequence[str],
+    runs_dir: Path,
     roots: Roots,
     request: ExecutionRequest,
     hardware: Hardware | None,
@@ -135,7 +139,10 @@ def prepare(
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
-    launcher.check(execution_of(plans[-1], roots, None))
+    launcher.check_paths(runs_dir, roots, [math.recipe for math in maths])
+    execution = execution_of(plans[-1], roots, None)
+    launcher.check(execution)
+    check_models(chain, roots, launcher, execution)
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 
@@ -163,25 +170,47 @@ def reproduce(
     chain = prepare(
         name,
         overrides=overrides,
+        runs_dir=runs_dir,
         roots=roots,
         request=request,
         hardware=hardware,
         launcher=launcher,
     )
+    last = chain[-1]
+    if request.from_checkpoint is not None:
+        check_has_checkpoint(run_path(runs_dir, last.math), request.from_checkpoint, force=force)
     previous: RunDir | None = None
     for stage in chain:
         run = open_run(runs_dir, stage.math)
         if announce and stage is chain[0]:
             print(announce, flush=True)
         with locked(run):
-            if force and stage is chain[-1]:
+            if force and stage is last:
                 run = open_again(run)
             if not already_complete(run):
-                code = start(run, execution_of(stage.plan, roots, previous), launcher)
+                execution = execution_of(stage.plan, roots, previous)
+                if stage is last:
+                    asked = {"from_checkpoint": request.from_checkpoint}
+                    execution = execution.model_copy(update=asked)
+                code = start(run, execution, launcher)
                 if code != 0:
                     return code
         previous = run
     return 0
+
+
+def check_has_checkpoint(path: Path, step: int, *, force: bool) -> None:
+    """Raise UsageError unless the run directory `path` can be resumed from its checkpoint of
+    `step`.
+    """
+    if force:
+        raise UsageError("--from-checkpoint and --force: one resumes, the other retrains; give one")
+    saved = [step_of(folder) for folder in checkpoints_in(path / "checkpoints")]
+    if step not in saved:
+        there = ", ".join(map(str, saved)) or "none"
+        raise UsageError(
+            f"--from-checkpoint {step}: {path} has no checkpoint of that step; it has {there}"
+        )
 
 
 def open_again(run: RunDir) -> RunDir:
@@ -194,8 +223,12 @@ def open_again(run: RunDir) -> RunDir:
 
 
 def already_complete(run: RunDir) -> bool:
-    """Whether there is nothing to do, which is printed."""
+    """Whether there is nothing to do, which is printed. Raises DataError for a run that says so and
+    lacks what it trained.
+    """
     if run.complete:
+        check_complete(run)
+        tidy(run)
         print(f"{run.name}: already complete in {run.path} (--force retrains it)")
     return run.complete
 
@@ -251,6 +284,7 @@ def open_next_attempt(path: Path) -> None:
     if state == "complete":
         raise UsageError(f"{path} is complete: it has no next attempt")
     if state != "created":
-        run.new_attempt(run.execution)
+        # A checkpoint was chosen for that attempt; this one resumes from what it saved.
+        run.new_attempt(run.execution.model_copy(update={"from_checkpoint": None}))
         if handle:
             write_handle(handle)

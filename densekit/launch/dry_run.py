@@ -59,6 +59,7 @@ def show(
             plan = plan_stage(recipe, request, hardware, roots)
             execution = execution_of(plan, roots, previous.run if previous else None)
             launcher.check_options(execution)
+            launcher.check_paths(runs_dir, roots, [recipe.math()])
             element = Element(run=run, execution=execution, after=previous)
             previous = elements.setdefault(run.path, element)
             lines.append(f"# {recipe.name}, after {run.attempt / 'execution.json'} was written:")

@@ -10,7 +10,8 @@ from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
-from densekit.runs.layout import CERTIFICATE_FILE, RunDir, Status
+from densekit.runs.complete import tidy
+from densekit.runs.layout import CERTIFICATE_FILE, LOG_FILE, RunDir, Status
 from densekit.runs.process_handle import ProcessHandle, read_handle
 
 POLL_SECONDS = 0.5
@@ -40,6 +41,8 @@ def _listed(run: RunDir) -> ListedRun:
     name = run.path.name
     try:
         status = run.status
+        if status.state == "complete":
+            tidy(run)
         handle = read_handle(run)
         steps = _steps(run)
     except DensekitError as error:
@@ -93,7 +96,7 @@ def follow(run: RunDir) -> Iterator[str]:
         status = run.status
         if status.attempt != attempt:
             attempt, shown = status.attempt, 0
-        log = run.attempt_folder(attempt) / "log.txt"
+        log = run.attempt_folder(attempt) / LOG_FILE
         text = log.read_bytes() if log.is_file() else b""
         whole = text[: text.rfind(b"\n") + 1]
         if len(whole) > shown:

@@ -8,6 +8,7 @@ from densekit.data.annotations import Annotations, check_images
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_object
+from densekit.launch.answers import check_answers_fit
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
@@ -51,6 +52,7 @@ def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
                 "published file (a recipe with `samples: null` under `data` trains on it all the "
                 "same)"
             )
+        check_answers_fit(recipe, annotations, roots)
         if not recipe.makes(data.images):
             check_images(annotations, roots.resolve(data.images))
     if recipe.probe and not recipe.makes(recipe.probe.questions):

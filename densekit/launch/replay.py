@@ -70,7 +70,10 @@ def replay(
     original = RunDir(path)
     executions = _executions(original)
     execution = executions[-1].model_copy(
-        update={"deterministic": deterministic or executions[-1].deterministic}
+        update={
+            "deterministic": deterministic or executions[-1].deterministic,
+            "from_checkpoint": None,
+        }
     )
     Local().check(execution)
     place = path.resolve()

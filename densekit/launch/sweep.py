@@ -93,7 +93,9 @@ def sweep(
         "launcher": launcher,
     }
     if len(names) > 1:
-        chains = [prepare(name, **common) for name in names]
+        if request.from_checkpoint is not None:
+            raise UsageError("--from-checkpoint: give one recipe, the one that is to be resumed")
+        chains = [prepare(name, runs_dir=runs_dir, **common) for name in names]
         if (arrays := launcher.arrays()) is not None:
             with ExitStack() as locks:
                 elements = _open_all(chains, roots, runs_dir, locks, force=force)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -64,9 +65,14 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
             "(transformers format)"
         )
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{what}: {directory}/config.json cannot be used: {error}") from None
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{what}: {directory}/config.json cannot be used: {reason}; put the published file back"
+        ) from None
     return config
 
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
 
 from densekit.model.loss import weighted_cross_entropy
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.packing import PackedSequences
+from densekit.spec.types import Positions
 
 
 @dataclass
@@ -40,6 +42,8 @@ class TrainablePart(nn.Module):
         super().__init__()
         self.projector = projector
         self.language_model: Any = language_model
+        self.positions: Positions = "exact"
+        """What the language model's rotary tables are computed from."""
 
     def embed(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
         """Embeddings [T, H] of a micro-batch, its image slots filled from dense_features [I, N, C].
@@ -57,7 +61,7 @@ class TrainablePart(nn.Module):
         embeddings_TH = self.embed(micro_batch, dense_features)
         output = self.language_model(
             inputs_embeds=embeddings_TH[None],
-            position_ids=micro_batch.position_ids[None],
+            position_ids=as_trained(micro_batch.position_ids, self.positions)[None],
             attention_mask=None,
             use_cache=False,
             sequences=PackedSequences(micro_batch.cu_seqlens, embeddings_TH.device),
@@ -66,3 +70,12 @@ class TrainablePart(nn.Module):
         logits_KV = output.logits[0]
         loss = weighted_cross_entropy(logits_KV, micro_batch.targets, micro_batch.weights)
         return PackedOutput(loss=loss, logits=logits_KV)
+
+
+def as_trained(position_ids: Tensor, positions: Positions) -> Tensor:
+    """Positions [T] that rotary tables are computed from; bf16 has 8 bits, so neighbours behind 256
+    share one (docs/upstream.md, U12).
+    """
+    if positions == "exact":
+        return position_ids
+    return position_ids.to(torch.bfloat16).to(position_ids.dtype)

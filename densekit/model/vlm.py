@@ -45,7 +45,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower = make_tower(config.vision_config, last_layer)
         width = spec.width(vision_config_of(config.vision_config).hidden_size)
         self.projector = Projector(width, config.text_config.hidden_size)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(
+            config.text_config, trust_remote_code=False
+        )
         # Past nn.Module's bookkeeping: as a submodule it would give every weight a second name.
         self.__dict__["trainable_part"] = TrainablePart(self.projector, self.language_model)
         self.post_init()
@@ -66,6 +68,17 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         self._packed_attention = KERNELS[kernel].name
         self.language_model.set_attn_implementation(self._packed_attention)
+
+    def checkpoint_activations(self) -> None:
+        """Recompute the language model's activations in backward, block by block."""
+        language_model = self.language_model
+        # Older releases of transformers 5 have the second name alone.
+        enable = getattr(language_model, "activation_checkpointing_enable", None)
+        enable = enable or language_model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        # The embeddings need a graph, or nothing inside a checkpointed block would have one
+        # (stage 1, LoRA).
+        language_model.enable_input_require_grads()
 
     def train(self, mode: bool = True) -> "DenseConnectorForConditionalGeneration":
         """Training mode for everything but the tower: it is frozen, dropout included."""

@@ -1,6 +1,6 @@
 """Weights in and out of safetensors files, and a model from the folders of its parts."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from densekit.errors import DataError
+from densekit.files.permissions import follow_umask
 from densekit.model.config import model_config
+from densekit.model.pretrained import DROPPED_BUFFERS, load_pretrained
 from densekit.model.towers import load_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.connector import Connector
@@ -29,16 +31,26 @@ def load_parts(
     device.
 
     The language model is loaded as `dtype` inside `language_model_context` (ZeRO-3 partitions it
-    there), the tower in fp32. Raises DataError when a folder holds no loadable weights.
+    there), the tower in fp32. Raises DataError when a folder does not hold exactly their weights
+    (model.pretrained).
     """
     config = model_config(language_model, vision_tower, connector)
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
+    partitioned = None
+    if language_model_context is not None:
+        whole = {name: value.shape for name, value in model.language_model.state_dict().items()}
+        partitioned = (language_model_context, whole)
     try:
-        with language_model_context or nullcontext():
-            loaded = AutoModelForCausalLM.from_pretrained(
-                language_model, dtype=dtype, local_files_only=True
-            )
+        loaded = load_pretrained(
+            AutoModelForCausalLM,
+            language_model,
+            what="language model",
+            config=config.text_config,
+            dtype=dtype,
+            dropped=DROPPED_BUFFERS,
+            partitioned=partitioned,
+        )
         model.replace_language_model(loaded)
         model.vision_tower = load_tower(
             vision_tower,
@@ -69,4 +81,5 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary
     )
+    follow_umask(temporary)
     temporary.replace(path)

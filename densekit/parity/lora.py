@@ -79,8 +79,7 @@ def check_target_modules(root: Path, quantities: Quantities) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     recorded = read_json(root / "lora" / "target_modules.json")
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.from_pretrained(root / "models" / "llm_tiny")
-    )
+    config = AutoConfig.from_pretrained(root / "models" / "llm_tiny", trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     for name in ("before_vision_init", "after_vision_init"):
         quantities.exact("target_modules", target_modules(model), recorded[name])

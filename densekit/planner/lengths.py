@@ -35,6 +35,12 @@ class Lengths:
 CAPTIONS = Lengths(
     with_image=25, text_only=0, text_only_share=0, source="assumed: 25 text tokens in a caption"
 )
+ASKED_CAPTIONS = Lengths(
+    with_image=25 + 15 + SYSTEM_TOKENS,
+    text_only=0,
+    text_only_share=0,
+    source="assumed: 25 text tokens in a caption, 55 in the template and the question before it",
+)
 CONVERSATIONS = Lengths(
     with_image=200,
     text_only=900,
@@ -65,7 +71,9 @@ def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
                 return lengths
         except (DataError, TypeError):
             pass  # it can always be counted again
-    return CAPTIONS if recipe.data.template == "plain" else CONVERSATIONS
+    if recipe.stage == 2:
+        return CONVERSATIONS
+    return CAPTIONS if recipe.data.template == "plain" else ASKED_CAPTIONS
 
 
 def counted(modality_lengths: npt.NDArray[np.int64], template: str) -> dict[str, Any]:

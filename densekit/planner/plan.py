@@ -12,6 +12,7 @@ from densekit.errors import UsageError
 from densekit.planner.candidates import NOTHING_ASKED, SearchSpace
 from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
+from densekit.planner.host_ram import host_ram_gib
 from densekit.planner.memory import Memory
 from densekit.planner.notes import reference_notes, tail_notes
 from densekit.planner.rules import apply_rules
@@ -22,6 +23,7 @@ from densekit.spec.architectures import UnknownShapeError
 from densekit.spec.capability import check_offload, container_image_for
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import GIB, Efficiency, Hardware
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -86,6 +88,8 @@ class Plan:
     official_batch: OfficialBatch | None
     """Whether the official scripts' batch per device would fit on this GPU."""
     notes: list[str]
+    ledger: list[str]
+    """Which keys of the ledger are followed, and what each changes."""
     why: dict[str, list[str]] = field(repr=False)
     """The arithmetic, by subject (`densekit plan --why`)."""
 
@@ -178,10 +182,15 @@ def make_plan(
     decision = _decide(
         recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
     )
+    host_ram = None
+    if workload is not None and decision.memory is not None:
+        sized = decision.execution.model_copy(update={"workers": request.workers or 0})
+        host_ram = host_ram_gib(workload.model, sized, decision.memory)
     execution = decision.execution.model_copy(
         update={
             "workers": request.workers or 0,
             "threads": _threads(recipe, -(-world_size // nodes)),
+            "host_ram_gib": host_ram,
             "deterministic": bool(request.deterministic),
             "certificate_sha256": certificate.sha256 if certificate else None,
             "checkpoints": request.save_policy(),
@@ -233,6 +242,7 @@ def make_plan(
         disk_parts_gib=beyond.disk.parts_gib if beyond.disk else None,
         official_batch=beyond.official,
         notes=notes + beyond.notes,
+        ledger=ledger_lines(recipe.math(), execution.dtype),
         why={
             "candidates": [candidate.line() for candidate in decision.candidates],
             "memory": decision.memory.lines() if decision.memory else [],

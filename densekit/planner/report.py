@@ -39,6 +39,8 @@ def lines(
     if scores:
         words = ", ".join(f"{title} {value:g}" for title, value in scores.items())
         yield f"  {'reported':12} {words}"
+    for line in plan.ledger:
+        yield f"  {'ledger':12} {line}"
     for note in plan.notes:
         yield f"note: {note}"
     if why:

@@ -17,7 +17,11 @@ from pydantic import BaseModel
 
 from densekit.recipes.load import load_with_lines
 from densekit.recipes.yaml_lines import RECIPES_DIR, Document, part_of
+from densekit.spec.capability import generation_of
+from densekit.spec.hardware import hardware
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.recipe import Recipe
+from densekit.spec.types import Dtype
 
 SCHEMA_DEFAULT = "schema default"
 FILE_NAME = "name of the file"
@@ -69,6 +73,13 @@ def report(values: list[Explained]) -> list[str]:
         text = entry.source or f"({entry.meaning})"
         lines.append(f"    {text}")
     return lines
+
+
+def ledger_of(recipe: Recipe) -> list[str]:
+    """The ledger's lines on the paper's hardware, whose dtype decides which keys matter."""
+    gpu = recipe.hardware.gpu if recipe.hardware else "cpu"
+    dtype: Dtype = "fp32" if gpu == "cpu" else generation_of(hardware(gpu).capability).dtype
+    return ledger_lines(recipe.math(), dtype)
 
 
 def leaves(

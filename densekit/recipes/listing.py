@@ -3,11 +3,11 @@ paper reports.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.recipes.paper import Conflict, Number, Paper, Score, decimals, load_paper
+from densekit.recipes.paper import Conflict, Number, Paper, Score, Table, decimals, load_paper
 from densekit.recipes.unsupported import MISSING
 from densekit.spec.connector import Connector
 from densekit.spec.math import MADE_ASSETS
@@ -53,6 +53,8 @@ class Configuration:
     recipe: Recipe
     first: Recipe | None
     """Its stage 1, where that is a recipe that ships."""
+    scored_only: bool = False
+    """This table scores weights that another one lists."""
 
     @property
     def group(self) -> str:
@@ -76,6 +78,8 @@ class Configuration:
     @property
     def names(self) -> str:
         """The second line: the recipes."""
+        if self.scored_only:
+            return f"  {self.recipe.name}"
         return "  " + " -> ".join(part.name for part in (self.first, self.recipe) if part)
 
 
@@ -105,6 +109,9 @@ def list_lines() -> list[str]:
                 else name or "Tiny: data and models are made by densekit"
             )
             lines += [title, *_table_lines(members, key, paper), ""]
+        elif name in tables and (scored := _scored_only(paper.tables[tables[name]], rows, paper)):
+            title = f"{name}: {paper.tables[tables[name]].title}, scores of recipes listed above"
+            lines += [title, *_table_lines(scored, tables[name], paper), ""]
     recipes = {row.recipe.name for row in rows}
     disagree = [
         _disagreement(conflict, paper)
@@ -119,6 +126,23 @@ def list_lines() -> list[str]:
         *LEGEND,
         *([f"{DISAGREE} Sources disagree:", *disagree] if disagree else []),
     ]
+
+
+def _scored_only(table: Table, rows: list[Configuration], paper: Paper) -> list[Configuration]:
+    """Recipes of other tables that this one scores, where no table with recipes of its own has one
+    of its columns: it has no training of its own.
+    """
+    groups = {row.group for row in rows}
+    shown = {
+        column
+        for other in paper.tables.values()
+        if other.name in groups
+        for column in other.columns
+    }
+    if shown & {*table.columns}:
+        return []
+    subjects = {row.recipe for row in table.rows}
+    return [replace(row, scored_only=True) for row in rows if row.recipe.name in subjects]
 
 
 def as_json() -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ MISSING: dict[Feature, str] = {
     "conv_connector": "a connector with a convolution",
     "linear_connector": "a connector with LayerNorm and a shared Linear",
     "dual_tower": "a second vision tower (ConvNeXt, as in Mini-Gemini)",
-    "video": "questions about video (FreeVA)",
 }
 
 

@@ -1,5 +1,6 @@
 """Layout of a run directory, its states, and how one comes into being."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, read_object, write_json
+from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
 from densekit.spec.math import SCHEMA, RunMath
@@ -18,6 +20,7 @@ from densekit.spec.part import Part, read_part
 MATH_FILE = "math.json"
 STATUS_FILE = "status.json"
 EXECUTION_FILE = "execution.json"
+LOG_FILE = "log.txt"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
@@ -99,6 +102,16 @@ class RunDir:
         return self.path / "stop"
 
     @property
+    def log(self) -> Path:
+        """What the latest attempt printed of its steps; made right before the first of them."""
+        return self.attempt / LOG_FILE
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the latest attempt came to its steps: until then there is nothing to save."""
+        return self.log.exists()
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -150,7 +163,8 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The complete checkpoints, oldest first: a save is visible only once it is whole."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted((path for path in named if path.is_dir()), key=lambda path: int(path.name[5:]))
 
 
 def run_path(runs_dir: Path, math: RunMath) -> Path:
@@ -211,7 +225,7 @@ def _create(path: Path, math: RunMath) -> bool:
         problem = "is not a folder" if file else f"cannot be written: {error.strerror}"
         raise UsageError(f"--runs-dir {runs_dir}: {problem}") from None
     try:
-        temporary.chmod(0o755)
+        follow_umask(temporary)
         write_json(temporary / MATH_FILE, math.as_json())
         _write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.files.hashing import file_sha256, files_sha256, json_sha256
+from densekit.files.hashing import file_sha256, files_sha256, sealed
 from densekit.files.json_files import read_object
 from densekit.runs.environment import Environment
 from densekit.runs.records import METRICS_FILE, REMEDY, read_steps
@@ -80,8 +80,9 @@ class Manifest(Part):
     models: dict[str, ModelFiles]
     """Of language_model, vision_tower and tokenizer."""
     init_sha256: str | None = None
-    """Of the weights at step 0; this and the rest are null or empty until the run is complete."""
+    """Of the weights at step 0."""
     metrics_sha256: str | None = None
+    """Of metrics.jsonl; this and the rest are null or empty until the run is complete."""
     chain: Chain | None = None
     outputs: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of what training wrote, by path inside the run."""
@@ -106,12 +107,14 @@ def start_manifest(
     certificate: BatchCertificate,
     annotations_sha256: str,
     models: Mapping[str, Path],
+    init: Path,
 ) -> Manifest:
     """What an attempt starts from, sealed.
 
-    `math` is math.json, `environment` and `execution` the attempt's, `attempts` its number.
-    `models` gives the folders of language_model, vision_tower and tokenizer; every file directly in
-    them is hashed, so this reads the weights once. Raises OSError when one cannot be read.
+    `math` is math.json, `environment` and `execution` the attempt's, `attempts` its number, `init`
+    the file of the initial weights. `models` gives the folders of language_model, vision_tower and
+    tokenizer; every file directly in them is hashed, so this reads the weights once. Raises OSError
+    when one cannot be read.
     """
     # One folder often serves two parts.
     hashed = {folder: files_sha256(folder) for folder in set(models.values())}
@@ -129,21 +132,19 @@ def start_manifest(
             name: ModelFiles(revision=_revision(folder), files=hashed[folder])
             for name, folder in models.items()
         },
+        init_sha256=file_sha256(init),
     ).sealed()
 
 
-def complete_manifest(
-    started: Manifest, *, run: Path, init: Path, outputs: Sequence[Path]
-) -> Manifest:
+def complete_manifest(started: Manifest, *, run: Path, outputs: Sequence[Path]) -> Manifest:
     """The manifest of a run that ended: `started` with what it wrote, sealed again.
 
-    `run` is the run directory with its metrics.jsonl, `init` the initial weights, `outputs` files
-    inside `run`. Raises DataError when the metrics cannot be read.
+    `run` is the run directory with its metrics.jsonl, `outputs` are files inside it. Raises
+    DataError when the metrics cannot be read.
     """
     records = read_steps(run / METRICS_FILE)
     ended = {
         "state": "complete",
-        "init_sha256": file_sha256(init),
         "metrics_sha256": file_sha256(run / METRICS_FILE),
         "chain": Chain(steps=len(records), sha256=records[-1].chain if records else started.run),
         "outputs": {path.relative_to(run).as_posix(): file_sha256(path) for path in outputs},
@@ -157,17 +158,6 @@ def read_manifest(run: Path) -> Manifest:
     """
     path = run / MANIFEST_FILE
     return read_part(Manifest, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
-
-
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's JSON with `sha256`: the hash of the canonical JSON of everything else."""
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return {**content, "sha256": json_sha256(content)}
-
-
-def check_seal(manifest: Mapping[str, Any]) -> bool:
-    """Whether nothing in a manifest's JSON changed since it was sealed."""
-    return bool(manifest.get("sha256") == sealed(manifest)["sha256"])
 
 
 def folder_commits(folder: Path) -> set[str]:
@@ -197,6 +187,8 @@ def _revision(folder: Path) -> str | None:
 
 
 def _first_line(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     try:
         return path.read_text(encoding="utf-8").splitlines()[0].strip() or None
     except (OSError, UnicodeDecodeError, IndexError):

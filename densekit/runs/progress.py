@@ -18,10 +18,13 @@ class Progress:
         label: str,
         total: int,
         *,
+        start: int = 0,
         stream: TextIO | None = None,
         log: TextIO | None = None,
         enabled: bool = True,
     ) -> None:
+        """`start`: what earlier attempts had done; it says nothing about the speed of this one."""
+        self.start = start
         self.label, self.total, self.log, self.enabled = label, total, log, enabled
         self.stream = stream or sys.stdout
         self.terminal = self.stream.isatty()
@@ -31,7 +34,7 @@ class Progress:
     def update(self, done: int, **values: float | None) -> None:
         """Report `done` of `total`; `values` are shown with four digits, None not at all."""
         now = time.monotonic()
-        edge = done in (1, self.total)
+        edge = done in (self.start + 1, self.total)
         if not self.enabled:
             return
         line = self._line(done, now, values)
@@ -48,7 +51,7 @@ class Progress:
             self.log.flush()
 
     def _line(self, done: int, now: float, values: dict[str, float | None]) -> str:
-        eta = (now - self.started) / max(done, 1) * (self.total - done)
+        eta = (now - self.started) / max(done - self.start, 1) * (self.total - done)
         shown = "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if value is not None
         )

@@ -2,9 +2,8 @@
 them together.
 
 One line per optimizer step in each file: a `StepRecord` in metrics.jsonl, a `StepFeed` in
-feed.jsonl. `chain` of line i = SHA-256 of chain i-1 and of the line's ids, images, loss and
-gradient norm; chain 0 is the run's own hash. So one hash stands for everything a run saw and
-computed.
+feed.jsonl. `chain` of line i = SHA-256 of chain i-1 and of what line i says but for its seconds;
+chain 0 is the run's own hash. So one hash stands for everything a run saw and computed.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
@@ -26,7 +25,18 @@ from densekit.files.json_files import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 FEED_FILE = "feed.jsonl"
-LINKED = ("ids", "images", "loss", "grad_norm")
+SCHEMA: Literal[2] = 2
+"""Of a line of metrics.jsonl. Lines of schema 1 have no number, and their chain covers less."""
+LINKED = {
+    1: ("ids", "images", "loss", "grad_norm"),
+    SCHEMA: (
+        *("schema", "step", "loss", "lr", "grad_norm", "updated", "overflows", "samples"),
+        *("tokens", "supervised_tokens", "masked_samples", "ids", "images"),
+    ),
+}
+"""What the chain of a line covers, by schema: in 2 everything but `seconds`, the one value that
+another run of the same math does not repeat.
+"""
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
 
@@ -68,6 +78,8 @@ class StepRecord(StepMetrics):
     images: StrictStr
     """Digest of its image digests."""
     chain: StrictStr
+    schema: Literal[1, 2] = 1
+    """Of the line; 1 where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +93,20 @@ class StepFeed:
     """The digest of each one's image; null for text only."""
 
 
-def read_steps(path: Path) -> list[StepRecord]:
-    """The steps of a metrics.jsonl.
+def read_steps(path: Path, *, size: int | None = None) -> list[StepRecord]:
+    """The steps of a metrics.jsonl, or of its first `size` bytes.
 
     Raises DataError when it cannot be read, and for a line that is not the next step or lacks what
     a step records.
     """
-    return _read_lines(path, StepRecord)
+    return _read_lines(path, StepRecord, size)
 
 
-def read_feed(path: Path) -> list[StepFeed]:
-    """The steps of a feed.jsonl. Raises as read_steps, and for a step with more samples than image
-    digests or fewer.
+def read_feed(path: Path, *, size: int | None = None) -> list[StepFeed]:
+    """The steps of a feed.jsonl, or of its first `size` bytes. Raises as read_steps, and for a step
+    with more samples than image digests or fewer.
     """
-    steps = _read_lines(path, StepFeed)
+    steps = _read_lines(path, StepFeed, size)
     for fed in steps:
         if len(fed.samples) != len(fed.images):
             raise DataError(
@@ -107,10 +119,10 @@ def read_feed(path: Path) -> list[StepFeed]:
 Line = TypeVar("Line", StepRecord, StepFeed)
 
 
-def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
+def _read_lines(path: Path, kind: type[Line], size: int | None) -> list[Line]:
     adapter = TypeAdapter(kind)
     found: list[Line] = []
-    for number, value in enumerate(read_jsonl(path, remedy=REMEDY), start=1):
+    for number, value in enumerate(read_jsonl(path, remedy=REMEDY, size=size), start=1):
         try:
             line = adapter.validate_python(value)
         except ValidationError as error:
@@ -132,8 +144,8 @@ def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
 
 def chain_next(previous: str, record: StepRecord) -> str:
     """The chain hash of a metrics line, given that of the line before (hex)."""
-    linked = canonical_json({name: getattr(record, name) for name in LINKED}).decode()
-    return hashlib.sha256(f"{previous}\n{linked}".encode()).hexdigest()
+    linked = canonical_json({name: getattr(record, name) for name in LINKED[record.schema]})
+    return hashlib.sha256(previous.encode() + b"\n" + linked).hexdigest()
 
 
 def images_digest(images: Sequence[str | None]) -> str:
@@ -169,7 +181,11 @@ class Records:
     ) -> StepRecord:
         """Write one step; returns its line of metrics.jsonl."""
         unlinked = StepRecord(
-            **asdict(metrics), ids=step_digest(samples), images=images_digest(images), chain=""
+            **asdict(metrics),
+            ids=step_digest(samples),
+            images=images_digest(images),
+            chain="",
+            schema=SCHEMA,
         )
         record = replace(unlinked, chain=chain_next(self.chain, unlinked))
         self.chain = record.chain

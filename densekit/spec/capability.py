@@ -3,6 +3,7 @@
 One table; a generation of GPUs is one row of it. densekit.spec.hardware has the single cards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from densekit.errors import UsageError
@@ -55,6 +56,22 @@ GENERATIONS = (
         highest=(7, 0),
     ),
 )
+
+
+def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
+    """Whether machine code built for `archs` ("sm_80", ...) runs on a GPU: same major version,
+    minor not newer.
+
+    `compute_XY` is left out: its code is compiled by the driver, and only by one that is new
+    enough.
+    """
+    major, minor = capability
+    built = [
+        int(arch.removeprefix("sm_"))
+        for arch in archs
+        if arch.startswith("sm_") and arch[3:].isdigit()
+    ]
+    return any(number // 10 == major and number % 10 <= minor for number in built)
 
 
 def generation_of(capability: Capability) -> Generation:

@@ -57,6 +57,8 @@ class Execution(Part):
     """Processes per rank that read data ahead; 0: the rank reads its own."""
     threads: PositiveInt = 1
     """CPU threads of a rank."""
+    host_ram_gib: PositiveInt | None = None
+    """Host RAM that one node needs, as planned; None where the models' shapes are not known."""
     deterministic: bool = False
     """Ask torch for deterministic kernels; an operation that has none raises."""
     certificate_sha256: str | None = None
@@ -65,6 +67,8 @@ class Execution(Part):
     roots: Roots = Roots()
     starts_from: str | None = None
     """Folder of the stage-1 run whose connector this run starts from."""
+    from_checkpoint: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Step of the checkpoint to resume from; None, which execution.json leaves out: the newest."""
 
     @model_validator(mode="after")
     def _even(self) -> "Execution":
@@ -87,7 +91,10 @@ class Execution(Part):
 
     def as_json(self) -> dict[str, Any]:
         """What execution.json holds."""
-        return {"schema": SCHEMA, **self.model_dump(mode="json"), "roots": self.roots.as_json()}
+        values = {**self.model_dump(mode="json"), "roots": self.roots.as_json()}
+        if self.from_checkpoint is None:
+            del values["from_checkpoint"]
+        return {"schema": SCHEMA, **values}
 
     @classmethod
     def from_json(cls, values: Any, *, source: str) -> "Execution":
@@ -147,6 +154,7 @@ class ExecutionRequest(Part):
     """0 saves by steps alone."""
     keep: int | None = None
     keep_hours: float | None = None
+    from_checkpoint: int | None = None
 
     def check(self) -> None:
         """Raises UsageError, under the name of the option, for a value that cannot work."""
@@ -157,6 +165,7 @@ class ExecutionRequest(Part):
             ("--save-minutes", self.save_minutes, 0),
             ("--keep", self.keep, 1),
             ("--keep-hours", self.keep_hours, 0),
+            ("--from-checkpoint", self.from_checkpoint, 0),
         ):
             if value is not None and not least <= value < float("inf"):
                 raise UsageError(f"{option} {value}: give a number of at least {least}")

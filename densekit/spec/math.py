@@ -14,7 +14,7 @@ from densekit.files.hashing import json_sha256
 from densekit.spec.connector import Connector
 from densekit.spec.part import Fraction, Part, PositiveFloat, PositiveInt, Seed
 from densekit.spec.templates import template_names
-from densekit.spec.types import LedgerEntry, Semantics, Trains
+from densekit.spec.types import LedgerEntry, Positions, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -182,6 +182,8 @@ class Math(Part):
     """Seeds order, connector, adapters and dropout, each by its own name."""
     ledger: dict[LedgerEntry, Semantics]
     """The behaviour of every entry of docs/upstream.md."""
+    positions: Positions = Field(default="exact", exclude_if=lambda value: value == "exact")
+    """What rotary tables are computed from. Not in the JSON when exact: it came after schema 2."""
     assets: Assets | None
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None

@@ -18,7 +18,7 @@ from densekit.spec.math import (
     Reference,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
-from densekit.spec.types import LEDGER_ENTRIES, LedgerEntry, Semantics, Trains
+from densekit.spec.types import LEDGER_ENTRIES, LedgerEntry, Positions, Semantics, Trains
 
 Feature = Literal[
     "anyres",
@@ -27,7 +27,6 @@ Feature = Literal[
     "conv_connector",
     "linear_connector",
     "dual_tower",
-    "video",
 ]
 """Parts that rows of the paper need and that densekit does not have yet."""
 
@@ -98,6 +97,10 @@ class Recipe(Part):
     """
     ledger: dict[LedgerEntry, Semantics] = Field(default_factory=dict)
     """Entries of docs/upstream.md that differ from `semantics`."""
+    positions: Positions = "exact"
+    """exact, or bf16: rounded to bf16 before the rotary tables, as the official ZeRO-3 runs in bf16
+    very probably did (docs/upstream.md, U12).
+    """
     assets: Assets | None = None
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None = None

@@ -10,6 +10,10 @@ weight of a token, the tail of an epoch, and what becomes of a batch whose fp16 
 """
 LEDGER_ENTRIES: tuple[LedgerEntry, ...] = get_args(LedgerEntry)
 
+Positions = Literal["exact", "bf16"]
+"""Positions of tokens before the rotary tables: as they are, or rounded to bf16, as published runs
+very probably had them (docs/upstream.md, U12).
+"""
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}

@@ -37,6 +37,32 @@ class Walk:
         return labels, matched
 
 
+def labels_of_pairs(
+    walk: Walk, text: str, ids: np.ndarray, *, end: str, separator: str, end_tokens: int
+) -> tuple[np.ndarray, bool]:
+    """Two turns make a round, each turn closed by `end`; the answer follows `separator`.
+
+    `end_tokens`: what is added to each round's count for its end token, which splitting took away.
+    """
+    pieces = text.split(end)
+    # The system turn belongs to the first round, and the text after the last end token is a piece
+    # too.
+    rounds = [
+        end.join(pieces[:3]),
+        *(end.join(pieces[i : i + 2]) for i in range(3, len(pieces), 2)),
+    ]
+    labels = ids.copy()
+    position = 0
+    for text_round in rounds:
+        parts = text_round.split(separator)
+        if len(parts) != 2:
+            break
+        instruction = walk.count(parts[0] + separator) - 1 + end_tokens
+        labels[position : position + instruction] = IGNORE_INDEX
+        position += walk.count(text_round) + end_tokens
+    return walk.checked(labels, ids, position)
+
+
 OfficialLabels = Callable[[Walk, str, np.ndarray], tuple[np.ndarray, bool]]
 """(walk, text, ids [L]) -> the official labels [L] (int64), and False where the whole sample was
 masked because the count disagreed ("tokenization mismatch").

@@ -17,6 +17,7 @@ import numpy as np
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json, write_json
+from densekit.files.permissions import follow_umask
 from densekit.toy.dialogues import (
     Entry,
     caption_entry,
@@ -66,7 +67,7 @@ def make_shapes(directory: Path, *, seed: int, stage1: int, stage2: int, held_ou
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        scratch.chmod(0o755)
+        follow_umask(scratch)
         _write(scratch, seed=seed, stage1=stage1, stage2=stage2, held_out=held_out)
         record = {"arguments": arguments, "sha256": _hashes(scratch)}
         write_json(scratch / RECORD, record)

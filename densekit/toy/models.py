@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from densekit.files.json_files import read_json, write_json
+from densekit.files.permissions import follow_umask
 from densekit.model.init import named_generator
 from densekit.runs.progress import Progress
 from densekit.spec.math import Assets
@@ -50,7 +51,7 @@ def ensure_tiny(folder: Path, assets: Assets, *, show: bool = True) -> None:
             write_json(made / "tiny.json", wanted)
             if folder.exists():
                 shutil.rmtree(folder)
-            made.chmod(0o755)
+            follow_umask(made)
             made.rename(folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)

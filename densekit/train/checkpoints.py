@@ -5,7 +5,7 @@ any world size.
         rank-0000.safetensors   weight:<name>, exp_avg:<name>, exp_avg_sq:<name>, fp32, 1-D; its
                                 metadata says where in the flattened parameter each shard starts
         checkpoint.json         step, schedule, loss scale, totals, records position, hash of every
-                                file
+                                file, sealed with its own (runs/checkpoint.py)
 
 A save is written beside its place and becomes visible by one rename. No random state is stored:
 every draw has a named seed that follows from the recipe's seed and the step.
@@ -16,7 +16,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +27,30 @@ from torch import Tensor
 from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.hashing import file_sha256
-from densekit.files.json_files import json_bytes, read_object
+from densekit.files.json_files import json_bytes
+from densekit.files.permissions import follow_umask
+from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile, file_damage, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
+from densekit.runs.results import Summary
 from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.shards import Shard
 
-SCHEMA = 1
-STATE_FILE = "checkpoint.json"
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """Everything beside weights and AdamW states that the next step depends on."""
-
-    step: int
-    """Steps fed so far: the data cursor."""
-    optimizer_steps: int
-    """Steps that changed weights: the position in the schedule, and AdamW's own count."""
-    overflows_in_a_row: int
-    summary: dict[str, Any]
-    records: Position
-
-
-def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_sha256: str) -> Path:
-    """Write one checkpoint; every rank calls this. Returns its folder.
+def save_checkpoint(
+    engine: Engine,
+    folder: Path,
+    *,
+    step: int,
+    optimizer_steps: int,
+    overflows_in_a_row: int,
+    summary: Summary,
+    records: Position,
+    run_sha256: str,
+) -> Path:
+    """Write the checkpoint of the state after `step` steps; every rank calls this. Returns its
+    folder.
 
     A checkpoint of that step which is there already (the one this attempt resumed from) is left as
     it is.
@@ -61,7 +58,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
     Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written
     stays, earlier checkpoints are untouched.
     """
-    final = folder / checkpoint_name(state.step)
+    final = folder / checkpoint_name(step)
     if gather_objects(final.exists())[0]:
         return final
     temporary = folder / f".{final.name}.saving"
@@ -72,7 +69,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
 
-    def write() -> tuple[str, dict[str, Any]]:
+    def write() -> tuple[str, SavedFile]:
         shards = list(owned(engine))
         _check_room(folder, shards)
         tensors = {
@@ -82,24 +79,28 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
         }
         places = {shard.name: [shard.start, len(shard)] for shard in shards}
         save_file(tensors, mine, metadata={"fragments": json.dumps(places)})
+        follow_umask(mine)
         durable.wrote(mine)
         durable.fsync(mine)
-        return mine.name, {"sha256": file_sha256(mine), "bytes": mine.stat().st_size}
+        return mine.name, SavedFile(sha256=file_sha256(mine), bytes=mine.stat().st_size)
 
     def make_visible() -> None:
-        value = {
-            "schema": SCHEMA,
-            "run": run_sha256,
-            **_state_json(state),
-            "scaler": engine.scaler_state(),
-            "parameters": {name: list(shape) for name, shape in engine.shapes.items()},
-            "world_size": engine.world_size,
-            "zero_stage": engine.execution.zero_stage,
-            "dtype": engine.execution.dtype,
-            "files": dict(files),
-        }
+        state = CheckpointState(
+            run=run_sha256,
+            step=step,
+            optimizer_steps=optimizer_steps,
+            overflows_in_a_row=overflows_in_a_row,
+            summary=summary,
+            records=records,
+            scaler=engine.scaler_state(),
+            parameters={name: list(shape) for name, shape in engine.shapes.items()},
+            world_size=engine.world_size,
+            zero_stage=engine.execution.zero_stage,
+            dtype=engine.execution.dtype,
+            files=dict(files),
+        )
         path = temporary / STATE_FILE
-        durable.write_bytes(path, json_bytes(value))
+        durable.write_bytes(path, json_bytes(state.as_json()))
         durable.fsync(path)
         durable.fsync(temporary)
         durable.rename(temporary, final)
@@ -113,82 +114,45 @@ def save_checkpoint(engine: Engine, folder: Path, state: TrainingState, *, run_s
             shutil.rmtree(temporary, ignore_errors=True)
         kept = checkpoints_in(folder)
         since = (
-            f"the run can be resumed from step {_step_of(kept[-1])}"
+            f"the run can be resumed from step {step_of(kept[-1])}"
             if kept
             else "there is no earlier checkpoint"
         )
         raise DataError(
-            f"the checkpoint of step {state.step} cannot be written to {folder}: "
+            f"the checkpoint of step {step} cannot be written to {folder}: "
             f"{error.strerror or error}; {since}: free disk space, then start the run again"
         ) from None
     return final
 
 
-def _state_json(state: TrainingState) -> dict[str, Any]:
-    """Its fields under the keys of schema 1."""
-    values = asdict(state)
-    values["updates"] = values.pop("optimizer_steps")
-    return values
-
-
-def load_checkpoint(engine: Engine, path: Path, *, run_sha256: str) -> TrainingState:
-    """Fill a fresh engine from a checkpoint of any world size and ZeRO stage; every rank calls
-    this.
-
-    Every file is compared with its recorded hash first. Raises DataError naming what is missing,
-    damaged, or of another run.
+def damaged_files(engine: Engine, path: Path, state: CheckpointState) -> list[str]:
+    """What is wrong with the files of a checkpoint, in words, on every rank; each rank reads its
+    share of them.
     """
-    saved = read_state(path, run_sha256=run_sha256)
-    names = sorted(saved["files"])
-    try:
-        mine = [
-            _damage(path / name, saved["files"][name])
-            for name in names[engine.rank :: engine.world_size]
-        ]
-    except OSError as error:
-        mine = [f"{path}: {error.strerror}"]
-    damaged = [damage for part in gather_objects(mine) for damage in part if damage]
-    if damaged:
-        raise DataError(f"{damaged[0]}; move {path} away to resume from the checkpoint before it")
+    names = sorted(state.files)[engine.rank :: engine.world_size]
+    mine = [file_damage(path / name, state.files[name]) for name in names]
+    return [damage for part in gather_objects(mine) for damage in part if damage]
+
+
+def load_checkpoint(engine: Engine, path: Path, state: CheckpointState) -> None:
+    """Fill a fresh engine from a checkpoint of any world size and ZeRO stage; every rank calls
+    this. Raises DataError when its files do not hold what this engine trains.
+    """
     expected = {name: list(shape) for name, shape in engine.shapes.items()}
-    found = saved["parameters"]
+    found = state.parameters
     if found != expected:
         odd = sorted(name for name in found | expected if found.get(name) != expected.get(name))
         raise DataError(
             f"{path} holds other parameters than this model trains: {', '.join(odd[:3])}"
         )
-    sources = _sources([path / name for name in names])
+    sources = _sources([path / name for name in sorted(state.files)])
     with torch.no_grad():
         for shard in engine.shards():
             _fill(shard, sources.get(shard.name, []), path)
-    engine.optimizer_steps = saved["updates"]
+    engine.optimizer_steps = state.optimizer_steps
     engine.sync_params_from_masters()
-    if saved["scaler"] is not None and engine.scaler_state() is not None:
-        engine.load_scaler_state(saved["scaler"])
-    return TrainingState(
-        step=saved["step"],
-        optimizer_steps=saved["updates"],
-        overflows_in_a_row=saved["overflows_in_a_row"],
-        summary=saved["summary"],
-        records=Position(**saved["records"]),
-    )
-
-
-def read_state(path: Path, *, run_sha256: str) -> dict[str, Any]:
-    """checkpoint.json of `path`; DataError when it is unreadable, of another version or of another
-    run.
-    """
-    value = read_object(path / STATE_FILE)
-    if value.get("schema") != SCHEMA:
-        raise DataError(
-            f"{path / STATE_FILE} is not a checkpoint of this version (schema {SCHEMA})"
-        )
-    if value["run"] != run_sha256:
-        raise DataError(
-            f"{path} belongs to another run ({value['run'][:10]}, this is {run_sha256[:10]}); "
-            "remove it"
-        )
-    return value
+    if state.scaler is not None and engine.scaler_state() is not None:
+        engine.load_scaler_state(state.scaler)
 
 
 def fill_masters(engine: Engine, weights: dict[str, Tensor]) -> None:
@@ -266,17 +230,6 @@ def _check_room(folder: Path, shards: list[Shard]) -> None:
         )
 
 
-def _damage(path: Path, entry: dict[str, Any]) -> str | None:
-    if not path.is_file():
-        return f"{path} is missing"
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        return f"{path} is damaged: {size} bytes, {entry['bytes']} were written"
-    if file_sha256(path) != entry["sha256"]:
-        return f"{path} is damaged: its SHA-256 is not the one recorded when it was written"
-    return None
-
-
 def _sources(files: list[Path]) -> dict[str, list[tuple[int, int, Path]]]:
     """Per parameter: start, length and file of every saved shard."""
     found: dict[str, list[tuple[int, int, Path]]] = {}
@@ -304,7 +257,3 @@ def _fill(shard: Shard, sources: list[tuple[int, int, Path]], path: Path) -> Non
         raise DataError(
             f"{path} holds {copied} of {len(shard)} elements of {shard.name} that this rank needs"
         )
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))

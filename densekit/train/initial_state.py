@@ -46,6 +46,7 @@ def load_base(
         dtype=torch.float32 if masters else TORCH_DTYPES[execution.dtype],
         language_model_context=context,
     )
+    model.trainable_part.positions = math.positions
     if math.lora:
         add_lora(model, math.lora)
     return model

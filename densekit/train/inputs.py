@@ -5,14 +5,19 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import load_index
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
-from densekit.files.json_files import read_json, write_json
+from densekit.files.hashing import check_seal, file_sha256
+from densekit.files.json_files import read_json, read_object, write_json
 from densekit.model.config import model_config
 from densekit.runs.layout import CERTIFICATE_FILE, RunDir
+from densekit.runs.manifest import MANIFEST_FILE, Manifest
 from densekit.spec.math import Math
+from densekit.spec.part import read_part
 from densekit.spec.roots import Roots
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.step_dataset import SampleReader
+
+UNREADABLE = "put back a copy of the file, or remove it: then nothing is compared with it"
 
 
 def make_encoder(math: Math, roots: Roots) -> SampleEncoder:
@@ -38,6 +43,59 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
         image_tokens=config.image_layout.max_tokens,
     )
+
+
+def check_inputs(run: RunDir, roots: Roots, annotations_sha256: str) -> None:
+    """Raise DataError unless the files that belong to the run's identity are those it was made for:
+    they may have changed since, while it waited in a queue or was interrupted.
+    """
+    math = run.math
+    found = {"annotations": (math.recipe.data.annotations, annotations_sha256)}
+    if math.recipe.models.connector is not None:
+        connector = math.recipe.models.connector
+        found["connector"] = (connector, file_sha256(roots.resolve(connector)))
+    for name, (reference, sha256) in found.items():
+        expected = math.inputs.get(name, sha256)
+        if sha256 != expected:
+            raise DataError(
+                f"{roots.resolve(reference)} is not the file that {run.path} was made for: its "
+                f"SHA-256 is {sha256[:10]}, math.json says {expected[:10]} (inputs.{name}); put "
+                f"that file back, or train on this one: `densekit run {run.name}` makes another "
+                "run of it"
+            )
+
+
+def check_earlier_inputs(run: RunDir, manifest: Manifest) -> None:
+    """Raise DataError unless an attempt reads the data and model files that the one before it read,
+    whose manifest is still there.
+    """
+    path = run.path / MANIFEST_FILE
+    if not path.exists():
+        return
+    value = read_object(path, remedy=UNREADABLE)
+    if not check_seal(value):
+        raise DataError(f"{path} was edited: its hash does not fit its content; {UNREADABLE}")
+    earlier = read_part(Manifest, value, source=path, remedy=UNREADABLE)
+    made = run.math.recipe.assets is not None  # a model that was made again is another file
+    before, now = (_files_read(each, models=not made) for each in (earlier, manifest))
+    odd = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise DataError(
+            f"{run.path} was begun with other files: {odd[0]}{more} changed since the last "
+            "attempt; put the originals back, or retrain from step 0 with "
+            f"`densekit run {run.name} --force`"
+        )
+
+
+def _files_read(manifest: Manifest, *, models: bool) -> dict[str, str]:
+    """SHA-256 by name: annotations, weights, configurations and tokenizers."""
+    found = {"annotations": manifest.data.annotations_sha256}
+    for part, folder in manifest.models.items() if models else ():
+        for name, sha256 in folder.files.items():
+            if name.endswith((".safetensors", ".json", ".model")):
+                found[f"{part}: {name}"] = sha256
+    return found
 
 
 def settle_certificate(run: RunDir, certificate: BatchCertificate, planned: str | None) -> None:

@@ -6,7 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from densekit.files import durable
+from densekit.files.permissions import follow_umask
+from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
+from densekit.model.pretrained import load_pretrained
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_weights, save_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
@@ -61,6 +65,11 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
         written += sorted((run.path / "model").iterdir())
+    for path in written:  # the checkpoints go once these are on disk
+        durable.wrote(path)
+        durable.fsync(path)
+    for folder in {path.parent for path in written}:
+        durable.fsync(folder)
     return written
 
 
@@ -81,17 +90,23 @@ def _save_model(
         for name, value in values.items()
     }
     engine.model.save_pretrained(folder, state_dict=weights)
+    follow_umask(folder)
 
 
 def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:
     """The model a complete run trained, in eval mode."""
     math = run.math.recipe
     if math.stage == 2 and not math.lora:
-        full = DenseConnectorForConditionalGeneration.from_pretrained(
-            run.path / "model", dtype=torch.float32, local_files_only=True
+        folder = run.path / "model"
+        trained: DenseConnectorForConditionalGeneration = load_pretrained(
+            DenseConnectorForConditionalGeneration,
+            folder,
+            what="trained model",
+            config=DenseConnectorConfig.from_pretrained(folder, local_files_only=True),
+            dtype=torch.float32,
+            dropped=(),
         )
-        trained: DenseConnectorForConditionalGeneration = full.eval()
-        return trained
+        return trained.eval()
     model = load_base(math, roots)
     init = {
         f"connector.{name}": value

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from densekit.errors import PREEMPTED_CODE, DensekitError
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DensekitError
 from densekit.runs.processes import alive
+
+BLOCKED_S = 5.0
+"""How long a signal before the first step may wait for Python: a collective does not let it in."""
 
 
 class Preempted(DensekitError):
@@ -19,6 +22,12 @@ class Preempted(DensekitError):
     """
 
     exit_code = PREEMPTED_CODE
+
+
+class Interrupted(DensekitError):
+    """The run was asked to stop before its first step, where there is nothing to save."""
+
+    exit_code = INTERRUPTED_CODE
 
 
 class RankLost(DensekitError):
@@ -33,6 +42,8 @@ class StopRequests:
     def __init__(self, stop_file: Path | None) -> None:
         self.stop_file = stop_file
         self.by: str | None = None
+        self.in_steps = False
+        """Set when the first step begins. A signal before that raises Interrupted at once."""
         self.peers: tuple[int, ...] = ()
 
     def install(self, peers: Sequence[int]) -> None:
@@ -49,10 +60,12 @@ class StopRequests:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._sockets = (ours, theirs)  # kept open
         self.peers = tuple(peers)
-        threading.Thread(target=_watch, args=(ours, self.peers), daemon=True).start()
+        threading.Thread(target=_watch, args=(ours, self), daemon=True).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.by = signal.Signals(number).name
+        if not self.in_steps:
+            raise Interrupted(f"stopped by {self.by} before the first step: nothing was to save")
 
     def lost_peer(self, wait: float = 1.0) -> bool:
         """Whether another rank on this host is gone; one that is ending gets `wait` seconds."""
@@ -71,10 +84,14 @@ class StopRequests:
         return self.by is not None
 
 
-def _watch(ours: socket.socket, peers: tuple[int, ...]) -> None:
+def _watch(ours: socket.socket, requests: StopRequests) -> None:
     while signal.SIGTERM not in ours.recv(64):
-        continue
-    while all(alive(pid) for pid in peers):
+        if not requests.in_steps:
+            break
+    if not requests.in_steps:
+        time.sleep(BLOCKED_S)
+        os._exit(INTERRUPTED_CODE)
+    while all(alive(pid) for pid in requests.peers):
         time.sleep(0.5)
     time.sleep(1.0)  # time for an error of its own, which says more
     print("exiting: a peer rank died", flush=True)

@@ -1,11 +1,13 @@
 """What a run did, in lines for people."""
 
+from collections.abc import Sequence
+
 from densekit.runs.results import Results
 
 
-def report(results: Results, place: str) -> list[str]:
-    """Totals, everything masked, skipped or repeated, and the held-out figures; `place` is the run
-    directory.
+def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str]:
+    """Totals, everything masked, skipped or repeated, the held-out figures, and which keys of the
+    `ledger` were followed; `place` is the run directory.
     """
     summary = results.summary
     lines = [
@@ -34,7 +36,7 @@ def report(results: Results, place: str) -> list[str]:
                 f"{part.accuracy:.3f} (95 % Wilson lower bound {part.wilson_lower:.3f}; "
                 f"majority class {probe.majority_class:.3f})"
             )
-    return [*lines, f"results in {place}"]
+    return [*lines, *(f"ledger {line}" for line in ledger), f"results in {place}"]
 
 
 def _number(loss: float | None) -> str:

@@ -5,7 +5,7 @@ import time
 from densekit.runs.layout import RunDir
 from densekit.runs.records import Position, Records
 from densekit.spec.execution import SavePolicy
-from densekit.train.checkpoints import TrainingState, prune, save_checkpoint
+from densekit.train.checkpoints import prune, save_checkpoint
 from densekit.train.collectives import gather_objects
 from densekit.train.feed_check import SAVE, STOP
 from densekit.train.preemption import Preempted, StopRequests
@@ -31,14 +31,16 @@ class RunSaver:
 
     def save(self, trainer: Trainer, step: int, records: Records | None) -> None:
         (position, *_) = gather_objects(records.position() if records is not None else Position())
-        state = TrainingState(
+        save_checkpoint(
+            trainer.engine,
+            self.run.checkpoints,
             step=step,
             optimizer_steps=trainer.optimizer_steps,
             overflows_in_a_row=trainer.overflows_in_a_row,
-            summary=trainer.summary_json(),
+            summary=trainer.summary,
             records=position,
+            run_sha256=self.sha256,
         )
-        save_checkpoint(trainer.engine, self.run.checkpoints, state, run_sha256=self.sha256)
         if trainer.engine.rank == 0:
             prune(self.run.checkpoints, keep=self.policy.keep, keep_hours=self.policy.keep_hours)
         self.saved_at = time.monotonic()

@@ -10,29 +10,13 @@ from importlib.util import find_spec
 
 import torch
 
-from densekit.spec.capability import GENERATIONS, Capability, generation_of
+from densekit.spec.capability import GENERATIONS, Capability, generation_of, has_code_for
 from densekit.spec.check import Check, CheckState
 
 TARGET_VARIABLE = "DENSEKIT_TARGET"
 """Set by a container image: which of docker/Dockerfile's targets it is."""
 KERNELS = {"a100": ("flash-attn", "flash_attn"), "v100": ("xformers", "xformers.ops")}
 """The attention kernel of each GPU image: distribution and module."""
-
-
-def has_code_for(capability: Capability, archs: Sequence[str]) -> bool:
-    """Whether machine code built for `archs` ("sm_80", ...) runs on a GPU: same major version,
-    minor not newer.
-
-    `compute_XY` is left out: its code is compiled by the driver, and only by one that is new
-    enough.
-    """
-    major, minor = capability
-    built = [
-        int(arch.removeprefix("sm_"))
-        for arch in archs
-        if arch.startswith("sm_") and arch[3:].isdigit()
-    ]
-    return any(number // 10 == major and number % 10 <= minor for number in built)
 
 
 def selftest() -> list[Check]:

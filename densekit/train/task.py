@@ -2,47 +2,59 @@
 there."""
 
 import os
-import shutil
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, DensekitError, UsageError
+from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
+from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
-from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir, checkpoints_in
+from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
 from densekit.runs.processes import die_with_parent
-from densekit.runs.records import Position, Records, read_steps
+from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
+from densekit.spec.ledger import ledger_lines
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
-from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
-from densekit.train.inputs import make_encoder, make_reader, settle_certificate
+from densekit.train.inputs import (
+    check_earlier_inputs,
+    check_inputs,
+    make_encoder,
+    make_reader,
+    settle_certificate,
+)
+from densekit.train.model_check import check_models
 from densekit.train.outputs import load_trained, save_results
-from densekit.train.preemption import Preempted, RankLost, StopRequests
+from densekit.train.preemption import Interrupted, Preempted, RankLost, StopRequests
 from densekit.train.report import report
+from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
-from densekit.train.trainer import Trainer
+from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
+
+PEER_ENDED = "another rank of this run ended"
 
 
 def train(run_dir: Path) -> None:
@@ -71,17 +83,24 @@ def train(run_dir: Path) -> None:
                 # torchrun would report another code as a crash; the status tells.
                 raise SystemExit(0) from None
             raise
+        except Interrupted as error:
+            lost = requests.lost_peer()
+            raise _failed(run, RankLost(PEER_ENDED) if lost else error) from None
         except DensekitError as error:
             raise _failed(run, error) from None
         except BaseException as error:
             if requests.lost_peer():  # a broken collective's error, not what happened
-                raise _failed(run, RankLost("another rank of this run ended")) from None
+                raise _failed(run, RankLost(PEER_ENDED)) from None
+            if isinstance(error, OSError):  # no disk space, no permission, a folder that went away
+                place = f"{error.filename}: " if error.filename else ""
+                raise _failed(run, DataError(f"{place}{error.strerror or error}")) from None
             run.fail(f"{type(error).__name__}: {error}", 1)
             raise
         if accelerator.is_main_process:
             run.set_status("complete")
             # The result is written and hashed: what only served to continue goes.
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            with suppress(OSError):  # what stays is removed by the next `densekit ls`
+                drop_checkpoints(run)
         end_process_group()
 
 
@@ -89,7 +108,11 @@ def _failed(run: RunDir, error: DensekitError) -> BaseException:
     """The error to raise: of several ranks that fail, the first one tells, and the others end
     without a word.
     """
-    return error if run.fail(str(error), error.exit_code) else SystemExit(error.exit_code)
+    try:
+        first = run.fail(str(error), error.exit_code)
+    except OSError:  # the disk is full: the error is said all the same
+        first = True
+    return error if first else SystemExit(error.exit_code)
 
 
 def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
@@ -141,9 +164,12 @@ def _train(
         if math.assets:
             ensure_tiny(roots.resolve("cache:tiny"), math.assets)
     accelerator.wait_for_everyone()
-    model = build(run, math, roots, _stage1(run, execution), execution, accelerator)
+    check_models(math, roots, main=main)
+    stage1 = _stage1(run, execution)
     reader = make_reader(math, roots)
+    check_inputs(run, roots, reader.samples.sha256)
     order = RunOrder(math, reader.index.modality_lengths)
+    model = build(run, math, roots, stage1, execution, accelerator)
     manifest: Manifest | None = None
     if main:
         settle_certificate(
@@ -151,7 +177,10 @@ def _train(
         )
         manifest = _start(run, execution, roots, reader.samples.sha256)
     trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
-    position = _resume(run, trainer)
+    check_schedule(math.optimizer, len(trainer.dataset))
+    check_labels(trainer.dataset)
+    started = resume(run, trainer, execution.from_checkpoint)
+    position = started.position
     saver = RunSaver(run, execution.checkpoints, requests)
     with ExitStack() as stack:
         records = log = None
@@ -159,17 +188,29 @@ def _train(
             earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
-            log = stack.enter_context((run.attempt / "log.txt").open("w", encoding="utf-8"))
+            log = stack.enter_context(run.log.open("w", encoding="utf-8"))
+            log.writelines(f"{line}\n" for line in started.lines)
+        requests.in_steps = True
         summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
-        outputs = save_results(
-            trainer.engine, run, math, roots.resolve(math.models.tokenizer_folder)
-        )
-        if main:
-            assert log is not None and manifest is not None
-            _check_fed(run)
-            lines = _finish(run, roots, reader, manifest, outputs, summary)
-            log.write("\n".join(lines) + "\n")
-            print("\n".join(lines))
+        check_taught(trainer, init_by_parameter(read_weights(run.path / INIT_FILE)))
+        # Whatever goes wrong from here on, no step is trained again.
+        saver.save(trainer, len(trainer.dataset), records)
+        try:
+            tokenizer = roots.resolve(math.models.tokenizer_folder)
+            outputs = save_results(trainer.engine, run, math, tokenizer)
+            if main:
+                assert log is not None and manifest is not None
+                _check_fed(run)
+                lines = schedule_note(math.optimizer, len(trainer.dataset))
+                lines += _finish(run, execution, reader, manifest, outputs, summary)
+                log.write("\n".join(lines) + "\n")
+                print("\n".join(lines))
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"the results cannot be written to {run.path}: "
+                f"{getattr(error, 'strerror', None) or error}; every step is in its newest "
+                "checkpoint: free disk space, then start the run again"
+            ) from None
     accelerator.wait_for_everyone()
 
 
@@ -188,6 +229,7 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
             f"{stage1.path} is not the stage-1 run that {run.path} starts from: its math.json "
             "differs"
         )
+    check_complete(stage1)
     return stage1
 
 
@@ -206,25 +248,11 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
             "vision_tower": roots.resolve(models.vision_tower),
             "tokenizer": roots.resolve(models.tokenizer_folder),
         },
+        init=run.path / INIT_FILE,
     )
+    check_earlier_inputs(run, manifest)
     write_json(run.path / MANIFEST_FILE, manifest.as_json())
     return manifest
-
-
-def _resume(run: RunDir, trainer: Trainer) -> Position:
-    """Load the newest checkpoint into a fresh trainer; returns where the records continue."""
-    saved = checkpoints_in(run.checkpoints)
-    if not saved:
-        if trainer.engine.execution.dtype != "fp32":
-            fill_masters(trainer.engine, init_by_parameter(read_weights(run.path / INIT_FILE)))
-        return Position(chain=run.sha256)
-    state = load_checkpoint(trainer.engine, saved[-1], run_sha256=run.sha256)
-    trainer.optimizer_steps = state.optimizer_steps
-    trainer.overflows_in_a_row = state.overflows_in_a_row
-    trainer.summary = Summary(**state.summary)
-    if trainer.engine.rank == 0:
-        print(f"{run.name}: resuming from checkpoint step {state.step}", flush=True)
-    return state.records
 
 
 def _check_fed(run: RunDir) -> None:
@@ -242,7 +270,7 @@ def _check_fed(run: RunDir) -> None:
 
 def _finish(
     run: RunDir,
-    roots: Roots,
+    execution: Execution,
     reader: SampleReader,
     manifest: Manifest,
     outputs: list[Path],
@@ -251,7 +279,7 @@ def _finish(
     """Ask the held-out questions of the saved model, write results and manifest; returns the
     report's lines.
     """
-    math = run.math.recipe
+    math, roots = run.math.recipe, execution.roots
     scores = None
     if math.probe:
         scores = run_probe(
@@ -265,6 +293,8 @@ def _finish(
         )
     results = Results(summary=summary, probe=scores)
     files = [*outputs, results.write(run.path)]
-    completed = complete_manifest(manifest, run=run.path, init=run.path / INIT_FILE, outputs=files)
+    completed = complete_manifest(manifest, run=run.path, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed.as_json())
-    return report(results, str(run.path))
+    for path in (files[-1], run.path / MANIFEST_FILE, run.path):
+        durable.fsync(path)
+    return report(results, str(run.path), ledger_lines(math, execution.dtype))

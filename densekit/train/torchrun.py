@@ -8,13 +8,16 @@ import logging
 import signal
 import sys
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousError
+from densekit.runs.launch_variables import clear_inherited
 
 
 def main() -> None:
-    """Run torchrun with this process's arguments."""
+    """Run torchrun with this process's arguments, and no variable of another launcher."""
+    clear_inherited(keep_ranks=False)
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run.main(sys.argv[1:])

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import Any, Protocol, TextIO
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol, TextIO
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from densekit.train.step_dataset import StepBatch, StepDataset
 
 MASKED_LIMIT = 0.1
 MASKED_FROM_SAMPLES = 128
+MASKED_ADVICE = (
+    "If the notes say masked_mismatch, the official label counting does not fit this tokenizer: "
+    "set `ledger: {L1: fixed}`; if truncated, raise data.max_length"
+)
 OVERFLOW_LIMIT = 12
 """Overflows in a row that end a run: from a loss scale of 65536 that is 32, and no gradient is that
 large.
@@ -98,7 +102,11 @@ class Trainer:
         when the ranks fed other samples than the order lists.
         """
         progress = Progress(
-            label, len(self.dataset), log=log, enabled=self.engine.rank == 0 and not quiet
+            label,
+            len(self.dataset),
+            start=start,
+            log=log,
+            enabled=self.engine.rank == 0 and not quiet,
         )
         before, started = self.summary.seconds, time.monotonic()
         for batch in self.batches(start):
@@ -209,10 +217,6 @@ class Trainer:
         total.first_loss = record.loss if total.steps == 1 else total.first_loss
         total.last_loss = record.loss
 
-    def summary_json(self) -> dict[str, Any]:
-        """The totals as plain values."""
-        return asdict(self.summary)
-
 
 def check_masked(summary: Summary) -> None:
     """Raise DataError in a run in which too many samples teach nothing."""
@@ -220,10 +224,12 @@ def check_masked(summary: Summary) -> None:
         summary.samples >= MASKED_FROM_SAMPLES
         and summary.masked_samples > MASKED_LIMIT * summary.samples
     ):
-        notes = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
         raise DataError(
             f"{summary.masked_samples} of the first {summary.samples} samples have no label "
-            f"({notes or 'no notes'}); the limit is {MASKED_LIMIT:.0%}. If the notes say "
-            "masked_mismatch, the official label counting does not fit this tokenizer: set "
-            "`ledger: {L1: fixed}`; if truncated, raise data.max_length"
+            f"({counted(summary.notes)}); the limit is {MASKED_LIMIT:.0%}. {MASKED_ADVICE}"
         )
+
+
+def counted(notes: Mapping[str, int]) -> str:
+    """What happened to samples on the way to tokens, in words."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(notes.items())) or "no notes"

@@ -7,9 +7,9 @@ import pytest
 
 from densekit.audit.run_reader import read_run
 from densekit.errors import DataError
+from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, write_json
 from densekit.runs.layout import RunDir
-from densekit.runs.manifest import sealed
 from densekit.spec.execution import Execution
 from tests.support.runs import STEPS, make_world, train
 

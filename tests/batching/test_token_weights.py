@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from densekit.batching.weights import token_weights
 from densekit.errors import UsageError
+from densekit.spec.types import Semantics
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=30)
 
@@ -39,6 +40,17 @@ def test_faithful_is_the_mean_over_groups_of_torchs_mean_cross_entropy() -> None
     weights = token_weights(counts, groups, num_groups=2, semantics="faithful").per_sample
     ours = sum(float(weight * loss.sum()) for weight, loss in zip(weights, losses, strict=True))
     assert ours == pytest.approx(float(official), abs=1e-15)
+
+
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+def test_a_label_that_is_alone_in_its_step_has_weight_1(semantics: Semantics) -> None:
+    weights = token_weights([1, 0], [0, 0], num_groups=1, semantics=semantics)
+    assert weights.per_sample.tolist() == [1.0, 1.0]
+
+
+def test_a_label_that_is_alone_in_its_group_weighs_as_much_as_the_other_group() -> None:
+    weights = token_weights([1, 3], [0, 1], num_groups=2, semantics="faithful").per_sample
+    assert weights.tolist() == [1 / 2, 1 / 6]
 
 
 def test_an_empty_group_stays_in_the_divisor_and_is_reported() -> None:

@@ -5,46 +5,75 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
+from tests.support.ranks import run_ranks
+
 pytestmark = pytest.mark.ranks
 
-ROOT = Path(__file__).resolve().parents[2]
+
+PARTS = ["environment", "kernels", "devices", "stage1", "lora", "full"]
+"""All but parity, which has tests of its own."""
 
 
-def run_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))
-    return subprocess.run(
-        [sys.executable, "-m", "gpu", "--device", "cpu", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
+@pytest.fixture
+def program() -> ModuleType:
+    import gpu.__main__ as program
+
+    return program
+
+
+def fork_part(name: str, device: str) -> dict[str, Any]:
+    """A part on a rank of the fork server, which has imported torch."""
+    from gpu.__main__ import run_part
+
+    return run_part(name, device)
+
+
+def test_every_part_but_parity_is_ok_on_a_cpu(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        program,
+        "run_in_process",
+        lambda name, device, seconds: run_ranks(1, fork_part, name, device)[0].returned,
     )
-
-
-def test_every_part_but_parity_is_ok_on_a_cpu(tmp_path: Path) -> None:
-    parts = ["environment", "kernels", "devices", "stage1", "lora", "full"]
-    done = run_gpu("--json", "--out", str(tmp_path), "--parts", *parts)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    result = json.loads(done.stdout)
-    assert result["ok"] and list(result["parts"]) == parts
+    result = program.run_all("cpu", PARTS, lambda text: None)
+    assert result["ok"], result
+    assert list(result["parts"]) == PARTS
     assert result["parts"]["environment"]["missing"] == {}
     for what in ("stage1", "lora", "full"):
         step = result["parts"][what]
         assert step["step_seconds"] > 0 < step["tflops_per_second"]
         assert all(loss is not None for loss in step["losses"])
         assert result["parts"]["devices"]["stages"][what]["relative_difference"] == 0
-    (page,) = tmp_path.glob("gpu_cpu_*.md")
+    page = program.write(result, tmp_path).with_suffix(".md")
     assert "stage1       ok" in page.read_text(encoding="utf-8")
 
 
-def test_broken_part_fails_and_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu.__main__ as program
+def test_the_command_runs_a_part_in_its_own_process_and_writes_the_result(tmp_path: Path) -> None:
+    path = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))
+    command = [sys.executable, "-m", "gpu", "--device", "cpu", "--json", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--parts", "environment"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert json.loads(done.stdout)["parts"]["environment"]["ok"]
+    assert len(list(tmp_path.glob("gpu_cpu_*"))) == 2
 
+
+def test_broken_part_fails_and_leaves_the_others(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(program.sys, "executable", "false")
     result = program.run_all("cpu", ["environment", "lora"], lambda text: None)
     assert not result["ok"]

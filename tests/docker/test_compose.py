@@ -52,6 +52,14 @@ def test_schema(tmp_path: Path) -> None:
     assert schema_errors(bad) != 0
 
 
+def test_services_have_no_rights_and_a_read_only_root() -> None:
+    for name, service in yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert [place.partition(":")[0] for place in service["tmpfs"]] == ["/tmp"], name
+        assert service["environment"]["HOME"] == "/tmp", name
+
+
 @pytest.mark.parametrize("profile", SERVICES)
 def test_profiles(engine: Engine, profile: str) -> None:
     services = config(engine, profile)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,19 @@ def test_a_value_read_back_or_turned_around_has_the_same_spelling(value: object)
 def test_different_values_have_different_hashes() -> None:
     values = [{}, [], None, 0, False, "", "0", {"a": None}, {"a": []}, [[]], [0, 1], [1, 0]]
     assert len({json_sha256(value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "missing"])
+def test_what_is_no_regular_file_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(OSError, match=r"regular file|Is a directory|No such file"):
+        file_sha256(path)
 
 
 def test_file_hashes(tmp_path: Path) -> None:

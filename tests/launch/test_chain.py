@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_json
-from densekit.launch.chain import load_chain, reproduce
+from densekit.launch.chain import load_chain, open_next_attempt, reproduce
 from densekit.launch.launchers import local
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.runs.layout import RunDir, open_run
@@ -19,7 +19,8 @@ from densekit.spec.execution import ExecutionRequest
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
 from tests.support.files import names, write_json
-from tests.support.launching import make_pair, trainer
+from tests.support.launching import make_pair, stub_run, trainer
+from tests.support.runs import flip_byte
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,26 @@ def test_chain_is_the_needed_stage_then_the_recipe(name: str) -> None:
     assert chain[-1].name == name
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_checkpoint_that_is_not_there_is_refused_before_a_run_exists(
+    tmp_path: Path, force: bool
+) -> None:
+    message = "one resumes, the other retrains" if force else "no checkpoint of that step; it has"
+    with pytest.raises(UsageError, match=f"--from-checkpoint.*{message}"):
+        go(tmp_path, "tiny_stage1", from_checkpoint=3, force=force)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_next_attempt_of_a_job_forgets_the_checkpoint_that_was_chosen(tmp_path: Path) -> None:
+    run, execution = stub_run(tmp_path, "", from_checkpoint=4)
+    assert run.execution.from_checkpoint == 4
+    run.set_status("preempted")
+    open_next_attempt(run.path)
+    assert run.status.attempt == 2 and run.execution == execution.model_copy(
+        update={"from_checkpoint": None}
+    )
+
+
 @pytest.mark.ranks
 def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -74,6 +95,17 @@ def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
         name: str(tmp_path / part)
         for name, part in zip(("data", "models", "cache"), ("", "", "cache"), strict=True)
     }
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["connector.safetensors", "manifest.json"])
+def test_stage_2_is_not_begun_from_a_damaged_stage_1(tmp_path: Path, name: str) -> None:
+    """Refused before a run directory of stage 2 exists; stage 1 is not called complete."""
+    assert go(tmp_path, "tiny_stage1") == 0
+    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -8)
+    with pytest.raises(DataError, match=rf"{name}.*--force"):
+        go(tmp_path)
+    assert list(runs(tmp_path)) == ["tiny_stage1"]
 
 
 @pytest.mark.ranks
@@ -202,7 +234,10 @@ def test_stages_with_different_models_are_refused(tmp_path: Path, text: str, mes
 
 
 @pytest.mark.ranks
-def test_user_recipes_resolve_paths_beside_their_file(tmp_path: Path) -> None:
+def test_user_recipes_resolve_paths_beside_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.Local, "inspect", lambda *_: [])
     path = make_pair(tmp_path / "mine")
     assert go(tmp_path, str(path)) == 0
     found = runs(tmp_path)

@@ -45,6 +45,12 @@ import socket
 socket.gethostbyname(socket.gethostname())  # torchrun asks for it
 seen = {"uid": os.getuid(), "env": dict(os.environ), "argv": sys.argv}
 seen["network"] = os.listdir("/sys/class/net")
+seen["capabilities"] = [
+    line.split()[1] for line in open("/proc/self/status") if line[:4] == "CapE"
+]
+mounts = [line.split() for line in open("/proc/mounts")]
+seen["root"] = next(words[3].split(",")[0] for words in mounts if words[1] == "/")
+open(os.path.expanduser("~/made"), "w").write("x")
 seen["cache"] = open(CACHE + "/made", "w").write("x")
 try:
     seen["data"] = open(DATA + "/made", "w").write("x")
@@ -87,6 +93,7 @@ def test_container_environment_user_and_mounts(
     assert "seen from inside: été" in capfd.readouterr().out
     seen = read_json(run.path / "seen.json")
     assert seen["uid"] == (os.getuid() or 1000), "a container runs as a normal user"
+    assert (seen["capabilities"], seen["root"]) == (["0000000000000000"], "ro")
     assert seen["argv"][-2:] == ["train", str(run.path)]
     assert (seen["cache"], seen["data"]) == (1, "Read-only file system")
     assert {name for name in seen["network"] if name != "lo"} <= {

@@ -1,6 +1,7 @@
 """The container engine's errors as messages, where no engine is needed to cause them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker.errors import APIError
@@ -38,6 +39,29 @@ def test_docker_errors_become_one_line_messages(answer: str, meaning: str) -> No
     with pytest.raises(DataError, match=meaning) as caught, one_sentence_errors():
         raise APIError("500 Server Error", explanation=answer)
     assert "\n" not in str(caught.value)
+
+
+def test_container_has_no_rights_and_nothing_to_write_but_its_mounts(tmp_path: Path) -> None:
+    """The engine's call and the command that is printed say the same."""
+    asked: dict[str, Any] = {}
+
+    class Client:
+        class containers:
+            @staticmethod
+            def create(*arguments: object, **options: object) -> StubContainer:
+                asked.update(options)
+                raise APIError("500", explanation="no")
+
+    run, execution = stub_run(tmp_path, "")
+    container = container_of(run, execution, image="x", image_id="y", devices=[], user="1:1")
+    with pytest.raises(DataError):
+        Engine(Client()).start(container)
+    assert asked["cap_drop"] == ["ALL"] and asked["security_opt"] == ["no-new-privileges:true"]
+    assert asked["read_only"] is True and [*asked["tmpfs"]] == ["/tmp"]
+    assert "noexec" not in asked["tmpfs"]["/tmp"] and asked["environment"]["HOME"] == "/tmp"
+    printed = container.shell()
+    assert "--cap-drop ALL --security-opt no-new-privileges:true --read-only --tmpfs" in printed
+    assert f"/tmp:{asked['tmpfs']['/tmp']}" in printed and "HOME=/tmp" in printed
 
 
 class StubContainer:

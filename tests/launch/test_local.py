@@ -139,6 +139,7 @@ def launch_and_signal(
 
 
 WAITS = """
+status('running')
 while not (path / "stop").exists():
     time.sleep(0.01)
 status('preempted', 'stopped by the driver after step 3', 75)
@@ -161,11 +162,43 @@ def test_first_signal_requests_a_checkpoint(
 
 def test_second_signal_kills_the_trainer(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
-        launch_and_signal(run, monkeypatch, "time.sleep(60)", signal.SIGINT, signal.SIGINT) == 130
+        launch_and_signal(
+            run, monkeypatch, "status('running'); time.sleep(60)", signal.SIGINT, signal.SIGINT
+        )
+        == 130
     )
     assert run.status == Status(
         state="failed", message="killed by Ctrl-C", exit_code=130, attempt=1
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_before_the_first_step_ends_the_trainer(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As during the import of torch, where no stop file is looked for."""
+    begun = time.monotonic()
+    assert launch_and_signal(run, monkeypatch, "time.sleep(60)", number) == 130
+    assert time.monotonic() - begun < 10
+    message = "stopped by Ctrl-C before the first step of this attempt: nothing was to save"
+    assert run.status == Status(state="failed", message=message, exit_code=130, attempt=1)
+    assert not run.stop_file.exists()
+
+
+def test_variables_of_other_launchers_do_not_reach_the_trainer(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    script = "(path / 'env').write_text(' '.join(sorted(os.environ))); status('complete')"
+    monkeypatch.setattr(local, "command", trainer(script))
+    assert local.Local().launch(run, Execution()) == 0
+    reached = (run.path / "env").read_text(encoding="utf-8").split()
+    assert "SLURM_JOB_ID" in reached and not {"RANK", "WORLD_SIZE", "PMI_SIZE"} & {*reached}
+    said = "MASTER_ADDR, OMPI_COMM_WORLD_SIZE, PMI_SIZE, RANK, WORLD_SIZE"
+    assert f"ignored environment variables: {said}" in capsys.readouterr().err
+    assert os.environ["RANK"] == "2", "the driver's own stay"
 
 
 def test_trainer_ends_when_its_driver_is_killed(run: RunDir, tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ import pytest
 from filelock import FileLock
 
 from densekit.errors import DataError, UsageError
+from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
 from densekit.launch.replay import expect, replay
 from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir
-from densekit.runs.manifest import sealed
 from densekit.runs.records import METRICS_FILE, chain_next, read_steps
 from densekit.spec.execution import Execution
 from tests.support.files import names

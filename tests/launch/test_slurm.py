@@ -99,7 +99,7 @@ def test_cluster_containers_mount_host_paths(tmp_path: Path) -> None:
     run, execution = stub_run(tmp_path, "", device="cuda", world_size=2, nodes=2, starts_from=first)
     text = script(run, execution, Batch(runtime="apptainer", image="a b.sif"))
     (step,) = [line for line in text.splitlines() if line.startswith("srun --kill")]
-    assert "apptainer exec --cleanenv" in step and "--nv" in step
+    assert "apptainer exec --cleanenv --no-privs" in step and "--nv" in step
     words = shlex.split(shlex.split(step)[4])  # srun --kill-on-bad-exit=1 sh -c '...'
     binds = [word for option, word in itertools.pairwise(words) if option == "--bind"]
     for path, only in (
@@ -378,6 +378,7 @@ import argparse, os, sys
 parser = argparse.ArgumentParser()
 parser.add_argument("verb", choices=["exec"])
 parser.add_argument("--cleanenv", action="store_true", required=True)
+parser.add_argument("--no-privs", action="store_true", required=True)
 parser.add_argument("--nv", action="store_true")
 parser.add_argument("--pwd", required=True)
 parser.add_argument("--bind", action="append")

@@ -99,3 +99,13 @@ def test_the_tower_ends_at_the_last_layer_it_needs(golden: Path) -> None:
     assert not hasattr(tower.model, "head") and not list(tower.model.post_layernorm.parameters())
     with pytest.raises(ValueError, match="27 layers"):
         make_tower(config, 28)
+
+
+def test_dci_sums_in_fp32_and_answers_in_the_dtype_of_its_states() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, 6, 4, generator=generator).bfloat16() for _ in range(9)]
+    connector = Connector(kind="dci", groups=((0, 1, 2, 3, 4, 5, 6),))
+    found = dense_features(iter(states), connector, tower_layers=9)
+    mean = torch.stack([state.double() for state in states[:7]]).mean(0)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, torch.cat([states[8], mean.bfloat16()], dim=-1))

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.masking_utils import sliding_window_causal_mask_function
 
-from densekit.errors import UsageError
+from densekit.errors import DataError, UsageError
 from densekit.model.attention import KERNELS, require_kernel
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.packing import PackedSequences
-from tests.support.kernel_doubles import Seen, install
+from tests.support.kernel_doubles import Seen, allowed, bias_of, dense_attention, install
 from tests.support.models import NO_IMAGE, micro_batch, small_model
 from tests.support.needs import needs
 from tests.support.paths import ROOT
@@ -72,6 +73,75 @@ def test_every_kernel_computes_what_sdpa_does(
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("window", [1, 3, 12])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_window_is_counted_as_transformers_counts_it(
+    seen: Seen, kernel: str, window: int
+) -> None:
+    """Beside softmax written out under the mask that transformers makes; 12 is the longest
+    sequence.
+    """
+    inputs = qkv(4)
+    found = outcome(kernel, inputs, sliding_window=window)
+    see = sliding_window_causal_mask_function(window)
+    places = torch.arange(sum(LENGTHS))
+    mask = allowed(LENGTHS) & torch.tensor(
+        [[bool(see(0, 0, q, k)) for k in places] for q in places]
+    )
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in inputs)
+    output = dense_attention(q, k, v, bias_of(mask, torch.float32), None)[None]
+    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+    expected = [output, *torch.autograd.grad((output * weight).sum(), inputs)]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"softcap": 50.0},
+        {"s_aux": torch.zeros(4)},
+        {"position_bias": torch.zeros(1)},
+        {"is_causal": False},
+        {"output_attentions": True},
+        {"never_heard_of": 0},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_no_kernel_computes_with_is_refused_by_name(
+    seen: Seen, kernel: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match=f"Module gives its attention {next(iter(given))}"):
+        outcome(kernel, qkv(), **given)
+    assert not seen.flash and not seen.xformers
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_does_not_matter_changes_nothing(seen: Seen, kernel: str) -> None:
+    harmless = {
+        "sliding_window": max(LENGTHS),
+        "is_causal": True,
+        "position_ids": torch.zeros(1, sum(LENGTHS)),
+        "use_cache": False,
+        "output_attentions": False,
+        "output_router_logits": False,
+        "softcap": None,
+    }
+    for ours, theirs in zip(
+        outcome(kernel, qkv(), **harmless), outcome(kernel, qkv()), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_layer_that_is_not_causal_is_refused() -> None:
+    module = nn.Module()
+    module.is_causal = False
+    sequences = PackedSequences(cu_seqlens(), torch.device("cpu"))
+    with pytest.raises(DataError, match="is_causal=False"):
+        KERNELS["sdpa"](module, *qkv(), None, sequences=sequences)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_missing_or_wrong_cu_seqlens_raise(seen: Seen, kernel: str) -> None:
     sequences = PackedSequences(cu_seqlens(), torch.device("cpu"))
@@ -123,7 +193,7 @@ def test_a_model_computes_with_the_kernel_that_was_chosen(
     models[1].use_kernel(kernel)  # type: ignore[arg-type]
     for model in models:
         if checkpointing:
-            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.checkpoint_activations()
         model(batch(), NO_IMAGE).loss.backward()
     called = {name: len(getattr(seen, name)) for name in PACKAGES}
     layers = models[1].config.text_config.num_hidden_layers

@@ -85,7 +85,7 @@ def kept_by_deepspeed(stage: int) -> dict[str, int]:
     return kept
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_model_states_are_those_of_deepspeed(stage: int) -> None:
     states = ModelStates(*tiny(stage))
     for outcome in run_ranks(WORLD_SIZE, kept_by_deepspeed, stage):

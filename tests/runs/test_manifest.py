@@ -8,7 +8,7 @@ import pytest
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.errors import DataError
-from densekit.files.hashing import file_sha256
+from densekit.files.hashing import check_seal, file_sha256, sealed
 from densekit.files.json_files import read_json
 from densekit.runs.environment import Environment
 from densekit.runs.layout import RunDir
@@ -17,9 +17,7 @@ from densekit.runs.manifest import (
     Chain,
     Manifest,
     ModelFiles,
-    check_seal,
     complete_manifest,
-    sealed,
     start_manifest,
 )
 from densekit.spec.execution import Execution
@@ -44,6 +42,7 @@ def start(folder: Path, **changes: Any) -> Manifest:
         ),
         "annotations_sha256": "a" * 64,
         "models": dict.fromkeys(("language_model", "vision_tower", "tokenizer"), folder),
+        "init": Path(__file__),
     }
     return start_manifest(**(values | changes))
 
@@ -66,6 +65,7 @@ def test_what_an_attempt_starts_from(folder: Path) -> None:
     assert found.data.annotations_sha256 == "a" * 64
     files = {"config.json": file_sha256(folder / "config.json")}
     assert found.models["tokenizer"] == ModelFiles(revision=None, files=files)
+    assert found.init_sha256 == file_sha256(Path(__file__))
     assert found.outputs == {} and found.metrics_sha256 is None and found.chain is None
     assert Manifest.model_validate(json.loads(json.dumps(found.as_json()))) == found
     assert list(found.as_json())[-5:] == [
@@ -86,23 +86,22 @@ def test_what_a_complete_run_adds(tmp_path: Path) -> None:
     assert found["metrics_sha256"] == file_sha256(run.metrics)
     assert found["init_sha256"] == file_sha256(run.path / "init.safetensors")
     assert found["outputs"] == {
-        "connector.safetensors": file_sha256(run.path / "connector.safetensors")
+        name: file_sha256(run.path / name) for name in ("connector.safetensors", "results.json")
     }
     assert check_seal(found)
 
 
 def test_a_run_without_a_step_chains_from_its_own_hash(tmp_path: Path, folder: Path) -> None:
-    for name in ("metrics.jsonl", "init.safetensors"):
-        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
     started = start(folder)
-    found = complete_manifest(started, run=tmp_path, init=tmp_path / "init.safetensors", outputs=[])
+    found = complete_manifest(started, run=tmp_path, outputs=[])
     assert found.chain == Chain(steps=0, sha256=started.run)
 
 
 def test_metrics_that_are_cut_off_complete_nothing(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "cha', encoding="utf-8")
     with pytest.raises(DataError, match=r"metrics\.jsonl: line 1 is not a JSON object"):
-        complete_manifest(start(folder), run=tmp_path, init=tmp_path / "metrics.jsonl", outputs=[])
+        complete_manifest(start(folder), run=tmp_path, outputs=[])
 
 
 def test_any_edit_breaks_the_seal(folder: Path) -> None:

@@ -42,6 +42,18 @@ def test_a_terminal_gets_one_line_that_ends_once(now: list[float]) -> None:
     assert stream.getvalue().count("\r\x1b[K") == 3
 
 
+def test_the_eta_of_a_resumed_run_follows_its_own_speed(now: list[float]) -> None:
+    """Ninety steps of earlier attempts took none of these seconds."""
+    stream = io.StringIO()
+    shown = Progress("train", 100, start=90, stream=stream)
+    for done in range(91, 101):
+        now[0] += 20.0
+        shown.update(done)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "train  91/100  91%  eta 3:00"
+    assert lines[4] == "train  95/100  95%  eta 1:40"
+
+
 def test_a_silent_rank_writes_nothing() -> None:
     stream = io.StringIO()
     Progress("train", 1, stream=stream, enabled=False).update(1)

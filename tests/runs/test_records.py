@@ -10,6 +10,7 @@ import pytest
 
 from densekit.errors import DataError
 from densekit.files import durable
+from densekit.files.hashing import canonical_json
 from densekit.files.json_files import read_jsonl
 from densekit.runs.records import (
     FEED_FILE,
@@ -52,8 +53,10 @@ def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
     assert [line.step for line in lines] == [1, 2]
     ids, images = (hashlib.sha256(text.encode()).hexdigest() for text in ("0:aa\n1:bb", "cc\n-"))
     assert all((line.ids, line.images) == (ids, images) for line in lines)
-    linked = json.dumps(
-        {"grad_norm": 0.25, "ids": ids, "images": images, "loss": 1.5}, separators=(",", ":")
+    linked = (
+        f'{{"grad_norm":0.25,"ids":"{ids}","images":"{images}","loss":1.5,"lr":0.1,'
+        '"masked_samples":0,"overflows":0,"samples":2,"schema":2,"step":1,'
+        '"supervised_tokens":4,"tokens":9,"updated":true}'
     )
     assert lines[0].chain == hashlib.sha256(f"start\n{linked}".encode()).hexdigest()
     assert lines[1].chain == chain_next(lines[0].chain, lines[1]) == position.chain
@@ -71,18 +74,41 @@ def test_the_bytes_of_a_line(tmp_path: Path) -> None:
         '"samples": 2, "tokens": 9, "supervised_tokens": 4, "masked_samples": 0, "seconds": 0.5, '
         '"ids": "'
     )
-    assert list(json.loads(line))[-3:] == ["ids", "images", "chain"]
+    assert list(json.loads(line))[-4:] == ["ids", "images", "chain", "schema"]
     assert (
         tmp_path / FEED_FILE
     ).read_text() == '{"step": 1, "samples": ["0:aa", "1:bb"], "images": ["cc", null]}\n'
 
 
-@pytest.mark.parametrize("change", [{"loss": 1.5000000000000002}, {"grad_norm": None}])
-def test_hash_chain_covers_loss_and_grad_norm(tmp_path: Path, change: dict[str, Any]) -> None:
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    assert write(tmp_path / "a", 1).chain != write(tmp_path / "b", 1, **change).chain
-    assert write(tmp_path / "a", 1).chain == write(tmp_path / "b", 1, lr=7.0).chain
+CHANGES = {
+    **{"loss": 1.5000000000000002, "grad_norm": None, "lr": 0.2, "updated": False, "overflows": 1},
+    **{"samples": 3, "tokens": 8, "supervised_tokens": 5, "masked_samples": 1},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_hash_chain_covers_every_number_of_a_step(tmp_path: Path, name: str) -> None:
+    """But for the seconds, which no other run repeats."""
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+    chain = write(tmp_path / "a", 1).chain
+    assert write(tmp_path / "b", 1, **{name: CHANGES[name]}).chain != chain
+    assert write(tmp_path / "c", 1, seconds=7.0).chain == chain
+
+
+def test_chain_of_schema_1_is_verified_by_its_own_rule(tmp_path: Path) -> None:
+    """Lines of earlier versions have no number, and their chain covers four values."""
+    write(tmp_path, 1)
+    (line,) = read_jsonl(tmp_path / METRICS_FILE)
+    del line["schema"]
+    linked = canonical_json({name: line[name] for name in ("ids", "images", "loss", "grad_norm")})
+    line["chain"] = hashlib.sha256(b"start\n" + linked).hexdigest()
+    (tmp_path / METRICS_FILE).write_text(json.dumps(line) + "\n")
+    (old,) = read_steps(tmp_path / METRICS_FILE)
+    assert old.schema == 1 and chain_next("start", old) == old.chain == line["chain"]
+    (tmp_path / METRICS_FILE).write_text(json.dumps({**line, "schema": 3}) + "\n")
+    with pytest.raises(DataError, match="line 1: `schema` is wrong"):
+        read_steps(tmp_path / METRICS_FILE)
 
 
 def test_resuming_cuts_and_keeps_the_lines_after_the_checkpoint(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from densekit.audit.diff.compare import Comparison
 from densekit.audit.verify.verify import verify_run
+from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, write_json
 from densekit.runs.layout import RunDir
-from densekit.runs.manifest import sealed
 from densekit.runs.records import StepRecord, chain_next
 from densekit.spec.check import Check
 
 REMEDIES = (
-    "retrain|put the original back|restore the original|put that run back|remove the folder"
+    "retrain|put the original back|restore the original|put that run back"
     "|put back a copy|use the version of densekit"
 )
 Edit = Callable[[str], str]

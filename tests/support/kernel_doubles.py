@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 
-def allowed(lengths: Sequence[int]) -> Tensor:
-    """What a packed row's mask means, bool [T, T]: same segment, and not later."""
+def allowed(lengths: Sequence[int], window: int | None = None) -> Tensor:
+    """What a micro-batch's mask means, bool [T, T]: same sequence, not later, and less than a
+    window before.
+    """
     segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return (segment[:, None] == segment) & torch.ones(
+    seen = (segment[:, None] == segment) & torch.ones(
         len(segment), len(segment), dtype=torch.bool
     ).tril()
+    return seen if window is None else seen.triu(1 - window)
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | None) -> Tensor:
@@ -50,6 +53,7 @@ def install(modules: dict[str, Any]) -> Seen:
         dropout_p: float = 0.0,
         softmax_scale: float | None = None,
         causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
         deterministic: bool = False,
     ) -> Tensor:
         lengths = cu_seqlens_q.diff().tolist()
@@ -69,11 +73,19 @@ def install(modules: dict[str, Any]) -> Seen:
             }
         )
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
-        return dense_attention(q, k, v, bias_of(allowed(lengths), q.dtype), softmax_scale)
+        left, right = window_size
+        assert right == (0 if left >= 0 else -1)
+        mask = allowed(lengths, left + 1 if left >= 0 else None)
+        return dense_attention(q, k, v, bias_of(mask, q.dtype), softmax_scale)
 
     class BlockDiagonalCausalMask:
-        def __init__(self, lengths: list[int], device: torch.device) -> None:
-            self.lengths, self.device = lengths, device
+        def __init__(
+            self, lengths: list[int], device: torch.device, window: int | None = None
+        ) -> None:
+            self.lengths, self.device, self.window = lengths, device, window
+
+        def make_local_attention(self, window_size: int) -> "BlockDiagonalCausalMask":
+            return BlockDiagonalCausalMask(self.lengths, self.device, window_size)
 
         @classmethod
         def from_seqlens(
@@ -108,7 +120,7 @@ def install(modules: dict[str, Any]) -> Seen:
         )
         assert op == "cutlass"
         seen.xformers.append({"dtype": query.dtype, "dropout": p})
-        bias = bias_of(allowed(attn_bias.lengths), query.dtype)
+        bias = bias_of(allowed(attn_bias.lengths, attn_bias.window), query.dtype)
         return dense_attention(query[0], key[0], value[0], bias, scale)[None]
 
     def module(name: str, **contents: Any) -> None:

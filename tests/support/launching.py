@@ -16,12 +16,22 @@ from densekit.spec.roots import Roots
 from tests.support.files import write_json
 
 STUB = """
-import json, os, pathlib, signal, sys, time
+import hashlib, json, os, pathlib, signal, sys, time
 path = pathlib.Path(sys.argv[1])
 def status(state, message="", exit_code=0):
     attempt = json.loads((path / "status.json").read_text())["attempt"]
     value = {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt}
+    if state == "complete":
+        finish()
     (path / "status.json").write_text(json.dumps(value))
+    if state == "running":  # a stub has nothing to load
+        (path / "attempts" / f"{attempt:04d}" / "log.txt").touch()
+def finish():
+    (path / "connector.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    value = {"outputs": {"connector.safetensors": digest}, "state": "complete"}
+    seal = hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps({**value, "sha256": seal}))
 with (path / "trained").open("a") as file:
     file.write("x")
 """

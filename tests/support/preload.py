@@ -12,6 +12,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["DS_ACCELERATOR"] = "cpu"
 
+import deepspeed.runtime.superoffload.superoffload_stage3
+import deepspeed.runtime.zero.muon.muon_optimizer
 import transformers.models.clip.modeling_clip
 import transformers.models.llama.modeling_llama
 import transformers.models.siglip.modeling_siglip

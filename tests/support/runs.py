@@ -21,6 +21,7 @@ from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
+from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
@@ -30,7 +31,14 @@ from densekit.runs.layout import (
     open_run,
 )
 from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
-from densekit.runs.records import Position, Records, StepMetrics
+from densekit.runs.records import (
+    FEED_FILE,
+    METRICS_FILE,
+    Position,
+    Records,
+    StepMetrics,
+    read_steps,
+)
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math, RunMath
@@ -119,9 +127,13 @@ def copy_world(world: Path, path: Path) -> Path:
     return Path(shutil.copytree(world, path))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, tuple[str, list[int], np.ndarray]]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, tuple[str, list[int], np.ndarray]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """A safetensors file of (dtype, shape, values)."""
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, (dtype, shape, values) in tensors.items():
         end = len(data) + values.nbytes
@@ -199,6 +211,8 @@ def train(
         "language_model": roots.resolve("models:lm"),
         "vision_tower": roots.resolve("models:tower"),
     }
+    draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
+    write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
     started = start_manifest(
         math=run.math,
         environment=where,
@@ -207,11 +221,10 @@ def train(
         certificate=certificate,
         annotations_sha256=annotations.sha256,
         models={**folders, "tokenizer": folders["language_model"]},
+        init=run.path / INIT_FILE,
     )
     write_json(run.path / MANIFEST_FILE, started.as_json())
     run.set_status("running")
-    draw = np.frombuffer(hashlib.sha256(f"init {math.seed}".encode()).digest(), dtype=np.float32)
-    write_tensors(run.path / INIT_FILE, {"connector.0.weight": ("F32", [8], draw)})
 
     state = _start_state(math, folders, where, how, run.path / INIT_FILE)
     with Records(run.path, Position(chain=run.sha256)) as records:
@@ -240,29 +253,53 @@ def train(
             state = _hash(state, str(lr), str(math.optimizer.eps))
         position = records.position()
     if stop_after is not None:
-        write_checkpoint(run.path, position.steps)
+        write_checkpoint(run.path, position)
         run.set_status("preempted", message="asked to stop", exit_code=75)
         return run.path
     outputs = _write_outputs(run, state)
     write_json(
         run.path / MANIFEST_FILE,
-        complete_manifest(
-            started, run=run.path, init=run.path / INIT_FILE, outputs=outputs
-        ).as_json(),
+        complete_manifest(started, run=run.path, outputs=outputs).as_json(),
     )
     run.set_status("complete")
     return run.path
 
 
-def write_checkpoint(run: Path, step: int) -> Path:
-    """A checkpoint of one rank."""
+def write_checkpoint(run: Path, position: Position | None = None) -> Path:
+    """A checkpoint of one rank, after the steps on record or at an earlier `position` of them."""
+    position = position or position_after(run, len(read_steps(run / METRICS_FILE)))
+    step = position.steps
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     rank = folder / "rank-0000.safetensors"
-    write_tensors(rank, {"connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))})
-    files = {rank.name: {"sha256": file_sha256(rank), "bytes": rank.stat().st_size}}
-    write_json(folder / "checkpoint.json", {"step": step, "files": files})
+    ones = {"weight:connector.0.weight": ("F32", [2], np.ones(2, dtype=np.float32))}
+    write_tensors(rank, ones, {"fragments": '{"connector.0.weight": [0, 2]}'})
+    state = CheckpointState(
+        run=RunDir(run).sha256,
+        step=step,
+        optimizer_steps=step,
+        overflows_in_a_row=0,
+        summary=Summary(steps=step),
+        records=position,
+        scaler=None,
+        parameters={"connector.0.weight": [2]},
+        world_size=1,
+        zero_stage=0,
+        dtype="fp32",
+        files={rank.name: SavedFile(sha256=file_sha256(rank), bytes=rank.stat().st_size)},
+    )
+    write_json(folder / STATE_FILE, state.as_json())
     return folder
+
+
+def position_after(run: Path, steps: int) -> Position:
+    """Where the records of a run end after so many steps."""
+    sizes = [
+        sum(len(line) for line in (run / name).read_bytes().splitlines(keepends=True)[:steps])
+        for name in (METRICS_FILE, FEED_FILE)
+    ]
+    chain = read_steps(run / METRICS_FILE)[steps - 1].chain if steps else RunDir(run).sha256
+    return Position(steps=steps, metrics_bytes=sizes[0], feed_bytes=sizes[1], chain=chain)
 
 
 def _start_state(
@@ -293,8 +330,7 @@ def _write_outputs(run: RunDir, state: str) -> list[Path]:
     values = np.frombuffer(bytes.fromhex(state), dtype=np.float32)
     path = run.path / CONNECTOR_FILE
     write_tensors(path, {"0.weight": ("F32", [8], values)})
-    Results(summary=Summary()).write(run.path)
-    return [path]
+    return [path, Results(summary=Summary()).write(run.path)]
 
 
 def _hash(*parts: str) -> str:

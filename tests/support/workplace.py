@@ -10,6 +10,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from densekit.launch.chain import reproduce
+from densekit.launch.launchers.local import Local
+from densekit.runs.layout import RunDir
+from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.spec.roots import Roots
+from tests.support.ranks import run_ranks
+
 SMALL = (
     "assets.stage1_samples=64",
     "assets.stage2_samples=48",
@@ -43,11 +50,28 @@ class Workplace:
         return found
 
 
+class Forked(Local):
+    """The local launcher with trainers that the fork server starts: no import is waited for."""
+
+    def launch(self, run: RunDir, execution: Execution) -> int:
+        from densekit.train.task import train
+
+        run_ranks(execution.world_size, train, run.path)
+        return 0
+
+
 def train_workplace(folder: Path) -> None:
     """Train the tiny recipes in a folder."""
     for recipe in RECIPES[1:]:  # the first is trained for the second
-        done = Workplace(folder).run(recipe)
-        assert done.returncode == 0, done.stdout + done.stderr
+        code = reproduce(
+            recipe,
+            overrides=("data.samples=null", *SMALL),
+            runs_dir=folder / "runs",
+            roots=Roots(data=folder, models=folder, cache=folder / ".cache" / "densekit"),
+            request=ExecutionRequest(),
+            launcher=Forked(),
+        )
+        assert code == 0
 
 
 def once_per_session(

@@ -13,13 +13,15 @@ from densekit.batching.steps import Step
 from densekit.data.annotations import Annotations
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
+from densekit.runs.checkpoint import read_checkpoint
 from densekit.runs.records import Position, StepMetrics
+from densekit.runs.results import Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora, Math
 from densekit.spec.roots import Roots
 from densekit.spec.types import Semantics
 from densekit.train.assembly import build_trainer
-from densekit.train.checkpoints import TrainingState, fill_masters, load_checkpoint, save_checkpoint
+from densekit.train.checkpoints import fill_masters, load_checkpoint, save_checkpoint
 from densekit.train.engines import process_group
 from densekit.train.engines.base import Engine
 from densekit.train.engines.process_group import make_accelerator
@@ -100,6 +102,19 @@ def gradients(
     return found
 
 
+def buffers_and_logits(golden: Path, zero_stage: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The language model's buffers, and the logits of one micro-batch, in bf16."""
+    execution = Execution(dtype="bf16", zero_stage=zero_stage, micro_batch_size=4)
+    trainer = make_trainer(golden, [step_of(((0, 1, 2, 3),))], execution)
+    engine = trainer.engine
+    found: list[Tensor] = []
+    lm_head = engine.model.language_model.lm_head
+    lm_head.register_forward_hook(lambda _module, _inputs, output: found.append(output.detach()))
+    trainer.accumulate(next(trainer.batches()))
+    buffers = dict(engine.model.language_model.named_buffers())
+    return {name: value.clone() for name, value in buffers.items()}, found[0].float().clone()
+
+
 def curve(
     golden: Path,
     execution: Execution,
@@ -152,16 +167,19 @@ def fp16_steps(
     trainer, records = fresh(), []
     for index in range(len(steps)):
         if index == split_at:
-            state = TrainingState(
+            skipped = index - trainer.optimizer_steps
+            saved = save_checkpoint(
+                trainer.engine,
+                folder,
                 step=index,
                 optimizer_steps=trainer.optimizer_steps,
                 overflows_in_a_row=trainer.overflows_in_a_row,
-                summary={},
-                records=Position(),
+                summary=Summary(steps=index, skipped_steps=skipped, overflows=99),
+                records=Position(steps=index, metrics_bytes=99, feed_bytes=99),
+                run_sha256="0" * 64,
             )
-            saved = save_checkpoint(trainer.engine, folder, state, run_sha256="fp16")
-            trainer = fresh()
-            state = load_checkpoint(trainer.engine, saved, run_sha256="fp16")
+            trainer, state = fresh(), read_checkpoint(saved, run_sha256="0" * 64)
+            load_checkpoint(trainer.engine, saved, state)
             trainer.optimizer_steps = state.optimizer_steps
             trainer.overflows_in_a_row = state.overflows_in_a_row
         records.append(trainer.step(next(trainer.batches(index))))

@@ -12,8 +12,22 @@ from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.encode import EncodedSample, SampleEncoder
 from densekit.text.tokenizers.base import Encoding, Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
-from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
+from densekit.text.tokenizers.sentencepiece import AddedToken, SentencePieceTokenizer
 from tests.support.conversations import chat, supervised, text_of, with_added_bos
+
+HELLO = chat("Q1?", "A1.")
+
+
+def chatml_tokenizer(model: bytes, *, legacy: bool) -> SentencePieceTokenizer:
+    added = [AddedToken(content="<|im_start|>", id=480), AddedToken(content="<|im_end|>", id=481)]
+    return SentencePieceTokenizer(
+        model, legacy=legacy, add_bos=False, special={"eos_token": "<|im_end|>"}, added=added
+    )
+
+
+@pytest.fixture(scope="module")
+def yi_like(sp_model: bytes) -> SentencePieceTokenizer:
+    return chatml_tokenizer(sp_model, legacy=True)
 
 
 def encode(
@@ -50,22 +64,55 @@ def test_v1_counts_the_lone_space_before_an_answer(sp_tokenizer: SentencePieceTo
         assert sample.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        ("phi", [" A1.<|endoftext|>", " A2.<|endoftext|>"]),
-        ("chatml_direct", ["A1.<|im_end|>", "A2.<|im_end|>"]),
-    ],
-)
-def test_templates_without_official_branch_use_spans(
-    bpe_no_bos: FastTokenizer, template: str, expected: list[str]
-) -> None:
+def test_template_without_official_branch_uses_spans(bpe_no_bos: FastTokenizer) -> None:
     turns = chat("<image>\nQ1?", "A1.", "Q2?", "A2.", "trailing")
-    both = [encode(bpe_no_bos, template, s, turns, image=True) for s in ("faithful", "fixed")]
+    both = [encode(bpe_no_bos, "phi", s, turns, image=True) for s in ("faithful", "fixed")]
     assert np.array_equal(both[0].labels, both[1].labels)
     assert np.array_equal(both[0].input_ids, both[1].input_ids)
-    assert supervised(both[0], bpe_no_bos) == expected
+    assert supervised(both[0], bpe_no_bos) == [" A1.<|endoftext|>", " A2.<|endoftext|>"]
     assert bpe_no_bos.bos_id not in both[0].input_ids
+
+
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_chatml_direct_agrees_with_the_spans(
+    yi_like: SentencePieceTokenizer, rounds: int, image: bool
+) -> None:
+    """Yi's tokenizer is legacy and adds no BOS."""
+    turns = chat(*(["What is it?", "A cat. the fox"] * rounds))
+    if image:
+        turns[0]["value"] = f"<image>\n{turns[0]['value']}"
+    both = [encode(yi_like, "chatml_direct", s, turns, image=image) for s in ("faithful", "fixed")]
+    assert np.array_equal(both[0].labels, both[1].labels)
+    assert np.array_equal(both[0].input_ids, both[1].input_ids)
+    assert both[0].notes == () and len(supervised(both[0], yi_like)) == rounds
+
+
+@pytest.mark.parametrize(
+    ("turns", "answers"),
+    [
+        (chat("Q1?", "A1.", "trailing"), 1),
+        (chat("Q1?", "A1.", "Q2?", ""), 2),
+        (chat("Q1?", "", "Q2?", "A2."), 2),
+        (chat("What is <|im_end|>?", "A1."), 1),
+        (chat("Q1?", "the <unk> cat"), 1),
+    ],
+    ids=["trailing human turn", "empty last", "empty middle", "end token", "unknown token"],
+)
+def test_chatml_direct_samples_the_official_code_masks(
+    yi_like: SentencePieceTokenizer, turns: list[dict[str, str]], answers: int
+) -> None:
+    faithful = encode(yi_like, "chatml_direct", "faithful", turns)
+    assert faithful.notes == ("masked_mismatch",)
+    assert (faithful.labels == IGNORE_INDEX).all()
+    fixed = encode(yi_like, "chatml_direct", "fixed", turns)
+    assert fixed.notes == () and len(supervised(fixed, yi_like)) == answers
+
+
+def test_chatml_direct_masks_everything_for_another_tokenizer(sp_model: bytes) -> None:
+    """The official code counts the end tokens only where `legacy` is true."""
+    sample = encode(chatml_tokenizer(sp_model, legacy=False), "chatml_direct", "faithful", HELLO)
+    assert sample.notes == ("masked_mismatch",)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from densekit.audit.verify.verify import verify_run
 from densekit.runs.layout import checkpoints_in
 from densekit.runs.processes import alive
 from tests.support.training import Started, assert_equal, start_run
 from tests.support.workplace import Workplace
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 ENGINES = (0, 0, 3)
 """ZeRO stages to draw from; DDP twice, as its runs are short."""
@@ -48,6 +49,7 @@ def test_random_moments(workplace: Workplace, tmp_path: Path, kills: int) -> Non
         if not started.run.complete:
             started.finish()
         assert_equal(started, undisturbed[stage])
+        assert not [check for check in verify_run(started.run.path) if check.state == "fail"]
     assert resumed >= kills // 10, (
         f"only {resumed} of {hit} kills left a checkpoint behind: the delays are too short"
     )

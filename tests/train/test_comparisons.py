@@ -15,10 +15,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from densekit.audit.diff.compare import Comparison, compare_runs
 from densekit.audit.verify.verify import verify_run
+from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, read_jsonl, write_json
 from densekit.runs.environment import Environment, environment
 from densekit.runs.layout import RunDir
-from densekit.runs.manifest import MANIFEST_FILE, sealed
+from densekit.runs.manifest import MANIFEST_FILE
 from densekit.toy.models import train_tokenizer
 from densekit.train import task
 from tests.support.ranks import run_ranks

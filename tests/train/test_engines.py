@@ -14,7 +14,7 @@ from densekit.batching.certificate import step_digest
 from densekit.parity.case import Recording
 from densekit.spec.execution import Execution
 from tests.support.ranks import run_ranks
-from tests.support.worlds import FEW, GROUPS, curve, gradients, start_in_bf16
+from tests.support.worlds import FEW, GROUPS, buffers_and_logits, curve, gradients, start_in_bf16
 
 pytestmark = pytest.mark.ranks
 
@@ -22,9 +22,9 @@ MICRO_BATCHES = (1, 2, 4, 8)
 ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
 WORLD_SIZES = (1, 2, 3, 4)
 COVERING = {
-    *(("ddp", world_size) for world_size in WORLD_SIZES),
-    *(("zero2", world_size) for world_size in (1, 3)),
-    *(("zero3", world_size) for world_size in (2, 4)),
+    *(("ddp", world_size) for world_size in (1, 3)),
+    ("zero2", 3),
+    ("zero3", 2),
 }
 """What `make test` tries, with every other micro-batch size; `make test-all` tries all of them."""
 
@@ -74,11 +74,27 @@ def test_any_split_gives_the_same_step(
         assert loss == pytest.approx(expected_loss, abs=1e-5)
 
 
+def test_engines_keep_the_same_buffers_in_bf16(golden: Path) -> None:
+    """Rotary frequencies rounded to bf16 turn position 1000 by up to a radian."""
+    found = [run_ranks(1, buffers_and_logits, golden, stage)[0].returned for stage in (0, 2, 3)]
+    (expected, logits), *others = found
+    assert {value.dtype for value in expected.values()} == {torch.float32}
+    assert any("inv_freq" in name for name in expected)
+    for buffers, theirs in others:
+        assert buffers.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(buffers[name], value), name
+        assert (theirs - logits).norm() <= 2e-2 * logits.norm()
+
+
 CURVES = [
-    *((1, 0, 2), (2, 0, 1), (2, 3, 1), (3, 2, 1)),
+    *((1, 0, 2), (2, 3, 1)),
     *(
         pytest.param(*more, marks=pytest.mark.slow)
-        for more in ((1, 0, 1), (1, 2, 1), (1, 3, 2), (2, 2, 1), (4, 3, 1), (4, 0, 1))
+        for more in (
+            *((1, 0, 1), (1, 2, 1), (1, 3, 2), (2, 0, 1), (2, 2, 1)),
+            *((3, 2, 1), (4, 3, 1), (4, 0, 1)),
+        )
     ),
 ]
 
@@ -140,7 +156,9 @@ def test_bf16_accumulates_in_fp32(golden: Path) -> None:
     assert (whole - pieces).norm() / whole.norm() < 5e-3
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "zero2")), "zero3"]
+)
 def test_half_precision_starts_from_the_fp32_file(golden: Path, engine: str) -> None:
     wanted, masters, losses = run_ranks(2, start_in_bf16, golden, ENGINES[engine])[0].returned
     assert wanted.keys() == masters.keys() and any("lora_A" in name for name in masters)

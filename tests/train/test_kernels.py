@@ -31,8 +31,14 @@ def step_with(golden: Path, attention: Any, **execution: Any) -> tuple[list, int
 
 @pytest.mark.parametrize(
     "engine",
-    [{"zero_stage": 0}, {"zero_stage": 3, "activation_checkpointing": True}],
-    ids=["none", "zero3"],
+    [
+        pytest.param({"zero_stage": 0}, id="none"),
+        pytest.param(
+            {"zero_stage": 3, "activation_checkpointing": True},
+            id="zero3",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 @pytest.mark.parametrize("attention", ["flash", "xformers"])
 def test_the_trainer_computes_with_the_kernel_of_the_execution(

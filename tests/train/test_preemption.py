@@ -19,7 +19,7 @@ from tests.support.workplace import SMALL, Workplace
 
 pytestmark = pytest.mark.ranks
 
-STEPS = 150
+STEPS = 60
 SETS = [
     part
     for value in (*SMALL, "data.samples=null", f"optimizer.max_steps={STEPS}")
@@ -28,7 +28,7 @@ SETS = [
 
 
 def command(runs: Path, *arguments: str) -> list[str]:
-    """`densekit run` of stage 1 over 150 steps on two ranks."""
+    """`densekit run` of stage 1 over 60 steps on two ranks."""
     run = ["run", "tiny_stage1", "--gpus", "2", "--runs-dir", str(runs), *SETS, *arguments]
     return [sys.executable, "-m", "densekit", *run]
 
@@ -96,6 +96,30 @@ def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
     assert [line["step"] for line in read_jsonl(run.metrics)] == list(range(1, STEPS + 1))
     verified = workplace.densekit("verify", str(run.path))
     assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.0, 4.0])
+def test_one_ctrl_c_before_the_first_step_ends_the_run(
+    workplace: Workplace, tmp_path: Path, wait: float
+) -> None:
+    """While torch is imported, and while the model is loaded."""
+    process = subprocess.Popen(
+        command(tmp_path), cwd=workplace.root, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (found := [*tmp_path.glob("*/attempts/0001/launch.json")]):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(wait)
+    run = RunDir(found[0].parents[2])
+    assert not run.in_steps
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and time.monotonic() - begun < 5, stderr
+    assert run.status.state == "failed" and "before the first step" in run.status.message
+    assert not ranks_of(run) and "Traceback" not in stderr
 
 
 @pytest.mark.slow

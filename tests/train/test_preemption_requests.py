@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from densekit.train.preemption import StopRequests
+from densekit.train.preemption import Interrupted, StopRequests
 from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.ranks
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.ranks
 def asked_by(number: signal.Signals) -> str | None:
     requests = StopRequests(None)
     requests.install([])
+    requests.in_steps = True
     assert not requests.requested
     os.kill(os.getpid(), number)
     assert requests.requested
@@ -26,6 +27,21 @@ def asked_by(number: signal.Signals) -> str | None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_asks_and_does_not_end(number: signal.Signals) -> None:
     assert run_ranks(1, asked_by, number)[0].returned == number.name
+
+
+def interrupted_by(number: signal.Signals) -> str:
+    StopRequests(None).install([])
+    try:
+        os.kill(os.getpid(), number)
+    except Interrupted as error:
+        return str(error)
+    return "goes on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step_ends(number: signal.Signals) -> None:
+    said = run_ranks(1, interrupted_by, number)[0].returned
+    assert said == f"stopped by {number.name} before the first step: nothing was to save"
 
 
 def test_the_stop_file_asks_rank_0(tmp_path: Path) -> None:
@@ -42,7 +58,9 @@ def hang_beside(pids: Path) -> None:
     (pids / f"{rank}.new").rename(pids / str(rank))
     while not (pids / str(1 - rank)).exists():
         time.sleep(0.01)
-    StopRequests(None).install([int((pids / str(1 - rank)).read_text())])
+    requests = StopRequests(None)
+    requests.install([int((pids / str(1 - rank)).read_text())])
+    requests.in_steps = True
     if rank == 1:
         os._exit(3)
     _sleep_in_c(60)

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from densekit.batching.run_order import RunOrder
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
@@ -120,8 +120,8 @@ def test_a_stage1_run_that_is_not_the_right_one_is_refused(
 def test_an_attempt_is_not_trained_over(workplace: Workplace) -> None:
     run = workplace.run_dir("tiny_stage2")
     before = (run / "metrics.jsonl").read_bytes()
-    done = workplace.densekit("train", str(run))
-    assert done.returncode == 2 and "attempt 1 ran before and is complete" in done.stderr
+    with pytest.raises(UsageError, match="attempt 1 ran before and is complete"):
+        train(run)
     assert (run / "metrics.jsonl").read_bytes() == before and RunDir(run).complete
 
 
@@ -155,6 +155,7 @@ def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
     assert done.returncode == 0 and done.stdout.count("already complete") == 2
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_run(workplace: Workplace, tmp_path: Path) -> None:
     options = ("--gpus", "2", "--micro-batch", "3", "--workers", "1", "--runs-dir", str(tmp_path))
     done = workplace.run("tiny_stage2", *options)
@@ -215,6 +216,7 @@ def _user_recipe(workplace: Workplace, folder: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_users_own_recipe_trains(workplace: Workplace, tmp_path: Path) -> None:
     recipe = _user_recipe(workplace, tmp_path / "mine")
     done = workplace.densekit("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from densekit.spec.capability import has_code_for
 from densekit.train import selftest
-from densekit.train.selftest import has_code_for, wrong_device
+from densekit.train.selftest import wrong_device
 
 TORCH_2_7 = [
     "sm_50",

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from densekit.batching.steps import Step
 from densekit.errors import DataError
 from densekit.model.preprocess import pixel_values
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording, make_trainer, single_step
 from densekit.spec.types import IGNORE_INDEX
 from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
 
 pytestmark = pytest.mark.ranks
+Built = tuple[DenseConnectorForConditionalGeneration, SampleReader]
 
 # Mixed modality: text-only samples, among them a group of nothing else.
 GROUPS = ([0, 2, 4], [5, 8, 11], [1, 3, 6], [14, 7, 9])
@@ -35,17 +37,24 @@ def start(golden: Path) -> dict[str, torch.Tensor]:
     return {f"connector.{name}": value for name, value in weights.items()}
 
 
+@pytest.fixture(scope="module")
+def built(recording: Recording, start: dict) -> Built:
+    """The model at step 0 and the training data; weights are never changed."""
+    model = recording.model(start)
+    return model, recording.reader(recording.root / "data" / "stage2_train.json", model)
+
+
 def _gradient(
     recording: Recording,
-    start: dict,
+    built: Built,
     *,
     semantics: str = "faithful",
     world_size: int = 1,
     micro_batch_size: int,
     groups: tuple[list[int], ...] = GROUPS,
-) -> tuple[torch.Tensor, float, SampleReader]:
-    model = recording.model(start)
-    reader = recording.reader(recording.root / "data" / "stage2_train.json", model)
+) -> tuple[torch.Tensor, float]:
+    model, reader = built
+    model.zero_grad(set_to_none=True)
     steps = [Step(index=0, groups=[np.array(group) for group in groups], num_groups=len(groups))]
     loss = 0.0
     for rank in range(world_size):
@@ -62,7 +71,6 @@ def _gradient(
     return (
         torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]),
         loss,
-        reader,
     )
 
 
@@ -72,15 +80,15 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])
 def test_any_split_gives_the_same_gradient(
-    recording: Recording, start: dict, semantics: str
+    recording: Recording, built: Built, semantics: str
 ) -> None:
-    reference, reference_loss, _ = _gradient(
-        recording, start, semantics=semantics, micro_batch_size=12
+    reference, reference_loss = _gradient(
+        recording, built, semantics=semantics, micro_batch_size=12
     )
-    for world_size, micro_batch_size in ((1, 1), (1, 2), (1, 5), (2, 3), (3, 2), (4, 8), (5, 1)):
-        gradient, loss, _ = _gradient(
+    for world_size, micro_batch_size in ((1, 1), (1, 5), (3, 2), (5, 1)):
+        gradient, loss = _gradient(
             recording,
-            start,
+            built,
             semantics=semantics,
             world_size=world_size,
             micro_batch_size=micro_batch_size,
@@ -89,19 +97,17 @@ def test_any_split_gives_the_same_gradient(
         assert loss == pytest.approx(reference_loss, abs=1e-5)
 
 
-def test_the_two_semantics_differ_as_described(recording: Recording, start: dict) -> None:
+def test_the_two_semantics_differ_as_described(recording: Recording, built: Built) -> None:
     """faithful = mean over groups of token means; fixed = mean over all tokens: from losses of
     single samples.
     """
-    losses = {}
+    reader, losses = built[1], {}
     for semantics in ("faithful", "fixed"):
-        _, losses[semantics], reader = _gradient(
-            recording, start, semantics=semantics, micro_batch_size=4
-        )
+        _, losses[semantics] = _gradient(recording, built, semantics=semantics, micro_batch_size=4)
     sums, counts = {}, {}
     for sample in sorted({sample for group in GROUPS for sample in group}):
         # A group of one sample: its loss is the mean over that sample's tokens.
-        _, mean, _ = _gradient(recording, start, micro_batch_size=1, groups=([sample],))
+        _, mean = _gradient(recording, built, micro_batch_size=1, groups=([sample],))
         counts[sample] = int((reader.sequence(sample)[0].labels[1:] != IGNORE_INDEX).sum())
         sums[sample] = mean * counts[sample]
     group_means = [sum(sums[s] for s in group) / sum(counts[s] for s in group) for group in GROUPS]

@@ -19,9 +19,15 @@ NEEDS: dict[str, set[str]] = {
     "changed_message": {"old", "new"},
     "merged_texts": {"old", "new"},
     "wording": set(),
+    "commands": set(),
+    "rehashed": set(),
 }
 """The kinds of declarations, and what each has to say besides `where`, `kind` and `reason`."""
+COMMENT = re.compile(r"(?:^\s*|  )# .*$")
+CONTINUED = re.compile(r"(?: \\)?\n\s*(?=&& )| \\\n\s*")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+
+HASH = re.compile("[0-9a-f]{64}")
 
 
 class _Missing:
@@ -96,6 +102,10 @@ def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Ite
         return
     if (wording := _find(declared, "wording", path)) and _only_words_differ(base, tree):
         wording.acted += 1
+    elif (commands := _find(declared, "commands", path)) and _same_commands(
+        base, tree, _matching(declared, "changed_message", path)
+    ):
+        commands.acted += 1
     elif isinstance(base, dict) and isinstance(tree, dict):
         yield from _compare_objects(path, base, tree, declared)
     elif isinstance(base, list) and isinstance(tree, list):
@@ -105,6 +115,8 @@ def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Ite
                 yield Difference(below, old, new)
             else:
                 yield from compare(below, old, new, declared)
+    elif (rehashed := _find(declared, "rehashed", path)) and _are_hashes(base, tree):
+        rehashed.acted += 1
     elif message := _explanation(declared, path, base, tree):
         message.acted += 1
     else:
@@ -176,6 +188,30 @@ def _explains(message: Declaration, base: Any, tree: Any) -> bool:
     return json.dumps([message.old, message.new]) == json.dumps([base, tree])
 
 
+def _same_commands(base: Any, tree: Any, messages: Iterator[Declaration]) -> bool:
+    """Whether two lists of lines are the same shell commands, with declared texts replaced."""
+    if not (isinstance(base, list) and isinstance(tree, list)):
+        return False
+    before, after = (_commands("\n".join(map(str, lines))) for lines in (base, tree))
+    acted = []
+    for message in messages:
+        replaced = [line.replace(message.old, message.new) for line in before]
+        if replaced != before:
+            acted.append(message)
+        before = replaced
+    if before == after:
+        for message in acted:
+            message.acted += 1
+    return before == after
+
+
+def _commands(script: str) -> list[str]:
+    """Its lines without comments (`#SBATCH` is none), line breaks inside a command and indents."""
+    joined = CONTINUED.sub(" ", script)
+    lines = [" ".join(COMMENT.sub("", line).split()) for line in joined.split("\n")]
+    return [line for line in lines if line]
+
+
 def _only_words_differ(base: Any, tree: Any) -> bool:
     """Whether two texts, or two lists of as many texts, hold the same numbers equally often."""
     sides = [value if isinstance(value, list) else [value] for value in (base, tree)]
@@ -184,6 +220,11 @@ def _only_words_differ(base: Any, tree: Any) -> bool:
         return False
     first, second = (Counter(NUMBER.findall("\n".join(side))) for side in sides)
     return first == second
+
+
+def _are_hashes(base: Any, tree: Any) -> bool:
+    """Whether both sides are a SHA-256: its rule changed, and what it covers is compared itself."""
+    return all(isinstance(side, str) and HASH.fullmatch(side) for side in (base, tree))
 
 
 def count_values(value: Any) -> int:

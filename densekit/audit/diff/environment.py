@@ -38,8 +38,10 @@ FIELDS = {
     "lock": (NO_EFFECT, "lock files"),
 }
 NUMERIC = ("device", "gpu", "dtype")
-IGNORED = {"roots", "starts_from", "workers", "certificate_sha256", "checkpoints"}
-"""Paths, who reads the data, when to save: no value depends on them."""
+IGNORED = {
+    *("roots", "starts_from", "workers", "certificate_sha256", "checkpoints", "from_checkpoint"),
+}
+"""Paths, who reads the data, when to save, where to resume: no value depends on them."""
 
 
 def environment_differences(a: Environment | None, b: Environment | None) -> Iterator[Difference]:

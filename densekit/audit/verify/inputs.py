@@ -11,6 +11,7 @@ from pathlib import Path
 from densekit.audit.model_files import PARTS, model_folder
 from densekit.audit.run_reader import RecordedRun
 from densekit.audit.verify.file_hashes import check_file, check_folder
+from densekit.runs.complete import check_complete
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE
 from densekit.spec.check import Check
@@ -66,7 +67,7 @@ def check_models(run: RecordedRun) -> Iterator[Check]:
 
 
 def check_start(run: RecordedRun) -> Iterator[Check]:
-    """The run that this one starts from: still there, and still that run."""
+    """The run that this one starts from: still there, still that run, its connector unchanged."""
     wanted = run.math.starts_from if run.math is not None else None
     if wanted is None:
         return
@@ -82,6 +83,7 @@ def check_start(run: RecordedRun) -> Iterator[Check]:
         )
         yield Check(name=name, state="fail", message=message)
     else:
+        check_complete(RunDir(Path(place)))
         message = f"{place} is the run it starts from; verify that one too"
         yield Check(name=name, state="ok", message=message)
 

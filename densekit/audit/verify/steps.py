@@ -13,15 +13,8 @@ from densekit.errors import DataError
 from densekit.files.json_files import read_json
 from densekit.runs.layout import CERTIFICATE_FILE
 from densekit.runs.manifest import MANIFEST_FILE, Certified, Chain
-from densekit.runs.records import (
-    FEED_FILE,
-    METRICS_FILE,
-    REMEDY,
-    StepFeed,
-    StepRecord,
-    chain_next,
-    images_digest,
-)
+from densekit.runs.record_check import first_problem
+from densekit.runs.records import FEED_FILE, METRICS_FILE, REMEDY
 from densekit.spec.check import Check
 
 
@@ -53,9 +46,7 @@ def check_steps(run: RecordedRun) -> Iterator[Check]:
 
 
 def check_metrics_file(run: RecordedRun) -> Iterator[Check]:
-    """The bytes of metrics.jsonl: what the chain does not cover, such as learning rates and token
-    counts.
-    """
+    """The bytes of metrics.jsonl: what the chain does not cover, such as the seconds of a step."""
     if run.manifest is not None and (digest := run.manifest.metrics_sha256) is not None:
         yield check_file(
             "metrics", run.path / METRICS_FILE, digest, source="the manifest", remedy=REMEDY
@@ -112,18 +103,15 @@ def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
     """
     # The manifest's hash comes first, so that an edited math.json fails its own check only.
     if run.manifest is not None:
-        chain = run.manifest.run
+        start = run.manifest.run
     elif run.math is not None:
-        chain = run.math.sha256
+        start = run.math.sha256
     else:
         return "the hash that the chain starts from is unknown: math.json is damaged"
-    for record in run.steps:
-        if record.step > len(run.feed):
-            return f"{feed} ends before step {record.step}, which {metrics} has"
-        problem = _step_problem(chain, record, run.feed[record.step - 1], metrics, feed)
-        if problem is not None:
-            return problem
-        chain = record.chain
+    problem = first_problem(start, run.steps, run.feed, run=run.path)
+    if problem is not None:
+        return problem
+    chain = run.steps[-1].chain if run.steps else start
     measured = count_of(len(run.steps), "step")
     # The feed is written first: a kill leaves it one line ahead.
     if len(run.feed) > len(run.steps) + (not run.complete):
@@ -133,24 +121,6 @@ def _first_problem(run: RecordedRun, metrics: Path, feed: Path) -> str | None:
         return (
             f"{metrics} ends after {measured} with chain {chain[:16]}..., the manifest says "
             f"{count_of(recorded.steps, 'step')} and {recorded.sha256[:16]}..."
-        )
-    return None
-
-
-def _step_problem(
-    chain: str, record: StepRecord, fed: StepFeed, metrics: Path, feed: Path
-) -> str | None:
-    """What does not fit in one step, in words; `chain` is that of the step before."""
-    fits = chain_next(chain, record) == record.chain
-    digests = {"ids": step_digest(fed.samples), "images": images_digest(fed.images)}
-    for name, digest in digests.items():
-        if getattr(record, name) != digest:
-            edited = feed if fits else metrics  # the chain covers the metrics' digests
-            return f"step {record.step}: `{name}` does not match the feed: {edited} was edited"
-    if not fits:
-        return (
-            f"{metrics}: step {record.step} does not fit the hash chain: its loss, grad_norm or "
-            "chain was edited"
         )
     return None
 

@@ -15,11 +15,11 @@ from densekit.audit.verify.inputs import (
 )
 from densekit.audit.verify.steps import check_certificate, check_metrics_file, check_steps
 from densekit.errors import DataError, DensekitError
-from densekit.files.hashing import json_sha256
+from densekit.files.hashing import check_seal, json_sha256
 from densekit.files.json_files import read_object
 from densekit.runs.environment import ENVIRONMENT_FILE
 from densekit.runs.layout import EXECUTION_FILE, INIT_FILE, MATH_FILE, STATUS_FILE, RunDir
-from densekit.runs.manifest import MANIFEST_FILE, check_seal
+from densekit.runs.manifest import MANIFEST_FILE
 from densekit.runs.records import REMEDY
 from densekit.spec.check import Check
 

@@ -8,15 +8,23 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Self
 
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
+from densekit.launch.launchers.inspection import inspect_here
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.paths import host_paths, refuse_paths
+from densekit.launch.launchers.trainer_command import missing_packages
 from densekit.runs.layout import RunDir
+from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
+from densekit.spec.math import Math
+from densekit.spec.model_parts import ModelParts
+from densekit.spec.roots import Roots
 
 UNDER_WAY = ("created", "running")
 """States of a run whose trainer was started and has not ended."""
@@ -34,6 +42,13 @@ class Launcher(ABC):
     """Which fields of LauncherOptions it takes; others are refused."""
     remote: ClassVar[bool] = False
     """Trains on other machines, whose GPUs cannot be asked from here and which it may wait for."""
+
+    @property
+    def forbidden_in_paths(self) -> str | None:
+        """Signs that it cannot write into a script or a mount; control characters are among them
+        anyway. None: it takes any path.
+        """
+        return None
 
     @classmethod
     def from_options(cls, options: LauncherOptions) -> Self:
@@ -59,6 +74,26 @@ class Launcher(ABC):
     @abstractmethod
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands to read and run by hand; starts nothing."""
+
+    def check_paths(self, runs_dir: Path, roots: Roots, maths: Sequence[Math]) -> None:
+        """Refuse a path of the runs that it could not write down, with `--print` too. Raises
+        UsageError.
+        """
+        if self.forbidden_in_paths is not None:
+            paths = host_paths(runs_dir, roots, maths)
+            refuse_paths(paths, self.forbidden_in_paths, self.name)
+
+    def inspection_environment(self, execution: Execution) -> str | None:
+        """What `inspect` runs in, in words that change with its packages; None where that cannot be
+        reached from here, and the trainer inspects the models when it starts.
+        """
+        return None if missing_packages() else installed_packages()
+
+    def inspect(self, parts: ModelParts, execution: Execution) -> list[str]:
+        """What is wrong with the models of a run, found by a process of the trainer's environment.
+        Raises UsageError or DataError where that fails.
+        """
+        return inspect_here(parts)
 
     # A run
 
@@ -96,16 +131,20 @@ class Launcher(ABC):
         """End it at once and wait until it is gone. Raises DataError where that fails."""
 
     def stop(self, handle: ProcessHandle, *, now: bool) -> str:
-        """Ask it to stop at a checkpoint, or kill it `now`; returns what was done, in words."""
+        """Ask it to stop at a checkpoint, or kill it: `now`, or before its first step, where there
+        is nothing to save. Returns what was done, in words.
+        """
         run = handle.run
-        if not now:
+        if not now and run.in_steps:
             run.stop_file.touch()
             return f"asked {self.where(handle)} to stop at a checkpoint"
         self.kill(handle)
+        message = "killed by `densekit stop --now`"
+        if not now:
+            message = "stopped by `densekit stop` before the first step: nothing was to save"
         if run.status.state in UNDER_WAY:
-            message = "killed by `densekit stop --now`"
             run.set_status("failed", message=message, exit_code=KILLED_CODE)
-        return f"killed {self.where(handle)}"
+        return f"killed {self.where(handle)}" + ("" if now else " before its first step")
 
     # A host
 

@@ -19,6 +19,7 @@ from densekit.launch.launchers.trainer_command import (
     trainer_environment,
 )
 from densekit.launch.launchers.waiting import settle, wait_stoppable
+from densekit.runs.launch_variables import clear_inherited
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.runs.processes import alive, die_with_parent
@@ -60,9 +61,11 @@ class Local(Launcher):
         It has a session of its own, so that a terminal's Ctrl-C reaches the driver alone, and it
         ends when the driver is killed.
         """
+        inherited = {**os.environ}
+        clear_inherited(inherited, keep_ranks=False)
         process = subprocess.Popen(
             command(run, execution),
-            env={**os.environ, **environment(execution)},
+            env={**inherited, **environment(execution)},
             start_new_session=True,
             preexec_fn=_end_with_driver,
         )

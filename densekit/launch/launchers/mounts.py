@@ -4,13 +4,12 @@ Each is mounted at the path it has on the host. So execution.json, which names a
 inside and outside, and a run that began in a container can resume without one, and vice versa.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from densekit.launch.launchers.paths import recipe_paths
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
-from densekit.spec.math import Math
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ def mounts(run: RunDir, execution: Execution) -> list[Mount]:
     """
     writable = [run.path, execution.roots.cache]
     readable = [execution.roots.data, execution.roots.models]
-    named = [*_paths_in(run.math.recipe)]
+    named = [path for _, path in recipe_paths(run.math.recipe)]
     # The trainer opens a path as the recipe writes it, also where that is a symbolic link.
     links = [path for path in named if path.exists()]
     seen: dict[Path, bool] = {path.resolve(): True for path in (*readable, *named) if path.exists()}
@@ -37,13 +36,3 @@ def mounts(run: RunDir, execution: Execution) -> list[Mount]:
         seen[Path(execution.starts_from).resolve()] = True
     seen.update({path.resolve(): False for path in writable})
     return [Mount(path=path, read_only=only) for path, only in sorted(seen.items())]
-
-
-def _paths_in(math: Math) -> Iterator[Path]:
-    """Absolute paths that a recipe of one's own names instead of roots."""
-    models = math.models.model_dump()
-    probe = math.probe.model_dump() if math.probe else {}
-    data = (math.data.annotations, math.data.images)
-    for reference in (*models.values(), *data, *probe.values()):
-        if isinstance(reference, str) and Path(reference).is_absolute():
-            yield Path(reference)

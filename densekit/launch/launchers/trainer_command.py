@@ -1,6 +1,7 @@
 """The command that trains a run and the environment variables with it, wherever it runs."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,14 +49,16 @@ def trainer_environment(execution: Execution) -> dict[str, str]:
 
 
 def passed_on() -> dict[str, str]:
-    """The variables of PASSED_PREFIXES that are set."""
+    """The variables of PASSED_PREFIXES that are set and that a shell can name."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(PASSED_PREFIXES)
+        if name.startswith(PASSED_PREFIXES) and name.isidentifier()
     }
 
 
 def job_name(run: RunDir) -> str:
-    """What an engine or a cluster calls the run: one name, so that a second one is noticed."""
-    return f"densekit-{run.path.name}"
+    """What an engine or a cluster calls the run: one name, so that a second one is noticed, of
+    letters that both take.
+    """
+    return "densekit-" + re.sub("[^A-Za-z0-9_.-]", "-", run.path.name)

@@ -6,21 +6,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DataError, UsageError
 from densekit.launch.launchers.base import UNDER_WAY
+from densekit.runs.checkpoint import newest_whole
 from densekit.runs.layout import RunDir, checkpoints_in
 
 STOPPING = "Stopping: saving a checkpoint after this step. Press Ctrl-C again to kill {what}."
+BEFORE_STEP_1 = "stopped by Ctrl-C before the first step of this attempt: nothing was to save"
 
 
-def wait_stoppable(*runs: RunDir, wait: Callable[[], int], kill: Callable[[], None]) -> int:
+def wait_stoppable(
+    *runs: RunDir,
+    wait: Callable[[], int],
+    kill: Callable[[], None],
+    queued: Callable[[], bool] = lambda: False,
+) -> int:
     """`wait()`, which returns the trainer's exit code, with Ctrl-C and SIGTERM: the first asks the
-    runs to stop at a checkpoint, the second calls `kill()`.
+    runs to stop at a checkpoint, the second calls `kill()`. Where no run has come to its steps
+    there is nothing to save, and the first calls `kill()` too, unless one is still `queued()`:
+    whoever waits takes it out of the queue.
     """
     with _sigterm_interrupts():
         try:
             return wait()
         except KeyboardInterrupt:
+            if not queued() and not any(run.in_steps for run in runs):
+                kill()
+                for run in runs:
+                    if run.status.state in UNDER_WAY:
+                        _failed(run, BEFORE_STEP_1, INTERRUPTED_CODE)
+                return INTERRUPTED_CODE
             for run in runs:
                 run.stop_file.touch()
             what = "the run" if len(runs) == 1 else f"the {len(runs)} runs"
@@ -66,16 +81,23 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     if reason or status.state in UNDER_WAY:
         killed = code == INTERRUPTED_CODE
         ended = "killed by Ctrl-C" if killed else f"the trainer ended with exit code {code}"
-        message = reason or ended
-        run.set_status("failed", message=message, exit_code=code)
-        _report(run, message)
+        _failed(run, reason or ended, code)
     elif status.exit_code:
         code = status.exit_code
     if code == PREEMPTED_CODE:
         _report(run, run.status.message)
-    elif saved := checkpoints_in(run.checkpoints):
-        _report(run, f"the same command resumes from checkpoint {saved[-1].name}")
+    elif (saved := newest_whole(run.checkpoints)) is not None:
+        refused = code in (UsageError.exit_code, DataError.exit_code)
+        until = "once that is mended, " if refused else ""
+        _report(run, f"{until}the same command resumes from checkpoint {saved.name}")
+    elif checkpoints_in(run.checkpoints):
+        _report(run, "no checkpoint is whole: the same command is refused until one is put back")
     return code
+
+
+def _failed(run: RunDir, message: str, code: int) -> None:
+    run.set_status("failed", message=message, exit_code=code)
+    _report(run, message)
 
 
 def _report(run: RunDir, message: str) -> None:

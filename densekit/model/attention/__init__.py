@@ -2,8 +2,9 @@
 
 A kernel is a module named as in `spec.types.AttentionKernel`. Its function `attend` takes query
 [1, H, T, D], key and value [1, Hkv, T, D] and the sequences of the micro-batch, and returns
-[1, T, H, D]; `packed.py` checks what reaches it. NAME is part of the name it is registered under,
-PACKAGE what it imports (None: nothing), INSTALL what provides that.
+[1, T, H, D]. With a window w, query q sees the keys k of its sequence with q - w < k <= q; without
+one (None), all up to itself. `packed.py` checks what reaches a kernel. NAME is part of the name it
+is registered under, PACKAGE what it imports (None: nothing), INSTALL what provides that.
 """
 
 from importlib import import_module

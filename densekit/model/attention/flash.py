@@ -19,6 +19,7 @@ def attend(
     sequences: PackedSequences,
     dropout: float,
     scaling: float | None,
+    window: int | None,
 ) -> Tensor:
     """[1, H, T, D] and twice [1, Hkv, T, D] -> [1, T, H, D]."""
     from flash_attn import flash_attn_varlen_func
@@ -36,6 +37,8 @@ def attend(
         dropout_p=dropout,
         softmax_scale=scaling,
         causal=True,
+        # How many keys before and after its own a query sees; -1: no limit.
+        window_size=(-1, -1) if window is None else (window - 1, 0),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
     return output[None]

@@ -17,6 +17,7 @@ def attend(
     sequences: PackedSequences,
     dropout: float,
     scaling: float | None,
+    window: int | None,
 ) -> Tensor:
     """[1, H, T, D] and twice [1, Hkv, T, D] -> [1, T, H, D]."""
     # split() has one backward for all sequences; slices would each fill a gradient of the whole
@@ -29,11 +30,12 @@ def attend(
             q,
             k,
             v,
+            attn_mask=mask,
             dropout_p=dropout,
-            is_causal=True,
+            is_causal=mask is None,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         ).transpose(1, 2)
-        for q, k, v in parts
+        for (q, k, v), mask in zip(parts, sequences.windowed_causal(window), strict=True)
     ]
     return torch.cat(outputs, dim=1)

@@ -21,6 +21,7 @@ def attend(
     sequences: PackedSequences,
     dropout: float,
     scaling: float | None,
+    window: int | None,
 ) -> Tensor:
     """[1, H, T, D] and twice [1, Hkv, T, D] -> [1, T, H, D]."""
     from xformers.ops import MemoryEfficientAttentionCutlassOp, memory_efficient_attention
@@ -33,7 +34,7 @@ def attend(
         q,
         k,
         v,
-        attn_bias=sequences.block_diagonal_causal,
+        attn_bias=sequences.block_diagonal_causal(window),
         p=dropout,
         scale=scaling,
         op=MemoryEfficientAttentionCutlassOp,

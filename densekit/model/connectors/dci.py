@@ -9,7 +9,9 @@ from densekit.spec.connector import Connector
 
 
 def join(hidden_states: Iterable[Tensor], connector: Connector, high: int) -> Tensor:
-    """[I, P, D] -> [I, P, (1 + groups) * D]; a group is a running sum, never a list of states."""
+    """[I, P, D] -> [I, P, (1 + groups) * D]; a group is a running sum in fp32, never a list of
+    states.
+    """
     top: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(connector.groups)
     for index, state in enumerate(hidden_states):
@@ -18,10 +20,10 @@ def join(hidden_states: Iterable[Tensor], connector: Connector, high: int) -> Te
         for number, group in enumerate(connector.groups):
             if index in group:
                 running = sums[number]
-                sums[number] = state if running is None else running + state
+                sums[number] = state.float() if running is None else running + state
     assert top is not None, "the tower ended before its high-level layer"
     means = []
     for total, group in zip(sums, connector.groups, strict=True):
         assert total is not None, "the tower ended before a group was complete"
-        means.append(total / len(group))
+        means.append((total / len(group)).to(top.dtype))
     return torch.cat([top, *means], dim=-1)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
+from densekit.model.pretrained import DROPPED_BUFFERS, DROPPED_OF_TOWERS, load_pretrained
+
 
 class VisionTower(nn.Module, ABC):
     """Vision blocks 1..`last_layer`; later blocks, the final norm and the head do not exist.
@@ -51,15 +53,20 @@ class VisionTower(nn.Module, ABC):
         """Load from a folder in transformers' format and keep only the blocks that run."""
         with torch.device("meta"):
             tower = cls(config, last_layer)
-        loaded: Any = cls.model_class.from_pretrained(
-            str(directory), config=copy.deepcopy(config), dtype=dtype, local_files_only=True
+        blocks = rf"^(?!text_model\.).*encoder\.layers\.({_numbers_from(last_layer, config)})\."
+        loaded: Any = load_pretrained(
+            cls.model_class,
+            directory,
+            what="vision tower",
+            config=copy.deepcopy(tower.model.config),
+            dtype=dtype,
+            dropped=(
+                (f"tensors of blocks past {last_layer}, the last one read", blocks),
+                *DROPPED_OF_TOWERS,
+                *DROPPED_BUFFERS,
+            ),
         )
-        loaded.encoder.layers = loaded.encoder.layers[:last_layer]
-        loaded.config.num_hidden_layers = last_layer
         loaded.post_layernorm = nn.Identity()
-        if hasattr(loaded, "head"):
-            loaded.use_head = False
-            del loaded.head
         tower.model = loaded
         return tower
 
@@ -82,3 +89,8 @@ class VisionTower(nn.Module, ABC):
         for layer in self.model.encoder.layers:
             state = layer(state, attention_mask=None)
             yield state
+
+
+def _numbers_from(first: int, config: PreTrainedConfig) -> str:
+    """A pattern for the indices of the blocks that are not built."""
+    return "|".join(str(number) for number in range(first, config.num_hidden_layers)) or "none"

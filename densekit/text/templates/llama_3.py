@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from densekit.spec.types import IGNORE_INDEX
-from densekit.text.official_walk import Walk
+from densekit.text.official_walk import Walk, labels_of_pairs
 from densekit.text.template import Template
 
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
@@ -11,25 +10,10 @@ HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 
 def official_labels(walk: Walk, text: str, ids: np.ndarray) -> tuple[np.ndarray, bool]:
     """Two turns make a round; the official header of an assistant says `system`."""
-    end = TEMPLATE.assistant_end
     separator = TEMPLATE.human_end + TEMPLATE.header("gpt", "faithful")
-    pieces = text.split(end)
-    # The system turn belongs to the first round, and the text after the last end token is a piece
-    # too.
-    rounds = [
-        end.join(pieces[:3]),
-        *(end.join(pieces[i : i + 2]) for i in range(3, len(pieces), 2)),
-    ]
-    labels = ids.copy()
-    position = 0
-    for text_round in rounds:
-        parts = text_round.split(separator)
-        if len(parts) != 2:
-            break
-        instruction = walk.count(parts[0] + separator)
-        labels[position : position + instruction] = IGNORE_INDEX
-        position += walk.count(text_round) + 1
-    return walk.checked(labels, ids, position)
+    return labels_of_pairs(
+        walk, text, ids, end=TEMPLATE.assistant_end, separator=separator, end_tokens=1
+    )
 
 
 TEMPLATE = Template(

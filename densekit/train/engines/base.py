@@ -54,10 +54,7 @@ class Engine(ABC):
         model.vision_tower.to(self.device, TORCH_DTYPES[execution.dtype])
         model.use_kernel(execution.attention)
         if execution.activation_checkpointing:
-            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-            # The embeddings need a graph, or nothing inside a checkpointed block would have one
-            # (stage 1, LoRA).
-            model.language_model.enable_input_require_grads()
+            model.checkpoint_activations()
         part = model.trainable_part
         self.trainable = {name: p for name, p in part.named_parameters() if p.requires_grad}
         self.shapes = {name: self._full_shape(p) for name, p in self.trainable.items()}

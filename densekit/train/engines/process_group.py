@@ -13,7 +13,6 @@ After `prepare` the engines compare what came up with the execution (`ddp.py`, `
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwar
 
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
+from densekit.runs.launch_variables import ACCELERATOR_VARIABLE, clear_inherited
 from densekit.spec.capability import check_combination, check_gpu, check_offload
 from densekit.spec.deepspeed import BUCKET_ELEMENTS
 from densekit.spec.execution import Execution
@@ -37,25 +37,6 @@ LOSS_SCALE_WINDOW = 1000
 """... and by twice as much after so many optimizer steps without an overflow (as the official
 DeepSpeed configs say).
 """
-ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
-"""Always set from the execution."""
-
-
-def clear_inherited() -> None:
-    """Remove ACCELERATE_* and DS_* variables and name them on stderr."""
-    inherited = sorted(
-        name
-        for name in os.environ
-        if name.startswith(("ACCELERATE_", "DS_")) and name != ACCELERATOR_VARIABLE
-    )
-    for name in inherited:
-        del os.environ[name]
-    if inherited:
-        print(
-            f"ignored environment variables: {', '.join(inherited)} (the run directory decides)",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None) -> Accelerator:
@@ -65,7 +46,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     UsageError for a device, a dtype or an attention kernel that is not here; nothing else is taken
     instead.
     """
-    clear_inherited()
+    clear_inherited(keep_ranks=True)
     # Else DeepSpeed looks for one, and warns that it found none.
     os.environ[ACCELERATOR_VARIABLE] = execution.device
     check_combination(execution.device, execution.dtype, execution.attention)

@@ -29,7 +29,10 @@ class ZeroEngine(Engine):
         return private.full_shape(parameter)
 
     def _prepare(self, part: nn.Module) -> nn.Module:
-        part.to(TORCH_DTYPES[self.execution.dtype])
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(TORCH_DTYPES[self.execution.dtype])
+        # Buffers stay as they are: rotary inv_freq in half precision turns late positions wrong.
+        dtypes = {name: buffer.dtype for name, buffer in part.named_buffers()}
         self.optimizer = make_optimizer(part, self.optimizer_config)
         engine, _ = self.accelerator.prepare(part, self.optimizer)
         stage = self.execution.zero_stage
@@ -39,6 +42,8 @@ class ZeroEngine(Engine):
                 f"execution.json asks for DeepSpeed ZeRO-{stage}, accelerate prepared "
                 f"{type(engine).__name__}, stage {found}"
             )
+        if changed := [n for n, buffer in part.named_buffers() if buffer.dtype != dtypes[n]]:
+            raise RuntimeError(f"DeepSpeed cast buffers of the model: {', '.join(changed)}")
         self.zero: Any = engine.optimizer
         offloads = stage == 3 and private.offloads_optimizer(self.zero)
         if offloads != self.execution.cpu_offload:

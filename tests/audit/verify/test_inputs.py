@@ -12,7 +12,7 @@ from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.runs.layout import RunDir
 from tests.support.audit import check_names, edit, edit_manifest, failures
-from tests.support.runs import change_entry, flip_byte, train, write_checkpoint
+from tests.support.runs import change_entry, flip_byte, position_after, train, write_checkpoint
 
 # Inputs
 
@@ -80,6 +80,8 @@ def test_the_run_it_starts_from(run: Path, world: Path, tmp_path: Path) -> None:
         run / "math.json", {**read_json(run / "math.json"), "starts_from": RunDir(first).sha256}
     )
     assert "starts_from" in check_names(verify_run(run), "ok")
+    flip_byte(first / "connector.safetensors", -1)
+    assert "connector.safetensors was changed" in failures(run)["starts_from"]
     edit(first / "math.json", lambda text: text.replace('"seed": 42', '"seed": 1'))
     assert f"{first} is not the run" in failures(run)["starts_from"]
     shutil.rmtree(first)
@@ -91,7 +93,7 @@ def test_the_run_it_starts_from(run: Path, world: Path, tmp_path: Path) -> None:
     [
         (
             lambda folder: flip_byte(folder / "rank-0000.safetensors", -1),
-            "rank-0000.safetensors was changed",
+            "its SHA-256 is not the one recorded",
         ),
         (
             lambda folder: (folder / "rank-0000.safetensors").unlink(),
@@ -106,8 +108,8 @@ def test_the_run_it_starts_from(run: Path, world: Path, tmp_path: Path) -> None:
             "checkpoint.json cannot be read",
         ),
         (
-            lambda folder: write_json(folder / "checkpoint.json", {"step": 3, "files": [1]}),
-            "`files` must name the checkpoint's files",
+            lambda folder: edit(folder / "checkpoint.json", lambda text: text.replace("3", "4")),
+            "its own hash does not fit its content",
         ),
         (
             lambda folder: folder.rename(folder.with_name("step-00000004")),
@@ -116,14 +118,14 @@ def test_the_run_it_starts_from(run: Path, world: Path, tmp_path: Path) -> None:
     ],
 )
 def test_damaged_checkpoint(run: Path, damage: Callable[[Path], Any], message: str) -> None:
-    folder = write_checkpoint(run, 3)
-    write_checkpoint(run, 5)
+    folder = write_checkpoint(run, position_after(run, 3))
+    write_checkpoint(run, position_after(run, 5))
     damage(folder)
     checks = [check for check in verify_run(run) if check.name == "checkpoints"]
     assert sorted(check.state for check in checks) == ["fail", "ok"]
     assert (
         message in failures(run)["checkpoints"]
-        and "remove the folder" in failures(run)["checkpoints"]
+        and "put back a copy of the checkpoint" in failures(run)["checkpoints"]
     )
 
 

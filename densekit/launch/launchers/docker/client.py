@@ -8,7 +8,13 @@ from typing import Any
 
 from densekit.containers.tags import how_to_get
 from densekit.errors import DataError, UsageError
-from densekit.launch.launchers.docker.container import HOSTNAME, STACK_BYTES, Container
+from densekit.launch.launchers.docker.container import (
+    HOSTNAME,
+    SCRATCH,
+    SCRATCH_OPTIONS,
+    STACK_BYTES,
+    Container,
+)
 
 INSTALL_TOOLKIT = (
     "install the NVIDIA Container Toolkit, run `nvidia-ctk runtime configure` and restart the "
@@ -129,7 +135,10 @@ class Engine:
                 ],
                 network_mode="none",
                 hostname=HOSTNAME,
+                cap_drop=["ALL"],
                 security_opt=["no-new-privileges:true"],
+                read_only=True,
+                tmpfs={SCRATCH: SCRATCH_OPTIONS},
                 shm_size=container.shm_bytes,
                 tty=container.terminal,
                 **gpus,
@@ -153,6 +162,17 @@ class Engine:
             except NotFound:
                 return "the container was removed while it trained"
         return OUT_OF_MEMORY if container.attrs["State"].get("OOMKilled") else None
+
+    def output(self, container: Any) -> tuple[int, bytes, bytes]:
+        """Wait for a container's end; returns its exit code and what it wrote to stdout and
+        stderr.
+        """
+        with one_sentence_errors():
+            code = int(container.wait(timeout=None)["StatusCode"])
+            out, errors = (
+                container.logs(stdout=stdout, stderr=not stdout) for stdout in (True, False)
+            )
+        return code, out, errors
 
     def remove(self, container: Any) -> None:
         """Remove a container, which may be running or gone."""

@@ -2,6 +2,8 @@
 shell command come.
 """
 
+import csv
+import io
 import os
 import re
 import shlex
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from densekit.errors import UsageError
+from densekit.launch.launchers.inspection import VARIABLES, inspection_arguments
 from densekit.launch.launchers.mounts import Mount, mounts
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
@@ -21,6 +24,7 @@ from densekit.launch.launchers.trainer_command import (
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
+from densekit.spec.model_parts import ModelParts
 
 NORMAL_USER = 1000
 """Who a container runs as when root starts it (the user of the images)."""
@@ -28,11 +32,17 @@ USER_VARIABLE = "DENSEKIT_USER"
 HOSTNAME = "localhost"
 """Without a network, no other name resolves: torchrun would wait minutes for its own."""
 STACK_BYTES = 64 * 1024**2
+SCRATCH = "/tmp"
+"""The only folder to write that is no mount of the host: home, caches of triton and torch."""
+SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777"
+"""`exec`: what triton and torch compile there is loaded from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container that trains one attempt."""
+    """A container that trains one attempt, or inspects models: without capabilities or network, its
+    root read-only.
+    """
 
     name: str
     image: str
@@ -54,17 +64,25 @@ class Container:
         words += ["--network", "none", "--hostname", HOSTNAME]
         for group in self.groups:
             words += ["--group-add", str(group)]
-        words += ["--security-opt", "no-new-privileges:true", "--shm-size", str(self.shm_bytes)]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--read-only"]
+        words += ["--tmpfs", f"{SCRATCH}:{SCRATCH_OPTIONS}", "--shm-size", str(self.shm_bytes)]
         words += ["--tty"] * self.terminal
         if self.devices:
             words += ["--gpus", f'"device={",".join(self.devices)}"']
             words += ["--ulimit", "memlock=-1", "--ulimit", f"stack={STACK_BYTES}"]
         for mount in self.mounts:
-            only = ",readonly" if mount.read_only else ""
-            words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{only}"]
+            words += ["--mount", _mount(mount)]
         for name, value in self.environment.items():
             words += ["--env", f"{name}={value}"]
         return shlex.join([*words, self.image, *self.command])
+
+
+def _mount(mount: Mount) -> str:
+    """One line of CSV, as `docker run --mount` reads it."""
+    fields = ["type=bind", f"source={mount.path}", f"target={mount.path}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *["readonly"] * mount.read_only])
+    return line.getvalue()
 
 
 def container_of(
@@ -81,14 +99,40 @@ def container_of(
         name=job_name(run),
         image=image,
         command=["python", *trainer_arguments(run.path.resolve(), execution)],
-        environment={**passed_on(), **trainer_environment(execution), IMAGE_VARIABLE: image_id},
+        environment={
+            **passed_on(),
+            **trainer_environment(execution),
+            "HOME": SCRATCH,
+            IMAGE_VARIABLE: image_id,
+        },
         mounts=mounts(run, execution),
         user=user,
-        groups=os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else [],
+        groups=_groups(user),
         devices=devices,
         shm_bytes=SHM_BYTES[execution.device],
         terminal=sys.stdout.isatty(),
     )
+
+
+def inspection_container(parts: ModelParts, *, image: str, user: str) -> Container:
+    """A container that inspects the models of a recipe and writes nowhere."""
+    paths = {parts.language_model, parts.vision_tower, parts.connector_weights}
+    return Container(
+        name=f"densekit-inspect-{os.getpid()}",
+        image=image,
+        command=["python", *inspection_arguments(parts)],
+        environment={**VARIABLES, "HOME": SCRATCH},
+        mounts=[Mount(path=path, read_only=True) for path in sorted(filter(None, paths))],
+        user=user,
+        groups=_groups(user),
+        devices=(),
+        shm_bytes=SHM_BYTES["cpu"],
+        terminal=False,
+    )
+
+
+def _groups(user: str) -> list[int]:
+    return os.getgroups() if os.getuid() and user == f"{os.getuid()}:{os.getgid()}" else []
 
 
 def container_user(*, rootless: bool) -> str:

@@ -17,15 +17,21 @@ from densekit.launch.host_gpus import (
 )
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.docker.client import connect
-from densekit.launch.launchers.docker.container import container_of, container_user
+from densekit.launch.launchers.docker.container import (
+    container_of,
+    container_user,
+    inspection_container,
+)
 from densekit.launch.launchers.docker.diagnosis import diagnose
 from densekit.launch.launchers.docker.follower import Follower, kill_container
+from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
+from densekit.spec.model_parts import ModelParts
 
 UNKNOWN_ID = "sha256:UNKNOWN"
 """Stands in `--print` for an image's id where no engine is there to tell it."""
@@ -36,6 +42,7 @@ class Docker(Launcher):
 
     name = "docker"
     takes = ("image",)
+    forbidden_in_paths = ""
 
     def __init__(self, *, image: str | None = None) -> None:
         self.image = image
@@ -51,6 +58,20 @@ class Docker(Launcher):
         super().check(execution)
         image = self._image(_gpus(execution))
         connect().image_id(image)
+
+    def inspection_environment(self, execution: Execution) -> str | None:
+        """The container image, by its id."""
+        return connect().image_id(self._image(_gpus(execution)))
+
+    def inspect(self, parts: ModelParts, execution: Execution) -> list[str]:
+        """In a container of the image, without a GPU, and removed again."""
+        engine, image = connect(), self._image(_gpus(execution))
+        user = container_user(rootless=engine.rootless)
+        started = engine.start(inspection_container(parts, image=image, user=user))
+        try:
+            return found_problems(*engine.output(started))
+        finally:
+            engine.remove(started)
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""

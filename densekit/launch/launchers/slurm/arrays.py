@@ -8,7 +8,7 @@ from densekit.errors import DensekitError
 from densekit.launch.launchers.base import Arrays, Element, LostContactError
 from densekit.launch.launchers.slurm.follower import Follower, follow_jobs
 from densekit.launch.launchers.slurm.jobs import cancel
-from densekit.launch.launchers.slurm.script import Batch, array_script, script, write_script
+from densekit.launch.launchers.slurm.script import Batch, array_script, piped, script, write_script
 from densekit.launch.launchers.slurm.submit import sbatch
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 
@@ -33,7 +33,7 @@ class SlurmArrays(Arrays):
                 lines.append(f"# {element.run.attempt / 'job.sbatch'}:")
                 lines.append(script(element.run, element.execution, self.batch))
             if array:
-                lines.append(f"sbatch <<'END'\n{array_script(array, self.batch, waits_for)}END")
+                lines.append(piped(array_script(array, self.batch, waits_for)))
         return lines
 
     def launch(self, elements: Sequence[Element]) -> int:
@@ -99,7 +99,12 @@ class SlurmArrays(Arrays):
             return 0
 
         runs = [element.run for element in jobs]
-        ended = wait_stoppable(*runs, wait=wait, kill=lambda: cancel(*jobs.values()))
+        ended = wait_stoppable(
+            *runs,
+            wait=wait,
+            kill=lambda: cancel(*jobs.values()),
+            queued=lambda: any(follower.queued for follower in followers.values()),
+        )
         codes = []
         for element, follower in followers.items():
             never_began = element.run.status.state == "created"

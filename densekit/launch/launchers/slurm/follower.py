@@ -60,6 +60,11 @@ class Follower:
         self.patience = None if queue_minutes is None else queue_minutes * 60
         self.queued_since: float | None = None
 
+    @property
+    def queued(self) -> bool:
+        """Whether the job still waited for its nodes when it was last looked at."""
+        return self.code is None and self.waiting is not None
+
     def look(self, state: State) -> None:
         """Show what is new and judge the job's state."""
         self._show()

@@ -3,6 +3,7 @@ interrupted twice.
 """
 
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,8 +14,16 @@ from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.slurm.arrays import SlurmArrays
 from densekit.launch.launchers.slurm.follower import STOPPED_IN_QUEUE, Follower, follow_jobs
 from densekit.launch.launchers.slurm.jobs import cancel, is_under_way, job_state
-from densekit.launch.launchers.slurm.script import Batch, parse_options, script, write_script
-from densekit.launch.launchers.slurm.submit import sbatch
+from densekit.launch.launchers.slurm.script import (
+    QUOTES,
+    Batch,
+    parse_options,
+    piped,
+    script,
+    write_script,
+)
+from densekit.launch.launchers.slurm.submit import check_partition, sbatch
+from densekit.launch.launchers.torch_code import check_torch_code
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
@@ -35,6 +44,11 @@ class Slurm(Launcher):
         self.batch = batch or Batch()
         self.queue_minutes = queue_minutes
         """A job that did not start by then is cancelled."""
+
+    @property
+    def forbidden_in_paths(self) -> str:
+        """What a line of the batch script cannot hold, nor a list of mounts."""
+        return QUOTES + ("" if self.batch.runtime == "none" else ",:")
 
     @classmethod
     def from_options(cls, options: LauncherOptions) -> Self:
@@ -58,16 +72,34 @@ class Slurm(Launcher):
             )
 
     def check(self, execution: Execution) -> None:
-        """Slurm's commands. Raises UsageError."""
+        """Slurm's commands, the partition, and torch's code for the GPUs where no container brings
+        its own. Raises UsageError.
+        """
         super().check(execution)
         if missing := [name for name in COMMANDS if shutil.which(name) is None]:
             raise UsageError(
                 f"{', '.join(missing)} not found: run this on a login node of the cluster"
             )
+        if asked := self.batch.options.get("partition"):
+            check_partition(asked)
+        if self.batch.runtime == "none" and execution.device == "cuda":
+            check_torch_code(execution.gpu)
+        if "time" not in self.batch.options:
+            print(
+                "no time limit is asked for: the partition's default holds (`sinfo -o '%P %L'`); "
+                "--sbatch time=24:00:00 asks for one",
+                file=sys.stderr,
+            )
+
+    def inspection_environment(self, execution: Execution) -> str | None:
+        """That of this login node, where jobs train in it too."""
+        if self.batch.runtime != "none":
+            return None
+        return super().inspection_environment(execution)
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
-        return [f"sbatch <<'END'\n{script(run, execution, self.batch)}END"]
+        return [piped(script(run, execution, self.batch))]
 
     def launch(self, run: RunDir, execution: Execution) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take
@@ -81,7 +113,9 @@ class Slurm(Launcher):
             follow_jobs([follower])
             return follower.code or 0
 
-        code = wait_stoppable(run, wait=wait, kill=lambda: cancel(job))
+        code = wait_stoppable(
+            run, wait=wait, kill=lambda: cancel(job), queued=lambda: follower.queued
+        )
         return settle(run, code, follower.reason)
 
     def submit(self, run: RunDir, execution: Execution) -> str:

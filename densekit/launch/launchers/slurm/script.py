@@ -5,6 +5,7 @@ Slurm starts the script again when a node failed, or when the script requeued th
 preempted. It then opens the next attempt of the run, which resumes from the newest checkpoint.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from densekit.errors import PREEMPTED_CODE, UsageError
 from densekit.launch.launchers.base import Element
 from densekit.launch.launchers.mounts import mounts
+from densekit.launch.launchers.paths import printable
 from densekit.launch.launchers.slurm.templates import ARRAY, JOB
 from densekit.launch.launchers.trainer_command import (
     job_name,
@@ -35,6 +37,11 @@ OWN_OPTIONS = ("array", "clusters", "error", "output", "test-only", "wait", "wra
 """Options of sbatch that the launcher needs for itself, or that would take the job out of its
 sight.
 """
+MEMORY_OPTIONS = {"mem", "mem-per-cpu", "mem-per-gpu"}
+"""Of which sbatch takes one."""
+OPTION_NAME = re.compile("[a-z][a-z0-9-]*")
+QUOTES = "\"'\\"
+"""What a line `#SBATCH --name="value"` cannot hold, besides a line break."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +64,10 @@ def parse_options(words: Sequence[str], source: str = "--sbatch") -> dict[str, s
     options: dict[str, str | None] = {}
     for word in words:
         name, separator, value = word.removeprefix("--").partition("=")
-        if not name or any(sign in word for sign in "\n\r") or " " in name:
+        if not OPTION_NAME.fullmatch(name) or printable(word) != word or set(value) & set(QUOTES):
             raise UsageError(
-                f"{source} '{word}': give a long option of sbatch, as in partition=gpu"
+                f"{source} '{printable(word)}': give a long option of sbatch on one line without "
+                "quotes, as in partition=gpu"
             )
         if name in OWN_OPTIONS:
             raise UsageError(
@@ -87,6 +95,14 @@ def script(run: RunDir, execution: Execution, batch: Batch) -> str:
         trainer=_trainer(execution),
         preempted=PREEMPTED_CODE,
     )
+
+
+def piped(text: str) -> str:
+    """The shell command that submits a script; no line of it ends the text early."""
+    end = "END"
+    while end in text.splitlines():
+        end += "_"
+    return f"sbatch <<'{end}'\n{text}{end}"
 
 
 def write_script(run: RunDir, execution: Execution, batch: Batch) -> Path:
@@ -141,6 +157,8 @@ def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str |
     if execution.device == "cuda":
         options["gpus-per-node"] = str(each)
         options["cpus-per-task"] = str(each * CPUS_PER_GPU)
+        if execution.host_ram_gib is not None and not batch.options.keys() & MEMORY_OPTIONS:
+            options["mem"] = f"{execution.host_ram_gib}G"
     else:
         options["cpus-per-task"] = str(each * execution.threads)
     return {**options, **batch.options}
@@ -180,7 +198,8 @@ def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[
             f"--container-workdir={workdir}",
         ]
         return " " + shlex.join([*words, f"--container-env={','.join(variables)}"])
-    words = ["apptainer", "exec", "--cleanenv", "--pwd", str(run.path.resolve())]
+    # A .sif is read-only and gives no rights by itself; --no-privs takes root's, too.
+    words = ["apptainer", "exec", "--cleanenv", "--no-privs", "--pwd", str(run.path.resolve())]
     words += ["--nv"] * (execution.device == "cuda")
     for path, only in binds.items():
         words += ["--bind", f"{path}:{path}{':ro' if only else ''}"]

@@ -1,16 +1,34 @@
 """Submitting to Slurm: the id of the job, or one sentence that says why Slurm refuses it."""
 
+import os
 import subprocess
+from collections.abc import Mapping
 
 from densekit.errors import UsageError
 
+CONFIGURATION = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT")
+OWN_VARIABLES = (
+    "SBATCH_ARRAY_INX",
+    "SBATCH_CLUSTERS",
+    "SBATCH_ERROR",
+    "SBATCH_OUTPUT",
+    "SBATCH_WAIT",
+)
+"""What stands in the environment for options that the launcher sets itself."""
 NO_SUCH_NODES = ("node configuration is not available", "More processors requested", "node count")
 
 
 def sbatch(*arguments: str, script: str | None = None) -> str:
     """Submit a file, or a `script` on standard input; returns the job's id. Raises UsageError."""
     command = ["sbatch", "--parsable", *arguments]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_outer_job(os.environ),
+    )
     if done.returncode != 0:
         raise UsageError(refusal(done.stderr))
     job = done.stdout.strip().split(";")[0]
@@ -20,6 +38,37 @@ def sbatch(*arguments: str, script: str | None = None) -> str:
             "option that causes it"
         )
     return job
+
+
+def without_outer_job(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that sbatch may see: those of a job in which this driver runs would reach the
+    new one, and its restart count, memory and array index are not the new one's.
+    """
+    return {
+        name: value
+        for name, value in variables.items()
+        if (not name.startswith("SLURM_") or name in CONFIGURATION) and name not in OWN_VARIABLES
+    }
+
+
+def partitions() -> list[str]:
+    """The partitions there are; none where sinfo cannot be asked."""
+    command = ["sinfo", "--noheader", "--format=%R"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return sorted(set(done.stdout.split())) if done.returncode == 0 else []
+
+
+def check_partition(asked: str) -> None:
+    """Raises UsageError for a partition, or one of a list with commas, that does not exist."""
+    known = partitions()
+    if unknown := [name for name in asked.split(",") if known and name not in known]:
+        raise UsageError(
+            f"--sbatch partition={asked}: no partition is named {unknown[0]}; there are "
+            f"{', '.join(known)}"
+        )
 
 
 def refusal(stderr: str) -> str:
@@ -32,6 +81,11 @@ def refusal(stderr: str) -> str:
         return (
             f"Slurm has no such nodes ({line}): use fewer --nodes or --gpus, or another "
             "--sbatch partition=..."
+        )
+    if "emory" in line:
+        return (
+            f"Slurm refuses the job ({line}): the plan's host RAM is asked for; ask for another "
+            "amount with --sbatch mem=..., or mem=0 for all that a node has"
         )
     if "account" in line or "QOS" in line:
         return (

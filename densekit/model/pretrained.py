@@ -1,0 +1,203 @@
+"""Pretrained weights out of a folder: every tensor of the model is read from it, and every tensor
+in it is used or of a kind that is dropped on purpose. Nothing is drawn.
+
+DROPPED_* list what is dropped; what was is counted in one line.
+"""
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
+
+from densekit.errors import DataError
+from densekit.files.json_files import read_object
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+NAMED = 5
+"""Tensors that a message names, of each kind of fault."""
+Kinds = Sequence[tuple[str, str]]
+"""(what it is, pattern that its tensors' names contain)."""
+
+DROPPED_BUFFERS: Kinds = (
+    ("rotary tables (inv_freq), computed anew", r"rotary_emb\.inv_freq$"),
+    ("position ids, computed anew", r"(^|\.)position_ids$"),
+    ("causal masks, computed anew", r"\.(attn|attention)\.(masked_)?bias$"),
+)
+"""Of old checkpoints, which kept buffers."""
+DROPPED_OF_TOWERS: Kinds = (
+    ("tensors of the text tower", r"^text_model\."),
+    ("projections and scales", r"^((text|visual)_projection\.|logit_(scale|bias)$)"),
+    ("tensors of the head and the last norm", r"(^|^vision_model\.)(head|post_layernorm)\."),
+)
+
+
+def load_pretrained(
+    model_class: Any,
+    folder: Path,
+    *,
+    what: str,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    dropped: Kinds,
+    partitioned: tuple[AbstractContextManager[Any], Mapping[str, torch.Size]] | None = None,
+) -> Any:
+    """A model of `model_class` with the weights of a folder, `what` it is in messages.
+
+    `partitioned`: the context in which ZeRO-3 loads it, and the shapes of its whole tensors.
+    Raises DataError naming tensors and file for any that is missing, of another shape or not
+    expected, and for a folder that holds anything but its own safetensors.
+    """
+    shapes = tensor_shapes(folder, what)
+    context, whole = partitioned or (nullcontext(), None)
+    if whole is not None:
+        # There transformers reports neither, and tells rank 0 alone of another shape.
+        _refuse(what, shapes, _compared(shapes, whole, config), dropped)
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # instead of transformers' table
+    try:
+        with context:
+            model, report = model_class.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # refused here, by name
+                output_loading_info=True,
+            )
+    finally:
+        logging.set_verbosity(before)
+    faults = {
+        "missing": [name for name in report["missing_keys"] if not _matches(name, dropped)],
+        "unexpected": [*report["unexpected_keys"]],
+        "of another shape": [name for name, *_ in report["mismatched_keys"]],
+    }
+    _refuse(what, shapes, faults, dropped)
+    _check_tied(model, config, what, folder)
+    _count(model, what, folder, shapes, dropped)
+    return model
+
+
+def tensor_shapes(folder: Path, what: str) -> dict[str, tuple[Path, torch.Size]]:
+    """File and shape of every tensor in a folder, from the headers.
+
+    Raises DataError for files that are no safetensors, and for an index that names anything but
+    safetensors of the folder itself.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{what}: {folder} holds a LoRA adapter (adapter_config.json), which transformers "
+            "would load in place of the model: merge it into the model first"
+        )
+    found = {}
+    for path in _files(folder, what):
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    found[name] = (path, torch.Size(file.get_slice(name).get_shape()))
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{what}: {path} cannot be read ({error}): download it again") from None
+    return found
+
+
+def _files(folder: Path, what: str) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        raise DataError(
+            f"{what}: {folder} holds neither {WEIGHTS} nor {INDEX}; convert or download safetensors"
+        )
+    weight_map = read_object(folder / INDEX, "weight_map")["weight_map"]
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else {weight_map}
+    for name in sorted(names, key=repr):
+        if not (isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.safetensors", name)):
+            raise DataError(
+                f"{what}: {folder / INDEX} names {json.dumps(name)[:100]}, and only safetensors "
+                "files of the folder itself are read; put the published index back"
+            )
+    return [folder / name for name in sorted(names)]
+
+
+def _compared(
+    shapes: Mapping[str, tuple[Path, torch.Size]],
+    whole: Mapping[str, torch.Size],
+    config: PreTrainedConfig,
+) -> dict[str, list[str]]:
+    """Faults of a file beside the whole model, the model's prefix left out or not."""
+    prefixes = {name.partition(".")[0] for name in whole}
+    found = {}
+    for name, (_, shape) in shapes.items():
+        for known in (name, *(f"{prefix}.{name}" for prefix in prefixes)):
+            if known in whole:
+                found[name] = whole[known] == shape
+    return {
+        "unexpected": [name for name in shapes if name not in found],
+        "of another shape": [name for name, same in found.items() if not same],
+    }
+
+
+def _refuse(
+    what: str,
+    shapes: Mapping[str, tuple[Path, torch.Size]],
+    faults: Mapping[str, Sequence[str]],
+    dropped: Kinds,
+) -> None:
+    said = []
+    for fault, names in faults.items():
+        counted = sorted(name for name in names if not _matches(name, dropped))
+        if counted:
+            more = f" and {len(counted) - NAMED} more" if len(counted) > NAMED else ""
+            said.append(f"{len(counted)} {fault} ({', '.join(counted[:NAMED])}{more})")
+    if said:
+        files = sorted({str(path) for path, _ in shapes.values()})
+        where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
+        raise DataError(
+            f"{what}: the tensors in {where} are not those of its config.json: {', '.join(said)}; "
+            "nothing is drawn in their place: download the folder again, or put the config.json "
+            "of these weights into it"
+        )
+
+
+def _check_tied(model: nn.Module, config: PreTrainedConfig, what: str, folder: Path) -> None:
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None or not getattr(config, "tie_word_embeddings", False):
+        return
+    if head.weight is not model.get_input_embeddings().weight:  # type: ignore[operator]
+        raise DataError(
+            f"{what}: {folder}/config.json ties lm_head to the embedding (tie_word_embeddings), "
+            "and the weights hold another lm_head: set tie_word_embeddings to what the weights "
+            "were trained with"
+        )
+
+
+def _count(
+    model: nn.Module,
+    what: str,
+    folder: Path,
+    shapes: Mapping[str, tuple[Path, torch.Size]],
+    dropped: Kinds,
+) -> None:
+    kept = model.state_dict().keys()
+    kinds = Counter(
+        kind for name in shapes if name not in kept and (kind := _matches(name, dropped))
+    )
+    if kinds and os.environ.get("RANK", "0") == "0":
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+        print(f"{what} {folder}: not used: {counts}", file=sys.stderr, flush=True)
+
+
+def _matches(name: str, kinds: Kinds) -> str | None:
+    return next((kind for kind, pattern in kinds if re.search(pattern, name)), None)

@@ -1,0 +1,33 @@
+"""Host RAM that one node of a run needs: its processes, CPU offload, and the larger of loading the
+pretrained weights and copying a checkpoint.
+"""
+
+from densekit.planner.memory import Memory
+from densekit.planner.workload import TrainedModel
+from densekit.spec.execution import Execution
+from densekit.spec.hardware import GIB
+from densekit.spec.types import DTYPE_BYTES
+
+PROCESS = 8 * GIB
+"""Assumed of one rank: Python, torch, the CUDA context, pinned buffers."""
+WORKER = GIB
+"""Assumed of one process that reads data ahead."""
+MARGIN = 1.1
+STATE_BYTES = 12
+"""A checkpoint copies master weight, exp_avg and exp_avg_sq of every trained weight, in fp32."""
+
+
+def host_ram_gib(model: TrainedModel, execution: Execution, memory: Memory) -> int:
+    """GiB of one node, rounded up: what a job has to ask a cluster for.
+
+    Without ZeRO-3 every rank loads the weights that it will compute with; under it one file of them
+    at a time is whole, here taken for the whole model once.
+    """
+    ranks = execution.per_node
+    weights = model.shape.parameters * DTYPE_BYTES[execution.dtype]
+    if execution.zero_stage == 0 and model.trains == "full":
+        weights = model.shape.parameters * DTYPE_BYTES["fp32"]
+    loading = weights * (1 if execution.zero_stage == 3 else ranks)
+    saving = STATE_BYTES * model.trained * ranks // execution.world_size + weights
+    always = ranks * (PROCESS + execution.workers * WORKER + memory.host)
+    return -int(-MARGIN * (always + max(loading, saving)) // GIB)

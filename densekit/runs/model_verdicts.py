@@ -1,0 +1,77 @@
+"""What was found about models, kept in the cache: a model is inspected once for each config.json
+and each version of the packages that build it.
+"""
+
+import importlib.metadata
+from pathlib import Path
+
+from densekit.errors import DataError
+from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.json_files import optional_object, write_json
+from densekit.spec.math import MADE_ASSETS, Math
+from densekit.spec.model_parts import ModelParts
+from densekit.spec.roots import Roots
+
+FOLDER = "model-verdicts"
+PACKAGES = ("densekit", "torch", "transformers")
+
+
+def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
+    """What a run's model is put together from; None when the kit makes the models itself."""
+    models = math.models
+    if math.assets and all(
+        reference.startswith(MADE_ASSETS)
+        for reference in (models.language_model, models.vision_tower)
+    ):
+        return None
+    return ModelParts(
+        language_model=roots.resolve(models.language_model).resolve(),
+        vision_tower=roots.resolve(models.vision_tower).resolve(),
+        connector=math.connector,
+        connector_weights=roots.resolve(models.connector).resolve() if models.connector else None,
+        max_length=math.data.max_length,
+        positions=math.positions,
+    )
+
+
+def refuse(problems: list[str]) -> None:
+    """Raises DataError with everything that was found, if anything was."""
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        raise DataError("\n- ".join([f"{len(problems)} things are wrong:", *problems]))
+
+
+def installed_packages() -> str:
+    """The versions that a verdict depends on, of this Python; no package is imported."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+
+
+def known_problems(parts: ModelParts, cache: Path, environment: str) -> list[str] | None:
+    """What was found in this environment; None when the model was not inspected there."""
+    found = optional_object(_path(parts, cache), remedy="remove it").get(environment)
+    return [str(problem) for problem in found] if isinstance(found, list) else None
+
+
+def keep_problems(parts: ModelParts, cache: Path, environment: str, problems: list[str]) -> None:
+    """Keep what was found."""
+    path = _path(parts, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = optional_object(path, remedy="remove it")
+    write_json(path, {**kept, environment: problems})
+
+
+def _path(parts: ModelParts, cache: Path) -> Path:
+    weights = parts.connector_weights
+    identity = {
+        "configs": [
+            (folder / "config.json").read_text(encoding="utf-8")
+            for folder in (parts.language_model, parts.vision_tower)
+        ],
+        "connector": parts.connector.model_dump(mode="json"),
+        "connector_weights": None if weights is None else file_sha256(weights),
+        "max_length": parts.max_length,
+        "positions": parts.positions,
+        "folders": [str(parts.language_model), str(parts.vision_tower), str(weights)],
+    }
+    return cache / FOLDER / f"{json_sha256(identity)}.json"

@@ -1,0 +1,21 @@
+"""What a model is put together from: what is inspected before a run directory exists."""
+
+from pathlib import Path
+
+from densekit.spec.connector import Connector
+from densekit.spec.part import Part, PositiveInt
+from densekit.spec.types import Positions
+
+
+class ModelParts(Part):
+    """The folders and files of one model, and how much of it a run uses."""
+
+    language_model: Path
+    vision_tower: Path
+    connector: Connector
+    connector_weights: Path | None
+    """Projector weights to start from, where a recipe names a file."""
+    max_length: PositiveInt
+    """Tokens of the longest sequence."""
+    positions: Positions = "exact"
+    """What rotary tables are computed from."""
