@@ -11,8 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
-
-AspectRatio = Literal["square", "pad"]
+from densekit.spec.types import AspectRatio
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from densekit.errors import DensekitError
 from densekit.launch.chain import load_chain
 from densekit.launch.host_gpus import VISIBLE, Gpu, check_driver, find_gpus, kind_of, pick
 from densekit.launch.launchers.registry import launcher_class, launcher_names
-from densekit.launch.launchers.trainer_command import GIB
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.planner.plan import make_plan
 from densekit.spec.check import Check, CheckState
 from densekit.spec.execution import ExecutionRequest
+from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 

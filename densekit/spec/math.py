@@ -14,7 +14,7 @@ from densekit.files.hashing import json_sha256
 from densekit.spec.connector import Connector
 from densekit.spec.part import Fraction, Part, PositiveFloat, PositiveInt, Seed
 from densekit.spec.templates import template_names
-from densekit.spec.types import LedgerEntry, Positions, Semantics, Trains
+from densekit.spec.types import AspectRatio, LedgerEntry, Positions, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -54,7 +54,7 @@ class Data(Part):
     """
     template: str
     """How a conversation becomes text: a module of densekit/text/templates."""
-    image_aspect_ratio: Literal["square", "pad"]
+    image_aspect_ratio: AspectRatio
     """square: as the tower's processor resizes or crops; pad: first padded to a square with the
     mean colour.
     """
