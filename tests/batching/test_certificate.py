@@ -105,7 +105,7 @@ def test_other_json_is_refused(change: dict[str, Any], message: str) -> None:
         BatchCertificate.from_json([1])
 
 
-def test_bad_arguments() -> None:
+def test_missing_ids_and_malformed_digests_are_refused() -> None:
     with pytest.raises(UsageError, match="16 sample ids for 17 samples"):
         certify(_order(), IDS[1:], epochs=1)
     for digest in ("", "ab", "x" * 64, "ab" * 33):

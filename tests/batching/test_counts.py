@@ -109,7 +109,7 @@ def test_absurd_lengths_are_counted_at_once(accumulation: int, tail: Semantics) 
     assert count_steps(100, topology=topology, max_steps=10**30, tail=tail).steps == 10**30
 
 
-def test_bad_arguments() -> None:
+def test_no_length_two_lengths_and_no_samples_are_refused() -> None:
     topology = Reference(gpus=1, per_device_batch_size=1, grad_accum_steps=1)
     with pytest.raises(UsageError, match="exactly one"):
         count_steps(4, topology=topology)

@@ -191,7 +191,7 @@ def test_an_order_cannot_be_written_to() -> None:
         _order([1, 2, 3], _topology()).epoch(0)[0] = 9
 
 
-def test_bad_arguments() -> None:
+def test_missing_lengths_and_negative_epochs_are_refused() -> None:
     with pytest.raises(DataError, match="one length per sample"):
         _order([], _topology())
     with pytest.raises(UsageError, match="counted from 0"):

@@ -34,7 +34,7 @@ class Model(nn.Module):
 def test_connector_rate_that_no_parameter_takes_is_refused() -> None:
     model = Model()
     model.projector.requires_grad_(False)
-    with pytest.raises(UsageError, match="connector_learning_rate is 0.0005, and no parameter"):
+    with pytest.raises(UsageError, match=r"connector_learning_rate is 0\.0005, and no parameter"):
         make_optimizer(model, OPTIMIZER)
     make_optimizer(model, OPTIMIZER.model_copy(update={"connector_learning_rate": None}))
 
