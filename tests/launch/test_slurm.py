@@ -437,7 +437,7 @@ def test_apptainer_job_gets_only_the_named_variables(tmp_path: Path) -> None:
 def pyxis(with_slurm: None, slurm: dict[str, str], tmp_path: Path) -> Iterator[None]:
     """The options of pyxis, from a plugin that takes them and tells the job what it was given."""
     if not slurm:
-        needs("slurm", "the stand-in for pyxis goes into a private Slurm only")
+        needs("private-slurm", "the stand-in for pyxis goes into a private Slurm only")
     headers = tmp_path / "headers"
     headers.mkdir()
     packages = ["slurm-wlm-basic-plugins-dev", "libslurm-dev"]

@@ -15,6 +15,7 @@ import pytest
 NEEDS = {
     "docker": "a container engine with compose, or what starts a private one (support/services)",
     "slurm": "a Slurm, or what starts a private one (support/services)",
+    "private-slurm": "a Slurm whose settings a test may change, as support/services starts one",
     "recorded": "the full set of numbers recorded from the official code (DENSEKIT_GOLDEN)",
     "gpu": "a CUDA device that torch sees",
     "kernel": "the package of an attention kernel",

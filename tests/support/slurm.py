@@ -1,5 +1,6 @@
 """A Slurm for tests: the one that answers here, or a private one with two nodes."""
 
+import os
 import re
 import socket
 import tempfile
@@ -18,9 +19,10 @@ WAIT_SECONDS = 400
 
 @contextmanager
 def a_slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """The variables that reach a Slurm: none for the one of this machine."""
+    """The variables that reach a Slurm: none for the one of this machine, whose settings stay."""
     if answers("scontrol", "ping"):
-        yield {}
+        private = "DENSEKIT_PRIVATE_SLURM" in os.environ  # slurm.sh was started beforehand
+        yield {"SLURM_CONF": os.environ["SLURM_CONF"]} if private else {}
         return
     with _the_only_one():
         try:

@@ -23,6 +23,7 @@ fail() {
 case $verb in
   env)
     echo "export SLURM_CONF=$SLURM_CONF"
+    echo "export DENSEKIT_PRIVATE_SLURM=$dir"
     exit
     ;;
   down)
