@@ -74,5 +74,5 @@ def _order(case: dict[str, Any]) -> list[int]:
 
 
 def _chunks(case: dict[str, Any]) -> list[list[int]]:
-    devices = _topology(devices=case["num_chunks"]).world_size
+    devices = _topology(devices=case["num_chunks"]).gpus
     return split_to_even_chunks(case["indices"], case["lengths"], devices)

@@ -200,6 +200,6 @@ def test_every_recipe_is_planned_on_a_cpu(name: str) -> None:
     assert topology.global_batch_size == plan.global_batch_size == recipe.global_batch_size
     assert plan.gpu == "cpu" and plan.container_image == "cpu"
     default = Execution(world_size=2)
-    chosen = {"micro_batch_size", "threads"}
+    chosen = {"micro_batch_size", "threads", "host_ram_gib"}
     assert plan.execution.model_dump(exclude=chosen) == default.model_dump(exclude=chosen)
     assert json.loads(json.dumps(plan.as_json())) == plan.as_json()
