@@ -49,7 +49,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -146,6 +146,9 @@ test-all: $(FULL) ## run every test of every kind
 chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
 	@$(PYTEST) -m ranks tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
+fuzz: $(FULL) ## try 20,000 damaged recipes, overrides, annotation files and model folders (make test tries 500)
+	@DENSEKIT_FUZZ=40 $(PYTEST) $(PARALLEL) tests/fuzz $(ARGS)
+
 ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must end cleanly (about an hour)
 	@$(BIN)/python benchmarks/process_ends.py $(ARGS)
 
@@ -161,7 +164,6 @@ lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile a
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	@$(BIN)/hadolint docker/Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
-	@$(BIN)/python tools/torch_api.py
 	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style

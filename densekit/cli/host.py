@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from densekit.cli.options import AsJson, CacheDir, DataDir, ModelsDir, RunsDir, complete_recipes
+from densekit.cli.options import (
+    AsJson,
+    CacheDir,
+    DataDir,
+    ModelsDir,
+    PlannedGpus,
+    RunsDir,
+    complete_gpus,
+    complete_recipes,
+)
 from densekit.cli.output import print_checks, print_json, print_table
 from densekit.cli.packages import need_training_packages
 
@@ -24,23 +33,39 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            help="Ask about GPUs that are elsewhere: their type, e.g. a100-80g",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    gpus: PlannedGpus = None,
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     models_dir: ModelsDir = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check whether this host can train, and name what is missing.
+    """Check whether this host, or GPUs elsewhere, can train, and name what is missing.
 
     Exit code 0: no check fails; 1: one does.
     """
     from densekit.cli.site import site_settings
+    from densekit.errors import UsageError
+    from densekit.launch.doctor import Elsewhere
     from densekit.launch.doctor import doctor as examine
+    from densekit.spec.hardware import hardware
 
+    if gpu is None and gpus is not None:
+        raise UsageError(f"--gpus {gpus}: name their type with --gpu")
+    elsewhere = Elsewhere(kind=hardware(gpu), world_size=gpus) if gpu else None
     site = site_settings(
         runs_dir=runs_dir, data_dir=data_dir, models_dir=models_dir, cache_dir=cache_dir
     )
-    print_checks(examine(recipe, site.roots, site.runs_dir), as_json=as_json)
+    checks = examine(recipe, site.roots, site.runs_dir, elsewhere=elsewhere)
+    print_checks(checks, as_json=as_json)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit selftest")

@@ -34,11 +34,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with everything it inherits."""
-    from densekit.recipes.explain import explain, ledger_of, report
+    from densekit.recipes.explain import explain, ledger_of, report, resolved
     from densekit.recipes.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
-    values = loaded.model_dump(mode="json")
+    values = resolved(recipe, overrides or ())
     if sources:
         explained = explain(recipe, overrides or ())
         if as_json:
@@ -49,7 +48,8 @@ def show(
         print_json(values)
     else:
         print(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
-        print("\n".join(f"# ledger {line}" for line in ledger_of(loaded)))
+        ledger = ledger_of(load_recipe(recipe, overrides or ()))
+        print("\n".join(f"# ledger {line}" for line in ledger))
 
 
 class _Dumper(yaml.SafeDumper):

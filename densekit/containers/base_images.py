@@ -1,6 +1,5 @@
 """Base images: their tags in docker/Dockerfile, their digests in docker/images.lock.json."""
 
-import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
-from densekit.files.json_files import read_object, write_json
+from densekit.files.json_files import parse_json, read_object, write_json
 
 DOCKERFILE = Path("docker/Dockerfile")
 LOCK = Path("docker/images.lock.json")
@@ -85,7 +84,7 @@ def resolve(tag: str) -> str:
             f"registry and copy {LOCK} here; until then container images are built from the tags"
         )
     try:
-        digest = str(json.loads(result.stdout)["digest"])
+        digest = str(parse_json(result.stdout.encode())["digest"])
     except (ValueError, KeyError, TypeError):
         digest = ""
     if not DIGEST.fullmatch(digest):

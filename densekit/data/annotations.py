@@ -7,14 +7,20 @@ mistake is refused here.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from densekit.data.annotation_file import MAX_BYTES, REMEDY, parse_entries
 from densekit.errors import DataError
+from densekit.files.json_files import read_file
 from densekit.spec.types import IMAGE_TOKEN
+
+NAMED = 10
+"""Of the entries that are refused, so many are named after the first."""
+SYNONYMS = {"user": "human", "assistant": "gpt", "chatgpt": "gpt", "bing": "gpt", "model": "gpt"}
+"""Who else speaks in files of ShareGPT and its relatives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +50,7 @@ class Sample:
     @property
     def image(self) -> str | None:
         """A path relative to the image folder; None for a text-only entry."""
-        image: str | None = self.entry.get("image")
-        return image
+        return _image(self.entry)
 
     @property
     def conversations(self) -> list[dict[str, str]]:
@@ -62,32 +67,38 @@ class Annotations(Sequence[Sample]):
     """
 
     def __init__(
-        self, path: Path, entries: list[dict[str, Any]], *, sha256: str, untagged_images: int
+        self,
+        path: Path,
+        entries: list[dict[str, Any]],
+        *,
+        sha256: str,
+        untagged_images: int,
+        places: Sequence[int] | None = None,
     ) -> None:
-        """Wrap entries that were checked already; use `Annotations.load`."""
+        """Wrap entries that were checked already; use `Annotations.load`. `places`: the index of
+        each in the file, where that is not its own.
+        """
         self.path = path
         self.sha256 = sha256
         self.untagged_images = untagged_images
         self._entries = entries
+        self._places = places
 
     @classmethod
     def load(cls, path: str | Path, *, require_tag: bool = False) -> "Annotations":
-        """Read and check a JSON list of entries.
+        """Read and check a JSON list of entries, or JSON Lines (densekit.data.annotation_file).
 
         `require_tag` refuses an image without a `<image>` tag (the `plain` template of stage 1
         needs one). In an entry without image a tag inside a sentence is ordinary text, as in the
         official code; a tag that opens or ends a human turn is a lost image and refused. Raises
-        DataError naming the file and the entry (line and column for broken JSON).
+        DataError naming the file and the entry (line and column for broken JSON), and how many
+        more entries are refused.
         """
         path = Path(path)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror}); give the path of a JSON file"
-            ) from error
-        entries = _parse(path, data)
+        data = read_file(path, limit=MAX_BYTES, remedy=REMEDY)
+        entries = parse_entries(path, data)
         untagged = 0
+        refused: list[tuple[int, str]] = []
         for index, entry in enumerate(entries):
             try:
                 tagged, placeholder = _check_entry(entry)
@@ -102,9 +113,23 @@ class Annotations(Sequence[Sample]):
                         "field; add the field, or take the tag out"
                     )
             except DataError as error:
-                raise DataError(f"{path}: entry {index}: {error}") from None
+                refused.append((index, str(error)))
+                continue
             untagged += "image" in entry and not tagged
+        if refused:
+            index, problem = refused[0]
+            raise DataError(f"{path}: entry {index}: {problem}{_others(refused[1:])}")
         return cls(path, entries, sha256=hashlib.sha256(data).hexdigest(), untagged_images=untagged)
+
+    def take(self, places: Sequence[int]) -> "Annotations":
+        """The entries at these indices of the file, in this order; each keeps its index."""
+        return Annotations(
+            self.path,
+            [self._entries[place] for place in places],
+            sha256=self.sha256,
+            untagged_images=self.untagged_images,
+            places=places,
+        )
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -125,67 +150,28 @@ class Annotations(Sequence[Sample]):
         samples.
         """
         for index, entry in enumerate(self._entries):
-            if "image" in entry:
-                yield index, entry["image"]
+            if (image := _image(entry)) is not None:
+                yield index, image
 
     def _sample(self, index: int) -> Sample:
-        return Sample(index=index, entry=self._entries[index])
+        place = index if self._places is None else self._places[index]
+        return Sample(index=place, entry=self._entries[index])
 
 
-def check_images(annotations: Annotations, folder: str | Path) -> None:
-    """Check that every image file exists under `folder`, with one directory listing per directory.
-
-    Raises DataError naming the first missing file, its entry and how many entries lack theirs.
-    Contents are not opened.
-    """
-    folder = Path(folder)
-    listings: dict[str, frozenset[str]] = {}
-    missing: list[tuple[int, str]] = []
-    for index, image in annotations.images():
-        # Plain string work: building a Path for each of 665,000 entries would take seconds.
-        directory, _, name = image.rpartition("/")
-        if directory not in listings:
-            listings[directory] = _file_names(folder / directory)
-        if name not in listings[directory]:
-            missing.append((index, image))
-    if missing:
-        index, image = missing[0]
-        raise DataError(
-            f"{annotations.path}: entry {index}: image {folder / image} does not exist; "
-            f"{len(missing)} of "
-            f"{len(annotations)} entries lack their image: check the image folder and that the "
-            "archives were "
-            "unpacked completely"
-        )
+def _image(entry: dict[str, Any]) -> str | None:
+    """The image of a checked entry; some programs write a list of one."""
+    image: str | list[str] | None = entry.get("image")
+    return image[0] if isinstance(image, list) else image
 
 
-def _file_names(directory: Path) -> frozenset[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-
-
-def _parse(path: Path, data: bytes) -> list[Any]:
-    try:
-        entries = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: line {error.lineno}, column {error.colno}: broken JSON ({error.msg}); "
-            "the file may be cut off: compare its size with the source"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte {error.start}: not valid UTF-8; save the file as UTF-8"
-        ) from error
-    if not isinstance(entries, list):
-        raise DataError(
-            f"{path}: holds a JSON {type(entries).__name__}; a list of entries is needed"
-        )
-    if not entries:
-        raise DataError(f"{path}: the list is empty; at least one entry is needed")
-    return entries
+def _others(refused: Sequence[tuple[int, str]]) -> str:
+    """How many more entries are refused, and which."""
+    if not refused:
+        return ""
+    named = ", ".join(str(index) for index, _ in refused[:NAMED])
+    more = ", ..." if len(refused) > NAMED else ""
+    entries = "entry is" if len(refused) == 1 else "entries are"
+    return f" ({len(refused)} more {entries} refused: {named}{more})"
 
 
 def _check_entry(entry: Any) -> tuple[bool, bool]:
@@ -198,11 +184,13 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
         raise DataError(
             f"is a JSON {type(entry).__name__}; an object with 'conversations' is needed"
         )
-    if isinstance(entry.get("image"), list):
+    image = entry.get("image")
+    if isinstance(image, list) and len(image) != 1:
         raise DataError(
-            "'image' is a list; one image per sample is supported: split the entry, one image each"
+            f"'image' is a list of {len(image)}; one image per sample is supported: split the "
+            "entry, one image each"
         )
-    if "image" in entry and (not isinstance(entry["image"], str) or not entry["image"]):
+    if "image" in entry and not _names_a_file(image[0] if isinstance(image, list) else image):
         raise DataError(
             "'image' is not a file name; write a relative path, or leave the field out for text "
             "only"
@@ -214,6 +202,11 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
         )
     turns = entry.get("conversations")
     if not isinstance(turns, list) or not turns:
+        if "messages" in entry:
+            raise DataError(
+                "'messages' is another format (OpenAI's: role and content); write 'conversations', "
+                'a list of {"from": "human" or "gpt", "value": text}'
+            )
         raise DataError("no 'conversations'; give a list of turns, human first")
 
     tagged_turns = sum(_check_turn(number, turn) for number, turn in enumerate(turns))
@@ -239,12 +232,29 @@ def _check_entry(entry: Any) -> tuple[bool, bool]:
     return tagged_turns > 0, placeholder
 
 
+def _names_a_file(image: object) -> bool:
+    return isinstance(image, str) and bool(image) and "\0" not in image
+
+
 def _check_turn(number: int, turn: Any) -> bool:
     """Check one turn and return whether it holds an image tag."""
+    if isinstance(turn, dict) and "role" in turn and "from" not in turn:
+        raise DataError(
+            f"turn {number} has 'role' and 'content', as OpenAI's messages have; write 'from' "
+            "('human' or 'gpt') and 'value'"
+        )
     if not isinstance(turn, dict) or not isinstance(turn.get("from"), str):
         raise DataError(f'turn {number} has no \'from\'; write "from": "human" or "gpt"')
     if not isinstance(turn.get("value"), str):
         raise DataError(f"turn {number} has no 'value'; write the text of the turn as a string")
-    if turn["from"] not in ("human", "gpt"):
-        raise DataError(f"turn {number} is from {turn['from']!r}; only 'human' and 'gpt' are known")
+    speaker = turn["from"]
+    if speaker == "system":
+        raise DataError(
+            f"turn {number} is from 'system': the template has its system prompt; remove the turn, "
+            "or put its text into the first human turn"
+        )
+    if speaker in SYNONYMS:
+        raise DataError(f"turn {number} is from {speaker!r}; write {SYNONYMS[speaker]!r}")
+    if speaker not in ("human", "gpt"):
+        raise DataError(f"turn {number} is from {speaker[:40]!r}; only 'human' and 'gpt' are known")
     return IMAGE_TOKEN in turn["value"]

@@ -31,6 +31,8 @@ class SampleIndex:
     """Words over all turns, shape (N,); negative for a text-only entry."""
     digests: npt.NDArray[np.uint64]
     """First 16 hex digits of the SHA-256 of the canonical entry, shape (N,)."""
+    places: npt.NDArray[np.int64] | None = None
+    """Index in the file of each entry, shape (N,); None: its own index."""
 
     @classmethod
     def of(cls, annotations: Annotations) -> "SampleIndex":
@@ -51,13 +53,25 @@ class SampleIndex:
             digests[sample.index] = int(sample.sample_id.partition(":")[2], 16)
         return cls(annotations_sha256=annotations.sha256, modality_lengths=lengths, digests=digests)
 
+    def take(self, places: npt.NDArray[np.int64]) -> "SampleIndex":
+        """The entries at these indices of the file, in this order; each keeps its id."""
+        return SampleIndex(
+            annotations_sha256=self.annotations_sha256,
+            modality_lengths=self.modality_lengths[places],
+            digests=self.digests[places],
+            places=places,
+        )
+
     def sample_id(self, index: int) -> str:
         """`Sample.sample_id` of entry `index`, from its stored digest."""
-        return f"{index}:{int(self.digests[index]):016x}"
+        place = index if self.places is None else int(self.places[index])
+        return f"{place}:{int(self.digests[index]):016x}"
 
     def sample_ids(self) -> list[str]:
         """`Sample.sample_id` of every entry."""
-        return [f"{index}:{digest:016x}" for index, digest in enumerate(self.digests.tolist())]
+        places = range(len(self.digests)) if self.places is None else self.places.tolist()
+        digests = self.digests.tolist()
+        return [f"{place}:{digest:016x}" for place, digest in zip(places, digests, strict=True)]
 
 
 def load_index(annotations: Annotations, cache: Path) -> SampleIndex:

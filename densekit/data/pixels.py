@@ -1,17 +1,24 @@
 """Pixels: an image file to uint8, resized and cropped as the official pipeline does."""
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from densekit.data.decoding import DEEP_MODES, REMEDY, decode
 from densekit.errors import DataError
-from densekit.files.json_files import read_object
-from densekit.spec.types import AspectRatio
+from densekit.files.json_files import read_file, read_object
+from densekit.spec.types import AspectRatio, Semantics
+
+MAX_BYTES = 1 << 30
+"""Of an image file."""
+MAX_EDGE = 4096
+"""Of a tower's input, in pixels."""
+RESCALE_ROUNDING = 1e-4
+"""Published files write 1/255 with as many digits as they like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +53,31 @@ class ImageProcessor:
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
             size = config["size"]
-            mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
             shortest = size if isinstance(size, int) else size.get("shortest_edge")
             edge = shortest or size["height"]
             if not shortest and size["height"] != size["width"]:
                 raise ValueError(f"size {size} is not square")
+            if not _is_edge(edge):
+                raise ValueError(f"size {size}: an edge of 1 to {MAX_EDGE} pixels is needed")
             if config.get("resample", 3) != Image.Resampling.BICUBIC:
                 raise ValueError(f"resample {config['resample']} is not bicubic (3)")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"vision tower: {path} cannot be used: {error!r}") from None
+            if shortest and config.get("crop_size", edge) not in (
+                edge,
+                {"height": edge, "width": edge},
+            ):
+                raise ValueError(f"crop_size {config['crop_size']} is not the size, {edge}")
+            for step in ("do_resize", "do_rescale", "do_normalize"):
+                if config.get(step, True) is not True:
+                    raise ValueError(f"{step} is {config[step]}: densekit always does it")
+            if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > RESCALE_ROUNDING:
+                raise ValueError(f"rescale_factor {config['rescale_factor']} is not 1/255")
+            mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
+            if min(std) <= 0:
+                raise ValueError(f"image_std {list(std)} must be above 0")
+        except KeyError as error:
+            raise DataError(f"vision tower: {path} has no `{error.args[0]}`") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"vision tower: {path} cannot be used: {error}") from None
         return cls(
             resize="shortest_edge" if shortest else "squash",
             size=edge,
@@ -105,26 +128,36 @@ class ImageProcessor:
         return table.astype(np.float32)
 
 
-def read_image(path: Path) -> tuple[Image.Image, str]:
-    """Decode an image file fully; returns it with the first 16 hex digits of the SHA-256 of the
-    bytes read.
+def _is_edge(edge: object) -> bool:
+    return isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_EDGE
 
-    Raises DataError naming the file when it is missing or damaged.
+
+def _channels(values: object) -> tuple[float, float, float]:
+    """Three numbers, one a channel."""
+    if not isinstance(values, list) or len(values) != 3:
+        raise ValueError(f"image_mean and image_std are lists of three numbers, not {values}")
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def read_image(path: Path, semantics: Semantics = "faithful") -> tuple[Image.Image, str]:
+    """Decode an image file fully; returns it as RGB with the first 16 hex digits of the SHA-256 of
+    the bytes read.
+
+    More than 8 bits a channel are cut off as officially under `faithful` and refused under `fixed`
+    (docs/upstream.md, 1.10). Raises DataError naming the file when it is missing or damaged.
     """
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB"), hashlib.sha256(data).hexdigest()[:16]
-    except FileNotFoundError:
-        raise DataError(f"image {path} does not exist") from None
-    except UnidentifiedImageError:  # its own text would name the buffer, not the file
+        data = read_file(path, limit=MAX_BYTES, remedy=REMEDY)
+    except DataError as error:
+        raise DataError(f"image {error}") from None
+    image, mode = decode(data, path)
+    if mode in DEEP_MODES and semantics == "fixed":
         raise DataError(
-            f"image {path} cannot be decoded (not an image); replace it or remove its entry"
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"image {path} cannot be decoded ({error}); replace it or remove its entry"
-        ) from None
+            f"image {path} has more than 8 bits a channel (mode {mode}), which the official "
+            f"code cuts off; convert it to 8 bits, {REMEDY}"
+        )
+    return image, hashlib.sha256(data).hexdigest()[:16]
 
 
 def open_image(path: Path) -> Image.Image:

@@ -21,9 +21,31 @@ MAX_BYTES = 1 << 28
 """Of a JSON file, and of a line of a JSON Lines file. Tokenizers, the largest, take some tens of
 MiB.
 """
+MAX_DEPTH = 100
+"""Lists and objects inside each other. Tokenizers nest some ten; whoever writes, compares or copies
+a value later calls itself once a level.
+"""
 MAX_DIGITS = 308
 """Longer integers do not fit a float. Tokenizers write 10**30 for "no limit"."""
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def read_file(path: Path, *, limit: int | None = None, remedy: str = REMEDY) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes (None: MAX_BYTES).
+
+    Raises DataError, which ends in `remedy`, when it is missing, no regular file, larger, or cannot
+    be read.
+    """
+    most = MAX_BYTES if limit is None else limit
+    with _opened(path, remedy) as file:
+        try:
+            data = file.read(most + 1)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
+    if len(data) > most:
+        size = f"{most >> 20} MiB" if most >> 20 else f"{most >> 10} KiB"
+        raise DataError(f"{path} is larger than {size}; {remedy}")
+    return data
 
 
 def read_json(path: Path, *, remedy: str = REMEDY) -> Any:
@@ -32,10 +54,7 @@ def read_json(path: Path, *, remedy: str = REMEDY) -> Any:
     Raises DataError, which ends in `remedy`, when the file is missing, is no regular file, is
     larger than MAX_BYTES, or is not JSON in UTF-8 with finite numbers.
     """
-    with _opened(path, remedy) as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB; {remedy}")
+    data = read_file(path, remedy=remedy)
     try:
         return parse_json(data)
     except ValueError as error:
@@ -96,8 +115,9 @@ def parse_json(data: bytes, *, non_finite: bool = False) -> Any:
     floats: dict[str, Any] = {"parse_float": _finite, "parse_constant": _no_constant}
     try:
         value = json.loads(
-            data.decode("utf-8"), parse_int=_integer, **({} if non_finite else floats)
+            data.decode("utf-8"), parse_int=parse_integer, **({} if non_finite else floats)
         )
+        check_depth(value)
         if SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -140,7 +160,24 @@ def _opened(path: Path, remedy: str) -> BinaryIO:
         raise DataError(f"{str(path)!r} is not a path; {remedy}") from None
 
 
-def _integer(digits: str) -> int:
+def check_depth(value: Any) -> None:
+    """Raises ValueError for a JSON value that nests lists and objects deeper than MAX_DEPTH."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for parent in level
+            if isinstance(parent, dict | list)
+            for item in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def parse_integer(digits: str) -> int:
+    """An integer's digits as a number. Raises ValueError for one that no float holds."""
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)

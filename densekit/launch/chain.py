@@ -12,7 +12,7 @@ from densekit.errors import DensekitError, UsageError
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
-from densekit.launch.preflight import preflight
+from densekit.launch.preflight import preflight, refuse
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
@@ -23,6 +23,8 @@ from densekit.runs.checkpoint import step_of
 from densekit.runs.complete import check_complete, tidy
 from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
+from densekit.spec.architectures import shape_of
+from densekit.spec.check import Check
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
@@ -66,17 +68,36 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     return [first, recipe]
 
 
-def chain_math(chain: Sequence[Recipe], roots: Roots) -> list[RunMath]:
+def chain_math(
+    chain: Sequence[Recipe],
+    roots: Roots,
+    *,
+    launcher: Launcher | None = None,
+    more: Sequence[Check] = (),
+) -> list[RunMath]:
     """The math.json of every run of a chain, after a preflight of all of them: each names the run
     it starts from.
 
-    Raises DataError for the first file that is missing or wrong.
+    Warnings go to stderr. Raises DataError with everything that is missing or wrong, `more` among
+    it; UsageError where only the container of the launcher would not see what is there.
     """
+    found = [preflight(recipe, roots) for recipe in chain]
+    checks = [check for part in found for check in part.checks]
+    for check in checks:
+        if check.state == "warn":
+            print(f"{check.name}: {check.message}", file=sys.stderr)
+    hidden = [part.outside for part in found if part.outside]
+    if launcher is None or not launcher.contained:
+        hidden = []
+    unseen = [Check(name="container", state="fail", message=text) for text in hidden]
+    if any(check.state == "fail" for check in (*checks, *more)):
+        refuse([*checks, *unseen, *more])
+    if hidden:
+        raise UsageError("\n".join(hidden))
     maths: list[RunMath] = []
-    for recipe in chain:
+    for recipe, part in zip(chain, found, strict=True):
         starts_from = maths[-1].sha256 if maths else None
-        inputs = preflight(recipe, roots)
-        maths.append(RunMath(recipe=recipe.math(), starts_from=starts_from, inputs=inputs))
+        maths.append(RunMath(recipe=recipe.math(), starts_from=starts_from, inputs=part.inputs))
     return maths
 
 
@@ -127,7 +148,7 @@ def prepare(
 ) -> list[Stage]:
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
-    plans = [plan_stage(recipe, request, hardware, roots) for recipe in chain]
+    plans, problems = _plans(chain, request, hardware, roots)
     for plan in plans:
         if plan.fits is False:
             print(
@@ -135,16 +156,51 @@ def prepare(
                 f"`densekit plan {plan.recipe}`); continuing",
                 file=sys.stderr,
             )
-    maths = chain_math(chain, roots)
+    if plans:
+        problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
+    maths = chain_math(chain, roots, launcher=launcher, more=problems)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
     launcher.check_paths(runs_dir, roots, [math.recipe for math in maths])
-    execution = execution_of(plans[-1], roots, None)
-    launcher.check(execution)
-    check_models(chain, roots, launcher, execution)
+    check_models(chain, roots, launcher, execution_of(plans[-1], roots, None))
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
+
+
+def _plans(
+    chain: Sequence[Recipe], request: ExecutionRequest, hardware: Hardware | None, roots: Roots
+) -> tuple[list[Plan], list[Check]]:
+    """The plans, or none and why, where a model's folder is at fault; other UsageErrors are
+    raised.
+    """
+    try:
+        return [plan_stage(recipe, request, hardware, roots) for recipe in chain], []
+    except DensekitError as error:
+        if isinstance(error, UsageError) and not _is_of_models(error, chain, roots):
+            raise
+        return [], [Check(name="plan", state="fail", message=str(error))]
+
+
+def _is_of_models(error: UsageError, chain: Sequence[Recipe], roots: Roots) -> bool:
+    for recipe in chain:
+        try:
+            shape_of(recipe, roots)
+        except DensekitError as of_models:
+            return str(of_models) == str(error)
+    return False
+
+
+def _launcher_problems(launcher: Launcher, execution: Execution) -> list[Check]:
+    """What keeps a launcher from working here. Raises UsageError for options that cannot work
+    anywhere.
+    """
+    launcher.check_options(execution)
+    try:
+        launcher.check(execution)
+    except DensekitError as error:
+        return [Check(name=f"launcher {launcher.name}", state="fail", message=str(error))]
+    return []
 
 
 def reproduce(

@@ -2,12 +2,13 @@
 cannot.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DensekitError
 from densekit.launch.chain import load_chain
+from densekit.launch.checks.disk import disk_checks
 from densekit.launch.host_gpus import VISIBLE, Gpu, check_driver, find_gpus, kind_of, pick
 from densekit.launch.launchers.registry import launcher_class, launcher_names
 from densekit.launch.preflight import preflight
@@ -15,25 +16,46 @@ from densekit.launch.revision_check import check_revisions
 from densekit.planner.plan import make_plan
 from densekit.spec.check import Check, CheckState
 from densekit.spec.execution import ExecutionRequest
-from densekit.spec.hardware import GIB
+from densekit.spec.hardware import Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
-DISK_GIB = {"tiny": (1, 5), "paper": (100, 300)}
-"""Free GiB of the runs' disk below which a check fails, and below which it warns."""
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """GPUs that are asked about and are not those of this host."""
+
+    kind: Hardware
+    world_size: int | None
+    """None: as many as the paper used."""
 
 
-def doctor(name: str | None, roots: Roots, runs_dir: Path) -> list[Check]:
-    """Every check; with a recipe's name also its image, data and models. Nothing is changed."""
+def doctor(
+    name: str | None, roots: Roots, runs_dir: Path, *, elsewhere: Elsewhere | None = None
+) -> list[Check]:
+    """Every check; with a recipe's name also its image, data and models.
+
+    With `elsewhere` the recipe is planned for those GPUs, and this host's GPUs and launchers are
+    not looked at. Nothing is changed but what the cache remembers of images. Raises UsageError for
+    a recipe that cannot be read.
+    """
     chain = load_chain(name, ()) if name else []
-    recipe = chain[-1] if chain else None
-    tiny = recipe is not None and recipe.assets is not None
-    gpus, checks = _gpu_checks(chain, roots, tiny=tiny)
-    for launcher in launcher_names():
-        checks += launcher_class(launcher).diagnose(gpus, tiny=tiny)
-    checks.append(_disk(runs_dir, recipe))
+    tiny = bool(chain) and chain[-1].assets is not None
+    checks: list[Check] = []
+    if elsewhere is None:
+        gpus, checks = _gpu_checks(chain, roots, tiny=tiny)
+        for launcher in launcher_names():
+            checks += launcher_class(launcher).diagnose(gpus, tiny=tiny)
+    else:
+        world_size = elsewhere.world_size or (chain[-1].reference.gpus if chain else 1)
+        asked = f"{world_size} x {elsewhere.kind.name}"
+        checks.append(_check("GPUs", "ok", f"{asked}, as asked; this host's are not looked at"))
+        if chain:
+            kind = elsewhere.kind
+            checks.append(_try("memory", lambda: _fits(chain, roots, kind, world_size, asked)))
+    checks += disk_checks(chain, roots, runs_dir)
     for part in chain:
-        checks.append(_try(part.name, lambda part=part: _inputs(part, roots)))  # type: ignore[misc]
+        checks += preflight(part, roots).checks
         if part.assets is None:
             checks.append(check_revisions(part, roots))
     return checks
@@ -89,44 +111,28 @@ def _driver(gpus: Sequence[Gpu]) -> str:
 
 
 def _memory(gpus: Sequence[Gpu], chain: Sequence[Recipe], roots: Roots) -> str:
-    """What the chain's plans take of the GPUs that a run would use; UsageError where one does not
-    fit.
-    """
+    """What the chain's plans take of the GPUs that a run would use."""
+    picked = pick(gpus, min(chain[-1].reference.gpus, len(gpus)))
+    each = f"{gpus[0].memory_mib / 1024:.0f} GiB"
+    where = f"{len(picked)} x {gpus[0].name}, {each}"
+    return _fits(chain, roots, kind_of(picked), len(picked), where)
+
+
+def _fits(
+    chain: Sequence[Recipe], roots: Roots, kind: Hardware, world_size: int, where: str
+) -> str:
+    """What the chain's plans take of GPUs of a kind; UsageError where one does not fit."""
     peaks = []
     for recipe in chain:
-        picked = pick(gpus, min(recipe.reference.gpus, len(gpus)))
         plan = make_plan(
             recipe,
-            ExecutionRequest(device="cuda", world_size=len(picked)),
-            hardware=kind_of(picked),
+            ExecutionRequest(device="cuda", world_size=world_size),
+            hardware=kind,
             roots=roots,
         )
         if plan.memory_gib is None:
             return "not estimated: the architecture of a model is unknown"
-        peaks.append(f"{recipe.name} {plan.memory_gib.peak:.1f} GiB")
-    each = f"{gpus[0].memory_mib / 1024:.0f} GiB"
-    return f"fits on {len(picked)} x {gpus[0].name}, {each}: {', '.join(peaks)}"
-
-
-def _disk(runs_dir: Path, recipe: Recipe | None) -> Check:
-    place = runs_dir.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free / GIB
-    tiny = recipe is not None and recipe.assets is not None
-    fails, warns = DISK_GIB["tiny" if tiny else "paper"]
-    message = f"{free:.0f} GiB free for {runs_dir}"
-    if free < fails and recipe is None:
-        return _check("disk", "warn", f"{message}: enough for tiny recipes, not for the paper's")
-    if free < fails:
-        message += f": at least {fails} GiB are needed; free some, or choose another --runs-dir"
-        return _check("disk", "fail", message)
-    if free < warns:
-        return _check("disk", "warn", f"{message}: {warns} GiB are recommended")
-    return _check("disk", "ok", message)
-
-
-def _inputs(recipe: Recipe, roots: Roots) -> str:
-    preflight(recipe, roots)
-    made = recipe.assets is not None
-    return f"data and models are {'made by densekit' if made else 'complete'}"
+        host = plan.memory_gib.host
+        also = f" and {host:.0f} GiB of host RAM each" if host else ""
+        peaks.append(f"{recipe.name} {plan.memory_gib.peak:.1f} GiB{also}")
+    return f"fits on {where}: {', '.join(peaks)}"

@@ -55,7 +55,7 @@ def show(
     lines: list[str] = []
     for name in dict.fromkeys(names):
         previous: Element | None = None
-        for recipe, run in _planned_runs(name, overrides, runs_dir, roots):
+        for recipe, run in _planned_runs(name, overrides, runs_dir, roots, launcher):
             plan = plan_stage(recipe, request, hardware, roots)
             execution = execution_of(plan, roots, previous.run if previous else None)
             launcher.check_options(execution)
@@ -70,12 +70,12 @@ def show(
 
 
 def _planned_runs(
-    name: str, overrides: Sequence[str], runs_dir: Path, roots: Roots
+    name: str, overrides: Sequence[str], runs_dir: Path, roots: Roots, launcher: Launcher
 ) -> Iterator[tuple[Recipe, PlannedRun]]:
     """Every recipe of a chain with its run."""
     chain = load_chain(name, overrides)
     try:
-        maths = chain_math(chain, roots)
+        maths = chain_math(chain, roots, launcher=launcher)
         paths = [run_path(runs_dir, math) for math in maths]
     except DataError as error:
         print(

@@ -1,88 +1,171 @@
-"""What is checked before a run directory exists: files, annotations, images, tokenizer, model
-folders.
+"""What is checked before a run directory exists: one pass over everything a run reads, which fills
+one list of problems.
 """
 
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
-from densekit.data.annotations import Annotations, check_images
-from densekit.errors import DataError
+from densekit.data.images import Images
+from densekit.data.missing import choose_entries
+from densekit.errors import DataError, DensekitError
 from densekit.files.hashing import file_sha256
-from densekit.files.json_files import read_object
-from densekit.launch.answers import check_answers_fit
+from densekit.launch.checks.models import (
+    language_model_problems,
+    projector_problems,
+    tower_problems,
+)
+from densekit.launch.checks.samples import (
+    deep_problem,
+    held_out_problems,
+    image_problems,
+    look_at,
+    outside_problem,
+)
+from densekit.launch.checks.tokens import tokenizer_problems
+from densekit.recipes.revisions import repositories
+from densekit.spec.architectures import connector_shape
+from densekit.spec.check import Check, CheckState
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-from densekit.text.tokenizers.base import load_tokenizer
 
 
-def preflight(recipe: Recipe, roots: Roots) -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What was found about one recipe."""
+
+    checks: tuple[Check, ...]
+    """A line per subject where it is good, one per problem where it is not; named `RECIPE:
+    SUBJECT`.
+    """
+    inputs: dict[str, str]
+    """SHA-256 of the files that belong to the run's identity (annotations, connector weights)."""
+    outside: str | None
+    """Where images are that a container would not see."""
+
+
+def preflight(recipe: Recipe, roots: Roots) -> Preflight:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
 
-    Returns the SHA-256 of the files that belong to the run's identity (annotations, connector
-    weights). What the kit makes itself (recipes with `assets`) is not there yet and not checked.
-    Raises DataError naming the first problem.
+    What the kit makes itself (recipes with `assets`) is not there yet and not checked. Raises
+    nothing for what is wrong: `refuse` does.
     """
     models, data = recipe.models, recipe.data
+    found = _Found(recipe, roots)
+    config: dict[str, object] = {}
+    hidden = width = None
     if not recipe.makes(models.language_model):
-        _check_model(roots.resolve(models.language_model), "models.language_model")
+        problems, config = language_model_problems(
+            roots.resolve(models.language_model),
+            "models.language_model",
+            found.get("models.language_model"),
+        )
+        found.add("language model", problems)
+        size = config.get("hidden_size") or config.get("n_embd")
+        hidden = size if isinstance(size, int) else None
     if not recipe.makes(models.vision_tower):
-        tower = roots.resolve(models.vision_tower)
-        _check_model(tower, "models.vision_tower")
-        if not (tower / "preprocessor_config.json").is_file():
-            raise DataError(
-                f"models.vision_tower: {tower}/preprocessor_config.json is missing; copy it from "
-                "the tower's repository"
-            )
-    tokenizer = models.tokenizer or models.language_model
-    if not recipe.makes(tokenizer):
-        load_tokenizer(roots.resolve(tokenizer))
-    inputs: dict[str, str] = {}
+        field = "models.vision_tower"
+        problems, tower = tower_problems(
+            models.vision_tower, roots, field, found.get(field), data.image_aspect_ratio
+        )
+        if tower is not None:
+            try:
+                width = connector_shape(recipe.connector, tower).width
+            except DensekitError as error:
+                problems.append(str(error))
+        found.add("vision tower", problems)
+    folder = roots.resolve(models.tokenizer_folder)
+    if not recipe.makes(models.tokenizer_folder) and (models.tokenizer or folder.exists()):
+        found.add("tokenizer", tokenizer_problems(recipe, folder, config))
     if models.connector:
         weights = roots.resolve(models.connector)
-        if not weights.is_file():
-            raise DataError(f"models.connector: {weights} does not exist; give projector weights")
-        inputs["connector"] = file_sha256(weights)
+        found.add(
+            "connector",
+            projector_problems(weights, width=width, hidden=hidden, field="models.connector"),
+        )
+        if weights.is_file():
+            found.inputs["connector"] = file_sha256(weights)
+    outside = None
     if not recipe.makes(data.annotations):
-        path = roots.resolve(data.annotations)
-        annotations = Annotations.load(path, require_tag=data.template == "plain")
-        inputs["annotations"] = annotations.sha256
-        if data.samples not in (None, len(annotations)):
-            raise DataError(
-                f"{path} has {len(annotations)} entries, recipe {recipe.name} expects "
-                f"{data.samples}: it is not the "
-                "published file (a recipe with `samples: null` under `data` trains on it all the "
-                "same)"
-            )
-        check_answers_fit(recipe, annotations, roots)
-        if not recipe.makes(data.images):
-            check_images(annotations, roots.resolve(data.images))
+        samples = look_at(recipe, roots, found.get("data.annotations"))
+        found.add("annotations", samples.problems)
+        if samples.sha256:
+            found.inputs["annotations"] = samples.sha256
+        if samples.images:
+            found.images(samples.images, samples.count)
+            outside = outside_problem(samples.images, roots, recipe)
+            if samples.images.deep:
+                fixed = recipe.semantics_of("L1") == "fixed"
+                state: CheckState = "fail" if fixed else "warn"
+                name, message = f"{recipe.name}: images", deep_problem(samples.images)
+                found.checks.append(Check(name=name, state=state, message=message))
     if recipe.probe and not recipe.makes(recipe.probe.questions):
-        questions = Annotations.load(roots.resolve(recipe.probe.questions))
-        for sample in questions:
-            if sample.image is None or len(sample.conversations) < 2:
-                raise DataError(
-                    f"{questions.path}: entry {sample.index}: a held-out question needs an image "
-                    "and an answer"
-                )
-        if not recipe.makes(recipe.probe.images):
-            check_images(questions, roots.resolve(recipe.probe.images))
-    return inputs
+        found.add("held-out questions", held_out_problems(recipe, roots))
+    if not found.checks:
+        found.checks.append(
+            Check(name=recipe.name, state="ok", message="data and models are made by densekit")
+        )
+    return Preflight(checks=tuple(found.checks), inputs=found.inputs, outside=outside)
 
 
-def _check_model(folder: Path, field: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise DataError(
-            f"{field}: no model in {folder} (config.json is missing); download it there in "
-            "transformers format"
-        )
-    read_object(folder / "config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise DataError(
-            f"{field}: {folder} holds no .safetensors weights; convert or download them (no pickle "
-            "is read)"
-        )
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        parts = read_object(index).get("weight_map", {})
-        missing = sorted({name for name in parts.values() if not (folder / name).is_file()})
-        if missing:
-            raise DataError(f"{field}: {folder} lacks {', '.join(missing)}; finish the download")
+def refuse(checks: Iterable[Check]) -> None:
+    """Raises DataError with every check that failed, grouped by subject; what several recipes share
+    is said once.
+    """
+    failed = list({check.message: check for check in checks if check.state == "fail"}.values())
+    if not failed:
+        return
+    if len(failed) == 1:
+        raise DataError(failed[0].message)
+    lines = [f"{len(failed)} problems; nothing was started"]
+    for name, group in groupby(failed, key=lambda check: check.name):
+        lines += [f"{name}:", *(f"  - {check.message}" for check in group)]
+    raise DataError("\n".join(lines))
+
+
+class _Found:
+    """The list that the pass fills."""
+
+    def __init__(self, recipe: Recipe, roots: Roots) -> None:
+        self.checks: list[Check] = []
+        self.inputs: dict[str, str] = {}
+        self._recipe, self._roots = recipe, roots
+
+    def add(self, subject: str, problems: Sequence[str]) -> None:
+        """What was found about a subject: good when there is no problem."""
+        name = f"{self._recipe.name}: {subject}"
+        self.checks += [Check(name=name, state="fail", message=text) for text in problems]
+        if not problems:
+            self.checks.append(Check(name=name, state="ok", message="complete"))
+
+    def images(self, images: Images, count: int) -> None:
+        """Bad images are problems, or what the recipe's policy makes of them."""
+        recipe = self._recipe
+        where = self._roots.resolve(recipe.data.annotations)
+        problems = image_problems(recipe, images, where, self._roots.cache)
+        if recipe.data.missing == "refuse":
+            if problems:
+                problems[0] += "; `data.missing: drop` or `replace` in a recipe trains all the same"
+            self.add("images", problems)
+            return
+        try:
+            chosen = choose_entries(recipe.math().data, images, count=count, seed=recipe.seed)
+        except DataError as error:
+            self.add("images", [str(error)])
+            return
+        self.inputs["missing"] = chosen.sha256
+        message = f"data.missing: {chosen.describe()}" if chosen.bad else "complete"
+        state: CheckState = "warn" if chosen.bad else "ok"
+        self.checks.append(Check(name=f"{recipe.name}: images", state=state, message=message))
+
+    def get(self, field: str) -> str:
+        """The command that gets what a field of the recipe refers to."""
+        repo = next((repo for repo in repositories(self._recipe) if repo.field == field), None)
+        if repo is None:
+            if field == "data.annotations":
+                return "give the path of a JSON file"
+            return "download it there in transformers format"
+        revision = f" --revision {repo.commit}" if repo.commit else ""
+        kind = " --repo-type dataset" if field == "data.annotations" else ""
+        folder = self._roots.resolve(repo.reference)
+        return f"`hf download {repo.name}{kind}{revision} --local-dir {folder}` gets it"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from densekit.batching.order import (
     OfficialOrder,
@@ -14,6 +15,7 @@ from densekit.batching.order import (
 )
 from densekit.batching.rng import TorchGenerator
 from densekit.data.annotations import Annotations
+from densekit.errors import UsageError
 from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
 from densekit.spec.math import Reference
@@ -51,7 +53,12 @@ def check_sampler(root: Path, quantities: Quantities) -> None:
 
 def _topology(*, devices: int, batch_size: int = 1) -> Reference:
     """Checks what a case asks for, as every run does; UsageError for a number below 1."""
-    return Reference(gpus=devices, per_device_batch_size=batch_size, grad_accum_steps=1)
+    try:
+        return Reference(gpus=devices, per_device_batch_size=batch_size, grad_accum_steps=1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UsageError(f"reference topology: {field}: {first['msg']}") from None
 
 
 def _order(case: dict[str, Any]) -> list[int]:

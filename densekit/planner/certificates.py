@@ -24,7 +24,8 @@ def cached_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate | None:
     that is damaged counts as none; a line on standard error says so.
     """
     path = _cached_at(recipe, roots)
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or recipe.data.missing != "refuse":
+        # What is dropped or replaced is known once the images have been looked at.
         return None
     try:
         certificate = BatchCertificate.from_json(read_json(path))
@@ -44,7 +45,9 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
     # Imported here because they load tokenizers and images, which a plan without --certify does not
     # need.
     from densekit.data.annotations import Annotations
+    from densekit.data.images import find_images
     from densekit.data.index import load_index
+    from densekit.data.missing import choose_entries
 
     path = roots.resolve(recipe.data.annotations)
     # Before reading: a file that changes meanwhile is not found under it again.
@@ -67,6 +70,11 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
             "--set data.samples=null"
         )
     index = load_index(annotations, roots.cache)
+    if recipe.data.missing != "refuse":
+        images = find_images(annotations, roots.resolve(recipe.data.images), roots.cache)
+        data, seed = recipe.math().data, recipe.seed
+        chosen = choose_entries(data, images, count=len(annotations), seed=seed)
+        index = index.take(chosen.entries)
     certificate = RunOrder(recipe.math(), index.modality_lengths).certificate(index.sample_ids())
     lengths = counted(index.modality_lengths, recipe.data.template)
     lengths_at = roots.cache / LENGTHS_FOLDER / cached_at.name

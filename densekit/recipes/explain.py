@@ -62,6 +62,23 @@ def explain(name: str, overrides: Sequence[str] = ()) -> list[Explained]:
     ]
 
 
+def resolved(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe with everything it inherits, as plain values; of its `sources` those that were
+    written about the value that holds. Raises UsageError.
+    """
+    recipe, document = load_with_lines(name, overrides)
+    values = recipe.model_dump(mode="json")
+    fields = [field for field, _ in leaves({**values, "sources": {}, "notes": []})]
+    sources: dict[str, str] = {}
+    for key, text in recipe.sources.items():
+        below = [field for field in fields if _nearest(field, recipe.sources) == key]
+        held = [field for field in below if _source(field, recipe.sources, document)]
+        # Of a section some of whose values were overridden, the others keep the text.
+        names = [key] if held == below else [".".join(field) for field in held]
+        sources |= dict.fromkeys(names, text)
+    return {**values, "sources": sources}
+
+
 def report(values: list[Explained]) -> list[str]:
     """Lines for people: each value, the line that wrote it, and below its source, or else what the
     field means.
@@ -103,13 +120,18 @@ def _line(field: tuple[str, ...], document: Document) -> str:
 
 
 def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Document) -> str | None:
-    keys = (".".join(field[:depth]) for depth in range(len(field), 0, -1))
-    key = next((key for key in keys if key in sources), None)
+    key = _nearest(field, sources)
     if key is None:
         return None
     described = _rank(document.line(("sources", key)), document)
     written = _rank(_line(field, document), document)
     return sources[key] if described >= written else None
+
+
+def _nearest(field: tuple[str, ...], sources: Mapping[str, str]) -> str | None:
+    """The key of `sources` that speaks of a field: its own, or that of the section around it."""
+    keys = (".".join(field[:depth]) for depth in range(len(field), 0, -1))
+    return next((key for key in keys if key in sources), None)
 
 
 def _meaning(field: tuple[str, ...]) -> str:

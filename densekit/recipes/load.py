@@ -7,17 +7,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from densekit.errors import UsageError
-from densekit.recipes.yaml_lines import RECIPES_DIR, Document, Loader, error_lines, read_document
+from densekit.recipes.yaml_lines import (
+    MAX_BYTES,
+    RECIPES_DIR,
+    Document,
+    error_lines,
+    parse_value,
+    read_document,
+    shorten,
+)
 from densekit.spec.recipe import Recipe
 
 NOT_RECIPES = ("paper", "revisions")
 """Files beside the recipes that hold something else: reported scores, and commits of models and
 data.
 """
+MAX_DEPTH = 20
+"""Dots in the key of an override."""
 ROOTS = ("data", "models", "cache")
 WHOLE = ("connector",)
 """A child that writes this section replaces it: kind, layers and groups belong together."""
@@ -177,24 +186,27 @@ def _merge(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
 
 def _apply_override(document: Document, override: str) -> None:
     key, separator, text = override.partition("=")
+    shown = shorten(override)
     if not separator or not all(key.split(".")):
         raise UsageError(
-            f"--set {override}: write it as key=value, for example optimizer.learning_rate=1e-4"
+            f"--set {shown}: write it as key=value, for example optimizer.learning_rate=1e-4"
         )
+    if len(override) > MAX_BYTES or key.count(".") > MAX_DEPTH:
+        raise UsageError(f"--set {shown}: too long")
     try:
-        value = yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, RecursionError):
-        raise UsageError(f"--set {override}: the value is not valid YAML") from None
+        value = parse_value(text)
+    except ValueError as error:
+        raise UsageError(f"--set {shown}: {error}") from None
     field = tuple(key.split("."))
     target = document.values
     for depth, parent in enumerate(field[:-1], start=1):
         child = target.get(parent)
         if child is None:
             child = target[parent] = {}
-            document.lines[field[:depth]] = f"--set {override}"
+            document.lines[field[:depth]] = f"--set {shown}"
         if not isinstance(child, dict):
-            raise UsageError(f"--set {override}: `{parent}` is a value, not a section")
+            raise UsageError(f"--set {shown}: `{parent}` is a value, not a section")
         target = child
     target[field[-1]] = value
-    document.lines[field] = f"--set {override}"
+    document.lines[field] = f"--set {shown}"
     _anchor_paths(document.values, Path.cwd())

@@ -12,8 +12,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from densekit.errors import UsageError
+from densekit.errors import DataError, UsageError
+from densekit.files.json_files import read_file
 
+MAX_BYTES = 1 << 18
+"""Of a YAML file: some seconds to parse."""
+MAX_NODES = 50_000
+"""Values of a document with every alias written out."""
+MAX_INTEGER = 10**308
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 
 
@@ -44,6 +52,8 @@ class _Strict:
             value = super().construct_object(node, deep)  # type: ignore[misc]
             if isinstance(value, str):
                 value.encode()  # "\\ud800" is a text that nobody could write or hash
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                raise ValueError("an integer that no float holds")
             return value
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise yaml.constructor.ConstructorError(
@@ -64,8 +74,11 @@ class ShippedLoader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # 
 def read_document(path: Path) -> Document:
     """Read one YAML file, without its parents. Raises UsageError with file and line."""
     try:
-        document = _parse(path, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        data = read_file(path, limit=MAX_BYTES, remedy="give the path of a YAML file")
+        document = _parse(path, data.decode("utf-8"))
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     return copy.deepcopy(document)
 
@@ -79,6 +92,7 @@ def _parse(path: Path, text: str) -> Document:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}: must be a mapping of keys to values")
+        check_size(node)
         _note_lines(node, (), path, lines)
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
@@ -91,6 +105,56 @@ def _parse(path: Path, text: str) -> Document:
             f"{path}: nested too deeply, or an alias refers to the anchor it is in"
         ) from None
     return Document(values, lines, (path,))
+
+
+def parse_value(text: str) -> Any:
+    """The value that a piece of YAML spells. Raises ValueError, in words, for anything else."""
+    try:
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        check_size(node)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise ValueError(
+            f"the value is not valid YAML: {shorten(problem.splitlines()[0])}"
+        ) from None
+    except RecursionError:
+        raise ValueError("the value is not valid YAML: nested too deeply") from None
+
+
+def check_size(node: yaml.Node) -> None:
+    """Raises ConstructorError for a document of more than MAX_NODES values with every alias written
+    out, and for an alias to what it is in. Every node is visited once.
+    """
+    sizes: dict[int, int | None] = {}
+    stack = [(node, False)]
+    while stack:
+        current, ready = stack.pop()
+        children: list[yaml.Node] = []
+        if isinstance(current, yaml.SequenceNode):
+            children = current.value
+        elif isinstance(current, yaml.MappingNode):
+            children = [part for pair in current.value for part in pair]
+        if ready:
+            known = [sizes[id(child)] for child in children]
+            if None in known:
+                raise _too_large(current, "an alias refers to the anchor it is in")
+            size = 1 + sum(known)  # type: ignore[arg-type]
+            if size > MAX_NODES:
+                raise _too_large(
+                    current, f"{size} values with every alias written out; at most {MAX_NODES}"
+                )
+            sizes[id(current)] = size
+        elif id(current) not in sizes:
+            sizes[id(current)] = None
+            stack += [(current, True), *((child, False) for child in children)]
+
+
+def _too_large(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _note_lines(
@@ -138,8 +202,13 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML would write it, on one line."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """A value as YAML would write it, on one line, shortened."""
+    return shorten(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def shorten(text: str) -> str:
+    """A text for a message: its start where it is long."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
 
 
 def part_of(annotation: Any) -> type[BaseModel] | None:

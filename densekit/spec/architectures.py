@@ -24,6 +24,8 @@ class UnknownShapeError(UsageError):
 
 
 CONFIG = "config.json"
+MAX_NUMBER = 1 << 24
+"""Of a width, a count of layers or a vocabulary."""
 Shape = TypeVar("Shape")
 
 
@@ -270,8 +272,8 @@ def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
     Raises UsageError for a model that is neither there nor in the table, or of a type that densekit
     does not train; DataError for a config.json that cannot be read.
     """
-    language = _language(recipe.models.language_model, roots)
-    tower = _tower(recipe.models.vision_tower, roots)
+    language = language_shape(recipe.models.language_model, roots)
+    tower = tower_shape(recipe.models.vision_tower, roots)
     return ModelShape(
         language=language, tower=tower, connector=connector_shape(recipe.connector, tower)
     )
@@ -293,7 +295,8 @@ def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
     )
 
 
-def _language(reference: str, roots: Roots | None) -> LanguageShape:
+def language_shape(reference: str, roots: Roots | None) -> LanguageShape:
+    """The shape of one language model; errors as shape_of."""
     config = _read_config(reference, roots)
     if config is None:
         return _known(reference, LANGUAGE_MODELS, "models.language_model")
@@ -321,7 +324,8 @@ def _language(reference: str, roots: Roots | None) -> LanguageShape:
     )
 
 
-def _tower(reference: str, roots: Roots | None) -> TowerShape:
+def tower_shape(reference: str, roots: Roots | None) -> TowerShape:
+    """The shape of one vision tower; errors as shape_of."""
     config = _read_config(reference, roots)
     if config is None:
         return _known(reference, TOWERS, "models.vision_tower")
@@ -368,8 +372,8 @@ def _number(config: dict[str, Any], key: str, reference: str, default: int | Non
     value = config.get(key)
     if value is None:
         value = default
-    if not isinstance(value, int) or value <= 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
         raise DataError(
-            f"{reference}/{CONFIG}: {key} must be a positive integer, not {json.dumps(value)}"
+            f"{reference}/{CONFIG}: {key} must be a positive integer, not {json.dumps(value)[:60]}"
         )
     return value

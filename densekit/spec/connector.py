@@ -12,6 +12,8 @@ from pydantic import field_validator, model_validator
 
 from densekit.spec.part import LayerIndex, Part
 
+MAX_EXTRA = 64
+"""Layers or groups of one connector: no tower has more layers."""
 POOL_SIZE = 8
 """Tokens averaged into one by STI (paper, section 3.2)."""
 
@@ -89,6 +91,18 @@ class Connector(Part):
             raise ValueError(
                 "a group in `groups` is empty: list the hidden_states indices it averages"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Connector":
+        for name, indices in [("layers", self.layers), *(("groups", g) for g in self.groups)]:
+            twice = sorted({index for index in indices if indices.count(index) > 1})
+            if twice:
+                raise ValueError(
+                    f"`{name}` lists hidden_states index {twice[0]} twice: list each state once"
+                )
+        if self.extra > MAX_EXTRA:
+            raise ValueError(f"{self.extra} layers or groups; at most {MAX_EXTRA} are joined")
         return self
 
     @property

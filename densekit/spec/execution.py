@@ -6,10 +6,10 @@ execution.json holds it, the launchers and the trainer read it back.
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from densekit.errors import DataError, UsageError
-from densekit.spec.part import Part, PositiveInt, read_part
+from densekit.spec.part import MAX_COUNT, Part, PositiveInt, read_part
 from densekit.spec.roots import Roots
 from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
 
@@ -135,7 +135,11 @@ class Execution(Part):
 
 
 class ExecutionRequest(Part):
-    """What a user asked of an execution; None leaves it to the planner."""
+    """What a user asked of an execution; None leaves it to the planner. Any number goes in: `check`
+    refuses, under the name of the option.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     device: Device | None = None
     gpu: str | None = None
@@ -158,17 +162,18 @@ class ExecutionRequest(Part):
 
     def check(self) -> None:
         """Raises UsageError, under the name of the option, for a value that cannot work."""
-        for option, value, least in (
-            ("--micro-batch", self.micro_batch_size, 1),
-            ("--workers", self.workers, 0),
-            ("--save-steps", self.save_steps, 1),
-            ("--save-minutes", self.save_minutes, 0),
-            ("--keep", self.keep, 1),
-            ("--keep-hours", self.keep_hours, 0),
-            ("--from-checkpoint", self.from_checkpoint, 0),
+        for option, value, least, most in (
+            ("--micro-batch", self.micro_batch_size, 1, 1 << 16),
+            ("--workers", self.workers, 0, 256),
+            ("--save-steps", self.save_steps, 1, MAX_COUNT),
+            ("--save-minutes", self.save_minutes, 0, 1e6),
+            ("--keep", self.keep, 1, 10**6),
+            ("--keep-hours", self.keep_hours, 0, 1e6),
+            ("--from-checkpoint", self.from_checkpoint, 0, MAX_COUNT),
         ):
-            if value is not None and not least <= value < float("inf"):
-                raise UsageError(f"{option} {value}: give a number of at least {least}")
+            if value is not None and not least <= value <= most:
+                limit = f"at most {most:.0f}" if value > most else f"at least {least}"
+                raise UsageError(f"{option} {value}: give a number of {limit}")
 
     def save_policy(self) -> SavePolicy:
         """The checkpoints it asks for."""

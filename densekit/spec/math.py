@@ -8,16 +8,32 @@ a new schema number.
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from densekit.files.hashing import json_sha256
 from densekit.spec.connector import Connector
-from densekit.spec.part import Fraction, Part, PositiveFloat, PositiveInt, Seed
+from densekit.spec.part import (
+    Fraction,
+    Number,
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    not_a_flag,
+)
 from densekit.spec.templates import template_names
 from densekit.spec.types import AspectRatio, LedgerEntry, Positions, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
+Missing = Literal["refuse", "drop", "replace"]
+MISSING_CEILING = 0.01
+Stage = Annotated[Literal[1, 2], BeforeValidator(not_a_flag)]
 MADE_ASSETS = "cache:tiny/"
 """References that start so are made by the kit itself."""
 
@@ -52,13 +68,22 @@ class Data(Part):
     """Number of entries the annotation file has, where published: lets `plan` count steps without
     the file.
     """
+    missing: Missing = Field(default="refuse", exclude_if=lambda value: value == "refuse")
+    """Entries whose image is missing or cannot be used: no run; a run without them; or another
+    entry, drawn from the seed, in the place of each. Not in the JSON when refuse: it came after
+    schema 2.
+    """
+    missing_ceiling: Fraction = Field(
+        default=MISSING_CEILING, exclude_if=lambda value: value == MISSING_CEILING
+    )
+    """Share of the entries that may be dropped or replaced; with more there is no run."""
     template: str
     """How a conversation becomes text: a module of densekit/text/templates."""
     image_aspect_ratio: AspectRatio
     """square: as the tower's processor resizes or crops; pad: first padded to a square with the
     mean colour.
     """
-    max_length: PositiveInt = 2048
+    max_length: Annotated[PositiveInt, Field(le=1 << 20)] = 2048
     """Tokens of a sample, its image included, behind which it is cut."""
     group_by_modality_length: bool = False
     """Device batches hold samples of one modality and of similar length."""
@@ -71,14 +96,17 @@ class Data(Part):
         return template
 
 
+LearningRate = Annotated[Number, Field(gt=0, le=10)]
+
+
 class Optimizer(Part):
     """AdamW with linear warm-up and cosine decay to zero."""
 
-    learning_rate: PositiveFloat
+    learning_rate: LearningRate
     """Peak rate, after warm-up."""
-    connector_learning_rate: PositiveFloat | None = None
+    connector_learning_rate: LearningRate | None = None
     """Peak rate of the connector; null = the same as the rest."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Decoupled decay, not on biases and norms."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of exp_avg and exp_avg_sq."""
@@ -92,18 +120,18 @@ class Optimizer(Part):
     """Clip the total gradient norm to this; null = no clipping (what the official DeepSpeed configs
     do).
     """
-    epochs: PositiveInt = 1
+    epochs: Annotated[PositiveInt, Field(le=1000)] = 1
     """Passes over the data."""
-    max_steps: PositiveInt | None = None
+    max_steps: Annotated[PositiveInt, Field(le=10_000_000)] | None = None
     """Stop after so many optimizer steps; null = all of them."""
 
 
 class Lora(Part):
     """LoRA on every Linear of the language model except lm_head."""
 
-    r: PositiveInt
+    r: Annotated[PositiveInt, Field(le=1 << 16)]
     """Rank of the adapters."""
-    alpha: PositiveInt
+    alpha: Annotated[PositiveInt, Field(le=1 << 20)]
     """Adapters are scaled by alpha / r."""
     dropout: Fraction = 0.0
     """Dropout in front of the adapters."""
@@ -114,11 +142,11 @@ class Reference(Part):
     hardware.
     """
 
-    gpus: PositiveInt
+    gpus: Annotated[PositiveInt, Field(le=1 << 16)]
     """GPUs of all nodes together."""
-    per_device_batch_size: PositiveInt
+    per_device_batch_size: Annotated[PositiveInt, Field(le=1 << 16)]
     """Samples of one device batch: a reference group of the loss."""
-    grad_accum_steps: PositiveInt = 1
+    grad_accum_steps: Annotated[PositiveInt, Field(le=1 << 16)] = 1
     """Device batches of one GPU in an optimizer step."""
 
     @property
@@ -141,13 +169,13 @@ class Assets(Part):
     """What is made: rendered shapes, a small tokenizer, tower and language model."""
     seed: Seed = 0
     """Draws pictures, texts and weights."""
-    stage1_samples: PositiveInt
+    stage1_samples: Annotated[PositiveInt, Field(le=10**6)]
     """Captions."""
-    stage2_samples: PositiveInt
+    stage2_samples: Annotated[PositiveInt, Field(le=10**6)]
     """Conversations."""
-    held_out: PositiveInt
+    held_out: Annotated[PositiveInt, Field(le=10**6)]
     """Questions that are not trained on."""
-    language_model_steps: PositiveInt
+    language_model_steps: Annotated[PositiveInt, Field(le=10**6)]
     """Steps of pretraining on text."""
 
 
@@ -165,7 +193,7 @@ class Math(Part):
 
     name: str
     """The recipe's."""
-    stage: Literal[1, 2]
+    stage: Stage
     """1 trains the connector alone, 2 connector and language model."""
     needs: str | None
     """The stage-1 recipe whose connector this stage starts from."""

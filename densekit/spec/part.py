@@ -2,14 +2,26 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from densekit.errors import DataError
 
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-LayerIndex = Annotated[int, Field(ge=0, strict=True)]
+MAX_COUNT = 10**9
+"""Of anything that is counted; each field may have a nearer limit."""
+
+
+def not_a_flag(value: Any) -> Any:
+    """`true` and `false` are 1 and 0 to Python and to pydantic, and a slip everywhere else."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(not_a_flag)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
+PositiveFloat = Annotated[Number, Field(gt=0, le=1e6)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+LayerIndex = Annotated[int, Field(ge=0, le=1000, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 """What transformers' set_seed takes."""
 

@@ -16,6 +16,7 @@ from densekit.spec.math import (
     Optimizer,
     Probe,
     Reference,
+    Stage,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
 from densekit.spec.types import LEDGER_ENTRIES, LedgerEntry, Positions, Semantics, Trains
@@ -74,7 +75,7 @@ class Recipe(Part):
     """One line for people."""
     paper: str | None = None
     """Table and row of the paper."""
-    stage: Literal[1, 2]
+    stage: Stage
     """1 trains the connector alone, 2 connector and language model."""
     needs: str | None = None
     """The stage-1 recipe whose connector this stage starts from."""

@@ -2,7 +2,9 @@
 
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
+from densekit.data.images import find_images
 from densekit.data.index import load_index
+from densekit.data.missing import Chosen, choose_entries
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.files.hashing import check_seal, file_sha256
@@ -17,6 +19,8 @@ from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.step_dataset import SampleReader
 
+MISSING_FILE = "missing.json"
+"""In a run directory: the entries that were dropped or replaced, where the recipe admits that."""
 UNREADABLE = "put back a copy of the file, or remove it: then nothing is compared with it"
 
 
@@ -35,14 +39,38 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
     tower = roots.resolve(math.models.vision_tower)
     config = model_config(roots.resolve(math.models.language_model), tower, math.connector)
     annotations = Annotations.load(roots.resolve(math.data.annotations))
+    index, chosen = load_index(annotations, roots.cache), None
+    if math.data.missing != "refuse":
+        images = find_images(annotations, roots.resolve(math.data.images), roots.cache)
+        chosen = choose_entries(math.data, images, count=len(annotations), seed=math.seed)
+        annotations = annotations.take(chosen.entries.tolist())
+        index = index.take(chosen.entries)
     return SampleReader(
         samples=annotations,
-        index=load_index(annotations, roots.cache),
+        index=index,
+        chosen=chosen,
         encoder=make_encoder(math, roots),
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
         image_tokens=config.image_layout.max_tokens,
+        semantics=math.ledger["L1"],
     )
+
+
+def settle_missing(run: RunDir, chosen: Chosen | None) -> None:
+    """Write missing.json, the entries that a run drops or replaces. DataError when they are not
+    those that the run was made for.
+    """
+    if chosen is None:
+        return
+    if run.math.inputs.get("missing") != chosen.sha256:
+        raise DataError(
+            f"{run.path}: {chosen.describe()}, and they are not those that were when the run was "
+            "made: restore the image folder, or retrain (`densekit run` makes another run)"
+        )
+    write_json(run.path / MISSING_FILE, chosen.as_json())
+    if chosen.bad:
+        print(f"{run.name}: {chosen.describe()}: {run.path / MISSING_FILE}", flush=True)
 
 
 def check_inputs(run: RunDir, roots: Roots, annotations_sha256: str) -> None:

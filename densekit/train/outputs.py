@@ -106,7 +106,8 @@ def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGener
             dtype=torch.float32,
             dropped=(),
         )
-        return trained.eval()
+        trained.eval()
+        return trained
     model = load_base(math, roots)
     init = {
         f"connector.{name}": value

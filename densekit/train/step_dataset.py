@@ -15,6 +15,7 @@ from densekit.batching.steps import Step
 from densekit.batching.weights import token_weights
 from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
+from densekit.data.missing import Chosen
 from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
@@ -47,6 +48,10 @@ class SampleReader:
     image_folder: Path
     processor: ImageProcessor
     image_tokens: int
+    semantics: Semantics = "faithful"
+    """What becomes of an image of more than 8 bits a channel; the recipe's L1."""
+    chosen: Chosen | None = None
+    """Where entries were dropped or replaced: which."""
 
     def encode(self, index: int) -> EncodedSample:
         """Ids and labels before collation; DataError names the sample."""
@@ -54,7 +59,7 @@ class SampleReader:
         try:
             return self.encoder.encode(sample.conversations, has_image=sample.image is not None)
         except DataError as error:
-            raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
+            raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 
     def sequence(self, index: int) -> tuple[ModelSequence, EncodedSample]:
         """The sequence the model sees, image slots expanded and cut to the maximum length."""
@@ -74,10 +79,10 @@ class SampleReader:
         if sample.image is None:
             return None
         try:
-            image, digest = read_image(self.image_folder / sample.image)
+            image, digest = read_image(self.image_folder / sample.image, self.semantics)
             return ReadImage(pixels=self.processor(image), digest=digest)
         except DataError as error:
-            raise DataError(f"sample {index} (id {sample.entry_id}): {error}") from None
+            raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 
 
 def label_count(sequence: ModelSequence) -> int:

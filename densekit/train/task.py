@@ -41,6 +41,7 @@ from densekit.train.inputs import (
     make_encoder,
     make_reader,
     settle_certificate,
+    settle_missing,
 )
 from densekit.train.model_check import check_models
 from densekit.train.outputs import load_trained, save_results
@@ -172,6 +173,7 @@ def _train(
     model = build(run, math, roots, stage1, execution, accelerator)
     manifest: Manifest | None = None
     if main:
+        settle_missing(run, reader.chosen)
         settle_certificate(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
         )

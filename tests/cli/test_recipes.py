@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -46,6 +47,28 @@ def test_show_sources(run_cli: Cli) -> None:
         "sources",
         "notes",
     }
+
+
+def test_show_keeps_no_source_for_a_value_that_was_overridden(run_cli: Cli, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: vicuna7b_clip_stage2\noptimizer: {learning_rate: 1.0e-3}\n")
+    before = yaml.safe_load(run_cli("show", "vicuna7b_clip_stage2").out)["sources"]
+    key = "optimizer.learning_rate"
+    override = ("show", "vicuna7b_clip_stage2", "--set", f"{key}=1e-3")
+    for command in (override, ("show", str(child))):
+        sources = yaml.safe_load(run_cli(*command).out)["sources"]
+        assert sources == {name: text for name, text in before.items() if name != key}
+        told = json.loads(run_cli(*command, "--sources", "--json").out)
+        assert [value["source"] for value in told if value["field"] == key] == [None]
+
+
+def test_show_keeps_the_source_of_a_section_for_what_was_not_overridden(run_cli: Cli) -> None:
+    before = yaml.safe_load(run_cli("show", "yi34b_stage2_lora").out)
+    after = yaml.safe_load(run_cli("show", "yi34b_stage2_lora", "--set", "lora.r=7").out)
+    assert "lora" in before["sources"] and "lora" not in after["sources"]
+    kept = {name: after["sources"].get(f"lora.{name}") for name in ("r", "alpha", "dropout")}
+    text = before["sources"]["lora"]
+    assert kept == {"r": None, "alpha": text, "dropout": text}
 
 
 def test_pin_without_a_network(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

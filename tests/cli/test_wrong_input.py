@@ -102,6 +102,16 @@ WRONG = {
         2,
         "use --zero-stage 3",
     ),
+    "no number of minutes": (
+        ["run", "tiny_stage1", "--save-minutes", "nan"],
+        2,
+        "--save-minutes nan: give a number of at least 0",
+    ),
+    "endless hours": (
+        ["run", "tiny_stage1", "--keep-hours", "inf"],
+        2,
+        "--keep-hours inf: give a number of at most 1000000",
+    ),
     "no sample": (
         ["run", "tiny_stage1", "--micro-batch", "0"],
         2,
@@ -170,6 +180,7 @@ WRONG = {
         "No such command 'list': `recipes` lists the recipes, `ls` the runs; see `densekit --help`",
     ),
     "a verb misspelt": (["recipe"], 2, "Did you mean 'recipes'? See `densekit --help`"),
+    "GPUs of no type": (["doctor", "--gpus", "2"], 2, "--gpus 2: name their type with --gpu"),
     "no such verb": (["reproduce"], 2, "No such command 'reproduce'; see `densekit --help`"),
     "no recipe at all": (["run"], 2, "Missing argument 'recipe'; see `densekit run --help`"),
 }
@@ -187,7 +198,8 @@ def test_wrong_input_is_one_message(run_cli: Cli, tmp_path: Path, name: str) -> 
     assert result.code == code
     assert message in result.err
     assert result.out == ""
-    assert result.err.splitlines()[-1].startswith("densekit: ")
+    told = [line for line in result.err.splitlines() if not line.startswith("  - ")]
+    assert told[-1].startswith("densekit: ") or told[-1].endswith(":")
     assert result.err.count("densekit: ") == 1
     assert names(tmp_path) == before
 
@@ -197,7 +209,7 @@ def _image_gone(mine: Path) -> None:
 
 
 BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no annotations": (lambda mine: (mine / "two.json").unlink(), "two.json: cannot be read"),
+    "no annotations": (lambda mine: (mine / "two.json").unlink(), "two.json is missing; give"),
     "broken JSON": (
         lambda mine: write_json(mine / "two.json", '[{"id": 1},'),
         "two.json: line 1, column 12: broken",
@@ -213,7 +225,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no image folder": (
         lambda mine: shutil.rmtree(mine / "images"),
-        "a.png does not exist; 3 of 3 entries",
+        "a.png does not exist; 3 entries lack a usable image",
     ),
 }
 
@@ -225,9 +237,7 @@ def test_bad_data_is_refused_before_a_run_exists(run_cli: Cli, tmp_path: Path, n
     damage(tmp_path / "mine")
     result = run_cli("run", recipe)
     assert (result.code, result.out) == (3, "")
-    assert (
-        result.err.startswith("densekit: ")
-        and result.err.count("\n") == 1
-        and message in result.err
-    )
-    assert names(tmp_path) == ["mine"]
+    assert result.err.startswith("densekit: ") and message in result.err
+    # Of the stages' images, and of nothing else, there is a line each.
+    assert result.err.count("\n") == (5 if "image" in name and "tag" not in name else 1)
+    assert [found for found in names(tmp_path) if found != ".cache"] == ["mine"]

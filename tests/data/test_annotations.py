@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from densekit.data.annotations import Annotations, check_images
+from densekit.data.annotations import Annotations
 from densekit.errors import DataError
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
@@ -82,7 +83,16 @@ REFUSED = {
     "tag without image": (_entry(HUMAN, GPT), "tag without an image"),
     "tags in two turns": (_entry(HUMAN, GPT, HUMAN, GPT, image="a.png"), "in 2 turns"),
     "a video": (_entry(HUMAN, GPT, video="a.mp4"), "'video' is not supported"),
-    "list of images": (_entry(HUMAN, GPT, image=["a.png"]), "'image' is a list"),
+    "list of images": (_entry(HUMAN, GPT, image=["a.png", "b.png"]), "'image' is a list of 2"),
+    "empty list of images": (_entry(HUMAN, GPT, image=[]), "'image' is a list of 0"),
+    "NUL in the image": (_entry(HUMAN, GPT, image="a\0.png"), "not a file name"),
+    "OpenAI's messages": ({"messages": [{"role": "user"}]}, "'messages' is another format"),
+    "OpenAI's turns": (_entry({"role": "user", "content": "x"}), "turn 0 has 'role' and 'content'"),
+    "system turn": (
+        _entry({"from": "system", "value": "x"}, PLAIN, GPT),
+        "turn 0 is from 'system': the",
+    ),
+    "ShareGPT's user": (_entry({"from": "user", "value": "x"}), "from 'user'; write 'human'"),
     "null image": (_entry(HUMAN, GPT, image=None), "not a file name"),
 }
 
@@ -111,8 +121,18 @@ def test_a_tag_can_be_required(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('[\n {"a": 1},\n {"b" 2}]', "line 3, column 7: broken JSON"),
-        ("", "line 1, column 1: broken JSON"),
-        ('{"conversations": []}', "holds a JSON dict"),
+        ("", "the file is empty"),
+        ('{"data": [{"id": 1}]}', "a list of entries is needed: the list under 'data' alone"),
+        ('"text"', "holds a JSON str"),
+        (
+            '[{"conversations": []}',
+            "line 1, column 23: broken JSON (Expecting ',' delimiter); the file may be cut off",
+        ),
+        ("version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS"),
+        ("<!DOCTYPE html><html>", "is a web page"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[" * 200 + "]" * 200, "nested too deeply"),
+        ("[1" + "0" * 5000 + "]", "an integer of 5001 digits"),
         ("[]", "the list is empty"),
     ],
 )
@@ -124,28 +144,51 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "form", ["{}\n{}", "{}\n\n{}\n", "[{}]\n[{}]", "[{}], [{}]", "\ufeff[{}, {}]"]
+)
+def test_other_forms_of_the_same_entries_are_read(tmp_path: Path, form: str) -> None:
+    """JSON Lines, several lists, a byte order mark: the sample ids are those of the list."""
+    other = {**GOOD, "image": "b.png"}
+    listed = Annotations.load(_write(tmp_path, [GOOD, other]))
+    read = Annotations.load(
+        _write(tmp_path, form.replace("{}", "%s") % tuple(map(json.dumps, (GOOD, other))))
+    )
+    assert [sample.sample_id for sample in read] == [sample.sample_id for sample in listed]
+    assert list(read.images()) == [(0, "a.png"), (1, "b.png")]
+
+
+def test_a_list_of_one_image_is_read(tmp_path: Path) -> None:
+    (sample,) = annotations = Annotations.load(_write(tmp_path, [{**GOOD, "image": ["a.png"]}]))
+    assert sample.image == "a.png" and list(annotations.images()) == [(0, "a.png")]
+
+
+def test_a_broken_line_of_json_lines_is_named(tmp_path: Path) -> None:
+    text = f'{json.dumps(GOOD)}\n{{"id": nope}}\n{json.dumps(GOOD)}'
+    with pytest.raises(DataError, match=r"line 2, column 8: broken JSON .*; correct it there"):
+        Annotations.load(_write(tmp_path, text))
+
+
+def test_all_refused_entries_are_counted(tmp_path: Path) -> None:
+    bad = [_entry(), GOOD, *[_entry()] * 12]
+    with pytest.raises(
+        DataError,
+        match=r"entry 0: no 'conversations'.* \(12 more entries are refused: 2, 3, .* 11, \.\.\.\)",
+    ):
+        Annotations.load(_write(tmp_path, bad))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo", "folder", "nul\0"])
+def test_only_a_regular_annotation_file_is_read(tmp_path: Path, path: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"cannot be read: it is|is not a path"):
+        Annotations.load(tmp_path / path)
+
+
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"absent.json is missing"):
         Annotations.load(tmp_path / "absent.json")
     (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
     with pytest.raises(DataError, match="byte 2: not valid UTF-8"):
         Annotations.load(tmp_path / "latin.json")
-
-
-def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    names = ["coco/1.jpg", "coco/2.jpg", "gqa/1.jpg", "coco/sub"]
-    entries = [_entry(PLAIN, GPT), *(_entry(HUMAN, GPT, image=name) for name in names)]
-    annotations = Annotations.load(_write(tmp_path, entries))
-    (tmp_path / "coco/sub").mkdir(parents=True)
-    (tmp_path / "coco/1.jpg").touch()
-    with pytest.raises(DataError) as caught:
-        check_images(annotations, tmp_path)
-    assert f"entry 2: image {tmp_path}/coco/2.jpg does not exist; 3 of 5 entries" in str(
-        caught.value
-    )
-    (tmp_path / "coco/2.jpg").touch()
-    (tmp_path / "coco/sub").rmdir()
-    (tmp_path / "coco/sub").touch()
-    (tmp_path / "gqa").mkdir()
-    (tmp_path / "gqa/1.jpg").touch()
-    check_images(annotations, tmp_path)

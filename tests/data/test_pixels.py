@@ -1,6 +1,7 @@
 """Pixels: resizing, padding, normalisation, and what happens to files that cannot be decoded."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from densekit.data.pixels import ImageProcessor, open_image
+from densekit.data.pixels import ImageProcessor, open_image, read_image
 from densekit.errors import DataError
 from densekit.model.preprocess import normalise
 
@@ -70,7 +71,7 @@ def test_every_mode_becomes_rgb(golden: Path) -> None:
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+    with pytest.raises(DataError, match=r"image .*gone\.png is missing"):
         open_image(tmp_path / "gone.png")
     (tmp_path / "text.jpg").write_text("not an image")
     with pytest.raises(DataError, match=r"text\.jpg cannot be decoded"):
@@ -84,17 +85,76 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": {"height": 10, "width": 20}}, {"resample": 2}, {"image_mean": None}, {"size": None}],
+    [
+        {"size": {"height": 0, "width": 0}},
+        {"size": True},
+        {"image_mean": [0.5]},
+        {"image_std": [0.0, 0.5, 0.5]},
+        {"image_std": ["x", "y", "z"]},
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127},
+        {"crop_size": 100, "size": {"shortest_edge": 384}},
+        {"size": {"height": 10, "width": 20}},
+        {"resample": 2},
+        {"image_mean": None},
+        {"size": None},
+    ],
 )
 def test_an_unknown_preprocessor_is_refused(golden: Path, tmp_path: Path, change: dict) -> None:
     config = json.loads(
         (golden / "models" / "siglip_tiny" / "preprocessor_config.json").read_text()
     )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(DataError, match=r"preprocessor_config\.json cannot be used"):
+    with pytest.raises(DataError, match=r"preprocessor_config\.json (cannot be used|has no)"):
         ImageProcessor.from_pretrained(tmp_path, "square")
 
 
 def test_a_missing_preprocessor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         ImageProcessor.from_pretrained(tmp_path, "square")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+
+
+def test_no_program_is_started_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded \(not an image, or of"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, KeyError, MemoryError])
+def test_whatever_a_decoder_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """AVIF raises RuntimeError, BLP and DDS NotImplementedError, others what they like."""
+
+    def load(self: Image.Image) -> None:
+        raise error("Failed to decode frame 0")
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(DataError, match=rf"a\.png cannot be decoded \({error.__name__}: .*Failed"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["deep.png", "float.tiff"])
+def test_more_than_8_bits_are_cut_off_officially_and_else_refused(
+    tmp_path: Path, name: str
+) -> None:
+    mode = "F" if name == "float.tiff" else "I;16"
+    Image.new(mode, (8, 8), 1000 if mode == "I;16" else 0.5).save(tmp_path / name)
+    image, _ = read_image(tmp_path / name)
+    assert set(image.tobytes()) <= ({255} if mode == "I;16" else {0}), "what Pillow's convert gives"
+    with pytest.raises(DataError, match=rf"{name} has more than 8 bits a channel"):
+        read_image(tmp_path / name, "fixed")
+
+
+def test_an_image_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"image .*a\.png cannot be read: it is not a regular file"):
+        open_image(tmp_path / "a.png")

@@ -21,6 +21,7 @@ REFUSED = {
     "not UTF-8": (b'{"a": "\xff"}', r"not UTF-8 \(byte 7\)"),
     "nested": (b"[" * 100_000, "nested too deeply"),
     "closed nesting": (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+    "nested below the interpreter's own limit": (b"[" * 110 + b"]" * 110, "nested too deeply"),
     "long integer": (b'{"a": 1' + b"0" * 5000 + b"}", "an integer of 5001 digits"),
     "integer beyond a float": (b"1" + b"0" * 309, "an integer of 310 digits"),
     "float beyond a float": (b"[1e999]", "the number 1e999 is too large"),

@@ -102,7 +102,7 @@ def test_stage_2_starts_from_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_stage_2_is_not_begun_from_a_damaged_stage_1(tmp_path: Path, name: str) -> None:
     """Refused before a run directory of stage 2 exists; stage 1 is not called complete."""
     assert go(tmp_path, "tiny_stage1") == 0
-    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -8)
+    flip_byte(runs(tmp_path)["tiny_stage1"].path / name, -6)
     with pytest.raises(DataError, match=rf"{name}.*--force"):
         go(tmp_path)
     assert list(runs(tmp_path)) == ["tiny_stage1"]
@@ -252,7 +252,7 @@ def test_preflight_covers_every_stage_before_the_first_run(tmp_path: Path, broke
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     with pytest.raises(DataError):
         go(tmp_path, str(path))
-    assert names(tmp_path) == ["mine"]
+    assert [name for name in names(tmp_path) if name != "cache"] == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,10 @@ def test_overrides_come_last_and_name_themselves_in_errors(
         ("seed=" + "[" * 1500, "the value is not valid YAML"),
         ("title=\udcff", "the value is not valid YAML"),
         ("optimizer.epochs=0", "`optimizer.epochs`: Input should be greater than 0 (got 0)"),
+        ("connector={kind: sci, layers: [7, 7, 7]}", "`layers` lists hidden_states index 7 twice"),
+        ("connector={kind: dci, groups: [[1, 1]]}", "`groups` lists hidden_states index 1 twice"),
+        ("seed=0x" + "f" * 5000, "an integer that no float holds"),
+        ("seed=&a [*a]", "the value is not valid YAML"),
         ("name=../x", "`name`: run directories are named after it"),
         ("extends=tiny_stage2", "`extends`: unknown key"),
     ],
@@ -329,6 +333,45 @@ def test_overrides_come_last_and_name_themselves_in_errors(
 def test_wrong_overrides_are_refused(override: str, message: str) -> None:
     told = refusal("tiny_stage1", override)
     assert told.startswith("--set ") and message in told
+
+
+def bomb(levels: int) -> str:
+    """YAML whose aliases stand for 10 to the power of `levels` values."""
+    lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for level in range(1, levels):
+        lines.append(f"x{level}: &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("levels", [6, 40])
+def test_aliases_are_counted_before_they_are_written_out(tmp_path: Path, levels: int) -> None:
+    path = write(tmp_path, "a", bomb(levels))
+    for refused in (
+        lambda: refusal(str(path)),
+        lambda: refusal("tiny_stage1", f"title={path.read_text()}"),
+    ):
+        told = refused()
+        assert "values with every alias written out; at most" in told
+        assert len(told) < 1000
+
+
+def test_merged_mappings_are_counted_too(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(100)) + "}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 8)]
+    assert "with every alias written out" in refusal(str(write(tmp_path, "a", "\n".join(lines))))
+
+
+def test_values_in_messages_are_short(tmp_path: Path) -> None:
+    for told in (
+        refusal("tiny_stage1", "seed=[" + "1," * 10_000 + "1]"),
+        refusal(str(write(tmp_path, "a", "extends: tiny_stage1\nseed: [" + "1," * 10_000 + "1]"))),
+    ):
+        assert "characters)" in told and len(told) < 1000
+
+
+def test_a_recipe_is_a_short_regular_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", "#" * (1 << 18) + "\n")
+    assert "is larger than 256 KiB" in refusal(str(path))
 
 
 def test_needs_is_found_beside_the_recipe_first(tmp_path: Path) -> None:

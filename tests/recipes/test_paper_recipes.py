@@ -180,7 +180,7 @@ LORA = {
     "optimizer.connector_learning_rate",
 }
 LARGE = {"reference.gpus", "reference.per_device_batch_size"}
-DATA = {"data.annotations", "data.images", "data.samples"}
+DATA = {"data.annotations", "data.images", "data.samples", "data.missing"}
 LLM = {"models.language_model"}
 
 

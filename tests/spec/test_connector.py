@@ -15,7 +15,7 @@ CONNECTORS = st.one_of(
     st.builds(
         Connector,
         kind=st.sampled_from(["sti", "sci"]),
-        layers=st.lists(INDICES, min_size=1, max_size=3).map(tuple),
+        layers=st.lists(INDICES, min_size=1, max_size=3, unique=True).map(tuple),
     ),
     st.builds(
         Connector,

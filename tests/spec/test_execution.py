@@ -136,6 +136,7 @@ def test_roots_are_written_as_absolute_paths() -> None:
         ({"save_steps": 0}, "--save-steps 0: give a number of at least 1"),
         ({"save_minutes": -0.5}, "--save-minutes -0.5: give a number of at least 0"),
         ({"save_minutes": 1e999}, "--save-minutes"),
+        ({"workers": 10**9}, "--workers 1000000000: give a number of at most 256"),
         ({"keep": 0}, "--keep 0: give a number of at least 1"),
         ({"keep_hours": -1}, "--keep-hours -1.0: give a number of at least 0"),
     ],

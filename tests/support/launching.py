@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
 from densekit.recipes.load import load_recipe
@@ -112,13 +114,35 @@ def entry(
     return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
 
 
+LLM_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 4,
+}
+TOWER_CONFIG = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+PREPROCESSOR = {"size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
 def make_models(folder: Path) -> None:
-    """Model folders that hold what is looked for and nothing in it."""
-    for name in ("llm", "tower"):
-        write_json(folder / name / "config.json", {})
-        (folder / name / "model.safetensors").write_bytes(b"")
-    write_json(folder / "tower" / "preprocessor_config.json", {})
-    Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(folder / "llm" / "tokenizer.json"))
+    """Model folders that hold what is looked for, and no tensor."""
+    for name, config in (("llm", LLM_CONFIG), ("tower", TOWER_CONFIG)):
+        write_json(folder / name / "config.json", config)
+        (folder / name / "model.safetensors").write_bytes(save({}))
+    write_json(folder / "tower" / "preprocessor_config.json", PREPROCESSOR)
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.save(str(folder / "llm" / "tokenizer.json"))
+    write_json(folder / "llm" / "tokenizer_config.json", {"eos_token": "a"})
 
 
 STAGE_1 = """\
@@ -146,6 +170,7 @@ def make_pair(folder: Path) -> Path:
     make_models(folder)
     write_json(folder / "one.json", [entry()] * 3)
     write_json(folder / "two.json", [entry(), entry(image=None, question="Why?")])
-    write_json(folder / "images" / "a.png", "")
+    (folder / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "images" / "a.png")
     write_json(folder / "one.yaml", STAGE_1)
     return write_json(folder / "two.yaml", STAGE_2)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densekit.data.annotations import Annotations, check_images
+from densekit.data.annotations import Annotations
+from densekit.data.images import find_images
 from densekit.errors import DataError, UsageError
 from densekit.toy import dataset as shapes
 from densekit.toy.dataset import make_shapes
@@ -87,7 +88,7 @@ def test_the_files_pass_the_kits_own_checks(made: Path) -> None:
     for name, size in (("stage1", 48), ("stage2", 40), ("held_out", 16)):
         annotations = Annotations.load(made / f"{name}.json", require_tag=True)
         assert len(annotations) == size
-        check_images(annotations, made / "images")
+        assert find_images(annotations, made / "images").bad == ()
     assert sum("image" not in entry for entry in _read(made, "stage2.json")) == 6
 
 

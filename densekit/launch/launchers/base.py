@@ -42,6 +42,8 @@ class Launcher(ABC):
     """Which fields of LauncherOptions it takes; others are refused."""
     remote: ClassVar[bool] = False
     """Trains on other machines, whose GPUs cannot be asked from here and which it may wait for."""
+    contained: bool = False
+    """Trains in containers, which see nothing but what is mounted."""
 
     @property
     def forbidden_in_paths(self) -> str | None:

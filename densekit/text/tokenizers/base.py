@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from densekit.errors import DataError
-from densekit.files.json_files import optional_object
+from densekit.files.json_files import optional_object, read_file
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Tokenizer(Protocol):
     eos_id: int | None
     unk_id: int | None
     vocab_size: int
+    """Every id is below this."""
     adds_bos: bool
     legacy: bool
 
@@ -83,7 +84,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             if config.get("add_eos_token"):
                 raise DataError("add_eos_token is set, but no template here expects an added EOS")
             return SentencePieceTokenizer(
-                model_file.read_bytes(),
+                read_file(model_file),
                 legacy=legacy,
                 add_bos=bool(config.get("add_bos_token", True)),
                 special=special,
@@ -92,8 +93,9 @@ def load_tokenizer(directory: Path) -> Tokenizer:
                     optional_object(directory / "added_tokens.json"),
                 ),
             )
-        return FastTokenizer(json_file.read_text(encoding="utf-8"), special=special, legacy=legacy)
+        text = read_file(json_file).decode("utf-8")
+        return FastTokenizer(text, special=special, legacy=legacy)
     except DataError as error:
         raise DataError(f"tokenizer in {directory}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"tokenizer in {directory} cannot be read: {error}") from error

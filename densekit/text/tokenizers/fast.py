@@ -31,7 +31,8 @@ class FastTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.legacy = legacy
-        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        self.vocab_size: int = max(ids, default=-1) + 1
         names = special or {}
         self.bos_id = self._special("bos_token", names)
         self.eos_id = self._special("eos_token", names)

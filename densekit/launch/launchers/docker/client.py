@@ -220,8 +220,14 @@ def _no_engine(answer: str) -> str:
             "this user may not use the container engine: run `sudo usermod -aG docker $USER`, then "
             "log in again"
         )
+    if "No such file" in answer:
+        reason = "its socket is not there"
+    elif "Connection refused" in answer:
+        reason = "the connection was refused"
+    else:
+        reason = answer.splitlines()[0][:120]
     return (
-        f"no container engine answers ({answer.splitlines()[0][:120]}): start one "
+        f"no container engine answers ({reason}): start one "
         "(`sudo systemctl start docker`), set DOCKER_HOST, or use --launcher local"
     )
 

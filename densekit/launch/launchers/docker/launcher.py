@@ -42,6 +42,7 @@ class Docker(Launcher):
 
     name = "docker"
     takes = ("image",)
+    contained = True
     forbidden_in_paths = ""
 
     def __init__(self, *, image: str | None = None) -> None:

@@ -32,6 +32,8 @@ from densekit.spec.execution import Execution
 
 COMMANDS = ("sbatch", "scontrol", "scancel")
 
+MAX_MINUTES = 10**6
+
 
 class Slurm(Launcher):
     """Jobs of the cluster that sbatch knows."""
@@ -60,9 +62,18 @@ class Slurm(Launcher):
         )
         return cls(batch=batch, queue_minutes=options.queue_minutes)
 
+    @property
+    def contained(self) -> bool:  # type: ignore[override]
+        """With --container pyxis or apptainer."""
+        return self.batch.runtime != "none"
+
     def check_options(self, execution: Execution) -> None:
         """UsageError for a container runtime without an image, and for an image without one."""
         super().check_options(execution)
+        if self.queue_minutes is not None and not 0 <= self.queue_minutes <= MAX_MINUTES:
+            raise UsageError(
+                f"--queue-minutes {self.queue_minutes}: give a number from 0 to {MAX_MINUTES}"
+            )
         if self.batch.runtime != "none" and self.batch.image is None:
             raise UsageError(f"--container {self.batch.runtime}: name the image with --image")
         if self.batch.runtime == "none" and self.batch.image is not None:

@@ -1,0 +1,1 @@
+"""What preflight looks at before a run exists, a module a subject; each returns every problem."""
