@@ -13,9 +13,10 @@ from statistics import fmean
 import numpy as np
 from certificate import synthetic_index
 
-from densekit.batching import OfficialOrder, ReferenceTopology
+from densekit.batching import OfficialOrder
 from densekit.batching.split import split_step
 from densekit.batching.steps import iterate_steps
+from densekit.spec.math import Reference
 
 STEPS = 500
 IMAGE_TOKENS = 576
@@ -31,9 +32,7 @@ def measure(lengths: np.ndarray, *, per_device: int, grouped: bool, ranks: int) 
     """Mean imbalance of the first STEPS steps on `ranks` ranks, for both ways."""
     order = OfficialOrder(
         modality_lengths=lengths,
-        topology=ReferenceTopology(
-            world_size=8, per_device_batch_size=per_device, grad_accum_steps=1
-        ),
+        topology=Reference(gpus=8, per_device_batch_size=per_device, grad_accum_steps=1),
         seed=42,
         group_by_modality=grouped,
     )

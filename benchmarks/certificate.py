@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from densekit.batching import OfficialOrder, ReferenceTopology, certify
+from densekit.batching import OfficialOrder, certify
 from densekit.data.index import SampleIndex
+from densekit.spec.math import Reference
 
 SAMPLES = 665_298
 TEXT_ONLY = 40_688
@@ -46,7 +47,7 @@ def main() -> None:
     begun = time.perf_counter()
     order = OfficialOrder(
         modality_lengths=index.modality_lengths,
-        topology=ReferenceTopology(world_size=8, per_device_batch_size=16, grad_accum_steps=1),
+        topology=Reference(gpus=8, per_device_batch_size=16, grad_accum_steps=1),
         seed=42,
         group_by_modality=True,
     )

@@ -3,7 +3,7 @@ model, same samples.
 
 Stock Llava concatenates a list of vision layers before its projector, which is densekit's SCI
 connector. Both models share their weights. densekit lays the samples end to end (on CUDA too: SDPA
-segment by segment) and runs lm_head on supervised positions only; stock Llava gets a right-padded
+segment by segment) and runs lm_head on label positions only; stock Llava gets a right-padded
 batch, an attention mask and its own loss over full logits.
 
 Per stage the gradients of all trainable parameters are compared (in fp32 the run fails above 1e-5),
@@ -186,7 +186,7 @@ def print_table(result: dict[str, Any]) -> None:
         f"{result['threads']} threads; {result['samples']} samples, {result['images']} with an "
         "image: "
         f"{result['tokens']} tokens packed, {result['padded_tokens']} padded, "
-        f"{result['supervised_tokens']} supervised"
+        f"{result['supervised_tokens']} label positions"
     )
     others = max(values["other_processes"] for values in result["stages"].values())
     if others > BUSY:

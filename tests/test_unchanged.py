@@ -41,6 +41,16 @@ def test_any_change_is_a_difference(change: dict[str, Any], paths: list[str]) ->
     assert differences(BASE, {**BASE, **change}) == paths
 
 
+def test_merged_texts_are_one_text_in_the_place_of_the_first() -> None:
+    merged = declaration("merged_texts", "plan/cpu/notes", old=["a: x", "b: x"], new="a, b: x")
+    base = {"notes": ["1", "a: x", "b: x", "2"]}
+    assert differences(base, {"notes": ["1", "a, b: x", "2"]}, merged) == []
+    assert merged.acted == 1
+    assert differences(base, {"notes": ["1", "a, b: x"]}, merged) == ["plan/cpu/notes/2"]
+    assert differences(base, {"notes": ["1", "a, b: x", "2"]}) != []
+    assert differences({"notes": ["a: x"]}, {"notes": ["a, b: x"]}, merged) != []
+
+
 def test_a_key_that_is_gone_is_a_difference() -> None:
     assert differences(BASE, {"steps": 4}) == [
         "plan/cpu/notes",

@@ -4,7 +4,6 @@ from densekit.batching.certificate import BatchCertificate, CertificateBuilder, 
 from densekit.batching.counts import StepCounts, count_steps, official_step_counts
 from densekit.batching.order import (
     OfficialOrder,
-    ReferenceTopology,
     length_grouped_indices,
     modality_grouped_indices,
     split_to_even_chunks,
@@ -20,7 +19,6 @@ __all__ = [
     "BatchCertificate",
     "CertificateBuilder",
     "OfficialOrder",
-    "ReferenceTopology",
     "Semantics",
     "Step",
     "StepCounts",

@@ -130,7 +130,7 @@ def _source(order: OfficialOrder, tail: Semantics) -> str:
     topology = order.topology
     grouping = "grouped by modality and length" if order.group_by_modality else "not grouped"
     return (
-        f"official sampler on {topology.world_size} x {topology.per_device_batch_size} x "
+        f"official sampler on {topology.gpus} x {topology.per_device_batch_size} x "
         f"{topology.grad_accum_steps} "
         f"(GPUs x per-device batch x accumulation), seed {order.seed}, {grouping}, {tail} tail"
     )

@@ -21,8 +21,8 @@ import bisect
 import math
 from dataclasses import dataclass
 
-from densekit.batching.order import ReferenceTopology
 from densekit.errors import DataError, UsageError
+from densekit.spec.math import Reference
 from densekit.spec.types import Semantics
 
 
@@ -46,7 +46,7 @@ class StepCounts:
 def count_steps(
     num_samples: int,
     *,
-    topology: ReferenceTopology,
+    topology: Reference,
     epochs: float | None = None,
     max_steps: int | None = None,
     tail: Semantics = "faithful",
@@ -63,7 +63,7 @@ def count_steps(
         )
     if (epochs is None) == (max_steps is None):
         raise UsageError(f"epochs={epochs}, max_steps={max_steps}: give exactly one of the two")
-    round_size = topology.world_size * topology.per_device_batch_size
+    round_size = topology.gpus * topology.per_device_batch_size
     rounds = math.ceil(num_samples / round_size)
     if tail == "fixed":
         updates = math.ceil(num_samples / topology.global_batch_size)
@@ -85,7 +85,7 @@ def count_steps(
             _rounds_consumed(rounds, topology.grad_accum_steps, steps), rounds
         )
         fresh = whole_epochs * num_samples + more * round_size
-        completed = topology.world_size > 1
+        completed = topology.gpus > 1
         repeated = whole_epochs * (rounds * round_size - num_samples) if completed else 0
     return StepCounts(
         rounds_per_epoch=rounds,
@@ -96,7 +96,7 @@ def count_steps(
     )
 
 
-def official_step_counts(num_samples: int, topology: ReferenceTopology) -> dict[int, int]:
+def official_step_counts(num_samples: int, topology: Reference) -> dict[int, int]:
     """Return {accumulation: steps of one official epoch} for every way to reach `topology`'s global
     batch on its GPUs.
 
@@ -107,8 +107,8 @@ def official_step_counts(num_samples: int, topology: ReferenceTopology) -> dict[
     counts: dict[int, int] = {}
     for accumulation in range(1, per_gpu + 1):
         if per_gpu % accumulation == 0:
-            variant = ReferenceTopology(
-                world_size=topology.world_size,
+            variant = Reference(
+                gpus=topology.gpus,
                 per_device_batch_size=per_gpu // accumulation,
                 grad_accum_steps=accumulation,
             )

@@ -6,7 +6,6 @@ tests/golden/sampler/sampler.json and the 20-step runs beside it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,45 +13,6 @@ import numpy.typing as npt
 from densekit.batching.rng import DEFAULT_SEED, Indices, TorchGenerator
 from densekit.errors import DataError, UsageError
 from densekit.spec.math import Reference
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceTopology:
-    """The paper's GPUs x per-device batch x accumulation; it fixes order and loss weights on any
-    hardware.
-
-    Raises UsageError when a number is below 1.
-    """
-
-    world_size: int
-    per_device_batch_size: int
-    grad_accum_steps: int
-
-    def __post_init__(self) -> None:
-        for name in ("world_size", "per_device_batch_size", "grad_accum_steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"reference topology: {name} is {getattr(self, name)}; it must be at least 1"
-                )
-
-    @classmethod
-    def of(cls, reference: Reference) -> "ReferenceTopology":
-        """From a recipe's `reference` section."""
-        return cls(
-            world_size=reference.gpus,
-            per_device_batch_size=reference.per_device_batch_size,
-            grad_accum_steps=reference.grad_accum_steps,
-        )
-
-    @property
-    def groups_per_step(self) -> int:
-        """Reference groups (device batches) per optimizer step: the G of the loss weights."""
-        return self.world_size * self.grad_accum_steps
-
-    @property
-    def global_batch_size(self) -> int:
-        """Samples per optimizer step."""
-        return self.groups_per_step * self.per_device_batch_size
 
 
 def split_to_even_chunks(
@@ -156,7 +116,7 @@ class OfficialOrder:
         self,
         *,
         modality_lengths: npt.NDArray[np.int64],
-        topology: ReferenceTopology,
+        topology: Reference,
         seed: int,
         group_by_modality: bool,
     ) -> None:
@@ -194,7 +154,7 @@ class OfficialOrder:
 
     def _restart(self) -> None:
         self._global = TorchGenerator(self.seed)
-        self._sampler = TorchGenerator(DEFAULT_SEED) if self.topology.world_size > 1 else None
+        self._sampler = TorchGenerator(DEFAULT_SEED) if self.topology.gpus > 1 else None
         self._next_epoch = 0
 
     def _draw_epoch(self) -> Indices:

@@ -1,33 +1,49 @@
 """What one run feeds: the official order of its samples, its steps and its certificate."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from densekit.batching.certificate import BatchCertificate, certify
 from densekit.batching.counts import StepCounts, count_steps
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.steps import Step, iterate_steps
 from densekit.spec.math import Math
+from densekit.spec.types import Semantics
 
 
-def run_length(math: Math) -> dict[str, Any]:
-    """How long a run trains, as the arguments epochs, max_steps and tail of `iterate_steps` and its
-    relatives.
-    """
-    optimizer = math.optimizer
-    epochs = None if optimizer.max_steps else optimizer.epochs
-    return {"epochs": epochs, "max_steps": optimizer.max_steps, "tail": math.ledger["U9"]}
+@dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """How long a run trains: the arguments of `iterate_steps` and its relatives."""
+
+    epochs: int | None
+    """None where `max_steps` is given."""
+    max_steps: int | None
+    tail: Semantics
+    """What the end of an epoch does (docs/upstream.md, U9)."""
+
+    @classmethod
+    def of(cls, math: Math) -> "RunLength":
+        """The length that the math asks for."""
+        steps = math.optimizer.max_steps
+        epochs = None if steps else math.optimizer.epochs
+        return cls(epochs=epochs, max_steps=steps, tail=math.ledger["U9"])
 
 
 def count_run(math: Math, num_samples: int) -> StepCounts:
     """Steps of a run over `num_samples` entries, and the samples they drop or repeat; errors of
     `count_steps`.
     """
-    topology = ReferenceTopology.of(math.reference)
-    return count_steps(num_samples, topology=topology, **run_length(math))
+    length = RunLength.of(math)
+    return count_steps(
+        num_samples,
+        topology=math.reference,
+        epochs=length.epochs,
+        max_steps=length.max_steps,
+        tail=length.tail,
+    )
 
 
 class RunOrder:
@@ -35,18 +51,30 @@ class RunOrder:
 
     def __init__(self, math: Math, modality_lengths: npt.NDArray[np.int64]) -> None:
         """`modality_lengths`, shape (samples,): words per sample, negative for text-only ones."""
-        self.length = run_length(math)
+        self.length = RunLength.of(math)
         self._order = OfficialOrder(
             modality_lengths=modality_lengths,
-            topology=ReferenceTopology.of(math.reference),
+            topology=math.reference,
             seed=math.seed,
             group_by_modality=math.data.group_by_modality_length,
         )
 
     def steps(self) -> list[Step]:
         """Every optimizer step."""
-        return list(iterate_steps(self._order, **self.length))
+        length = self.length
+        return list(
+            iterate_steps(
+                self._order, epochs=length.epochs, max_steps=length.max_steps, tail=length.tail
+            )
+        )
 
     def certificate(self, sample_ids: Sequence[str]) -> BatchCertificate:
         """The certificate of what the steps feed; `sample_ids[i]` is the id of sample i."""
-        return certify(self._order, sample_ids, **self.length)
+        length = self.length
+        return certify(
+            self._order,
+            sample_ids,
+            epochs=length.epochs,
+            max_steps=length.max_steps,
+            tail=length.tail,
+        )

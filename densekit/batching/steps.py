@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 
 from densekit.batching.counts import count_steps
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.rng import Indices
+from densekit.spec.math import Reference
 from densekit.spec.types import Semantics
 
 
@@ -67,7 +68,7 @@ def iterate_steps(
         yield Step(index=index, groups=groups, num_groups=topology.groups_per_step)
 
 
-def _pieces(order: Indices, number: int, topology: ReferenceTopology) -> list[Indices]:
+def _pieces(order: Indices, number: int, topology: Reference) -> list[Indices]:
     """Return step `number` of an epoch in device batches; the epoch's last step has fewer, its last
     batch may be short.
     """
@@ -95,14 +96,14 @@ def _schedule(rounds: int, accumulation: int, steps: int) -> Iterator[list[tuple
                     return
 
 
-def _round_groups(order: Indices, number: int, topology: ReferenceTopology) -> list[Indices]:
+def _round_groups(order: Indices, number: int, topology: Reference) -> list[Indices]:
     """Return the device batches of one official round, one per reference rank."""
     size = topology.per_device_batch_size
-    start = number * topology.world_size * size
-    if topology.world_size == 1:
+    start = number * topology.gpus * size
+    if topology.gpus == 1:
         return [order[start : start + size]]
     # take(mode="wrap") is the completion: positions past the end go on from the start of the order.
     return [
         order.take(range(first, first + size), mode="wrap")
-        for first in range(start, start + topology.world_size * size, size)
+        for first in range(start, start + topology.gpus * size, size)
     ]

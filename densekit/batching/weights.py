@@ -15,18 +15,18 @@ class TokenWeights:
     """Weights of one step.
 
     `per_sample`, float64 of shape (samples,), is the weight of *each* label position of that
-    sample: the loss is the sum over tokens of weight x cross-entropy (nats). `supervised_tokens` is
+    sample: the loss is the sum over tokens of weight x cross-entropy (nats). `label_positions` is
     the step's total; 0 means that the step teaches nothing. `empty_groups` are the numbers of the
     reference groups without a label position, to be reported: the official code gives NaN there.
     """
 
     per_sample: npt.NDArray[np.float64]
-    supervised_tokens: int
+    label_positions: int
     empty_groups: tuple[int, ...]
 
 
 def token_weights(
-    supervised_counts: Sequence[int] | npt.NDArray[np.int64],
+    label_counts: Sequence[int] | npt.NDArray[np.int64],
     group_numbers: Sequence[int] | npt.NDArray[np.int64],
     *,
     num_groups: int,
@@ -34,7 +34,7 @@ def token_weights(
 ) -> TokenWeights:
     """Return the weight of a label position for every sample of one optimizer step.
 
-    `supervised_counts` (samples,): labels left after shifting by one and truncation.
+    `label_counts` (samples,): labels left after shifting by one and truncation.
     `group_numbers` (samples,): the sample's reference group, 0 .. num_groups - 1. `num_groups` is
     G, a step's `num_groups`.
 
@@ -42,7 +42,7 @@ def token_weights(
     n_global, 0 if there is no label position at all. Raises UsageError for arguments that do not
     fit together.
     """
-    counts = np.asarray(supervised_counts, dtype=np.int64)
+    counts = np.asarray(label_counts, dtype=np.int64)
     groups = np.asarray(group_numbers, dtype=np.int64)
     if counts.ndim != 1 or counts.shape != groups.shape:
         raise UsageError(
@@ -65,7 +65,7 @@ def token_weights(
         raise UsageError(f"semantics {semantics!r}: write 'faithful' or 'fixed'")
     return TokenWeights(
         per_sample=group_weights[groups],
-        supervised_tokens=total,
+        label_positions=total,
         empty_groups=tuple(
             number for number in np.unique(groups).tolist() if per_group[number] == 0
         ),

@@ -1,5 +1,6 @@
 """The application: every group of commands, and what becomes of an error."""
 
+import inspect
 import os
 import sys
 from io import TextIOWrapper
@@ -26,6 +27,19 @@ from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 BROKEN_PIPE_CODE = 1
 """Exit code when the reader of standard output is gone (`densekit recipes | head -1`)."""
 
+OTHER_WORDS = {"list": "`recipes` lists the recipes, `ls` the runs"}
+"""What a word of other programs is called here, where the nearest command is not meant."""
+
+
+def _join_lines(group: typer.Typer) -> None:
+    """Let a paragraph of a docstring flow in `--help`: typer would keep its line breaks."""
+    for command in group.registered_commands:
+        paragraphs = inspect.cleandoc(getattr(command.callback, "__doc__", None) or "")
+        command.help = "\n\n".join(
+            " ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n")
+        )
+
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,7 +47,9 @@ app = typer.Typer(
     epilog="Example: densekit run tiny_stage2",
 )
 for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
+    _join_lines(group.commands)
     app.add_typer(group.commands)
+_join_lines(containers.commands)
 app.add_typer(
     containers.commands,
     name="containers",
@@ -89,5 +105,10 @@ def _usage(error: TyperException) -> str:
     """What is wrong with the words of a command, on one line, and where its help is."""
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
-    help_of = context.command_path if context else "densekit"
-    return f"{message}; see `{help_of} --help`" if message else ""
+    for words, instead in OTHER_WORDS.items():
+        if message.startswith(f"No such command '{words}'"):
+            message = f"No such command '{words}': {instead}"
+    see = f"`{context.command_path if context else 'densekit'} --help`"
+    if message.endswith("?"):
+        return f"{message} See {see}"
+    return f"{message}; see {see}" if message else ""

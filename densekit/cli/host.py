@@ -87,7 +87,7 @@ def site(as_json: AsJson = False) -> None:
     They come from the command line, else from DENSEKIT_* variables, else from densekit.yaml of the
     working directory (or the file that DENSEKIT_SITE names), else from densekit.
     """
-    from densekit.cli.site import effective_settings
+    from densekit.cli.site import defaults_of, effective_settings
 
     found = effective_settings()
     values = found.site.model_dump(mode="json")
@@ -103,11 +103,13 @@ def site(as_json: AsJson = False) -> None:
             }
         )
         return
-    rows = [(key, _shown(value), found.origins[key]) for key, value in values.items()]
+    defaults = defaults_of(found.site)
+    rows = [
+        (key, defaults.get(key) or _shown(value), found.origins[key])
+        for key, value in values.items()
+    ]
     print_table(rows, header=("setting", "value", "from"))
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -80,6 +80,15 @@ GpuName = Annotated[
     str | None,
     typer.Option(
         "--gpu",
+        help="GPU type, e.g. a100-80g or h200 (default: that of the GPUs found; slurm: the "
+        "paper's)",
+        autocompletion=complete_gpus,
+    ),
+]
+PlannedGpuName = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
         help="GPU type, e.g. a100-80g or h200 (default: the paper's)",
         autocompletion=complete_gpus,
     ),

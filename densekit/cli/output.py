@@ -1,7 +1,11 @@
 """How commands print what they found: JSON for programs, tables and checks for people."""
 
 import json
-from collections.abc import Sequence
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +15,36 @@ if TYPE_CHECKING:
     from densekit.spec.check import Check
 
 
+_HANGING = re.compile(r" *(note: |\S+ {2,})?")
+
+
 def print_json(value: Any) -> None:
     """JSON, one key per line, letters as they are."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines for people: on a terminal within its width, elsewhere one line for each."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (part for line in lines for part in wrapped(line, width))
+    print("\n".join(lines))
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line within a width, broken between words; what follows hangs below the text: behind
+    `note: ` or the first column, else two columns behind the start of the line.
+    """
+    start = _HANGING.match(line)
+    assert start is not None, "every line matches: nothing has to be there"
+    hang = start.end() if start[1] else start.end() + 2
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=" " * min(hang, width // 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
 
 
 def print_table(rows: Sequence[Sequence[object]], *, header: Sequence[str]) -> None:

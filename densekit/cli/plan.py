@@ -12,7 +12,6 @@ from densekit.cli.options import (
     DataDir,
     DeviceName,
     DtypeName,
-    GpuName,
     Keep,
     MicroBatch,
     ModelsDir,
@@ -21,13 +20,17 @@ from densekit.cli.options import (
     NoOffload,
     Offload,
     Overrides,
+    PlannedGpuName,
     PlannedGpus,
     RecipeName,
     RunsDir,
     Zero,
     either,
 )
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
+
+DOES_NOT_FIT_CODE = 1
+"""Exit code of a plan that is printed and does not fit."""
 
 commands = typer.Typer()
 
@@ -38,7 +41,7 @@ commands = typer.Typer()
 )
 def plan(
     recipe: RecipeName,
-    gpu: GpuName = None,
+    gpu: PlannedGpuName = None,
     gpus: PlannedGpus = None,
     nodes: Nodes = None,
     micro_batch: MicroBatch = None,
@@ -47,7 +50,8 @@ def plan(
     no_offload: NoOffload = False,
     overrides: Overrides = None,
     price: Annotated[
-        float | None, typer.Option("--price", help="What one GPU costs for an hour")
+        float | None,
+        typer.Option("--price", help="What one GPU costs for an hour, in your currency"),
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Print the arithmetic")] = False,
     certify: Annotated[
@@ -70,6 +74,9 @@ def plan(
 
     Nothing is trained and nothing is written. Without --gpu a recipe of the paper is planned on the
     paper's GPUs, and what else fits is listed.
+
+    Exit code 1: the plan is printed, and it does not fit (--device cpu, --micro-batch). Exit code
+    2: nothing fits on the GPUs; what fits instead is named.
     """
     from densekit.cli.site import site_settings
     from densekit.planner import report as screen
@@ -107,4 +114,6 @@ def plan(
     if as_json:
         print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
-        print("\n".join(screen.lines(planned, others, reported(loaded), why=why)))
+        print_lines(screen.lines(planned, others, reported(loaded), why=why))
+    if planned.fits is False:
+        raise typer.Exit(DOES_NOT_FIT_CODE)

@@ -1,13 +1,13 @@
 """`densekit recipes`, `show` and `pin`: what can be run, and where each number comes from."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
 from densekit.cli.options import AsJson, Overrides, RecipeName
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
 
 PANEL = "Recipes"
 commands = typer.Typer()
@@ -21,7 +21,7 @@ def recipes(as_json: AsJson = False) -> None:
     if as_json:
         print_json(listing.as_json())
     else:
-        print("\n".join(listing.list_lines()))
+        print_lines(listing.list_lines())
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit show tiny_stage2 --sources")
@@ -43,13 +43,25 @@ def show(
         if as_json:
             print_json([asdict(value) for value in explained])
         else:
-            print("\n".join(report(explained)))
+            print_lines(report(explained))
     elif as_json:
         print_json(values)
     else:
-        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
-        loaded = load_recipe(recipe, overrides or ())
-        print("\n".join(f"# ledger {line}" for line in ledger_of(loaded)))
+        print(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
+        ledger = ledger_of(load_recipe(recipe, overrides or ()))
+        print("\n".join(f"# ledger {line}" for line in ledger))
+
+
+class _Dumper(yaml.SafeDumper):
+    """A list of numbers on one line: `[0, 1, 2]`."""
+
+    def represent_numbers(self, values: list[Any]) -> yaml.Node:
+        """The node of any list."""
+        numbers = all(isinstance(value, int | float) for value in values)
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=numbers)
+
+
+_Dumper.add_representer(list, _Dumper.represent_numbers)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit pin lmsys/vicuna-7b-v1.5")

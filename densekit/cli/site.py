@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from densekit.errors import UsageError
-from densekit.launch.launchers.registry import launcher_names
+from densekit.launch.launchers.registry import DEFAULT_ON_GPU_HOST, launcher_names
 from densekit.recipes.yaml_lines import Document, error_lines, part_of, read_document
+from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import hardware
 from densekit.spec.site import Site
 
@@ -43,6 +44,24 @@ def site_settings(**options: object) -> Site:
     """The settings in effect; `options` are those of the command line, None where it has none."""
     given = {key: value for key, value in options.items() if value is not None}
     return effective_settings().site.model_copy(update=given)
+
+
+def defaults_of(site: Site) -> dict[str, str]:
+    """What holds for each key that nobody set and that has no value of its own, for people."""
+    saves = ExecutionRequest().save_policy()
+    words = {
+        "launcher": f"{DEFAULT_ON_GPU_HOST} on a GPU host, else local",
+        "image": "the one for the GPUs found",
+        "gpu": "the paper's",
+        "sbatch": "none",
+        "queue_minutes": "no limit",
+        "save_steps": "by minutes alone",
+        "save_minutes": f"{saves.every_minutes:g}",
+        "keep": str(saves.keep),
+        "keep_hours": f"{saves.keep_hours:g}",
+        "price": "no costs",
+    }
+    return {key: text for key, text in words.items() if getattr(site, key) in (None, ())}
 
 
 def named_run(name: str, runs_dir: Path | None) -> Path:

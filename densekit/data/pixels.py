@@ -11,9 +11,8 @@ from PIL import Image
 from densekit.data.decoding import DEEP_MODES, REMEDY, decode
 from densekit.errors import DataError
 from densekit.files.json_files import read_file, read_object
-from densekit.spec.types import Semantics
+from densekit.spec.types import AspectRatio, Semantics
 
-AspectRatio = Literal["square", "pad"]
 MAX_BYTES = 1 << 30
 """Of an image file."""
 MAX_EDGE = 4096

@@ -132,7 +132,7 @@ def _fits(
         )
         if plan.memory_gib is None:
             return "not estimated: the architecture of a model is unknown"
-        host = plan.memory_gib.get("host")
+        host = plan.memory_gib.host
         also = f" and {host:.0f} GiB of host RAM each" if host else ""
-        peaks.append(f"{recipe.name} {plan.memory_gib['peak']:.1f} GiB{also}")
+        peaks.append(f"{recipe.name} {plan.memory_gib.peak:.1f} GiB{also}")
     return f"fits on {where}: {', '.join(peaks)}"

@@ -27,6 +27,7 @@ class ListedRun:
     steps: str
     attempt: int
     place: str
+    """Empty for a run that no process trains."""
     message: str
 
 
@@ -48,12 +49,13 @@ def _listed(run: RunDir) -> ListedRun:
         return ListedRun(
             run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
         )
+    state = _state(status, handle)
     return ListedRun(
         run=name,
-        state=_state(status, handle),
+        state=state,
         steps=steps,
         attempt=status.attempt,
-        place=_place(handle) if handle else "",
+        place=_place(handle) if handle and status.state in UNDER_WAY and state != "gone" else "",
         message=status.message,
     )
 

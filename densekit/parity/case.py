@@ -22,6 +22,7 @@ from densekit.model.config import read_config
 from densekit.model.init import initial_projector
 from densekit.model.towers import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.parity.preprocess import recorded_aspect_ratio
 from densekit.parity.recorded_tokens import RecordedEncoder, has_tokenizer
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
@@ -114,7 +115,7 @@ class Recording:
                 annotations=str(self.root / given["data_path"]),
                 images=str(self.root / given["image_folder"]),
                 template=given["version"],
-                image_aspect_ratio="pad" if given.get("image_aspect_ratio") == "pad" else "square",
+                image_aspect_ratio=recorded_aspect_ratio(given.get("image_aspect_ratio", "square")),
                 max_length=int(given["model_max_length"]),
                 group_by_modality_length=given.get("group_by_modality_length") == "True",
             ),

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from densekit.batching.order import (
     OfficialOrder,
-    ReferenceTopology,
     length_grouped_indices,
     modality_grouped_indices,
     split_to_even_chunks,
 )
 from densekit.batching.rng import TorchGenerator
 from densekit.data.annotations import Annotations
+from densekit.errors import UsageError
 from densekit.files.json_files import read_json
 from densekit.parity.compare import Quantities
+from densekit.spec.math import Reference
 from densekit.text.lengths import modality_length
 
 WORDS_OF_AN_IMAGE = 128
@@ -49,11 +51,14 @@ def check_sampler(root: Path, quantities: Quantities) -> None:
     quantities.exact("lengths", totals, recorded["stage2_train_lengths"])
 
 
-def _topology(*, devices: int, batch_size: int = 1) -> ReferenceTopology:
+def _topology(*, devices: int, batch_size: int = 1) -> Reference:
     """Checks what a case asks for, as every run does; UsageError for a number below 1."""
-    return ReferenceTopology(
-        world_size=devices, per_device_batch_size=batch_size, grad_accum_steps=1
-    )
+    try:
+        return Reference(gpus=devices, per_device_batch_size=batch_size, grad_accum_steps=1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UsageError(f"reference topology: {field}: {first['msg']}") from None
 
 
 def _order(case: dict[str, Any]) -> list[int]:
@@ -67,7 +72,7 @@ def _order(case: dict[str, Any]) -> list[int]:
             group_by_modality=case["group_by_modality"],
         )
         return list(order.epoch(0).tolist())
-    arguments = (case["lengths"], topology.per_device_batch_size, topology.world_size)
+    arguments = (case["lengths"], topology.per_device_batch_size, topology.gpus)
     shared = TorchGenerator(case["seed"])
     own = None if case["generator_seed"] is None else TorchGenerator(case["generator_seed"])
     if case["group_by_modality"]:
@@ -76,5 +81,5 @@ def _order(case: dict[str, Any]) -> list[int]:
 
 
 def _chunks(case: dict[str, Any]) -> list[list[int]]:
-    devices = _topology(devices=case["num_chunks"]).world_size
+    devices = _topology(devices=case["num_chunks"]).gpus
     return split_to_even_chunks(case["indices"], case["lengths"], devices)

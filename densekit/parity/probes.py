@@ -94,7 +94,7 @@ def _check_batch_without_labels(probed: Recording, recorded: Any, quantities: Qu
     reader = short.reader(short.root / BATCH, model)
     trainer = make_trainer(model, reader, single_step(range(len(reader.samples))), short.math)
     batch = next(trainer.batches())
-    if batch.supervised_tokens:
+    if batch.label_positions:
         raise DataError(f"{BATCH}: a sample has a label within {NO_ANSWER} tokens")
     loss = trainer.accumulate(batch).item()
     mended = 0.0 if recorded == "nan" else recorded

@@ -3,10 +3,11 @@ reading it.
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.batching.run_order import RunOrder, run_length
+from densekit.batching.run_order import RunLength, RunOrder
 from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_json, write_json
@@ -103,7 +104,7 @@ def _cached_at(recipe: Recipe, roots: Roots) -> Path | None:
         "reference": recipe.reference.model_dump(),
         "seed": recipe.seed,
         "grouping": recipe.data.group_by_modality_length,
-        **run_length(recipe.math()),
+        **asdict(RunLength.of(recipe.math())),
         "annotations": {
             "path": str(annotations),
             "size": state.st_size,

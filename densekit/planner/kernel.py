@@ -14,23 +14,23 @@ from densekit.spec.types import AttentionKernel, Device, Dtype
 def choose_kernel(
     request: ExecutionRequest, device: Device, capability: Capability | None
 ) -> tuple[Dtype, AttentionKernel, list[str]]:
-    """Dtype, attention kernel, and a note on each that was not asked for.
+    """Dtype, attention kernel, and a note on what was not asked for: one where both have a reason.
 
     `capability` is that of the GPU, where it is known. Raises UsageError for a kernel that does not
     run on the device or in the dtype, and for one of the two that the GPU does not have.
     """
-    notes: list[str] = []
+    reasons: dict[str, list[str]] = {}
     dtype, attention = request.dtype, request.attention
     if dtype is None:
         dtype, reason = _default_dtype(device, capability)
-        notes.append(f"dtype {dtype}: {reason}")
+        reasons.setdefault(reason, []).append(f"dtype {dtype}")
     if attention is None:
         attention, reason = _default_attention(device, dtype, capability)
-        notes.append(f"attention {attention}: {reason}")
+        reasons.setdefault(reason, []).append(f"attention {attention}")
     check_combination(device, dtype, attention)
     if device == "cuda" and capability is not None:
         check_gpu(capability, dtype, attention)
-    return dtype, attention, notes
+    return dtype, attention, [f"{', '.join(chosen)}: {why}" for why, chosen in reasons.items()]
 
 
 def _default_dtype(device: Device, capability: Capability | None) -> tuple[Dtype, str]:

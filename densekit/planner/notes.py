@@ -3,10 +3,10 @@
 from itertools import groupby
 
 from densekit.batching.counts import official_step_counts
-from densekit.batching.order import ReferenceTopology
 from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
+from densekit.recipes.unsupported import MISSING
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
@@ -25,11 +25,8 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
         else f"device {device}: --gpus counts processes",
     ]
     if recipe.waits_for:
-        missing = ", ".join(recipe.waits_for)
-        notes.append(
-            f"this recipe needs {missing}, which densekit does not have yet: memory and hours are "
-            "those without it"
-        )
+        missing = " and ".join(MISSING[feature] for feature in recipe.waits_for)
+        notes.append(f"not supported yet: {missing}; memory and hours are those without it")
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
@@ -59,8 +56,12 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
         cluster = chosen.cluster
         in_node = chosen.memory.host * cluster.world_size / cluster.nodes / GIB
         notes.append(
-            f"CPU offload: {in_node:.0f} GiB of host RAM in each node; {hardware.host_gib} GiB "
-            "are there, or assumed"
+            f"CPU offload: {in_node:.0f} GiB of host RAM in each node; "
+            + (
+                f"this host has {hardware.host_gib} GiB"
+                if hardware.host_measured
+                else f"{hardware.host_gib} GiB are assumed, as in a usual node"
+            )
         )
     return notes
 
@@ -82,7 +83,7 @@ def tail_notes(recipe: Recipe, samples: int) -> list[str]:
         return (
             [f"ledger U9 fixed: the last step of every epoch has {short} samples"] if short else []
         )
-    official = official_step_counts(samples, ReferenceTopology.of(recipe.reference))
+    official = official_step_counts(samples, recipe.reference)
     if recipe.optimizer.max_steps or len(set(official.values())) == 1:
         return []
     counts = "; ".join(

@@ -29,6 +29,34 @@ from densekit.spec.roots import Roots
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryGib:
+    """Memory in GiB, to two decimals."""
+
+    parts: dict[str, float]
+    """By the names of densekit.planner.memory, those that take some."""
+    peak: float
+    host: float | None
+    """Host RAM of CPU offload; None without."""
+
+    @classmethod
+    def of(cls, memory: Memory) -> "MemoryGib":
+        """From bytes."""
+        sizes = {name: size for name, size in memory.parts.items() if size}
+        return cls(
+            parts={name: round(size / GIB, 2) for name, size in sizes.items()},
+            peak=round(memory.peak / GIB, 2),
+            host=round(memory.host / GIB, 2) if memory.host else None,
+        )
+
+    def as_json(self) -> dict[str, float]:
+        """The parts with `peak` and, where there is one, `host`, under the names of `densekit plan
+        --json`.
+        """
+        host = {} if self.host is None else {"host": self.host}
+        return {**_renamed(self.parts), "peak": self.peak, **host}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How this machine carries the recipe's math out; it never changes the math."""
 
@@ -46,9 +74,9 @@ class Plan:
     samples_repeated: int | None
     container_image: str | None
     """None where no image has kernels for the GPU, or the GPU is not known."""
-    memory_gib: dict[str, float] | None
-    """Of one GPU (or process) in a worst-case micro-batch, by part, and `peak`; None where the
-    models' shapes are not known.
+    memory_gib: MemoryGib | None
+    """Of one GPU (or process) in a worst-case micro-batch; None where the models' shapes are not
+    known.
     """
     fits: bool | None
     """None where it cannot be said."""
@@ -66,7 +94,7 @@ class Plan:
     """The arithmetic, by subject (`densekit plan --why`)."""
 
     @property
-    def grad_accum_steps(self) -> int:
+    def micro_batches_per_step(self) -> int:
         """Micro-batches of a process in one full optimizer step."""
         return len(self.micro_batches[0])
 
@@ -79,14 +107,14 @@ class Plan:
         for name in ("hours", "gpu_hours", "cost", "official_batch"):
             values[name] = values[name].as_json() if values[name] else None
         if self.memory_gib is not None:
-            values["memory_gib"] = _renamed(self.memory_gib)
+            values["memory_gib"] = self.memory_gib.as_json()
         return {
             **_renamed(values),
             "device": run.device,
             "gpus": run.world_size,
             "nodes": run.nodes,
             "micro_batch_size": run.micro_batch_size,
-            "grad_accum_steps": self.grad_accum_steps,
+            **_renamed({"micro_batches_per_step": self.micro_batches_per_step}),
             "certificate_sha256": run.certificate_sha256,
             "attention": run.attention,
             "dtype": run.dtype,
@@ -102,7 +130,12 @@ class Plan:
         return _renamed(self.why)
 
 
-_JSON_NAMES = {"container_image": "image", "optimizer": "optimiser", "candidates": "layouts"}
+_JSON_NAMES = {
+    "container_image": "image",
+    "optimizer": "optimiser",
+    "candidates": "layouts",
+    "micro_batches_per_step": "grad_accum_steps",
+}
 """What `densekit plan --json` writes under an older name."""
 Value = TypeVar("Value")
 
@@ -200,7 +233,7 @@ def make_plan(
         samples_dropped=counts.samples_dropped if counts else None,
         samples_repeated=counts.samples_repeated if counts else None,
         container_image=_container_image(execution, hardware),
-        memory_gib=_in_gib(decision.memory) if decision.memory else None,
+        memory_gib=MemoryGib.of(decision.memory) if decision.memory else None,
         fits=decision.fits,
         hours=beyond.hours,
         gpu_hours=gpu_hours,
@@ -257,14 +290,6 @@ def _container_image(execution: Execution, hardware: Hardware | None) -> str | N
         return "cpu"
     row = container_image_for(hardware.capability) if hardware else None
     return row.container_image if row else None
-
-
-def _in_gib(memory: Memory) -> dict[str, float]:
-    """GiB by part, and `peak`; `host` with CPU offload."""
-    sizes = {name: size for name, size in memory.parts.items() if size} | {"peak": memory.peak}
-    if memory.host:
-        sizes["host"] = memory.host
-    return {name: round(size / GIB, 2) for name, size in sizes.items()}
 
 
 def _threads(recipe: Recipe, processes: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from densekit.planner.alternatives import Alternative
 from densekit.planner.estimate import OfficialBatch
-from densekit.planner.plan import Plan
+from densekit.planner.plan import MemoryGib, Plan
 from densekit.planner.time import Interval
 from densekit.spec.hardware import GIB
 
@@ -58,7 +58,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "memory", _memory(plan.memory_gib)
     container = f"container image {plan.container_image or 'unknown'}"
     yield "execution", f"{', '.join(execution.settings())}; {container}"
-    count, size = plan.grad_accum_steps, execution.micro_batch_size
+    count, size = plan.micro_batches_per_step, execution.micro_batch_size
     micro_batches = f"{count} micro-batch{'es' if count > 1 else ''} of up to {size}"
     yield "step", f"{plan.global_batch_size} samples: on every process {micro_batches}"
     if plan.steps is None:
@@ -71,22 +71,34 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.cost:
         yield "cost", _range(plan.cost)
     if plan.disk_gib is not None and plan.disk_parts_gib:
-        parts = [f"{name} {size:.1f}" for name, size in plan.disk_parts_gib.items() if size >= 0.05]
-        yield "disk", f"{plan.disk_gib:.1f} GiB" + (f": {', '.join(parts)}" if parts else "")
+        parts = _parts(plan.disk_parts_gib, plan.disk_gib, least=0.05)
+        yield "disk", f"{plan.disk_gib:.1f} GiB" + (f": {parts}" if parts else "")
     if plan.official_batch:
         yield "official", _official(plan.official_batch)
     if execution.certificate_sha256:
         yield "certificate", execution.certificate_sha256
 
 
-def _memory(gib: Mapping[str, float]) -> str:
-    parts = [
-        f"{name} {size:.1f}"
-        for name, size in gib.items()
-        if name not in ("peak", "host") and size >= 0.01 * gib["peak"]
-    ]
-    host = f"; {gib['host']:.1f} GiB of host RAM per GPU" if "host" in gib else ""
-    return f"{gib['peak']:.1f} GiB in a worst-case micro-batch: {', '.join(parts)}{host}"
+def _memory(gib: MemoryGib) -> str:
+    parts = _parts(gib.parts, gib.peak, least=max(0.05, 0.01 * gib.peak))
+    host = "" if gib.host is None else f"; {gib.host:.1f} GiB of host RAM per GPU"
+    return f"{gib.peak:.1f} GiB in a worst-case micro-batch{f': {parts}' if parts else ''}{host}"
+
+
+def _parts(gib: Mapping[str, float], total: float, *, least: float) -> str:
+    """The parts with one decimal, those below `least` as `other`; they add up to the total as it is
+    printed.
+    """
+    shown = {name: size for name, size in gib.items() if size >= least}
+    tenths = {name: round(10 * size) for name, size in shown.items()}
+    rest = round(10 * total) - sum(tenths.values())
+    if (other := total - sum(shown.values())) >= 0.05:
+        tenths["other"] = max(1, round(10 * other))
+        rest -= tenths["other"]
+    # What rounding adds or takes is left to the largest parts, a tenth each.
+    for name in sorted(tenths, key=lambda name: -tenths[name])[: abs(rest)]:
+        tenths[name] += 1 if rest > 0 else -1
+    return ", ".join(f"{name} {count / 10:.1f}" for name, count in tenths.items())
 
 
 def _official(batch: OfficialBatch) -> str:
@@ -107,22 +119,25 @@ def _range(value: Interval) -> str:
 
 
 def _figure(value: float) -> str:
-    """With one decimal, or two digits where it is less than one."""
+    """Of a value of three digits: no decimal from 100 on, two digits below one."""
+    if value >= 100:
+        return f"{value:.0f}"
     return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
 def _table(others: Sequence[Alternative], own: float) -> Iterator[str]:
     """What else fits, beside `own`, the hours of all GPUs of the plan together."""
-    yield "what fits, fewest GPU-hours first:"
+    yield "what fits, fewest GPU-hours first"
+    yield "(by the geometric mean of both ends; ratio: that mean to this plan's):"
     yield (
-        f"  {'GPU':12} {'GPUs':>4} {'nodes':>5}  {'GiB':>6}  {'hours':>14}  {'GPU-hours':>17}  "
-        "against this plan"
+        f"  {'GPU':11} {'GPUs':>4} {'nodes':>5} {'GiB':>5}  {'hours':>13}  {'GPU-hours':>15}  "
+        f"{'ratio':>5}"
     )
     for other in others:
         execution, peak = other.candidate.execution, other.candidate.memory.peak / GIB
-        offload = ", CPU offload" if execution.cpu_offload else ""
+        offload = "  offload" if execution.cpu_offload else ""
         ratio = other.gpu_hours.geometric_mean / own
         yield (
-            f"  {execution.gpu:12} {execution.world_size:4} {execution.nodes:5}  {peak:6.1f}  "
-            f"{_range(other.hours):>14}  {_range(other.gpu_hours):>17}  x {ratio:.2f}{offload}"
+            f"  {execution.gpu:11} {execution.world_size:4} {execution.nodes:5} {peak:5.1f}  "
+            f"{_range(other.hours):>13}  {_range(other.gpu_hours):>15}  {ratio:5.2f}{offload}"
         )

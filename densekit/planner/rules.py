@@ -84,7 +84,7 @@ def choose_sharding(
 
 def _default_zero_stage(stage: Literal[1, 2], device: Device) -> tuple[ZeroStage, str]:
     if device == "cpu":
-        return 0, "a CPU trains models that every process can hold whole"
+        return 0, "on a CPU nothing is sharded unless --zero-stage asks for it"
     if stage == 1:
         return 2, "as the official pretrain script (zero2.json)"
     return 3, "as the official finetune script (zero3.json)"
@@ -92,5 +92,5 @@ def _default_zero_stage(stage: Literal[1, 2], device: Device) -> tuple[ZeroStage
 
 def _default_checkpointing(device: Device) -> tuple[bool, str]:
     if device == "cpu":
-        return False, "it costs a second forward pass, and host RAM is rarely what is short"
+        return False, "on a CPU it is used where --activation-checkpointing asks for it"
     return True, "as the official scripts (--gradient_checkpointing True)"

@@ -8,7 +8,6 @@ import inspect
 import itertools
 import json
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def report(values: list[Explained]) -> list[str]:
         value = json.dumps(entry.value, ensure_ascii=False)
         lines.append(f"{entry.field} = {value}  [{entry.place}]")
         text = entry.source or f"({entry.meaning})"
-        lines += [f"    {line}" for line in textwrap.wrap(text, 112)]
+        lines.append(f"    {text}")
     return lines
 
 

@@ -4,15 +4,28 @@ paper reports.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.recipes.paper import Conflict, Number, Paper, Score, Table, decimals, load_paper
+from densekit.recipes.unsupported import MISSING
 from densekit.spec.connector import Connector
 from densekit.spec.math import MADE_ASSETS
 from densekit.spec.recipe import Recipe
 
 DISAGREE = "!"
+WIDTH = 80
+"""Of a table; where it would be wider, the scores are on a line of their own."""
+LEGEND = (
+    "Connectors: STI sparse token integration, SCI sparse channel integration, DCI dense channel "
+    "integration.",
+    "Columns: SQA-I ScienceQA with images, MMB MMBench, MME-P MME perception, LLaVA-W LLaVA-Bench "
+    "in the wild, Math MathVista.",
+    "Video: /5 is the judge's mean score, 0 to 5, of the benchmark to its left; CI correctness of "
+    "information, DO detail orientation, CU contextual understanding, TU temporal understanding, "
+    "CO consistency, each 0 to 5.",
+)
+"""What the short names of `densekit recipes` stand for."""
 _TOWERS = {"siglip": "SigLIP", "clip": "CLIP-L"}
 _ALWAYS_READ = {"CLIP-L": 24, "SigLIP": 27}
 """The layer that every connector reads, in the paper's numbers."""
@@ -64,12 +77,10 @@ class Configuration:
 
     @property
     def names(self) -> str:
-        """The second line: the recipes, and the features they lack."""
+        """The second line: the recipes."""
         if self.scored_only:
             return f"  {self.recipe.name}"
-        chain = " -> ".join(part.name for part in (self.first, self.recipe) if part)
-        waits = ", ".join(self.recipe.waits_for)
-        return f"  {chain}{f'   (needs {waits})' if waits else ''}"
+        return "  " + " -> ".join(part.name for part in (self.first, self.recipe) if part)
 
 
 def configurations() -> list[Configuration]:
@@ -82,7 +93,7 @@ def configurations() -> list[Configuration]:
 
 
 def list_lines() -> list[str]:
-    """What `densekit recipes` prints, at most 120 characters wide."""
+    """What `densekit recipes` prints: tables at most 80 characters wide, and sentences."""
     paper = load_paper()
     rows = configurations()
     tables = {table.name: key for key, table in paper.tables.items()}
@@ -112,6 +123,7 @@ def list_lines() -> list[str]:
         "The recipe before an arrow is the stage 1 that is needed; `densekit run` trains both.",
         "Layers and groups have the paper's numbers. `densekit show NAME --sources` gives the "
         "source of every value.",
+        *LEGEND,
         *([f"{DISAGREE} Sources disagree:", *disagree] if disagree else []),
     ]
 
@@ -157,22 +169,33 @@ def _table_lines(members: list[Configuration], key: str | None, paper: Paper) ->
         members,
         key=lambda row: (subjects.index(row.recipe.name) if subjects else 0, row.recipe.name),
     )
-    columns = [
+    scores = [
         _column(members, benchmark, key, paper) for benchmark in (table.columns if table else ())
     ]
-    grid = [list(_CONFIGURATION), *(list(row.cells) for row in members)]
-    parts = [
-        [f"{cell:{width}}" for cell, width in zip(line, _widths(grid), strict=True)]
-        for line in grid
-    ]
-    for column in columns:
-        width = max(map(len, column))
-        for line, cell in zip(parts, column, strict=True):
-            line.append(f"{cell:>{width}}")
-    yield " ".join(parts[0]).rstrip()
-    for line, row in zip(parts[1:], members, strict=True):
-        yield " ".join(line).rstrip()
-        yield row.names
+    # What every row has is a line above the table; a table without it still names its models.
+    settings = {name: [row.cells[at] for row in members] for at, name in enumerate(_CONFIGURATION)}
+    varying = {name for name, cells in settings.items() if len(set(cells)) > 1} or {"LLM"}
+    if alike := [f"{name} {settings[name][0]}" for name in settings if name not in varying]:
+        yield f"  every row: {', '.join(alike)}"
+    left = _joined([[name, *cells] for name, cells in settings.items() if name in varying], "<")
+    right = _joined(scores, ">") if scores else [""] * len(left)
+    narrow = len(left[0]) + 1 + len(right[0]) <= WIDTH
+    for index, (setting, numbers) in enumerate(zip(left, right, strict=True)):
+        if narrow:
+            yield f"{setting} {numbers}".rstrip()
+        else:
+            yield setting.rstrip()
+            yield f"  {numbers}".rstrip()
+        if index:
+            row = members[index - 1]
+            yield row.names
+            yield from (f"    not supported yet: {MISSING[it]}" for it in row.recipe.waits_for)
+
+
+def _joined(columns: list[list[str]], align: Literal["<", ">"]) -> list[str]:
+    """The lines of a table, each column as wide as its widest cell."""
+    padded = [[f"{cell:{align}{max(map(len, column))}}" for cell in column] for column in columns]
+    return [" ".join(line) for line in zip(*padded, strict=True)]
 
 
 def _column(
@@ -199,10 +222,6 @@ def _disagreement(conflict: Conflict, paper: Paper) -> str:
         reported.setdefault(value, []).append(paper.tables[table].name)
     values = "; ".join(f"{value} ({', '.join(tables)})" for value, tables in reported.items())
     return f"  {conflict.subject}, {paper.benchmarks[conflict.benchmark].title}: taken {values}"
-
-
-def _widths(grid: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*grid, strict=True)]
 
 
 def _connector(connector: Connector, last: int | None) -> str:

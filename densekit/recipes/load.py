@@ -53,8 +53,13 @@ def find_recipe(name: str, *, relative_to: Path | None = None) -> Path:
         path = Path(_absolute(name, relative_to or Path.cwd()))
         if not path.is_file():
             problem = "is a folder, not a YAML file" if path.is_dir() else "does not exist"
-            hint = f"; did you mean {path.stem}?" if path.stem in recipe_names() else ""
-            raise UsageError(f"recipe file {path} {problem}{hint}")
+            shipped = path.stem in recipe_names()
+            hint = (
+                f"did you mean {path.stem}?"
+                if shipped
+                else "correct the path, or give a name that `densekit recipes` lists"
+            )
+            raise UsageError(f"recipe file {path} {problem}; {hint}")
         return path
     for directory in (*([relative_to] if relative_to else []), RECIPES_DIR):
         if directory == RECIPES_DIR and name in NOT_RECIPES:

@@ -43,7 +43,9 @@ class Hardware:
     per_node: int = 8
     """GPUs of a usual node."""
     host_gib: int
-    """Host RAM of a usual node."""
+    """Host RAM of a node: of a usual one, or as measured."""
+    host_measured: bool = False
+    """Whether `host_gib` is that of this host."""
     efficiency: Efficiency
     """Of training; docs/planner.md, "Hours", says where each interval comes from."""
     source: str
@@ -164,7 +166,8 @@ def hardware(name: str, field: str = "--gpu") -> Hardware:
         return BY_NAME[rows[0]]
     if rows:
         raise UsageError(f"{field} {name} is ambiguous: name its memory too, {' or '.join(rows)}")
-    close = difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
+    close = [row for row in BY_NAME if wanted and row.startswith(wanted)]
+    close = close or difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"{field} {name}: unknown GPU; {hint}known: {', '.join(BY_NAME)}, cpu")
 
@@ -184,7 +187,7 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
     elif row is not None and "800" in name:
         row = replace(row, link=EXPORT_LINK)
     if row is not None and abs(row.memory_mib - memory_mib) <= 0.1 * memory_mib:
-        return replace(row, memory_mib=memory_mib, host_gib=host_gib)
+        return replace(row, memory_mib=memory_mib, host_gib=host_gib, host_measured=True)
     nearest = min(HARDWARE, key=lambda row: _distance(row, capability, memory_mib))
     return replace(
         nearest,
@@ -192,6 +195,7 @@ def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardwa
         capability=capability,
         memory_mib=memory_mib,
         host_gib=host_gib,
+        host_measured=True,
         source=f"memory: nvidia-smi; speed assumed to be that of {nearest.name}",
     )
 

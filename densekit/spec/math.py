@@ -27,7 +27,7 @@ from densekit.spec.part import (
     not_a_flag,
 )
 from densekit.spec.templates import template_names
-from densekit.spec.types import LedgerEntry, Positions, Semantics, Trains
+from densekit.spec.types import AspectRatio, LedgerEntry, Positions, Semantics, Trains
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -79,7 +79,7 @@ class Data(Part):
     """Share of the entries that may be dropped or replaced; with more there is no run."""
     template: str
     """How a conversation becomes text: a module of densekit/text/templates."""
-    image_aspect_ratio: Literal["square", "pad"]
+    image_aspect_ratio: AspectRatio
     """square: as the tower's processor resizes or crops; pad: first padded to a square with the
     mean colour.
     """
@@ -150,9 +150,14 @@ class Reference(Part):
     """Device batches of one GPU in an optimizer step."""
 
     @property
+    def groups_per_step(self) -> int:
+        """Reference groups (device batches) of one optimizer step: the G of the loss weights."""
+        return self.gpus * self.grad_accum_steps
+
+    @property
     def global_batch_size(self) -> int:
         """Samples of one optimizer step."""
-        return self.gpus * self.per_device_batch_size * self.grad_accum_steps
+        return self.groups_per_step * self.per_device_batch_size
 
 
 class Assets(Part):

@@ -14,6 +14,10 @@ Positions = Literal["exact", "bf16"]
 """Positions of tokens before the rotary tables: as they are, or rounded to bf16, as published runs
 very probably had them (docs/upstream.md, U12).
 """
+AspectRatio = Literal["square", "pad"]
+"""square: as the tower's processor resizes or crops; pad: first padded to a square with the mean
+colour.
+"""
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}

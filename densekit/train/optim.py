@@ -7,7 +7,11 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
+from densekit.errors import UsageError
 from densekit.spec.math import Optimizer
+
+CONNECTOR = "projector"
+"""The module of the model that holds all of the connector."""
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float:
@@ -33,14 +37,27 @@ def decays(name: str, module: nn.Module) -> bool:
 def trainable(model: nn.Module, config: Optimizer) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Every trainable parameter once, with its base learning rate and whether weight decay applies
     to it.
+
+    Raises UsageError, behind the last one, where the connector has a rate of its own and no
+    parameter takes it.
     """
     seen: set[int] = set()
+    connector_rate = config.connector_learning_rate
+    applied = False
     for module_name, module in model.named_modules():
-        own_rate = config.connector_learning_rate if module_name.startswith("projector") else None
+        in_connector = module_name.split(".")[0] == CONNECTOR
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter, own_rate or config.learning_rate, decays(name, module)
+                rate = config.learning_rate
+                if in_connector and connector_rate is not None:
+                    rate, applied = connector_rate, True
+                yield parameter, rate, decays(name, module)
+    if connector_rate is not None and not applied:
+        raise UsageError(
+            f"optimizer.connector_learning_rate is {connector_rate:g}, and no parameter of the "
+            "connector is trained: set it to null"
+        )
 
 
 def make_optimizer(model: nn.Module, config: Optimizer) -> AdamW:

@@ -98,8 +98,7 @@ class StepBatch:
     micro_batches: list[MicroBatch]
     samples: int
     tokens: int
-    supervised_tokens: int
-    """Label positions."""
+    label_positions: int
     masked_samples: int
     empty_groups: int
     notes: Counter[str] = field(default_factory=Counter)
@@ -176,7 +175,7 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
             ],
             samples=len(step.samples),
             tokens=sum(lengths),
-            supervised_tokens=weights.supervised_tokens,
+            label_positions=weights.label_positions,
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),
             notes=Counter(note for sample, _ in step.samples for note in read[sample][1].notes),

@@ -185,7 +185,7 @@ class Trainer:
             overflows=overflows,
             samples=batch.samples,
             tokens=batch.tokens,
-            supervised_tokens=batch.supervised_tokens,
+            supervised_tokens=batch.label_positions,
             masked_samples=batch.masked_samples,
         )
 

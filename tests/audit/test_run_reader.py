@@ -90,7 +90,7 @@ def test_execution_that_nobody_wrote(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "file"])
-def test_not_a_run_directory(tmp_path: Path, name: str) -> None:
+def test_folder_without_math_json_is_not_read_as_a_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match=rf"{name} is not a run directory: it has no math\.json"):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.steps import iterate_steps
 from densekit.errors import DataError, UsageError
+from densekit.spec.math import Reference
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [5, -3, 8, 2, -9, 4, 1, -1, 6, 7, 3, 12, -2, 9, 10, 4, 11]
@@ -23,9 +24,7 @@ IDS = [f"{index}:{index * 2**40:016x}" for index in range(len(LENGTHS))]
 def _order(
     seed: int = 42, batch: int = 2, accumulation: int = 1, group: bool = True
 ) -> OfficialOrder:
-    topology = ReferenceTopology(
-        world_size=2, per_device_batch_size=batch, grad_accum_steps=accumulation
-    )
+    topology = Reference(gpus=2, per_device_batch_size=batch, grad_accum_steps=accumulation)
     lengths = np.array(LENGTHS)
     return OfficialOrder(
         modality_lengths=lengths, topology=topology, seed=seed, group_by_modality=group
@@ -106,7 +105,7 @@ def test_other_json_is_refused(change: dict[str, Any], message: str) -> None:
         BatchCertificate.from_json([1])
 
 
-def test_bad_arguments() -> None:
+def test_missing_ids_and_malformed_digests_are_refused() -> None:
     with pytest.raises(UsageError, match="16 sample ids for 17 samples"):
         certify(_order(), IDS[1:], epochs=1)
     for digest in ("", "ab", "x" * 64, "ab" * 33):

@@ -19,7 +19,7 @@ def test_the_default_seed_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_raw_draws(seed: int) -> None:
+def test_raw_draws_are_those_of_torch(seed: int) -> None:
     # An int32 tensor takes one 32-bit draw per element and keeps 31 bits of it.
     theirs = torch.empty(2000, dtype=torch.int32).random_(generator=_torch(seed))
     ours = TorchGenerator(seed).raw(2000)

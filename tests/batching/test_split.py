@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.split import split_step
 from densekit.batching.steps import iterate_steps
 from densekit.errors import UsageError
+from densekit.spec.math import Reference
 
 LENGTHS = st.lists(st.integers(1, 2048), min_size=1, max_size=60)
 
@@ -73,7 +74,7 @@ def _steps(*, grouped: bool, batch: int) -> list[list[int]]:
     tokens = np.minimum(np.where(text_only, 40, 616) + words * 4 // 3, 2048)
     order = OfficialOrder(
         modality_lengths=np.where(text_only, -words, words),
-        topology=ReferenceTopology(world_size=8, per_device_batch_size=batch, grad_accum_steps=1),
+        topology=Reference(gpus=8, per_device_batch_size=batch, grad_accum_steps=1),
         seed=42,
         group_by_modality=grouped,
     )

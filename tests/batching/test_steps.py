@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densekit.batching.counts import StepCounts, count_steps
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.steps import Step, iterate_steps
+from densekit.spec.math import Reference
 from densekit.spec.types import Semantics
 
 
@@ -22,9 +23,7 @@ def _run(
     tail: Semantics = "faithful",
     **length: int,
 ) -> tuple[StepCounts, list[Step], OfficialOrder]:
-    topology = ReferenceTopology(
-        world_size=world, per_device_batch_size=batch, grad_accum_steps=accumulation
-    )
+    topology = Reference(gpus=world, per_device_batch_size=batch, grad_accum_steps=accumulation)
     order = OfficialOrder(
         modality_lengths=np.ones(samples, dtype=np.int64),
         topology=topology,
@@ -95,7 +94,7 @@ def test_an_epoch_shorter_than_the_accumulation_still_steps() -> None:
 
 def test_max_steps_overrides_the_epochs_and_fractions_round_up() -> None:
     assert _run(16, 1, 2, max_steps=20)[0].steps == 20
-    topology = ReferenceTopology(world_size=1, per_device_batch_size=2, grad_accum_steps=1)
+    topology = Reference(gpus=1, per_device_batch_size=2, grad_accum_steps=1)
     assert count_steps(10, topology=topology, epochs=0.5).steps == 3
 
 

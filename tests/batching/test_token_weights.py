@@ -22,7 +22,7 @@ def test_faithful_weights_sum_to_the_share_of_groups_that_teach(
     teaching = set(groups[counts > 0].tolist())
     assert (counts * weights.per_sample).sum() == pytest.approx(len(teaching) / 4)
     assert weights.empty_groups == tuple(sorted(set(groups.tolist()) - teaching))
-    assert weights.supervised_tokens == counts.sum()
+    assert weights.label_positions == counts.sum()
 
 
 @given(samples=SAMPLES)
@@ -69,10 +69,10 @@ def test_a_group_that_was_never_filled_counts_but_is_no_empty_group() -> None:
 def test_a_step_without_supervision_weighs_nothing(semantics: str) -> None:
     weights = token_weights([0, 0], [0, 1], num_groups=2, semantics=semantics)  # type: ignore[arg-type]
     assert weights.per_sample.tolist() == [0.0, 0.0]
-    assert (weights.supervised_tokens, weights.empty_groups) == (0, (0, 1))
+    assert (weights.label_positions, weights.empty_groups) == (0, (0, 1))
 
 
-def test_bad_arguments() -> None:
+def test_counts_that_fit_no_group_or_semantics_are_refused() -> None:
     with pytest.raises(UsageError, match="one of each"):
         token_weights([1], [0, 0], num_groups=1, semantics="fixed")
     with pytest.raises(UsageError, match=r"0 \.\. 1"):

@@ -9,6 +9,7 @@ import pytest
 
 import densekit
 from densekit.cli import host
+from densekit.cli.app import app
 from tests.support.command_line import Cli
 
 HEAVY = {"torch", "transformers", "accelerate", "peft", "deepspeed"}
@@ -36,6 +37,18 @@ def densekit_process(
 
 def test_version(run_cli: Cli) -> None:
     assert run_cli("--version") == (0, f"{densekit.__version__}\n", "")
+
+
+def test_help_says_where_a_default_is_from_and_flows(run_cli: Cli) -> None:
+    def help_of(verb: str) -> str:
+        return " ".join(run_cli(verb, "--help").out.replace("\u2502", " ").split())
+
+    assert "or h200 (default: that of the GPUs found; slurm: the paper's)" in help_of("run")
+    assert "or h200 (default: the paper's)" in help_of("plan")
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.help and "\n" not in command.help.replace("\n\n", ""), command.name
 
 
 @pytest.mark.parametrize("verb", ["train", "parity", "selftest"])

@@ -25,7 +25,45 @@ def test_plan(run_cli: Cli) -> None:
         result.out,
         re.MULTILINE,
     )
-    assert "note: " in result.out and "what fits, fewest GPU-hours first:" in result.out
+    assert "note: " in result.out and "what fits, fewest GPU-hours first\n" in result.out
+    assert "(by the geometric mean of both ends; ratio: that mean to this plan's):" in result.out
+
+
+@pytest.mark.parametrize("recipe", ["tiny_stage2", "vicuna7b_clip_stage2"])
+def test_printed_parts_add_up_to_the_total(run_cli: Cli, recipe: str) -> None:
+    for hardware in ([], ["--device", "cpu"], ["--gpu", "h200"]):
+        out = run_cli("plan", recipe, *hardware).out
+        for name in ("memory", "disk"):
+            (line,) = re.findall(rf"^  {name} +([\d.]+) GiB[^:\n]*(?:: (.*))?$", out, re.MULTILINE)
+            total, parts = line
+            if parts:
+                tenths = [10 * float(part.rpartition(" ")[2]) for part in parts.split(", ")]
+                assert sum(map(round, tenths)) == round(10 * float(total)), out
+
+
+def test_figures_have_no_more_than_three_digits(run_cli: Cli) -> None:
+    table = run_cli("plan", "vicuna7b_clip_stage2").out.partition("what fits")[2]
+    assert max(map(len, table.splitlines())) <= 80
+    assert re.search(r" 1250 to 1810 ", table) and not re.search(r"to \d{3,}\.\d", table)
+
+
+def test_exit_code_says_whether_the_plan_fits(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 24 * 2**30)
+    on_cpu = ("plan", "vicuna7b_clip_stage2", "--device", "cpu")
+    small = ("plan", "vicuna7b_clip_stage2", "--gpu", "rtx4090", "--gpus", "4")
+    for arguments in (on_cpu, (*small, "--micro-batch", "1")):
+        result = run_cli(*arguments)
+        assert result.code == 1 and ": does NOT fit\n" in result.out, arguments
+        assert run_cli(*arguments, "--json").code == 1
+    assert "rarely" not in run_cli(*on_cpu).out
+    nowhere = run_cli(*small)
+    assert (nowhere.code, nowhere.out) == (2, "") and "what fits: " in nowhere.err
+    unknown = run_cli("plan", "vicuna7b_clip_stage2", "--device", "cuda", "--gpus", "8")
+    assert unknown.code == 0
+    text = " ".join(run_cli("plan", "--help").out.split())
+    assert "Exit code 1: the plan is printed, and it does not fit" in text
 
 
 PLAN_KEYS = {
@@ -78,14 +116,14 @@ def test_plan_with_a_price_and_the_arithmetic(run_cli: Cli) -> None:
     for subject in ("candidates", "memory", "time", "disk"):
         assert f"why, {subject}:\n" in result
     assert (
-        re.search(r"^  cost +\d+\.\d to \d+\.\d$", result, re.MULTILINE)
+        re.search(r"^  cost +\d+(\.\d)? to \d+(\.\d)?$", result, re.MULTILINE)
         and "what fits" not in result
     )
 
 
 def test_plan_of_a_single_step(run_cli: Cli) -> None:
     result = run_cli("plan", "vicuna7b_clip_stage1", "--set", "optimizer.max_steps=1").out
-    assert "hours        0.000" in result and "what fits, fewest GPU-hours first:" in result
+    assert "hours        0.000" in result and "what fits, fewest GPU-hours first\n" in result
 
 
 def test_plan_reports_the_papers_scores_of_an_unchanged_recipe(run_cli: Cli) -> None:

@@ -1,11 +1,13 @@
 """`densekit recipes`, `show` and `pin`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from densekit.cli.output import wrapped
 from densekit.errors import DataError
 from densekit.recipes.load import recipe_names
 from densekit.spec.recipe import Recipe
@@ -19,7 +21,12 @@ def test_recipes_lists_every_recipe(run_cli: Cli) -> None:
     assert listed[0].keys() == {"name", "title", "paper", "stage", "needs", "waits_for", "scores"}
     result = run_cli("recipes").out
     assert "Table 4: language models\n" in result and "  phi2_stage1 -> phi2_stage2\n" in result
-    assert max(map(len, result.splitlines())) <= 120
+    for line in result.splitlines():
+        parts = wrapped(line, 80)
+        assert max(map(len, parts)) <= 80 and " ".join(" ".join(parts).split()) == " ".join(
+            line.split()
+        )
+        assert len(parts) == 1 or not re.search(r"\d +\d", line), "no line of a table is broken"
 
 
 def test_show_sources(run_cli: Cli) -> None:
@@ -90,6 +97,13 @@ def test_what_show_prints_is_a_recipe(run_cli: Cli, name: str) -> None:
     values = json.loads(run_cli("show", name, "--json").out)
     assert values == yaml.safe_load(run_cli("show", name).out)
     assert Recipe.model_validate(values).name == name
+
+
+def test_show_prints_groups_as_lists_of_numbers(run_cli: Cli) -> None:
+    lines = run_cli("show", "vicuna7b_clip_stage2").out.splitlines()
+    assert (
+        "  - [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]" in lines and "  betas: [0.9, 0.999]" in lines
+    )
 
 
 def test_show_follows_overrides(run_cli: Cli) -> None:

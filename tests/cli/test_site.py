@@ -200,9 +200,13 @@ def test_site_prints_values_and_origins(run_cli: Cli, monkeypatch: pytest.Monkey
     assert ["sbatch", "partition=gpu exclusive", "densekit.yaml:1"] in lines
     assert ["keep", "5", "DENSEKIT_KEEP"] in lines
     assert ["runs_dir", "runs", "default"] in lines
+    assert ["save_minutes", "15", "default"] in lines and ["keep_hours", "0", "default"] in lines
+    assert ["launcher", "docker on a GPU host, else local", "default"] in lines
+    assert not {"-", "None", ""} & {line[1] for line in lines}
     printed = json.loads(run_cli("site", "--json").out)
     assert (printed["schema"], printed["file"]) == (1, "densekit.yaml")
     assert printed["settings"].keys() == Site.model_fields.keys()
+    assert printed["settings"]["save_minutes"] == {"value": None, "origin": "default"}
     assert printed["settings"]["keep"] == {"value": 5, "origin": "DENSEKIT_KEEP"}
 
 

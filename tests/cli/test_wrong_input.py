@@ -174,6 +174,12 @@ WRONG = {
         2,
         "No such option: --run-dir (Possible options: ",
     ),
+    "a verb of other programs": (
+        ["list"],
+        2,
+        "No such command 'list': `recipes` lists the recipes, `ls` the runs; see `densekit --help`",
+    ),
+    "a verb misspelt": (["recipe"], 2, "Did you mean 'recipes'? See `densekit --help`"),
     "GPUs of no type": (["doctor", "--gpus", "2"], 2, "--gpus 2: name their type with --gpu"),
     "no such verb": (["reproduce"], 2, "No such command 'reproduce'; see `densekit --help`"),
     "no recipe at all": (["run"], 2, "Missing argument 'recipe'; see `densekit run --help`"),

@@ -132,7 +132,9 @@ def test_the_container_computes_what_the_host_computes(
         assert here["chain"] == manifest["chain"]
 
 
-def test_it_runs_without_rights(compose: Compose, manifests: dict[str, Any]) -> None:
+def test_container_runs_as_a_user_on_a_read_only_system(
+    compose: Compose, manifests: dict[str, Any]
+) -> None:
     shown = compose.in_image(
         "sh", "-c", "id -u; stat -c %u runs/*; touch /opt/densekit/x 2>&1 || true"
     ).splitlines()

@@ -23,7 +23,7 @@ JSON = st.recursive(
 )
 
 
-def test_the_spelling_is_fixed() -> None:
+def test_hashed_json_has_sorted_keys_no_spaces_and_utf8() -> None:
     assert (
         canonical_json({"b": [1, 2.0, None], "a": {"é": True}})
         == '{"a":{"é":true},"b":[1,2.0,null]}'.encode()

@@ -34,7 +34,7 @@ def test_process_id_of_another_program_is_not_the_trainer(run: RunDir) -> None:
     started(run, "local", os.uname().nodename, pid=os.getpid())
     run.set_status("running")
     (row,) = list_runs(run.path.parent)
-    assert row.state == "gone"
+    assert (row.state, row.place) == ("gone", "")
     assert still_running(run) is None
     assert "no longer exists; `densekit run` resumes" in stop(run, now=True)
     assert run.status.state == "failed"
@@ -61,6 +61,7 @@ def test_requeued_job_opens_the_next_attempt_with_its_handle(run: RunDir) -> Non
     open_next_attempt(run.path)
     assert run.status.attempt == 2 and read_handle(run) == handle
     run.set_status("complete")
+    assert list_runs(run.path.parent)[0].place == "", "the job is over"
     with pytest.raises(UsageError, match="is complete: it has no next attempt"):
         open_next_attempt(run.path)
 

@@ -48,7 +48,7 @@ def test_script_asks_for_the_host_ram_of_the_plan(tmp_path: Path) -> None:
     plan = make_plan(recipe, request, hardware=hardware("v100-32g"))
     assert plan.execution.cpu_offload and plan.memory_gib is not None
     needed = plan.execution.host_ram_gib
-    assert needed is not None and needed > 8 * plan.memory_gib["host"]
+    assert needed is not None and needed > 8 * (plan.memory_gib.host or 0)
     assert memory_lines(tmp_path, plan.execution) == [f"#SBATCH --mem={needed}G"]
     for asked in ("mem=0", "mem-per-cpu=8G", "mem-per-gpu=64G"):
         assert memory_lines(tmp_path, plan.execution, asked) == [f"#SBATCH --{asked}"]

@@ -55,7 +55,7 @@ def _nudge_when_checkpointing(trainer: Trainer, _: StepBatch, loss: Tensor) -> T
 
 
 def _mean_over_labels(_: Trainer, batch: StepBatch, loss: Tensor) -> Tensor:
-    return loss * batch.supervised_tokens / torch.tensor(batch.supervised_tokens)
+    return loss * batch.label_positions / torch.tensor(batch.label_positions)
 
 
 def _without_connector(trainer: Trainer, _: StepBatch, loss: Tensor) -> Tensor:

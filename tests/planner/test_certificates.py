@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from densekit import cli
-from densekit.batching import OfficialOrder, ReferenceTopology, certify
+from densekit.batching import OfficialOrder, certify
 from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.errors import DataError
@@ -18,6 +18,7 @@ from densekit.planner.plan import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import hardware
+from densekit.spec.math import Reference
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -79,7 +80,7 @@ def test_certificate_is_that_of_the_recipes_order(data: Data) -> None:
     index = SampleIndex.of(Annotations.load(data.annotations))
     order = OfficialOrder(
         modality_lengths=index.modality_lengths,
-        topology=ReferenceTopology(world_size=2, per_device_batch_size=4, grad_accum_steps=2),
+        topology=Reference(gpus=2, per_device_batch_size=4, grad_accum_steps=2),
         seed=42,
         group_by_modality=True,
     )

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.batching.order import ReferenceTopology
 from densekit.errors import UsageError
 from densekit.planner.candidates import DEFAULT_MICRO_BATCH
 from densekit.planner.plan import Plan, make_plan
@@ -64,7 +63,7 @@ def test_micro_batches_sum_to_the_global_batch(
     plan = make_plan(recipe, request, num_samples=samples)
     assert plan.global_batch_size == total == sum(map(sum, plan.micro_batches))
     assert len(plan.micro_batches) == gpus
-    assert {len(rank) for rank in plan.micro_batches} == {plan.grad_accum_steps}
+    assert {len(rank) for rank in plan.micro_batches} == {plan.micro_batches_per_step}
     assert (
         max(map(max, plan.micro_batches))
         <= plan.execution.micro_batch_size
@@ -83,7 +82,7 @@ def test_micro_batches_sum_to_the_global_batch(
 def test_split_of_a_step_by_hand() -> None:
     plan = plan_of(with_reference(2, 5, 1), micro_batch_size=2, world_size=3)
     assert plan.micro_batches == [[2, 2], [2, 1], [2, 1]]
-    assert (plan.grad_accum_steps, plan.execution.micro_batch_size) == (2, 2)
+    assert (plan.micro_batches_per_step, plan.execution.micro_batch_size) == (2, 2)
     assert plan_of(with_reference(2, 5, 1), world_size=3).micro_batches == [[4], [3], [3]]
 
 
@@ -197,7 +196,7 @@ def test_max_steps_overrides_epochs() -> None:
 def test_every_recipe_is_planned_on_a_cpu(name: str) -> None:
     recipe = load_recipe(name)
     plan = plan_of(recipe, world_size=2)
-    topology = ReferenceTopology.of(recipe.reference)
+    topology = recipe.reference
     assert topology.global_batch_size == plan.global_batch_size == recipe.global_batch_size
     assert plan.gpu == "cpu" and plan.container_image == "cpu"
     default = Execution(world_size=2)

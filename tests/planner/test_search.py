@@ -5,6 +5,7 @@ refusals that name what fits.
 import itertools
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ def check(plan: Plan) -> None:
         sum(map(sum, plan.micro_batches)) == plan.global_batch_size
         and len(plan.micro_batches) == plan.execution.world_size
     )
-    assert {len(rank) for rank in plan.micro_batches} == {plan.grad_accum_steps}
+    assert {len(rank) for rank in plan.micro_batches} == {plan.micro_batches_per_step}
     assert max(map(max, plan.micro_batches)) == plan.execution.micro_batch_size
     row = BY_NAME[plan.gpu]
     assert plan.fits is True and plan.memory_gib is not None
-    assert plan.memory_gib["peak"] <= USABLE * row.memory_mib / 1024 + 0.01
-    host = plan.memory_gib.get("host", 0) * plan.execution.world_size / plan.execution.nodes
+    assert plan.memory_gib.peak <= USABLE * row.memory_mib / 1024 + 0.01
+    host = (plan.memory_gib.host or 0) * plan.execution.world_size / plan.execution.nodes
     assert host <= HOST_USABLE * row.host_gib + 0.1 and bool(host) == plan.execution.cpu_offload
     assert plan.execution.zero_stage == 3 or not plan.execution.cpu_offload
     assert plan.container_image == ("v100" if row.capability == (7, 0) else "a100")
@@ -427,6 +428,17 @@ def test_largest_finds_the_last_value_not_above_zero(values: list[float], middle
     assert largest(0, value) == 0
 
 
+@pytest.mark.parametrize(
+    ("measured", "says"), [(False, "GiB are assumed, as in a usual node"), (True, "this host has ")]
+)
+def test_note_on_cpu_offload_says_whose_host_ram_it_is(measured: bool, says: str) -> None:
+    row = replace(BY_NAME["a100-80g"], host_measured=measured)
+    request = ExecutionRequest(device="cuda", world_size=1)
+    plan = make_plan(recipe("vicuna7b_clip_stage2"), request, hardware=row)
+    (note,) = [note for note in plan.notes if note.startswith("CPU offload: ")]
+    assert says in note
+
+
 def test_largest_asks_for_four_values_on_a_straight_line() -> None:
     for good in range(1, 64):
         asked: list[int] = []
@@ -470,7 +482,7 @@ def test_cpu_plans_count_offloaded_optimizer_as_host_ram(monkeypatch: pytest.Mon
     two_hosts = request.model_copy(update={"world_size": 2, "nodes": 2})
     plan = make_plan(phi2, request)
     assert plan.memory_gib is not None
-    need = plan.memory_gib["peak"] + plan.memory_gib["host"]
+    need = plan.memory_gib.peak + (plan.memory_gib.host or 0)
     for have, fits in ((need * 1.01, True), (need * 0.99, False)):
         monkeypatch.setattr("densekit.planner.rules.host_memory", lambda have=have: have * 2**30)
         assert make_plan(phi2, request).fits is fits

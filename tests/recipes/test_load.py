@@ -164,7 +164,10 @@ def test_missing_recipe_files_are_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.yaml").mkdir()
     assert "folder.yaml is a folder, not a YAML file" in refusal("folder.yaml")
-    assert "nope.yaml does not exist" in refusal("nope.yaml")
+    assert (
+        "nope.yaml does not exist; correct the path, or give a name that `densekit recipes` "
+        in (refusal("nope.yaml"))
+    )
     assert "tiny_stage1.yaml does not exist; did you mean tiny_stage1?" in refusal(
         "tiny_stage1.yaml"
     )

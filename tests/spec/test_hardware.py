@@ -49,6 +49,7 @@ def test_short_names_are_accepted(asked: str, name: str) -> None:
         ("a100", "--gpu a100 is ambiguous: name its memory too, a100-40g or a100-80g"),
         ("v100", "ambiguous: name its memory too, v100-16g or v100-32g"),
         ("a100-81g", "unknown GPU; did you mean a100-80g"),
+        ("a100-40", r"unknown GPU; did you mean a100-40g\? known"),
         ("tpu", "unknown GPU; .*known: a100-40g, .*rtx4090-24g, cpu"),
     ],
 )

@@ -14,7 +14,7 @@ def chat(*values: str) -> list[dict[str, str]]:
     ]
 
 
-def supervised(sample: EncodedSample, tokenizer: Tokenizer) -> list[str]:
+def label_runs(sample: EncodedSample, tokenizer: Tokenizer) -> list[str]:
     """Return the text of each unbroken run of labels."""
     runs: list[list[int]] = [[]]
     for label in sample.labels.tolist():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from densekit.batching.certificate import certify
-from densekit.batching.order import OfficialOrder, ReferenceTopology
+from densekit.batching.order import OfficialOrder
 from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
@@ -198,7 +198,7 @@ def train(
 
     order = OfficialOrder(
         modality_lengths=np.ones(len(annotations), dtype=np.int64),
-        topology=ReferenceTopology.of(math.reference),
+        topology=math.reference,
         seed=math.seed,
         group_by_modality=False,
     )

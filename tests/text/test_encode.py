@@ -13,7 +13,7 @@ from densekit.text.encode import EncodedSample, SampleEncoder
 from densekit.text.tokenizers.base import Encoding, Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import AddedToken, SentencePieceTokenizer
-from tests.support.conversations import chat, supervised, text_of, with_added_bos
+from tests.support.conversations import chat, label_runs, text_of, with_added_bos
 
 HELLO = chat("Q1?", "A1.")
 
@@ -50,7 +50,7 @@ def test_v1_supervises_answers_and_end(sp_legacy: SentencePieceTokenizer, semant
     sample = encode(
         sp_legacy, "v1", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True
     )
-    assert supervised(sample, sp_legacy) == ["A1.</s>", "A2.</s>"]
+    assert label_runs(sample, sp_legacy) == ["A1.</s>", "A2.</s>"]
     assert sample.notes == ()
     assert sample.input_ids.dtype == sample.labels.dtype == np.int64
     kept = sample.labels != IGNORE_INDEX
@@ -69,7 +69,7 @@ def test_template_without_official_branch_uses_spans(bpe_no_bos: FastTokenizer) 
     both = [encode(bpe_no_bos, "phi", s, turns, image=True) for s in ("faithful", "fixed")]
     assert np.array_equal(both[0].labels, both[1].labels)
     assert np.array_equal(both[0].input_ids, both[1].input_ids)
-    assert supervised(both[0], bpe_no_bos) == [" A1.<|endoftext|>", " A2.<|endoftext|>"]
+    assert label_runs(both[0], bpe_no_bos) == [" A1.<|endoftext|>", " A2.<|endoftext|>"]
     assert bpe_no_bos.bos_id not in both[0].input_ids
 
 
@@ -85,7 +85,7 @@ def test_chatml_direct_agrees_with_the_spans(
     both = [encode(yi_like, "chatml_direct", s, turns, image=image) for s in ("faithful", "fixed")]
     assert np.array_equal(both[0].labels, both[1].labels)
     assert np.array_equal(both[0].input_ids, both[1].input_ids)
-    assert both[0].notes == () and len(supervised(both[0], yi_like)) == rounds
+    assert both[0].notes == () and len(label_runs(both[0], yi_like)) == rounds
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_chatml_direct_samples_the_official_code_masks(
     assert faithful.notes == ("masked_mismatch",)
     assert (faithful.labels == IGNORE_INDEX).all()
     fixed = encode(yi_like, "chatml_direct", "fixed", turns)
-    assert fixed.notes == () and len(supervised(fixed, yi_like)) == answers
+    assert fixed.notes == () and len(label_runs(fixed, yi_like)) == answers
 
 
 def test_chatml_direct_masks_everything_for_another_tokenizer(sp_model: bytes) -> None:
@@ -135,15 +135,15 @@ def test_v1_samples_the_official_code_masks(
     assert (faithful.labels == IGNORE_INDEX).all()
     fixed = encode(sp_legacy, "v1", "fixed", turns)
     assert fixed.notes == ()
-    assert [run.replace("> cat", ">cat") for run in supervised(fixed, sp_legacy)] == expected
+    assert [run.replace("> cat", ">cat") for run in label_runs(fixed, sp_legacy)] == expected
 
 
 def test_v1_empty_middle_answer(sp_legacy: SentencePieceTokenizer) -> None:
     turns = chat("Q1?", "", "Q2?", "A2.")
     faithful = encode(sp_legacy, "v1", "faithful", turns)
     assert "ASSISTANT:USER: Q2?" in text_of(faithful, sp_legacy)
-    assert supervised(faithful, sp_legacy) == ["A2.</s>"]
-    assert supervised(encode(sp_legacy, "v1", "fixed", turns), sp_legacy) == ["</s>", "A2.</s>"]
+    assert label_runs(faithful, sp_legacy) == ["A2.</s>"]
+    assert label_runs(encode(sp_legacy, "v1", "fixed", turns), sp_legacy) == ["</s>", "A2.</s>"]
 
 
 def test_over_long_samples_are_not_checked(sp_legacy: SentencePieceTokenizer) -> None:
@@ -152,7 +152,7 @@ def test_over_long_samples_are_not_checked(sp_legacy: SentencePieceTokenizer) ->
     assert checked.notes == ("masked_mismatch",)
     unchecked = encode(sp_legacy, "v1", "faithful", turns, image=True, limit=len(checked.input_ids))
     assert unchecked.notes == ()
-    assert len(supervised(unchecked, sp_legacy)) == 2
+    assert len(label_runs(unchecked, sp_legacy)) == 2
 
 
 def test_only_text_samples_are_truncated(sp_legacy: SentencePieceTokenizer) -> None:
@@ -188,7 +188,7 @@ def test_a_tag_in_an_answer_is_an_image_only_officially(sp_legacy: SentencePiece
     assert (faithful.labels == IMAGE_TOKEN_ID).sum() == 1
     fixed = encode(sp_legacy, "v1", "fixed", turns, image=True)
     assert (fixed.input_ids == IMAGE_TOKEN_ID).sum() == 1
-    assert supervised(fixed, sp_legacy) == ["the <image> cat</s>"]
+    assert label_runs(fixed, sp_legacy) == ["the <image> cat</s>"]
 
 
 def test_plain(sp_tokenizer: SentencePieceTokenizer) -> None:
@@ -197,7 +197,7 @@ def test_plain(sp_tokenizer: SentencePieceTokenizer) -> None:
     assert faithful.input_ids.tolist()[:3] == [1, IMAGE_TOKEN_ID, IMAGE_TOKEN_ID]
     assert faithful.labels.tolist()[:3] == [IGNORE_INDEX, IGNORE_INDEX, IMAGE_TOKEN_ID]
     fixed = encode(sp_tokenizer, "plain", "fixed", turns, image=True)
-    assert supervised(fixed, sp_tokenizer) == ["the <image> cat\n"]
+    assert label_runs(fixed, sp_tokenizer) == ["the <image> cat\n"]
     assert fixed.input_ids.tolist()[:2] == [1, IMAGE_TOKEN_ID]
     assert (fixed.labels != IGNORE_INDEX).sum() == len(fixed.labels) - 2
     empty = encode(sp_tokenizer, "plain", "fixed", chat("<image>", ""), image=True)
@@ -229,7 +229,7 @@ def test_plain_of_a_tokenizer_without_a_pad_token(bpe_json: str, bos: str, added
         faithful.input_ids.tolist() == fixed.input_ids.tolist()
         and faithful.labels.tolist() == fixed.labels.tolist()
     )
-    assert supervised(faithful, tokenizer) == ["the quick brown fox\n"]
+    assert label_runs(faithful, tokenizer) == ["the quick brown fox\n"]
     assert faithful.input_ids.tolist()[: 1 + added] == ([tokenizer.bos_id] if added else []) + [
         IMAGE_TOKEN_ID
     ]
@@ -284,7 +284,7 @@ def test_llama_3_supervises_answers_and_end(bpe_no_bos: FastTokenizer, semantics
     sample = encode(
         bpe_no_bos, "llama_3", semantics, chat("<image>\nQ1?", "A1.", "Q2?", "A2."), image=True
     )
-    assert supervised(sample, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
+    assert label_runs(sample, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
     newline = text_of(sample, bpe_no_bos).count("<image>\nQ1?")
     assert newline == (1 if semantics == "fixed" else 0)
     header = "system" if semantics == "faithful" else "assistant"
@@ -297,7 +297,7 @@ def test_llama_3_image_in_a_later_turn(bpe_no_bos: FastTokenizer) -> None:
         "masked_mismatch",
     )
     fixed = encode(bpe_no_bos, "llama_3", "fixed", turns, image=True)
-    assert supervised(fixed, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
+    assert label_runs(fixed, bpe_no_bos) == ["A1.<|eot_id|>", "A2.<|eot_id|>"]
 
 
 def test_llama_3_with_an_added_bos(bpe_add_bos: FastTokenizer) -> None:
@@ -306,25 +306,25 @@ def test_llama_3_with_an_added_bos(bpe_add_bos: FastTokenizer) -> None:
     faithful = encode(bpe_add_bos, "llama_3", "faithful", one, image=True)
     assert faithful.notes == ()
     assert (faithful.input_ids == bos).sum() == 2
-    assert supervised(faithful, bpe_add_bos) == ["A1.<|eot_id|>"]
+    assert label_runs(faithful, bpe_add_bos) == ["A1.<|eot_id|>"]
     masked = encode(bpe_add_bos, "llama_3", "faithful", two, image=True)
     assert masked.notes == ("masked_mismatch",)
     unchecked = encode(bpe_add_bos, "llama_3", "faithful", two, image=True, limit=20)
     assert unchecked.notes == ("labels_shifted",)
-    runs = supervised(unchecked, bpe_add_bos)
+    runs = label_runs(unchecked, bpe_add_bos)
     assert runs[0] == "A1.<|eot_id|>"
     assert runs[1].endswith(".<|eot_id|>") and not runs[1].startswith("A2")
     for turns in (one, two):
         fixed = encode(bpe_add_bos, "llama_3", "fixed", turns, image=True)
         assert (fixed.input_ids == bos).sum() == 1
         assert "<image>\nQ1?" in text_of(fixed, bpe_add_bos)
-        assert len(supervised(fixed, bpe_add_bos)) == len(turns) // 2
+        assert len(label_runs(fixed, bpe_add_bos)) == len(turns) // 2
 
 
 def test_llama_3_empty_answer(bpe_no_bos: FastTokenizer) -> None:
     turns = chat("Q1?", "")
     assert encode(bpe_no_bos, "llama_3", "faithful", turns).notes == ("masked_mismatch",)
-    assert supervised(encode(bpe_no_bos, "llama_3", "fixed", turns), bpe_no_bos) == ["<|eot_id|>"]
+    assert label_runs(encode(bpe_no_bos, "llama_3", "fixed", turns), bpe_no_bos) == ["<|eot_id|>"]
 
 
 def test_pad_ids(sp_legacy: SentencePieceTokenizer, bpe_no_bos: FastTokenizer) -> None:
@@ -389,7 +389,7 @@ def test_later_rounds_count_one_less_unless_legacy() -> None:
     turns = chat("Q1?", "A1.", "Q2?", "A2.", "Q3?", "A3.")
     new = _WordTokenizer(legacy=False)
     sample = encode(new, "v1", "faithful", turns)
-    assert supervised(sample, new) == ["A1. </s>", "A2. </s>", "A3. </s>"]
+    assert label_runs(sample, new) == ["A1. </s>", "A2. </s>", "A3. </s>"]
     assert sample.notes == ()
     assert encode(_WordTokenizer(legacy=True), "v1", "faithful", turns).notes == (
         "masked_mismatch",

@@ -18,7 +18,7 @@ from densekit.text.sequence import model_sequence
 from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import SentencePieceTokenizer
-from tests.support.conversations import chat, supervised, text_of, with_added_bos
+from tests.support.conversations import chat, label_runs, text_of, with_added_bos
 
 LLAMA_3_NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
 
@@ -100,7 +100,7 @@ def test_fixed_supervises_every_recorded_conversation(
         sample = encoder.encode(case["conversations"], has_image=bool(case["has_image"]))
         turns = case["conversations"][case["conversations"][0]["from"] == "gpt" :]
         answers = [turn["value"] for turn in turns if turn["from"] == "gpt"]
-        runs = supervised(sample, tokenizers[key])
+        runs = label_runs(sample, tokenizers[key])
         assert len(runs) == len(answers), case["name"]
         end = "</s>" if template == "v1" else "<|eot_id|>"
         for run, answer in zip(runs, answers, strict=True):
@@ -191,7 +191,7 @@ def test_added_bos_masks_every_sample_of_several_rounds(
         assert sample.input_ids[:2].tolist() == [128000, 128000]
         if "masked_mismatch" in without.notes:
             continue
-        rounds = len(supervised(without, tokenizers["nobos"]))
+        rounds = len(label_runs(without, tokenizers["nobos"]))
         assert ("masked_mismatch" in sample.notes) == (rounds > 1), case["name"]
         if image and rounds == 1 and "<image>" in case["conversations"][0]["value"]:
             assert "<image>\n" in text_of(sample, tokenizers["addbos"])

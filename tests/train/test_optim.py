@@ -6,6 +6,7 @@ from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from densekit.errors import UsageError
 from densekit.spec.math import Optimizer
 from densekit.train.optim import (
     gradient_norm,
@@ -28,6 +29,14 @@ class Model(nn.Module):
         self.norm = LlamaRMSNorm(4)
         self.head = nn.Linear(4, 2)
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+
+def test_connector_rate_that_no_parameter_takes_is_refused() -> None:
+    model = Model()
+    model.projector.requires_grad_(False)
+    with pytest.raises(UsageError, match=r"connector_learning_rate is 0\.0005, and no parameter"):
+        make_optimizer(model, OPTIMIZER)
+    make_optimizer(model, OPTIMIZER.model_copy(update={"connector_learning_rate": None}))
 
 
 @pytest.mark.parametrize(("steps", "ratio"), [(20, 0.03), (2181, 0.03), (7, 0.5), (5, 0.0)])

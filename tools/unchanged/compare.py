@@ -17,6 +17,7 @@ NEEDS: dict[str, set[str]] = {
     "dropped_key": {"old"},
     "added_key": {"new"},
     "changed_message": {"old", "new"},
+    "merged_texts": {"old", "new"},
     "wording": set(),
     "commands": set(),
     "rehashed": set(),
@@ -95,6 +96,8 @@ def read_declarations(path: Path) -> list[Declaration]:
 
 def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Iterator[Difference]:
     """Every difference that is not declared, in the base's order; declarations count their uses."""
+    if isinstance(base, list):
+        base = _merged(declared, path, base)
     if type(base) is type(tree) and json.dumps(base) == json.dumps(tree):
         return
     if (wording := _find(declared, "wording", path)) and _only_words_differ(base, tree):
@@ -118,6 +121,16 @@ def compare(path: str, base: Any, tree: Any, declared: list[Declaration]) -> Ite
         message.acted += 1
     else:
         yield Difference(path, base, tree)
+
+
+def _merged(declared: list[Declaration], path: str, base: list[Any]) -> list[Any]:
+    """The base's list with one text in the place of the first of the declared ones."""
+    for one in _matching(declared, "merged_texts", path):
+        if all(text in base for text in one.old) and len(one.old) > 1:
+            base = [one.new if text == one.old[0] else text for text in base]
+            base = [text for text in base if text not in one.old]
+            one.acted += 1
+    return base
 
 
 def _compare_objects(

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densekit.data.pixels import AspectRatio, ImageProcessor
+from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError, DensekitError
 from densekit.files.json_files import read_object
 from densekit.files.safetensors_header import TensorEntry, read_header
 from densekit.launch.checks.weights import read_headers
 from densekit.spec.architectures import CONFIG, MAX_NUMBER, TowerShape, tower_shape
 from densekit.spec.roots import Roots
+from densekit.spec.types import AspectRatio
 
 NATIVE = (
     *("gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral"),

@@ -12,7 +12,6 @@ from densekit.errors import DataError
 from densekit.launch.host_gpus import VISIBLE, Gpu, find_gpus, pick
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.trainer_command import (
-    GIB,
     SHM_BYTES,
     missing_packages,
     trainer_arguments,
@@ -25,6 +24,7 @@ from densekit.runs.process_handle import ProcessHandle
 from densekit.runs.processes import alive, die_with_parent
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
+from densekit.spec.hardware import GIB
 
 SHM = Path("/dev/shm")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from densekit.runs.layout import RunDir
 from densekit.spec.execution import Execution
+from densekit.spec.hardware import GIB
 
 PASSED_PREFIXES = (
     "NCCL_",
@@ -21,7 +22,6 @@ what is computed, no secrets.
 """
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
 """What the trainer imports and the driver does without."""
-GIB = 1024**3
 SHM_BYTES = {"cuda": 16 * GIB, "cpu": GIB}
 """Shared memory that NCCL and data workers hand tensors over in, by device; the default of a
 container engine is 64 MB.

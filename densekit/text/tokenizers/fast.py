@@ -68,7 +68,7 @@ class FastTokenizer:
 
 def _untrimmed(tokenizer_json: str) -> str:
     # A trimming ByteLevel post-processor takes the leading space out of a token's offsets, and a
-    # lone space would then overlap no supervised span; ids do not depend on it.
+    # lone space would then overlap no span of labels; ids do not depend on it.
     config = parse_json(tokenizer_json.encode())
     if not isinstance(config, dict):
         raise ValueError("not a JSON object")

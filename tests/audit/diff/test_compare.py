@@ -117,7 +117,7 @@ def test_tolerance_of_each_number(
         assert where(found) == (field, 3)
 
 
-def test_tolerance_option(run: Path, copy: Path) -> None:
+def test_tolerance_makes_near_losses_equal_and_must_be_a_number(run: Path, copy: Path) -> None:
     edit_metrics(copy, 2, loss=5.0)
     assert not compare_runs(run, copy).equal
     assert compare_runs(run, copy, tolerance=1.0).equal
@@ -126,7 +126,9 @@ def test_tolerance_option(run: Path, copy: Path) -> None:
             compare_runs(run, copy, tolerance=tolerance)
 
 
-def test_json_keys(run: Path, world: Path, tmp_path: Path) -> None:
+def test_comparison_as_json_names_divergences_and_explanations(
+    run: Path, world: Path, tmp_path: Path
+) -> None:
     found = compare_runs(run, train(world, tmp_path, recipe={"seed": 7}))
     values = json.loads(json.dumps(found.as_json()))
     assert (

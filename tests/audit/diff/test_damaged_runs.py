@@ -46,7 +46,7 @@ def test_runs_without_a_step_are_refused(world: Path, tmp_path: Path) -> None:
         compare_runs(*runs)
 
 
-def test_not_a_run_directory(run: Path, tmp_path: Path) -> None:
+def test_folder_without_math_json_is_not_compared(run: Path, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(DataError, match=r"is not a run directory: it has no math\.json"):
             compare_runs(run, path)

@@ -43,7 +43,7 @@ def test_changed_inputs(own: tuple[Path, Path]) -> None:
     assert all("restore the original" in message for message in failed.values())
 
 
-def test_connector_file(own: tuple[Path, Path]) -> None:
+def test_connector_file_with_other_bytes_fails(own: tuple[Path, Path]) -> None:
     world, run = own
     weights = world / "models" / "projector.safetensors"
     weights.write_bytes(b"weights")

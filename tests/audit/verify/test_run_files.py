@@ -64,7 +64,7 @@ def test_run_that_never_started_passes_with_warnings(original: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "file"])
-def test_not_a_run_directory(tmp_path: Path, name: str) -> None:
+def test_folder_without_math_json_is_not_verified(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(
@@ -152,7 +152,7 @@ def test_damaged_environment_of_an_earlier_attempt(world: Path, tmp_path: Path) 
         read_run(run).intact()
 
 
-def test_edited_status(run: Path) -> None:
+def test_status_that_was_edited_or_lost_fails(run: Path) -> None:
     status = read_json(run / "status.json")
     write_json(run / "status.json", {**status, "attempt": 2})
     assert "counts 2 attempts, the manifest 1" in failures(run)["attempt"]

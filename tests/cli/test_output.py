@@ -1,0 +1,43 @@
+"""Lines for people: on a terminal within its width, elsewhere whole."""
+
+import sys
+
+import pytest
+
+from densekit.cli.output import print_lines, wrapped
+from tests.support.command_line import Cli
+
+NOTE = "note: the first words of a note and more of them"
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        (NOTE, ["note: the first words of a", "      note and more of them"]),
+        ("  disk    1.2 GiB: data, models", ["  disk    1.2 GiB: data,", "          models"]),
+        ("  a: taken 64.4 (Table 4, zoo)", ["  a: taken 64.4 (Table 4,", "    zoo)"]),
+        ("long_" * 9, ["long_" * 9]),
+        ("", [""]),
+    ],
+)
+def test_what_does_not_fit_hangs_below_the_text(line: str, parts: list[str]) -> None:
+    assert wrapped(line, 27) == parts
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])
+def test_only_a_terminal_wraps(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+    lines: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "27")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    print_lines([NOTE])
+    assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+def test_a_plan_fits_a_terminal_of_80_columns(run_cli: Cli) -> None:
+    lines = run_cli("plan", "tiny_stage2").out.splitlines()
+    assert any(len(line) > 60 for line in lines)
+    assert all(len(part) <= 60 for line in lines for part in wrapped(line, 60))
