@@ -208,8 +208,9 @@ class Trainer:
     def _account(self, batch: StepBatch, record: StepMetrics) -> None:
         total = self.summary
         total.steps += 1
-        for name in ("samples", "tokens", "supervised_tokens", "masked_samples", "empty_groups"):
+        for name in ("samples", "tokens", "masked_samples", "empty_groups"):
             setattr(total, name, getattr(total, name) + getattr(batch, name))
+        total.supervised_tokens += batch.label_positions
         total.overflows += record.overflows
         total.skipped_steps += not record.updated
         for note, count in batch.notes.items():

@@ -42,7 +42,7 @@ HOW = {
 COPY = """
 import shutil
 names = ("metrics.jsonl", "feed.jsonl", "certificate.json", "init.safetensors",
-         "connector.safetensors", "manifest.json")
+         "connector.safetensors", "results.json", "manifest.json")
 for name in names:
     shutil.copy(pathlib.Path({source!r}) / name, path)
 status("complete")

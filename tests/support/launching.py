@@ -23,7 +23,7 @@ path = pathlib.Path(sys.argv[1])
 def status(state, message="", exit_code=0):
     attempt = json.loads((path / "status.json").read_text())["attempt"]
     value = {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt}
-    if state == "complete":
+    if state == "complete" and not (path / "manifest.json").exists():
         finish()
     (path / "status.json").write_text(json.dumps(value))
     if state == "running":  # a stub has nothing to load

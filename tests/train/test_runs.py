@@ -31,6 +31,7 @@ from tests.support.workplace import Workplace
 pytestmark = pytest.mark.ranks
 
 FIELDS = {
+    "schema",
     "step",
     "loss",
     "lr",
@@ -138,7 +139,7 @@ def test_the_ledger_of_a_recipe_reaches_ids_and_weights(workplace: Workplace) ->
         trainer = build_trainer(
             model, reader, order.steps(), changed, execution, make_accelerator(execution)
         )
-        assert order.length["tail"] == ledger["U9"]
+        assert order.length.tail == ledger["U9"]
         assert (reader.encoder.semantics, trainer.dataset.loss_semantics, trainer.overflow) == (
             ledger["L1"],
             ledger["U8"],
