@@ -65,6 +65,13 @@ def test_every_equivalent_names_a_mutant_and_says_why() -> None:
     assert [entry for entry in listed if len(entry.reason) < 15] == []
 
 
+def test_no_file_of_the_mutated_folders_is_forgotten() -> None:
+    listed = select(ROOT, ROOMS, [])
+    folders = ("densekit/batching", "densekit/text", "densekit/text/templates")
+    files = {str(file.relative_to(ROOT)) for name in folders for file in (ROOT / name).glob("*.py")}
+    assert {file for file in files - set(listed) if "__init__" not in file} == set()
+
+
 def test_an_unknown_file_is_a_wrong_command() -> None:
     with pytest.raises(SystemExit, match="2"):
         select(ROOT, ROOMS, ["densekit/nothing.py"])

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -22,11 +23,19 @@ import hypothesis
 import pytest
 
 QUICK_SECONDS = 1.0
-"""Tests that take longer are left out: they would run for every mutant."""
+"""Tests that take more processor time are left out: they would run for every mutant."""
+WALL_SECONDS = 1800.0
+"""When a process that waits for something is stopped; one that computes is stopped by its processor
+time, so that a busy machine makes no verdict.
+"""
 MEMORY = 4 << 30
 """Bytes of data that a mutant may take, one that never stops collecting."""
 CRASHED: dict[str, Any] = {"code": None, "failed": None}
 """What a child tells that did not come to the end of its tests."""
+
+
+class Failed(Exception):
+    """The tests cannot judge a mutant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +54,18 @@ class Room:
     root: Path
     tests: tuple[str, ...]
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of each test, without a mutant."""
+    """Processor time of each test, without a mutant."""
 
     def begin(self) -> float:
         """Run the tests once as they are and import here what they import from elsewhere.
 
-        Returns the seconds taken. Raises RuntimeError when a test fails.
+        Returns the seconds taken. Raises Failed when a test fails.
         """
         began = time.monotonic()
-        told = self._forked(None, limit=1800)
+        told = self._forked(None, limit=600)
         if told is None or told["code"] != 0:
-            raise RuntimeError(f"{' '.join(self.tests)}: not all pass without a mutant")
+            failed = told and told["failed"]
+            raise Failed(f"{' '.join(self.tests)}: not all pass without a mutant (first {failed})")
         self.seconds = told["seconds"]
         for name in told["imported"]:
             with contextlib.suppress(ImportError):  # a name that its package made up
@@ -67,9 +77,9 @@ class Room:
         """The tests that are run against a mutant, with their seconds."""
         return {name: took for name, took in self.seconds.items() if took <= QUICK_SECONDS}
 
-    def judge(self, path: str, tree: ast.Module, *, limit: float) -> Verdict:
+    def judge(self, path: str, tree: ast.Module, *, limit: int) -> Verdict:
         """Run the tests with the module at `path` (relative to root) replaced, to the first failure
-        or for `limit` seconds.
+        or for `limit` seconds of processor time.
         """
         began = time.monotonic()
         file = self.root / path
@@ -81,7 +91,7 @@ class Room:
         return Verdict(result=result, by=told["failed"], seconds=seconds)
 
     def _forked(
-        self, mutated: tuple[Path, CodeType] | None, *, limit: float
+        self, mutated: tuple[Path, CodeType] | None, *, limit: int
     ) -> dict[str, Any] | None:
         """What a child tells; None when it was stopped at the limit."""
         reading, writing = os.pipe()
@@ -89,13 +99,14 @@ class Room:
         if child == 0:
             os.close(reading)
             told = CRASHED
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
             try:
                 told = self._run(mutated)
             finally:
                 os.write(writing, json.dumps(told).encode())
                 os._exit(0)
         os.close(writing)
-        end = time.monotonic() + limit
+        end = time.monotonic() + WALL_SECONDS
         text, stopped = b"", False
         with os.fdopen(reading, "rb", buffering=0) as pipe:
             while not stopped:
@@ -106,8 +117,8 @@ class Room:
                     text += piece
                 else:
                     break
-        os.waitpid(child, 0)
-        if stopped:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if stopped or status == -signal.SIGXCPU:
             return None
         return json.loads(text or json.dumps(CRASHED))
 
@@ -122,6 +133,7 @@ class Room:
             derandomize=True,
             database=None,
             deadline=None,
+            suppress_health_check=tuple(hypothesis.HealthCheck),
             phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
         )
         hypothesis.settings.load_profile("mutants")
@@ -156,13 +168,21 @@ class _Watcher:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:  # their limits are of the wall clock
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "timeout"]
         if self.order:
             known = [item for item in items if item.nodeid in self.order]
             items[:] = sorted(known, key=lambda item: self.order[item.nodeid])
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        began = time.process_time()
+        try:
+            return (yield)
+        finally:
+            self.seconds[item.nodeid] = time.process_time() - began
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            self.seconds[report.nodeid] = report.duration
         if report.failed and self.failed is None:
             self.failed = report.nodeid
 
