@@ -59,7 +59,8 @@ def _files(folder: Path, field: str, problems: list[str]) -> Mapping[str, list[s
     elif pickles:
         problems.append(
             f"{field}: {folder} holds no .safetensors weights, only {_few(pickles)} (no pickle is "
-            "read); download a revision with safetensors, or convert them"
+            "read); download a revision with safetensors (some repositories of the hub have it as "
+            "a pull request: `hf download REPOSITORY --revision refs/pr/N`), or convert them"
         )
     else:
         problems.append(
