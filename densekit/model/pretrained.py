@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,12 @@ def _count(
     )
     if kinds and os.environ.get("RANK", "0") == "0":
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-        print(f"{what} {folder}: not used: {counts}", file=sys.stderr, flush=True)
+        _say_once(f"{what} {folder}: not used: {counts}")
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _matches(name: str, kinds: Kinds) -> str | None:
