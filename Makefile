@@ -47,7 +47,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz lint format lock lock-check image clean
+.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -148,6 +148,9 @@ chaos: $(FULL) ## kill training 200 times at random moments; every run must end 
 
 fuzz: $(FULL) ## try 20,000 damaged recipes, overrides, annotation files and model folders (make test tries 500)
 	@DENSEKIT_FUZZ=40 $(PYTEST) $(PARALLEL) tests/fuzz $(ARGS)
+
+mutants: $(FULL) ## change the batches, texts and loss one operator at a time; the tests must notice (hours; ARGS=files)
+	@OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m tools.mutants $(ARGS)
 
 ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must end cleanly (about an hour)
 	@$(BIN)/python benchmarks/process_ends.py $(ARGS)

@@ -140,6 +140,14 @@ def test_a_zero_length_is_refused_and_named() -> None:
         modality_grouped_indices([3, 0, -1], 1, 1, global_generator=TorchGenerator(0))
 
 
+def test_samples_of_one_word_keep_their_modality() -> None:
+    order = modality_grouped_indices(
+        [1, 1, 1, -1, -1, -1], 1, 1, global_generator=TorchGenerator(0)
+    )
+    assert sorted(order) == [0, 1, 2, 3, 4, 5]
+    assert order[4] < 3 <= order[5]  # the last image and the last text are set aside, in order
+
+
 def test_one_process_without_grouping_is_torchs_random_sampler() -> None:
     torch.manual_seed(7)
     sampler = torch.utils.data.RandomSampler(range(37))
@@ -184,6 +192,11 @@ def test_epochs_can_be_asked_for_in_any_order(asked: list[int], world: int, grou
         fresh = _order(lengths, _topology(world=world), group=group)
         expected = [fresh.epoch(k).tolist() for k in range(epoch + 1)][-1]
         assert once.epoch(epoch).tolist() == expected
+
+
+def test_an_epoch_asked_for_again_is_not_drawn_again() -> None:
+    order = _order([1, 2, 3], _topology())
+    assert order.epoch(1) is order.epoch(1)
 
 
 def test_an_order_cannot_be_written_to() -> None:

@@ -79,3 +79,15 @@ def test_counts_that_fit_no_group_or_semantics_are_refused() -> None:
         token_weights([1], [2], num_groups=2, semantics="fixed")
     with pytest.raises(UsageError, match="faithful"):
         token_weights([1], [0], num_groups=1, semantics="mean")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "group"), [(-1, 0), (1, -1), (1, 1)])
+def test_one_below_or_above_is_refused(count: int, group: int) -> None:
+    with pytest.raises(UsageError, match="must lie in 0"):
+        token_weights([count], [group], num_groups=1, semantics="fixed")
+
+
+def test_a_table_of_counts_is_refused() -> None:
+    table = np.zeros((1, 2), dtype=np.int64)
+    with pytest.raises(UsageError, match=r"\(1, 2\) counts"):
+        token_weights(table, table, num_groups=1, semantics="fixed")

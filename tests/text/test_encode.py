@@ -3,6 +3,7 @@ docs/upstream.md in both semantics.
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from densekit.errors import DataError, UsageError
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.encode import EncodedSample, SampleEncoder
+from densekit.text.official_walk import Walk
+from densekit.text.templates import get_template
 from densekit.text.tokenizers.base import Encoding, Tokenizer
 from densekit.text.tokenizers.fast import FastTokenizer
 from densekit.text.tokenizers.sentencepiece import AddedToken, SentencePieceTokenizer
@@ -394,3 +397,32 @@ def test_later_rounds_count_one_less_unless_legacy() -> None:
     assert encode(_WordTokenizer(legacy=True), "v1", "faithful", turns).notes == (
         "masked_mismatch",
     )
+
+
+def test_a_sample_is_truncated_from_one_id_over_the_maximum(
+    sp_legacy: SentencePieceTokenizer,
+) -> None:
+    whole = encode(sp_legacy, "v1", "fixed", HELLO)
+    length = len(whole.input_ids)
+    assert encode(sp_legacy, "v1", "fixed", HELLO, limit=length).notes == ()
+    cut = encode(sp_legacy, "v1", "fixed", HELLO, limit=length - 1)
+    assert cut.notes == ("truncated",)
+    assert cut.input_ids.tolist() == whole.input_ids[:-1].tolist()
+
+
+def test_one_id_is_the_smallest_maximum(sp_legacy: SentencePieceTokenizer) -> None:
+    sample = encode(sp_legacy, "v1", "fixed", HELLO, limit=1)
+    assert (len(sample.input_ids), sample.notes) == (1, ("truncated", "no_labels"))
+    with pytest.raises(UsageError, match="at least 1"):
+        encode(sp_legacy, "v1", "fixed", HELLO, limit=0)
+
+
+def test_a_sample_that_the_official_code_leaves_without_labels_is_not_called_shifted(
+    sp_legacy: SentencePieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(walk: Walk, text: str, ids: np.ndarray) -> tuple[np.ndarray, bool]:
+        return np.full_like(ids, IGNORE_INDEX), True
+
+    template = replace(get_template("v1"), official_labels=nothing)
+    monkeypatch.setattr("densekit.text.encode.get_template", lambda name: template)
+    assert encode(sp_legacy, "v1", "faithful", HELLO).notes == ("no_labels",)
