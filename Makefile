@@ -26,8 +26,6 @@ $(foreach name,$(VALUES),$(call refuse,$(name)))
 quoted = '$(subst ','\'',$($(1)))'
 
 export TOKENIZERS_PARALLELISM := false
-# DeepSpeed comes as source: no kernel is compiled at installation, and none of its own is needed here.
-export DS_BUILD_OPS := 0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
@@ -68,6 +66,8 @@ setup-driver: $(if $(wildcard $(FULL)),,$(DRIVER)) ## install only what the comm
 
 # torch comes alone, so that its build is the caller's choice; once more at the end with its dependencies: they are
 # there by then, hashed, except the CUDA libraries of a CUDA build.
+# DeepSpeed comes as source: no kernel is compiled at installation, and none of its own is needed here.
+$(FULL): export DS_BUILD_OPS := 0
 $(FULL): | .venv/bin/pip
 	@rm -f .venv/.stamp-*
 	@echo 'Installing torch, transformers and the tools into .venv (1.4 GB with a CPU build of torch): a minute or two'

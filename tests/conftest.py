@@ -3,6 +3,9 @@
 import os
 import signal
 
+from densekit.runs.launch_variables import clear_inherited
+
+clear_inherited(keep_ranks=False)  # a pod's or a job's own: every process of a test would name them
 os.environ["OMP_NUM_THREADS"] = "1"  # the models are tiny
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -149,13 +149,9 @@ def prepare(
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
     plans, problems = _plans(chain, request, hardware, roots)
-    for plan in plans:
-        if plan.fits is False:
-            print(
-                f"{plan.recipe}: may run out of memory (estimated not to fit; see "
-                f"`densekit plan {plan.recipe}`); continuing",
-                file=sys.stderr,
-            )
+    problems += [
+        problem for plan in plans if (problem := _memory_problem(plan, request)) is not None
+    ]
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
     maths = chain_math(chain, roots, launcher=launcher, more=problems)
@@ -166,6 +162,22 @@ def prepare(
     check_models(chain, roots, launcher, execution_of(plans[-1], roots, None))
     parts = zip(chain, plans, maths, strict=True)
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
+
+
+def _memory_problem(plan: Plan, request: ExecutionRequest) -> Check | None:
+    """What a plan needs and this host lacks; who gives a micro-batch wants to try."""
+    if plan.fits is not False or request.micro_batch_size is not None:
+        return None
+    peak = "" if plan.memory_gib is None else f" of {plan.memory_gib.peak:.0f} GiB"
+    device = "--device cpu" if plan.execution.device == "cpu" else f"--gpu {plan.gpu}"
+    return Check(
+        name="plan",
+        state="fail",
+        message=(
+            f"{plan.recipe}: the estimate{peak} does not fit (`densekit plan {plan.recipe} "
+            f"{device}`); train on other hardware, or try it with --micro-batch N"
+        ),
+    )
 
 
 def _plans(

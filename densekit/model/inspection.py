@@ -22,6 +22,7 @@ from densekit.model.config import model_config, read_config
 from densekit.model.probe import probe
 from densekit.model.projector import Projector
 from densekit.model.towers import FAMILIES, make_tower, vision_config_of
+from densekit.model.trainable_part import as_trained
 from densekit.spec.model_parts import ModelParts
 
 FIELDS = {
@@ -70,7 +71,7 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
     except Exception as error:  # whatever a class of transformers raises for its configuration
         yield f"{place} makes no model ({_said(error)}): put the published file back"
         return
-    yield from (f"{place}: {problem}" for problem in _lengths(config, model, parts.max_length))
+    yield from (f"{place}: {problem}" for problem in _lengths(config, model, parts))
     if parts.positions != "exact" and not getattr(config, "rope_parameters", None):
         yield (
             f"positions: {parts.positions} rounds what rotary tables are computed from, and a "
@@ -176,8 +177,9 @@ def _not_a_language_model(place: str, raw: dict[str, Any]) -> str:
     )
 
 
-def _lengths(config: PreTrainedConfig, model: nn.Module, max_length: int) -> Iterator[str]:
+def _lengths(config: PreTrainedConfig, model: nn.Module, parts: ModelParts) -> Iterator[str]:
     """What does not reach as far as the longest sequence."""
+    max_length = parts.max_length
     token_table = model.get_input_embeddings()  # type: ignore[operator]
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
@@ -197,6 +199,15 @@ def _lengths(config: PreTrainedConfig, model: nn.Module, max_length: int) -> Ite
                 or getattr(config, "original_max_position_embeddings", None)
                 or config.max_position_embeddings
             )
+            # Rounding takes the last places of a sequence past its end.
+            last = as_trained(torch.tensor(max_length - 1), parts.positions)
+            if max_length <= limit <= last:
+                yield (
+                    f"rotary positions of type {kind['rope_type']} change for the whole "
+                    f"micro-batch behind {limit}, and `positions: {parts.positions}` rounds "
+                    f"{max_length - 1}, the last one of data.max_length {max_length}, to "
+                    f"{int(last)}: lower data.max_length"
+                )
             if limit < max_length:
                 yield (
                     f"rotary positions of type {kind['rope_type']} change for the whole "

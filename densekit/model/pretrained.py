@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 NAMED = 5
 """Tensors that a message names, of each kind of fault."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights, as safetensors names them."""
 Kinds = Sequence[tuple[str, str]]
 """(what it is, pattern that its tensors' names contain)."""
 
@@ -94,23 +97,52 @@ def load_pretrained(
 def tensor_shapes(folder: Path, what: str) -> dict[str, tuple[Path, torch.Size]]:
     """File and shape of every tensor in a folder, from the headers.
 
-    Raises DataError for files that are no safetensors, and for an index that names anything but
-    safetensors of the folder itself.
+    Raises DataError for files that are no safetensors, for an index that names anything but
+    safetensors of the folder itself, for a tensor that is there twice (transformers takes either
+    one), and for numbers that are no weights without their scales.
     """
     if (folder / "adapter_config.json").is_file():
         raise DataError(
             f"{what}: {folder} holds a LoRA adapter (adapter_config.json), which transformers "
             "would load in place of the model: merge it into the model first"
         )
-    found = {}
+    found: dict[str, tuple[Path, torch.Size]] = {}
+    twice, other = [], []
     for path in _files(folder, what):
         try:
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 (no mapping)
-                    found[name] = (path, torch.Size(file.get_slice(name).get_shape()))
+                    tensor = file.get_slice(name)
+                    if name in found:
+                        twice.append(f"{name} in {found[name][0].name} and {path.name}")
+                    if tensor.get_dtype() not in FLOATS and not _matches(name, DROPPED_BUFFERS):
+                        other.append(f"{name} is {tensor.get_dtype()} in {path.name}")
+                    found[name] = (path, torch.Size(tensor.get_shape()))
         except (OSError, SafetensorError) as error:
             raise DataError(f"{what}: {path} cannot be read ({error}): download it again") from None
+    prefixes = {name.partition(".")[0] for name in found}
+    twice += [
+        f"{name} and {prefix}.{name}"
+        for name in found
+        for prefix in prefixes
+        if f"{prefix}.{name}" in found
+    ]
+    if twice:
+        raise DataError(
+            f"{what}: {folder} holds {_few(twice)}: which one counts is not said, so leave one: "
+            "download the folder again"
+        )
+    if other:
+        raise DataError(
+            f"{what}: {folder}: {_few(other)}: weights are one of {', '.join(FLOATS)}; name the "
+            "folder of the model that these were made from"
+        )
     return found
+
+
+def _few(named: Sequence[str]) -> str:
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return ", ".join(named[:NAMED]) + more
 
 
 def _files(folder: Path, what: str) -> list[Path]:
@@ -159,8 +191,7 @@ def _refuse(
     for fault, names in faults.items():
         counted = sorted(name for name in names if not _matches(name, dropped))
         if counted:
-            more = f" and {len(counted) - NAMED} more" if len(counted) > NAMED else ""
-            said.append(f"{len(counted)} {fault} ({', '.join(counted[:NAMED])}{more})")
+            said.append(f"{len(counted)} {fault} ({_few(counted)})")
     if said:
         files = sorted({str(path) for path, _ in shapes.values()})
         where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
@@ -196,7 +227,12 @@ def _count(
     )
     if kinds and os.environ.get("RANK", "0") == "0":
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-        print(f"{what} {folder}: not used: {counts}", file=sys.stderr, flush=True)
+        _say_once(f"{what} {folder}: not used: {counts}")
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _matches(name: str, kinds: Kinds) -> str | None:

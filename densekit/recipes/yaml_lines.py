@@ -22,6 +22,10 @@ MAX_NODES = 50_000
 MAX_INTEGER = 10**308
 MAX_SHOWN = 200
 """Characters of a value in a message."""
+MAX_PROBLEMS = 10
+"""Of one document in a message; the others are counted."""
+MAX_DEPTH = 100
+"""Brackets inside brackets."""
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 
 
@@ -63,6 +67,12 @@ class _Strict:
 
 class Loader(_Strict, yaml.SafeLoader):
     """For any file."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Refuse depth at the bracket: the scanner's time grows with its square."""
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
 
 class ShippedLoader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -185,7 +195,7 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
     wrong.
     """
     lines = []
-    for item in error.errors():
+    for item in error.errors()[:MAX_PROBLEMS]:
         field = tuple(str(part) for part in item["loc"] if part != "[key]")
         where = document.line(field) or str(document.files[-1])
         message = item["msg"].removeprefix("Value error, ")
@@ -198,6 +208,8 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
         elif "input" in item and not isinstance(item["input"], dict):
             message += f" (got {_shown(item['input'])})"
         lines.append(f"{where}: `{'.'.join(field) or model.__name__.lower()}`: {message}")
+    if (more := error.error_count() - len(lines)) > 0:
+        lines.append(f"{document.files[-1]}: {more} more like these")
     return "\n".join(lines)
 
 

@@ -53,7 +53,7 @@ def tidy(run: RunDir) -> None:
     """Finish what a killed trainer left to do in a complete run; a run that only says it is
     complete, and one that cannot be written, are left alone.
     """
-    if not (run.path / DONE).exists() and not run.checkpoints.exists():
+    if not run.complete or not ((run.path / DONE).exists() or run.checkpoints.exists()):
         return
     try:
         check_complete(run)

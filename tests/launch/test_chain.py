@@ -125,17 +125,22 @@ def test_recipes_share_their_stage_1(tmp_path: Path) -> None:
     assert trained(found["tiny_stage1"]) == 1
 
 
-@pytest.mark.ranks
-def test_run_that_may_not_fit_warns_and_continues(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_run_that_does_not_fit_is_refused_before_a_run_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
-    assert go(tmp_path, "tiny_stage1") == 0
-    told = capsys.readouterr().err
-    assert (
-        told.startswith("tiny_stage1: may run out of memory (estimated not to fit")
-        and told.count("\n") == 1
-    )
+    message = r"tiny_stage1: the estimate of \d+ GiB does not fit .* --device cpu.*--micro-batch N"
+    with pytest.raises(DataError, match=message):
+        go(tmp_path, "tiny_stage1")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.ranks
+def test_micro_batch_tries_a_run_that_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
+    assert go(tmp_path, "tiny_stage1", micro_batch_size=2) == 0
 
 
 @pytest.mark.ranks

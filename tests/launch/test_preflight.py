@@ -246,6 +246,21 @@ def _stray(mine: Path) -> None:
     (mine / "llm/pytorch_model.bin").write_bytes(b"")
 
 
+def _two_files(mine: Path) -> None:
+    weights = save({"a.weight": np.zeros(2)})
+    names = ("model.safetensors", "model-2.safetensors")
+    for name in names:
+        (mine / "llm" / name).write_bytes(weights)
+    _index({"a.weight": names[0], "b.weight": names[1]})(mine)
+
+
+def _one_beside_two(mine: Path) -> None:
+    for name in "ab":
+        (mine / f"llm/{name}.safetensors").write_bytes(save({name: np.zeros(2)}))
+    _weights(a=(3,))(mine)
+    _index({"a": "a.safetensors", "b": "b.safetensors"})(mine)
+
+
 MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "LLaVA of transformers": (
         _llm(model_type="llava", text_config={}, vision_config={}),
@@ -286,6 +301,14 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "index of another file": (
         _index({"a.weight": "model.safetensors"}),
         "model.safetensors lacks a.weight, which .*index.json says",
+    ),
+    "a tensor in two files": (
+        _two_files,
+        r"model-2.safetensors holds a.weight, which another file of the folder holds too",
+    ),
+    "one file beside those of an index": (
+        _one_beside_two,
+        "holds model.safetensors beside .*index.json and its files",
     ),
     "pickle alone": (_pickle, r"only pytorch_model.bin \(no pickle is read\); download a revision"),
     "stray file beside a pickle": (_stray, "llm holds x.safetensors but neither model.safetensors"),

@@ -93,6 +93,18 @@ def test_a_language_model_that_does_not_train_is_named(
     assert "pip install" not in problem
 
 
+@pytest.mark.parametrize(("max_length", "problems"), [(510, 0), (512, 1)])
+def test_rounded_positions_stay_in_front_of_where_rotary_tables_change(
+    golden: Path, tmp_path: Path, max_length: int, problems: int
+) -> None:
+    """bf16 rounds 511 to 512, the first place of the other table."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    llm = {"max_position_embeddings": 512, "rope_parameters": rope}
+    found = inspect(parts(golden, tmp_path, llm=llm, max_length=max_length, positions="bf16"))
+    assert len(found) == problems
+    assert all("rounds 511" in problem and "to 512" in problem for problem in found)
+
+
 def test_custom_code_of_a_type_that_transformers_has_is_not_needed(
     golden: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,36 @@ def test_many_tensors_are_counted_and_some_are_named(golden: Path, tmp_path: Pat
         load_parts(folder, golden / "models" / "clip_tiny", SCI)
 
 
+def test_a_tensor_in_two_files_is_refused(golden: Path, tmp_path: Path) -> None:
+    folder = copy_model(golden, tmp_path, "llm_tiny")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    norm = {"model.norm.weight": weights["model.norm.weight"] * 2}
+    save_file(norm, folder / "b.safetensors", {"format": "pt"})
+    index = dict.fromkeys(weights, "a.safetensors") | {"x": "b.safetensors"}
+    write_json(folder / "model.safetensors.index.json", {"weight_map": index})
+    with pytest.raises(DataError, match=r"model\.norm\.weight in a\.safetensors and b\.saf"):
+        load_parts(folder, golden / "models" / "clip_tiny", SCI)
+
+
+def test_a_tensor_under_two_names_is_refused(golden: Path, tmp_path: Path) -> None:
+    folder = copy_model(golden, tmp_path, "llm_tiny")
+    change(folder, lambda w: w.update({"norm.weight": w["model.norm.weight"] * 2}))
+    with pytest.raises(DataError, match=r"norm\.weight and model\.norm\.weight"):
+        load_parts(folder, golden / "models" / "clip_tiny", SCI)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_numbers_without_their_scales_are_refused(
+    golden: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    folder = copy_model(golden, tmp_path, "llm_tiny")
+    name = "model.norm.weight"
+    change(folder, lambda w: w.update({name: w[name].to(dtype)}))
+    with pytest.raises(DataError, match=rf"{name} is \w+ in model\.safetensors"):
+        load_parts(folder, golden / "models" / "clip_tiny", SCI)
+
+
 def test_under_zero_3_unexpected_and_misshapen_tensors_are_found_before_loading(
     golden: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from densekit.files.json_files import read_object
 from densekit.runs.environment import ENVIRONMENT_FILE
 from densekit.runs.layout import EXECUTION_FILE, INIT_FILE, MATH_FILE, STATUS_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.runs.records import REMEDY
+from densekit.runs.records import METRICS_FILE, REMEDY
 from densekit.spec.check import Check
 
 
@@ -81,6 +81,9 @@ def _check_manifest(run: RecordedRun) -> Iterator[Check]:
                 f"{path} is missing although the run is complete: nothing else says which code and "
                 f"packages ran; {REMEDY}"
             )
+            yield Check(name="manifest", state="fail", message=message)
+        elif (run.path / METRICS_FILE).exists():
+            message = f"{path} is missing although steps were trained; {REMEDY}"
             yield Check(name="manifest", state="fail", message=message)
         return
     if not check_seal(read_object(path)):

@@ -28,6 +28,11 @@ def read_headers(folder: Path, field: str, problems: list[str]) -> dict[str, Ten
         except (DataError, OSError) as error:
             problems.append(f"{field}: {error}")
             continue
+        if again := sorted(tensors.keys() & header.keys()):
+            problems.append(
+                f"{field}: {folder / name} holds {_few(again)}, which another file of the folder "
+                "holds too; download the folder again"
+            )
         tensors |= header
         if lacking := [tensor for tensor in wanted if tensor not in header]:
             problems.append(
@@ -59,7 +64,8 @@ def _files(folder: Path, field: str, problems: list[str]) -> Mapping[str, list[s
     elif pickles:
         problems.append(
             f"{field}: {folder} holds no .safetensors weights, only {_few(pickles)} (no pickle is "
-            "read); download a revision with safetensors, or convert them"
+            "read); download a revision with safetensors (some repositories of the hub have it as "
+            "a pull request: `hf download REPOSITORY --revision refs/pr/N`), or convert them"
         )
     else:
         problems.append(
@@ -89,6 +95,11 @@ def _indexed(folder: Path, field: str, problems: list[str]) -> Mapping[str, list
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         problems.append(f"{field}: {folder} lacks {_few(missing)}; finish the download")
+    elif (folder / SINGLE).is_file() and SINGLE not in files:
+        problems.append(
+            f"{field}: {folder} holds {SINGLE} beside {INDEX} and its files, and transformers "
+            f"reads {SINGLE} alone; remove the ones that are not the model's"
+        )
     return {name: tensors for name, tensors in files.items() if name not in missing}
 
 
