@@ -40,7 +40,7 @@ NEGATED_BY_COMPARISON = (
     ast.Is,
     ast.IsNot,
     ast.In,
-    ast.NotIn,
+    ast.NotIn,  # codespell:ignore notin
 )  # codespell:ignore notin
 """Operators whose other one is the negated condition, which is not made a second time."""
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
