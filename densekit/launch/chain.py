@@ -78,12 +78,13 @@ def chain_math(
     """The math.json of every run of a chain, after a preflight of all of them: each names the run
     it starts from.
 
-    Warnings go to stderr. Raises DataError with everything that is missing or wrong, `more` among
-    it; UsageError where only the container of the launcher would not see what is there.
+    Warnings, of `more` too, go to stderr. Raises DataError with everything that is missing or
+    wrong, `more` among it; UsageError where only the container of the launcher would not see what
+    is there.
     """
     found = [preflight(recipe, roots) for recipe in chain]
     checks = [check for part in found for check in part.checks]
-    for check in checks:
+    for check in (*checks, *more):
         if check.state == "warn":
             print(f"{check.name}: {check.message}", file=sys.stderr)
     hidden = [part.outside for part in found if part.outside]
@@ -149,9 +150,7 @@ def prepare(
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
     plans, problems = _plans(chain, request, hardware, roots)
-    problems += [
-        problem for plan in plans if (problem := _memory_problem(plan, request)) is not None
-    ]
+    problems += [_memory_check(plan, request) for plan in plans if plan.fits is False]
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
     maths = chain_math(chain, roots, launcher=launcher, more=problems)
@@ -164,20 +163,13 @@ def prepare(
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 
 
-def _memory_problem(plan: Plan, request: ExecutionRequest) -> Check | None:
-    """What a plan needs and this host lacks; who gives a micro-batch wants to try."""
-    if plan.fits is not False or request.micro_batch_size is not None:
-        return None
-    peak = "" if plan.memory_gib is None else f" of {plan.memory_gib.peak:.0f} GiB"
-    device = "--device cpu" if plan.execution.device == "cpu" else f"--gpu {plan.gpu}"
-    return Check(
-        name="plan",
-        state="fail",
-        message=(
-            f"{plan.recipe}: the estimate{peak} does not fit (`densekit plan {plan.recipe} "
-            f"{device}`); train on other hardware, or try it with --micro-batch N"
-        ),
-    )
+def _memory_check(plan: Plan, request: ExecutionRequest) -> Check:
+    """A plan that is estimated not to fit: refused, unless a micro-batch was given to try it."""
+    tried = request.micro_batch_size is not None
+    rest = "" if tried else "; train on other hardware, or try it here with --micro-batch N"
+    command = f"densekit plan {plan.recipe} --device {plan.execution.device}"
+    message = f"{plan.recipe} is estimated not to fit into memory (`{command}` says why){rest}"
+    return Check(name="plan", state="warn" if tried else "fail", message=message)
 
 
 def _plans(

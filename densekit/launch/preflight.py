@@ -149,7 +149,7 @@ class _Found:
         problems = image_problems(recipe, images, where, self._roots.cache)
         if recipe.data.missing == "refuse":
             if problems:
-                problems[0] += "; `data.missing: drop` or `replace` in a recipe trains all the same"
+                problems[0] += "; `data.missing: drop` or `replace` in a recipe trains without them"
             self.add("images", problems)
             return
         try:

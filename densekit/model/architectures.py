@@ -23,6 +23,7 @@ _SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_ALL_HEADS = {name: value for name, value in _SIZES.items() if "key_value" not in name}
 _GPT2 = {name: _SIZES[name] for name in ("vocab_size", "pad_token_id", "bos_token_id")}
 _WITH_WINDOW = ["sliding_attention", "full_attention"]
 
@@ -104,18 +105,13 @@ ARCHITECTURES = (
         name="GPT-NeoX",
         model_type="gpt_neox",
         like="Pythia",
-        config={name: value for name, value in _SIZES.items() if "key_value" not in name},
+        config=_ALL_HEADS,
     ),
     Architecture(
         name="OPT",
         model_type="opt",
         like="OPT",
-        config={
-            **{name: value for name, value in _SIZES.items() if "key_value" not in name},
-            "pad_token_id": 1,
-            "ffn_dim": 96,
-            "word_embed_proj_dim": 64,
-        },
+        config=_ALL_HEADS | {"pad_token_id": 1, "ffn_dim": 96, "word_embed_proj_dim": 64},
     ),
     Architecture(
         name="Mixtral",

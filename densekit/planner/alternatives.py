@@ -99,7 +99,7 @@ def refusal(space: SearchSpace, cluster: Cluster) -> UsageError:
     fitting = "; ".join(nearest) if nearest else "no GPU of the table, up to 64 of them"
     return UsageError(
         f"{cluster}: {space.workload.name} does not fit: {why}; what fits: {fitting} "
-        "(--micro-batch N plans it here all the same)"
+        "(--micro-batch N plans it on this hardware, fitting or not)"
     )
 
 

@@ -66,7 +66,7 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
     if recipe.data.samples not in (None, len(annotations)):
         raise DataError(
             f"{path} has {len(annotations)} entries, recipe {recipe.name} expects "
-            f"{recipe.data.samples}: it is not the published file; to use it all the same, add "
+            f"{recipe.data.samples}: it is not the published file; to train on it, add "
             "--set data.samples=null"
         )
     index = load_index(annotations, roots.cache)

@@ -16,7 +16,7 @@ fi
 if [ -s /run/secrets/pip_conf ]; then
     export PIP_CONFIG_FILE=/run/secrets/pip_conf
 fi
-export PIP_FIND_LINKS=/build/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export PIP_CACHE_DIR=/var/cache/pip PIP_FIND_LINKS=/build/wheels PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export DS_BUILD_OPS=0                  # DeepSpeed as plain Python: nothing here uses its compiled operations
 export FLASH_ATTENTION_FORCE_BUILD=TRUE # else its setup.py fetches a wheel that nobody has hashed
 export FLASH_ATTN_CUDA_ARCHS="80;90"

@@ -129,18 +129,19 @@ def test_run_that_does_not_fit_is_refused_before_a_run_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
-    message = r"tiny_stage1: the estimate of \d+ GiB does not fit .* --device cpu.*--micro-batch N"
+    message = r"tiny_stage1 is estimated not to fit .* --device cpu.*--micro-batch N"
     with pytest.raises(DataError, match=message):
         go(tmp_path, "tiny_stage1")
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.ranks
-def test_micro_batch_tries_a_run_that_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_micro_batch_tries_a_run_that_does_not_fit_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("densekit.planner.rules.host_memory", lambda: 1)
     assert go(tmp_path, "tiny_stage1", micro_batch_size=2) == 0
+    assert "plan: tiny_stage1 is estimated not to fit into memory" in capsys.readouterr().err
 
 
 @pytest.mark.ranks

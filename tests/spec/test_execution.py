@@ -135,14 +135,14 @@ def test_roots_are_written_as_absolute_paths() -> None:
         ({"workers": -1}, "--workers -1: give a number of at least 0"),
         ({"save_steps": 0}, "--save-steps 0: give a number of at least 1"),
         ({"save_minutes": -0.5}, "--save-minutes -0.5: give a number of at least 0"),
-        ({"save_minutes": 1e999}, "--save-minutes"),
+        ({"save_minutes": 1e999}, "--save-minutes inf: give a number of at most 1000000"),
         ({"workers": 10**9}, "--workers 1000000000: give a number of at most 256"),
         ({"keep": 0}, "--keep 0: give a number of at least 1"),
         ({"keep_hours": -1}, "--keep-hours -1.0: give a number of at least 0"),
     ],
 )
 def test_impossible_requests_are_refused_by_option(values: dict[str, Any], message: str) -> None:
-    with pytest.raises((UsageError, ValidationError), match=message.replace("--save-minutes", "")):
+    with pytest.raises(UsageError, match=f"^{message}$"):
         ExecutionRequest.model_validate(values).check()
 
 

@@ -53,8 +53,8 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
     if data.samples not in (None, len(annotations)):
         problems.append(
             f"data.annotations: {path} has {len(annotations)} entries, recipe {recipe.name} "
-            f"expects {data.samples}: it is not the published file (a recipe with `samples: null` "
-            "under `data` trains on it all the same)"
+            f"expects {data.samples}: it is not the published file (--set data.samples=null trains "
+            "on it)"
         )
     problems += template_problems(recipe, annotations)
     try:

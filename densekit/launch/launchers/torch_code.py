@@ -9,12 +9,7 @@ from densekit.errors import UsageError
 from densekit.spec.capability import has_code_for
 from densekit.spec.hardware import hardware
 
-ASK = """
-import torch
-flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None
-print(torch.__version__, flags or "")
-"""
-# torch.cuda.get_arch_list() would be empty where torch sees no GPU.
+ASK = ("-m", "densekit.train.torch_build")
 TIMEOUT_S = 120
 
 
@@ -39,7 +34,7 @@ def check_torch_code(gpu: str | None) -> None:
 
 def _built_for() -> list[str]:
     """Version of torch, and the architectures that it has code for."""
-    command = [sys.executable, "-c", ASK]
+    command = [sys.executable, *ASK]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
