@@ -1,12 +1,10 @@
 """Pretrained weights out of a folder: every tensor of the model is read from it, and every tensor
 in it is used or of a kind that is dropped on purpose. Nothing is drawn.
 
-DROPPED_* list what is dropped; what was is counted in one line.
+BUFFERS and DROPPED_OF_TOWERS list what is dropped; what was is counted in one line.
 """
 
-import json
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,29 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from densekit.errors import DataError
-from densekit.files.json_files import read_object
+from densekit.files.weight_files import Kinds, few, kind_of, read_weight_files
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-NAMED = 5
-"""Tensors that a message names, of each kind of fault."""
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights, as safetensors names them."""
-Kinds = Sequence[tuple[str, str]]
-"""(what it is, pattern that its tensors' names contain)."""
-
-DROPPED_BUFFERS: Kinds = (
-    ("rotary tables (inv_freq), computed anew", r"rotary_emb\.inv_freq$"),
-    ("position ids, computed anew", r"(^|\.)position_ids$"),
-    ("causal masks, computed anew", r"\.(attn|attention)\.(masked_)?bias$"),
-)
-"""Of old checkpoints, which kept buffers."""
 DROPPED_OF_TOWERS: Kinds = (
     ("tensors of the text tower", r"^text_model\."),
     ("projections and scales", r"^((text|visual)_projection\.|logit_(scale|bias)$)"),
@@ -84,7 +66,7 @@ def load_pretrained(
     finally:
         logging.set_verbosity(before)
     faults = {
-        "missing": [name for name in report["missing_keys"] if not _matches(name, dropped)],
+        "missing": [name for name in report["missing_keys"] if not kind_of(name, dropped)],
         "unexpected": [*report["unexpected_keys"]],
         "of another shape": [name for name, *_ in report["mismatched_keys"]],
     }
@@ -95,72 +77,13 @@ def load_pretrained(
 
 
 def tensor_shapes(folder: Path, what: str) -> dict[str, tuple[Path, torch.Size]]:
-    """File and shape of every tensor in a folder, from the headers.
-
-    Raises DataError for files that are no safetensors, for an index that names anything but
-    safetensors of the folder itself, for a tensor that is there twice (transformers takes either
-    one), and for numbers that are no weights without their scales.
+    """File and shape of every tensor in a folder, from the headers. Raises DataError with
+    everything that is wrong with its files.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise DataError(
-            f"{what}: {folder} holds a LoRA adapter (adapter_config.json), which transformers "
-            "would load in place of the model: merge it into the model first"
-        )
-    found: dict[str, tuple[Path, torch.Size]] = {}
-    twice, other = [], []
-    for path in _files(folder, what):
-        try:
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 (no mapping)
-                    tensor = file.get_slice(name)
-                    if name in found:
-                        twice.append(f"{name} in {found[name][0].name} and {path.name}")
-                    if tensor.get_dtype() not in FLOATS and not _matches(name, DROPPED_BUFFERS):
-                        other.append(f"{name} is {tensor.get_dtype()} in {path.name}")
-                    found[name] = (path, torch.Size(tensor.get_shape()))
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{what}: {path} cannot be read ({error}): download it again") from None
-    prefixes = {name.partition(".")[0] for name in found}
-    twice += [
-        f"{name} and {prefix}.{name}"
-        for name in found
-        for prefix in prefixes
-        if f"{prefix}.{name}" in found
-    ]
-    if twice:
-        raise DataError(
-            f"{what}: {folder} holds {_few(twice)}: which one counts is not said, so leave one: "
-            "download the folder again"
-        )
-    if other:
-        raise DataError(
-            f"{what}: {folder}: {_few(other)}: weights are one of {', '.join(FLOATS)}; name the "
-            "folder of the model that these were made from"
-        )
-    return found
-
-
-def _few(named: Sequence[str]) -> str:
-    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return ", ".join(named[:NAMED]) + more
-
-
-def _files(folder: Path, what: str) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        raise DataError(
-            f"{what}: {folder} holds neither {WEIGHTS} nor {INDEX}; convert or download safetensors"
-        )
-    weight_map = read_object(folder / INDEX, "weight_map")["weight_map"]
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else {weight_map}
-    for name in sorted(names, key=repr):
-        if not (isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.safetensors", name)):
-            raise DataError(
-                f"{what}: {folder / INDEX} names {json.dumps(name)[:100]}, and only safetensors "
-                "files of the folder itself are read; put the published index back"
-            )
-    return [folder / name for name in sorted(names)]
+    tensors, problems = read_weight_files(folder)
+    if problems:
+        raise DataError(f"{what}: {'; '.join(problems)}")
+    return {name: (found.file, torch.Size(found.entry.shape)) for name, found in tensors.items()}
 
 
 def _compared(
@@ -189,9 +112,9 @@ def _refuse(
 ) -> None:
     said = []
     for fault, names in faults.items():
-        counted = sorted(name for name in names if not _matches(name, dropped))
+        counted = sorted(name for name in names if not kind_of(name, dropped))
         if counted:
-            said.append(f"{len(counted)} {fault} ({_few(counted)})")
+            said.append(f"{len(counted)} {fault} ({few(counted)})")
     if said:
         files = sorted({str(path) for path, _ in shapes.values()})
         where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
@@ -223,7 +146,7 @@ def _count(
 ) -> None:
     kept = model.state_dict().keys()
     kinds = Counter(
-        kind for name in shapes if name not in kept and (kind := _matches(name, dropped))
+        kind for name in shapes if name not in kept and (kind := kind_of(name, dropped))
     )
     if kinds and os.environ.get("RANK", "0") == "0":
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
@@ -233,7 +156,3 @@ def _count(
 @cache
 def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _matches(name: str, kinds: Kinds) -> str | None:
-    return next((kind for kind, pattern in kinds if re.search(pattern, name)), None)

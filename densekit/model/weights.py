@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from densekit.errors import DataError
 from densekit.files.permissions import follow_umask
+from densekit.files.weight_files import BUFFERS
 from densekit.model.config import model_config
-from densekit.model.pretrained import DROPPED_BUFFERS, load_pretrained
+from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.connector import Connector
@@ -48,7 +49,7 @@ def load_parts(
             what="language model",
             config=config.text_config,
             dtype=dtype,
-            dropped=DROPPED_BUFFERS,
+            dropped=BUFFERS,
             partitioned=partitioned,
         )
         model.replace_language_model(loaded)

@@ -292,11 +292,11 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "null index": (_index(None), r"index.json: `weight_map` must be an object of tensors"),
     "index of pickles": (
         _index({"a": "pytorch_model.bin"}),
-        r"index.json puts a into 'pytorch_model.bin': only .safetensors files inside the folder",
+        r"index.json puts a into pytorch_model.bin: only .safetensors files inside the folder",
     ),
     "index that leaves the folder": (
         _index({"a": "../tower/model.safetensors"}),
-        r"index.json puts a into '../tower/model.safetensors': only .safetensors files inside",
+        r"index.json puts a into ../tower/model.safetensors: only .safetensors files inside",
     ),
     "index of another file": (
         _index({"a.weight": "model.safetensors"}),
@@ -304,7 +304,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a tensor in two files": (
         _two_files,
-        r"model-2.safetensors holds a.weight, which another file of the folder holds too",
+        r"a.weight in model.safetensors and model-2.safetensors: which one counts is not said",
     ),
     "one file beside those of an index": (
         _one_beside_two,

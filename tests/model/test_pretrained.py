@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from densekit.errors import DataError
-from densekit.model.pretrained import DROPPED_BUFFERS, load_pretrained
+from densekit.files.weight_files import BUFFERS
+from densekit.model.pretrained import load_pretrained
 from densekit.model.weights import load_parts
 from densekit.spec.connector import Connector
 from tests.support.files import write_json
@@ -122,7 +123,7 @@ def test_under_zero_3_unexpected_and_misshapen_tensors_are_found_before_loading(
             what="language model",
             config=config,
             dtype=torch.float32,
-            dropped=DROPPED_BUFFERS,
+            dropped=BUFFERS,
             partitioned=(nullcontext(), whole),
         )
 
@@ -230,7 +231,7 @@ def test_an_index_names_only_safetensors_of_its_folder(
     folder = copy_model(golden, tmp_path, "llm_tiny")
     shutil.move(folder / "model.safetensors", tmp_path / "outside.safetensors")
     write_json(folder / "model.safetensors.index.json", {"weight_map": {"lm_head.weight": name}})
-    with pytest.raises(DataError, match="only safetensors files of the folder itself are read"):
+    with pytest.raises(DataError, match=r"only \.safetensors files inside the folder are read"):
         load_parts(folder, golden / "models" / "clip_tiny", SCI)
 
 
@@ -238,7 +239,7 @@ def test_no_pickle_is_read(golden: Path, tmp_path: Path) -> None:
     folder = copy_model(golden, tmp_path, "llm_tiny")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     shutil.move(folder / "model.safetensors", folder / "x.safetensors")
-    with pytest.raises(DataError, match=r"holds neither model\.safetensors nor"):
+    with pytest.raises(DataError, match=r"holds x\.safetensors but neither model\.safetensors nor"):
         load_parts(folder, golden / "models" / "clip_tiny", SCI)
 
 

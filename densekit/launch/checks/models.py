@@ -7,8 +7,8 @@ from typing import Any
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError, DensekitError
 from densekit.files.json_files import read_object
-from densekit.files.safetensors_header import TensorEntry, read_header
-from densekit.launch.checks.weights import read_headers
+from densekit.files.safetensors_header import read_header
+from densekit.files.weight_files import StoredTensor, read_weight_files
 from densekit.spec.architectures import CONFIG, MAX_NUMBER, TowerShape, tower_shape
 from densekit.spec.roots import Roots
 from densekit.spec.types import AspectRatio
@@ -49,7 +49,8 @@ def language_model_problems(folder: Path, field: str, get: str) -> tuple[list[st
     if whole:
         return [f"{where}: {whole}"], {}
     problems += [f"{where}: {problem}" for problem in _config_problems(config)]
-    tensors = read_headers(folder, field, problems)
+    tensors, found = read_weight_files(folder)
+    problems += [f"{field}: {problem}" for problem in found]
     problems += [f"{field}: {folder}: {problem}" for problem in _embedding(config, tensors)]
     return problems, config
 
@@ -67,7 +68,7 @@ def tower_problems(
         return problems, None
     if config.get("quantization_config"):
         problems.append(f"{field}: {folder / CONFIG}: {QUANTISED}")
-    read_headers(folder, field, problems)
+    problems += [f"{field}: {problem}" for problem in read_weight_files(folder)[1]]
     shape = None
     try:
         shape = tower_shape(reference, roots)
@@ -218,9 +219,9 @@ def _divisions(config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _embedding(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> list[str]:
+def _embedding(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> list[str]:
     """What contradicts config.json in the shape of the input embedding, where it is found."""
-    found = [entry.shape for name, entry in tensors.items() if name.endswith(EMBEDDINGS)]
+    found = [found.entry.shape for name, found in tensors.items() if name.endswith(EMBEDDINGS)]
     vocab, hidden = config.get("vocab_size"), config.get("hidden_size") or config.get("n_embd")
     if len(found) != 1 or vocab is None or hidden is None or found[0] == (vocab, hidden):
         return []

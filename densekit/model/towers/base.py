@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from densekit.model.pretrained import DROPPED_BUFFERS, DROPPED_OF_TOWERS, load_pretrained
+from densekit.files.weight_files import BUFFERS
+from densekit.model.pretrained import DROPPED_OF_TOWERS, load_pretrained
 
 
 class VisionTower(nn.Module, ABC):
@@ -63,7 +64,7 @@ class VisionTower(nn.Module, ABC):
             dropped=(
                 (f"tensors of blocks past {last_layer}, the last one read", blocks),
                 *DROPPED_OF_TOWERS,
-                *DROPPED_BUFFERS,
+                *BUFFERS,
             ),
         )
         loaded.post_layernorm = nn.Identity()
