@@ -19,6 +19,7 @@ import numpy.typing as npt
 from densekit.data.annotations import Annotations
 from densekit.data.decoding import examine
 from densekit.errors import DataError
+from densekit.files.arrays import keep_arrays
 from densekit.files.hashing import json_sha256
 
 # Goes up when the meaning of a stored array changes: files of another schema are read anew.
@@ -193,12 +194,6 @@ def _remembered(path: Path | None, known: npt.NDArray[np.int64]) -> npt.NDArray[
 
 def _keep(path: Path, known: npt.NDArray[np.int64], found: npt.NDArray[np.uint8]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            np.savez(temporary, schema=SCHEMA, known=known, found=found)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        keep_arrays(path, schema=SCHEMA, known=known, found=found)
     except OSError as error:
         print(f"{path}: not kept ({error.strerror}); images are read again", file=sys.stderr)

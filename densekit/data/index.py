@@ -5,7 +5,6 @@ Making it reads every word of the annotation file, so it is kept in the cache un
 hash.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from densekit.data.annotations import Annotations
 from densekit.errors import DataError
+from densekit.files.arrays import keep_arrays
 from densekit.text.lengths import modality_length
 
 # Goes up when the meaning of a stored array changes: files of another schema are rebuilt.
@@ -90,17 +90,7 @@ def load_index(annotations: Annotations, cache: Path) -> SampleIndex:
         ) as error:  # numpy and zipfile raise half a dozen kinds, and a cache can always be rebuilt
             print(f"{path}: damaged ({error}); it is rebuilt", file=sys.stderr)
     index = SampleIndex.of(annotations)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Ranks may write the same index at once: each under its own name, and readers never see half a
-    # file.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(
-            temporary, schema=SCHEMA, modality_lengths=index.modality_lengths, digests=index.digests
-        )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    keep_arrays(path, schema=SCHEMA, modality_lengths=index.modality_lengths, digests=index.digests)
     return index
 
 

@@ -12,19 +12,19 @@ from densekit.errors import DensekitError, UsageError
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
-from densekit.launch.preflight import preflight, refuse
+from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.unsupported import refuse_unsupported
-from densekit.runs.checkpoint import step_of
+from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
 from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.architectures import shape_of
-from densekit.spec.check import Check
+from densekit.spec.check import Check, refuse
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
@@ -265,12 +265,7 @@ def check_has_checkpoint(path: Path, step: int, *, force: bool) -> None:
     """
     if force:
         raise UsageError("--from-checkpoint and --force: one resumes, the other retrains; give one")
-    saved = [step_of(folder) for folder in checkpoints_in(path / "checkpoints")]
-    if step not in saved:
-        there = ", ".join(map(str, saved)) or "none"
-        raise UsageError(
-            f"--from-checkpoint {step}: {path} has no checkpoint of that step; it has {there}"
-        )
+    with_step(checkpoints_in(path / "checkpoints"), step, run=path)
 
 
 def open_again(run: RunDir) -> RunDir:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.base import Launcher
-from densekit.runs.model_verdicts import keep_problems, known_problems, refuse, stage_parts
+from densekit.runs.model_verdicts import keep_problems, known_problems, refuse_models, stage_parts
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.recipe import Recipe
@@ -39,7 +39,7 @@ def check_models(
         if problems is None:
             problems = launcher.inspect(parts, execution)
             keep_problems(parts, roots.cache, environment, problems)
-        refuse(problems)
+        refuse_models(problems)
 
 
 def read_parts(text: str) -> ModelParts:

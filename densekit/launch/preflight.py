@@ -2,9 +2,8 @@
 one list of problems.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from densekit.data.images import Images
 from densekit.data.missing import choose_entries
@@ -18,7 +17,7 @@ from densekit.launch.checks.models import (
 from densekit.launch.checks.samples import (
     deep_problem,
     held_out_problems,
-    image_problems,
+    image_problem,
     look_at,
     outside_problem,
 )
@@ -48,7 +47,7 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
 
     What the kit makes itself (recipes with `assets`) is not there yet and not checked. Raises
-    nothing for what is wrong: `refuse` does.
+    nothing for what is wrong: `spec.check.refuse` does.
     """
     models, data = recipe.models, recipe.data
     found = _Found(recipe, roots)
@@ -90,8 +89,7 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
         samples = look_at(recipe, roots, found.get("data.annotations"))
         found.add("annotations", samples.problems)
         if samples.note:
-            name = f"{recipe.name}: annotations"
-            found.checks.append(Check(name=name, state="warn", message=samples.note))
+            found.say("annotations", "warn", samples.note)
         if samples.sha256:
             found.inputs["annotations"] = samples.sha256
         if samples.images:
@@ -99,10 +97,7 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
             outside = outside_problem(samples.images, roots, recipe)
             if samples.images.deep:
                 fixed = recipe.semantics_of("L1") == "fixed"
-                state: CheckState = "fail" if fixed else "warn"
-                images = f"{recipe.name}: images"
-                message = deep_problem(samples.images)
-                found.checks.append(Check(name=images, state=state, message=message))
+                found.say("images", "fail" if fixed else "warn", deep_problem(samples.images))
     if recipe.probe and not recipe.makes(recipe.probe.questions):
         found.add("held-out questions", held_out_problems(recipe, roots))
     if not found.checks:
@@ -110,21 +105,6 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
             Check(name=recipe.name, state="ok", message="data and models are made by densekit")
         )
     return Preflight(checks=tuple(found.checks), inputs=found.inputs, outside=outside)
-
-
-def refuse(checks: Iterable[Check]) -> None:
-    """Raises DataError with every check that failed, grouped by subject; what several recipes share
-    is said once.
-    """
-    failed = list({check.message: check for check in checks if check.state == "fail"}.values())
-    if not failed:
-        return
-    if len(failed) == 1:
-        raise DataError(failed[0].message)
-    lines = [f"{len(failed)} problems; nothing was started"]
-    for name, group in groupby(failed, key=lambda check: check.name):
-        lines += [f"{name}:", *(f"  - {check.message}" for check in group)]
-    raise DataError("\n".join(lines))
 
 
 class _Found:
@@ -135,32 +115,39 @@ class _Found:
         self.inputs: dict[str, str] = {}
         self._recipe, self._roots = recipe, roots
 
+    def say(self, subject: str, state: CheckState, message: str) -> None:
+        """A line about a subject."""
+        name = f"{self._recipe.name}: {subject}"
+        self.checks.append(Check(name=name, state=state, message=message))
+
     def add(self, subject: str, problems: Sequence[str]) -> None:
         """What was found about a subject: good when there is no problem."""
-        name = f"{self._recipe.name}: {subject}"
-        self.checks += [Check(name=name, state="fail", message=text) for text in problems]
+        for problem in problems:
+            self.say(subject, "fail", problem)
         if not problems:
-            self.checks.append(Check(name=name, state="ok", message="complete"))
+            self.say(subject, "ok", "complete")
 
     def images(self, images: Images, count: int) -> None:
         """Bad images are problems, or what the recipe's policy makes of them."""
         recipe = self._recipe
         where = self._roots.resolve(recipe.data.annotations)
-        problems = image_problems(recipe, images, where, self._roots.cache)
         if recipe.data.missing == "refuse":
-            if problems:
-                problems[0] += "; `data.missing: drop` or `replace` in a recipe trains without them"
-            self.add("images", problems)
+            if (problem := image_problem(recipe, images, where, self._roots.cache)) is None:
+                self.say("images", "ok", "complete")
+            else:
+                policy = "; `data.missing: drop` or `replace` in a recipe trains without them"
+                self.say("images", "fail", problem + policy)
             return
         try:
             chosen = choose_entries(recipe.math().data, images, count=count, seed=recipe.seed)
         except DataError as error:
-            self.add("images", [str(error)])
+            self.say("images", "fail", str(error))
             return
         self.inputs["missing"] = chosen.sha256
-        message = f"data.missing: {chosen.describe()}" if chosen.bad else "complete"
-        state: CheckState = "warn" if chosen.bad else "ok"
-        self.checks.append(Check(name=f"{recipe.name}: images", state=state, message=message))
+        if chosen.bad:
+            self.say("images", "warn", f"data.missing: {chosen.describe()}")
+        else:
+            self.say("images", "ok", "complete")
 
     def get(self, field: str) -> str:
         """The command that gets what a field of the recipe refers to."""

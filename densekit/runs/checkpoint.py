@@ -6,13 +6,13 @@ read it here, so that all three call the same checkpoints whole.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 from densekit.files.hashing import canonical_json, check_seal, file_sha256, sealed
 from densekit.files.json_files import read_object
 from densekit.runs.layout import checkpoint_name, checkpoints_in
@@ -142,6 +142,17 @@ def newest_whole(checkpoints: Path) -> Path | None:
         if not any(file_damage(folder / name, files[name], hashed=False) for name in files):
             return folder
     return None
+
+
+def with_step(saved: Sequence[Path], step: int, *, run: Path) -> Path:
+    """The checkpoint of a step among `saved`. Raises UsageError where there is none."""
+    for folder in saved:
+        if step_of(folder) == step:
+            return folder
+    there = ", ".join(str(step_of(folder)) for folder in saved) or "none"
+    raise UsageError(
+        f"--from-checkpoint {step}: {run} has no checkpoint of that step; it has {there}"
+    )
 
 
 def step_of(folder: Path) -> int:

@@ -5,9 +5,9 @@ and each version of the packages that build it.
 import importlib.metadata
 from pathlib import Path
 
-from densekit.errors import DataError
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object, write_json
+from densekit.spec.check import Check, refuse
 from densekit.spec.math import MADE_ASSETS, Math
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
@@ -34,12 +34,9 @@ def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
     )
 
 
-def refuse(problems: list[str]) -> None:
+def refuse_models(problems: list[str]) -> None:
     """Raises DataError with everything that was found, if anything was."""
-    if len(problems) == 1:
-        raise DataError(problems[0])
-    if problems:
-        raise DataError("\n- ".join([f"{len(problems)} things are wrong:", *problems]))
+    refuse(Check(name="models", state="fail", message=problem) for problem in problems)
 
 
 def installed_packages() -> str:

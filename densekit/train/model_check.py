@@ -5,7 +5,7 @@ from densekit.runs.model_verdicts import (
     installed_packages,
     keep_problems,
     known_problems,
-    refuse,
+    refuse_models,
     stage_parts,
 )
 from densekit.spec.math import Math
@@ -27,4 +27,4 @@ def check_models(math: Math, roots: Roots, *, main: bool) -> None:
         problems = inspect(parts) if known is None else known
         if known is None:
             keep_problems(parts, roots.cache, environment, problems)
-    refuse(gather_objects(problems)[0])
+    refuse_models(gather_objects(problems)[0])

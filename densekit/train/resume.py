@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from densekit.errors import DataError, UsageError
+from densekit.errors import DataError
 from densekit.files import durable
 from densekit.model.weights import read_weights
-from densekit.runs.checkpoint import ASIDE, CheckpointState, read_checkpoint, step_of
+from densekit.runs.checkpoint import ASIDE, CheckpointState, read_checkpoint, step_of, with_step
 from densekit.runs.layout import INIT_FILE, RunDir, checkpoint_name, checkpoints_in
 from densekit.runs.record_check import check_up_to
 from densekit.runs.records import Position
@@ -73,12 +73,7 @@ def choose(run: RunDir, engine: Engine, saved: list[Path], wanted: int | None) -
     """The newest of the checkpoints `saved` (oldest first) that is whole, or the `wanted` one; the
     same on every rank. Raises as `resume`.
     """
-    tried = [path for path in saved if wanted in (None, step_of(path))]
-    if not tried:
-        there = ", ".join(str(step_of(path)) for path in saved) or "none"
-        raise UsageError(
-            f"--from-checkpoint {wanted}: {run.path} has no checkpoint of that step; it has {there}"
-        )
+    tried = saved if wanted is None else [with_step(saved, wanted, run=run.path)]
     problems: list[str] = []
     for path in reversed(tried):
         state, problem = _examined(run, engine, path)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from densekit.errors import DataError, DensekitError
 from densekit.files.json_files import read_json
-from densekit.launch.preflight import preflight, refuse
+from densekit.launch.preflight import preflight
 from densekit.planner.plan import make_plan
 from densekit.recipes.load import load_recipe
+from densekit.spec.check import refuse
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from tests.support.launching import entry, make_pair

@@ -6,7 +6,7 @@ import pytest
 
 from densekit.data.annotations import Annotations
 from densekit.errors import DataError
-from densekit.launch.answers import check_answers_fit
+from densekit.launch.checks.answers import check_answers_fit
 from densekit.recipes.load import load_recipe
 from densekit.spec.roots import Roots
 from tests.support.files import write_json

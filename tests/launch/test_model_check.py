@@ -61,7 +61,7 @@ def test_a_model_is_inspected_once_per_configuration_and_environment(
 def test_what_is_wrong_is_refused_each_time(tmp_path: Path, chain: list[Recipe]) -> None:
     launcher = Inspecting("a: no", "b: no")
     for _ in range(2):
-        with pytest.raises(DataError, match="2 things are wrong:\n- a: no\n- b: no"):
+        with pytest.raises(DataError, match="2 problems\nmodels:\n  - a: no\n  - b: no"):
             check(chain[:1], tmp_path, launcher)
     assert len(launcher.inspected) == 1
 

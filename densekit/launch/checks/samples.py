@@ -9,7 +9,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.catalog import data_set_of
 from densekit.data.images import Images, find_images
 from densekit.errors import DataError
-from densekit.launch.answers import check_answers_fit
+from densekit.launch.checks.answers import check_answers_fit
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.text.lengths import modality_length
@@ -101,14 +101,14 @@ def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
     ]
 
 
-def image_problems(
+def image_problem(
     recipe: Recipe, images: Images, annotations: Path, cache: Path, *, field: str = "data.images"
-) -> list[str]:
-    """Images that cannot be used, in one line that counts them and names the first; where there are
-    many, a file in the cache lists all.
+) -> str | None:
+    """Images that cannot be used, in one line that counts them and names the first (None: there are
+    none); where there are many, a file in the cache lists all.
     """
     if not images.bad:
-        return []
+        return None
     first = images.bad[0]
     total = len(images.bad)
     line = (
@@ -124,7 +124,7 @@ def image_problems(
         line += f": also {', '.join(named)}{more}"
     data_set = data_set_of(recipe.data.annotations)
     source = f" ({data_set.url})" if data_set else ""
-    return [f"{line}; check the folder and that the archives were unpacked completely{source}"]
+    return f"{line}; check the folder and that the archives were unpacked completely{source}"
 
 
 def _listed(images: Images, cache: Path, name: str) -> str:
@@ -190,7 +190,8 @@ def held_out_problems(recipe: Recipe, roots: Roots) -> list[str]:
         )
     if not recipe.makes(recipe.probe.images):
         images = find_images(questions, roots.resolve(recipe.probe.images), roots.cache)
-        problems += image_problems(recipe, images, path, roots.cache, field="probe.images")
+        problem = image_problem(recipe, images, path, roots.cache, field="probe.images")
+        problems += [] if problem is None else [problem]
     return problems
 
 

@@ -10,6 +10,8 @@ from densekit.spec.model_parts import ModelParts
 
 VARIABLES = {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
 """It needs no GPU and may run where others train."""
+TIMEOUT_S = 900
+"""A small model of the same kind is tried in seconds; importing torch may take minutes."""
 
 
 def inspection_arguments(parts: ModelParts) -> list[str]:
@@ -19,13 +21,20 @@ def inspection_arguments(parts: ModelParts) -> list[str]:
 
 def inspect_here(parts: ModelParts) -> list[str]:
     """What a process of this interpreter finds. Raises DataError where it fails."""
-    done = subprocess.run(
-        [sys.executable, *inspection_arguments(parts)],
-        env={**os.environ, **VARIABLES},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, *inspection_arguments(parts)],
+            env={**os.environ, **VARIABLES},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"the models could not be inspected within {TIMEOUT_S} s: try "
+            f"`{sys.executable} -c 'import transformers'`"
+        ) from None
     return found_problems(done.returncode, done.stdout, done.stderr)
 
 
