@@ -24,6 +24,8 @@ LOG_FILE = "log.txt"
 CONNECTOR_FILE = "connector.safetensors"
 INIT_FILE = "init.safetensors"
 CERTIFICATE_FILE = "certificate.json"
+MISSING_FILE = "missing.json"
+"""The entries that were dropped or replaced, where the recipe admits that."""
 RunState = Literal["created", "running", "failed", "preempted", "complete"]
 REMEDY = "give a run directory that `densekit run` made, or put back a copy of the file"
 

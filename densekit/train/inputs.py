@@ -10,7 +10,7 @@ from densekit.errors import DataError
 from densekit.files.hashing import check_seal, file_sha256
 from densekit.files.json_files import read_json, read_object, write_json
 from densekit.model.config import model_config
-from densekit.runs.layout import CERTIFICATE_FILE, RunDir
+from densekit.runs.layout import CERTIFICATE_FILE, MISSING_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest
 from densekit.spec.math import Math
 from densekit.spec.part import read_part
@@ -19,8 +19,6 @@ from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.step_dataset import SampleReader
 
-MISSING_FILE = "missing.json"
-"""In a run directory: the entries that were dropped or replaced, where the recipe admits that."""
 UNREADABLE = "put back a copy of the file, or remove it: then nothing is compared with it"
 
 

@@ -255,6 +255,11 @@ def _two_files(mine: Path) -> None:
     _index({"a.weight": names[0], "b.weight": names[1]})(mine)
 
 
+def _int8(mine: Path) -> None:
+    weights = save({"a.weight": np.zeros(2, dtype=np.int8)})
+    (mine / "llm/model.safetensors").write_bytes(weights)
+
+
 def _one_beside_two(mine: Path) -> None:
     for name in "ab":
         (mine / f"llm/{name}.safetensors").write_bytes(save({name: np.zeros(2)}))
@@ -312,6 +317,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         "holds model.safetensors beside .*index.json and its files",
     ),
     "pickle alone": (_pickle, r"only pytorch_model.bin \(no pickle is read\); download a revision"),
+    "numbers without their scales": (_int8, "llm: a.weight is I8 in model.safetensors: weights"),
     "stray file beside a pickle": (_stray, "llm holds x.safetensors but neither model.safetensors"),
     "Git LFS": (
         lambda m: (m / "llm/model.safetensors").write_text("version https://git-lfs.github.com/x"),

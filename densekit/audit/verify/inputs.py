@@ -11,9 +11,12 @@ from pathlib import Path
 from densekit.audit.model_files import PARTS, model_folder
 from densekit.audit.run_reader import RecordedRun
 from densekit.audit.verify.file_hashes import check_file, check_folder
+from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_object
 from densekit.runs.complete import check_complete
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import MISSING_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE
+from densekit.runs.records import REMEDY as RECORDS_REMEDY
 from densekit.spec.check import Check
 
 REMEDY = "it is not what the run read: restore the original before training or comparing from it"
@@ -33,6 +36,26 @@ def check_annotations(run: RecordedRun) -> Iterator[Check]:
         yield Check(name="annotations", state="fail", message=message)
     else:
         yield _check_input(run, "annotations", run.math.recipe.data.annotations, digest)
+
+
+def check_missing(run: RecordedRun) -> Iterator[Check]:
+    """The entries that the run dropped or replaced, against the hash in math.json."""
+    digest, path = run.inputs.get("missing"), run.path / MISSING_FILE
+    if digest is None:
+        return
+    if not path.exists():
+        if run.steps:
+            message = f"{path} is missing although steps were trained; {RECORDS_REMEDY}"
+            yield Check(name="missing", state="fail", message=message)
+    elif json_sha256(read_object(path)) != digest:
+        message = (
+            f"{path} lists other entries than the run was made for (inputs.missing of math.json); "
+            f"{RECORDS_REMEDY}"
+        )
+        yield Check(name="missing", state="fail", message=message)
+    else:
+        message = "the entries without a usable image are those the run was made for"
+        yield Check(name="missing", state="ok", message=message)
 
 
 def check_connector(run: RecordedRun) -> Iterator[Check]:

@@ -10,6 +10,7 @@ from densekit.audit.verify.file_hashes import check_file, check_folder
 from densekit.audit.verify.inputs import (
     check_annotations,
     check_connector,
+    check_missing,
     check_models,
     check_start,
 )
@@ -166,6 +167,7 @@ CHECKS: dict[str, Callable[[RecordedRun], Iterator[Check]]] = {
     "init": _check_init,
     "outputs": _check_outputs,
     "annotations": check_annotations,
+    "missing": check_missing,
     "models": check_models,
     "connector": check_connector,
     "starts_from": check_start,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from densekit.audit.verify.verify import verify_run
-from densekit.files.hashing import file_sha256
+from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.runs.layout import RunDir
 from tests.support.audit import check_names, edit, edit_manifest, failures
@@ -41,6 +41,19 @@ def test_changed_inputs(own: tuple[Path, Path]) -> None:
     assert "model.safetensors was changed" in failed["vision_tower"]
     assert f"{world}/models/lm/tokenizer.model is missing" in failed["language_model"]
     assert all("restore the original" in message for message in failed.values())
+
+
+def test_entries_that_were_dropped_are_those_the_run_was_made_for(own: tuple[Path, Path]) -> None:
+    _, run = own
+    dropped = {"schema": 1, "policy": "drop", "entries": [{"entry": 3, "image": "a.png"}]}
+    math = read_json(run / "math.json")
+    math["inputs"]["missing"] = json_sha256(dropped)
+    write_json(run / "math.json", math)
+    assert "missing.json is missing" in failures(run)["missing"]
+    write_json(run / "missing.json", dropped)
+    assert "missing" in check_names(verify_run(run), "ok")
+    write_json(run / "missing.json", {**dropped, "entries": []})
+    assert "lists other entries" in failures(run)["missing"]
 
 
 def test_connector_file_with_other_bytes_fails(own: tuple[Path, Path]) -> None:
