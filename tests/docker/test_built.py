@@ -14,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from densekit.files.json_files import read_json, write_json
+from densekit.launch.launchers.docker.launcher import Docker
+from densekit.spec.connector import Connector
+from densekit.spec.execution import Execution
+from densekit.spec.model_parts import ModelParts
 from tests.docker.test_locks import read
 from tests.support.engine import Engine
 from tests.support.needs import needs, required
@@ -140,6 +145,33 @@ def test_container_runs_as_a_user_on_a_read_only_system(
     ).splitlines()
     assert set(shown[:-1]) == {"1000"}
     assert "Read-only file system" in shown[-1]
+
+
+def test_models_are_inspected_in_the_container_image(
+    engine: Engine,
+    image_id: str,
+    golden: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    parts = ModelParts(
+        language_model=golden / "models" / "llm_tiny",
+        vision_tower=golden / "models" / "clip_tiny",
+        connector=Connector(kind="sci", layers=[7, 15]),
+        connector_weights=None,
+        max_length=128,
+        positions="exact",
+    )
+    launcher = Docker(image="densekit-test:cpu")
+    assert launcher.inspection_environment(Execution()) == image_id
+    assert launcher.inspect(parts, Execution()) == []
+    other = Path(shutil.copytree(parts.language_model, tmp_path / "other"))
+    config = read_json(other / "config.json")
+    write_json(other / "config.json", {**config, "model_type": "llava_llama"})
+    (problem,) = launcher.inspect(parts.model_copy(update={"language_model": other}), Execution())
+    assert f"{other}/config.json" in problem and "llava_llama" in problem
 
 
 def test_any_user_can_use_it(engine: Engine, compose: Compose) -> None:
