@@ -28,7 +28,14 @@ from densekit.spec.part import (
     not_a_flag,
 )
 from densekit.spec.templates import template_names
-from densekit.spec.types import AspectRatio, LedgerEntry, Positions, Semantics, Trains
+from densekit.spec.types import (
+    AspectRatio,
+    InitialWeights,
+    LedgerEntry,
+    Positions,
+    Semantics,
+    Trains,
+)
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -213,6 +220,10 @@ class Math(Part):
     """The behaviour of every entry of docs/upstream.md."""
     positions: Positions = Field(default="exact", exclude_if=lambda value: value == "exact")
     """What rotary tables are computed from. Not in the JSON when exact: it came after schema 2."""
+    initial_weights: InitialWeights = Field(
+        default="exact", exclude_if=lambda value: value == "exact"
+    )
+    """Of connector and adapters. Not in the JSON when exact: it came after schema 2."""
     assets: Assets | None
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None
