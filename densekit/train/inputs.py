@@ -3,7 +3,7 @@
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
 from densekit.data.images import find_images
-from densekit.data.index import load_index
+from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen, choose_entries
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
@@ -36,12 +36,12 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
     """The reader of a run's samples; DataError when a file of it is missing or wrong."""
     tower = roots.resolve(math.models.vision_tower)
     config = model_config(roots.resolve(math.models.language_model), tower, math.connector)
-    annotations = Annotations.load(roots.resolve(math.data.annotations))
-    index, chosen = load_index(annotations, roots.cache), None
+    annotations = Annotations.load(roots.resolve(math.data.annotations), cache=roots.cache)
+    index, chosen = SampleIndex.of(annotations), None
     if math.data.missing != "refuse":
         images = find_images(annotations, roots.resolve(math.data.images), roots.cache)
         chosen = choose_entries(math.data, images, count=len(annotations), seed=math.seed)
-        annotations = annotations.take(chosen.entries.tolist())
+        annotations = annotations.take(chosen.entries)
         index = index.take(chosen.entries)
     return SampleReader(
         samples=annotations,
