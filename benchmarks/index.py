@@ -36,50 +36,9 @@ FILES = {
     STAGES[0]: ("LLaVA-Pretrain/blip_laion_cc_sbu_558k.json", "LLaVA-Pretrain/images"),
     STAGES[1]: ("LLaVA-Instruct-150K/llava_v1_5_mix665k.json", "."),
 }
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "in",
-    "on",
-    "with",
-    "and",
-    "is",
-    "what",
-    "how",
-    "many",
-    "people",
-    "standing",
-    "behind",
-    "large",
-    "wooden",
-    "table",
-    "near",
-    "window",
-    "bright",
-    "morning",
-    "photograph",
-    "describe",
-    "detail",
-    "left",
-    "right",
-    "colour",
-    "small",
-    "animal",
-    "street",
-    "building",
-    "answer",
-    "using",
-    "single",
-    "word",
-    "phrase",
-    "region",
-    "visible",
-    "object",
-    "background",
-    "café",
-    "number",
-]
+WORDS = """the a of in on with and is what how many people standing behind large wooden table near
+window bright morning photograph describe detail left right colour small animal street building
+answer using single word phrase region visible object background caf\u00e9 number""".split()  # noqa: SIM905
 
 
 def uss_bytes() -> int:
