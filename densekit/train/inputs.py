@@ -6,6 +6,7 @@ from densekit.data.images import find_images
 from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen, choose_entries
 from densekit.data.pixels import ImageProcessor
+from densekit.data.token_counts import TokenCounts, counting_key
 from densekit.errors import DataError
 from densekit.files.hashing import check_seal, file_sha256
 from densekit.files.json_files import read_json, read_object, write_json
@@ -43,14 +44,24 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         chosen = choose_entries(math.data, images, count=len(annotations), seed=math.seed)
         annotations = annotations.take(chosen.entries)
         index = index.take(chosen.entries)
+    encoder, image_tokens = make_encoder(math, roots), config.image_layout.max_tokens
+    key = counting_key(
+        annotations_sha256=annotations.sha256,
+        tokenizer=roots.resolve(math.models.tokenizer_folder),
+        template=math.data.template,
+        semantics=encoder.semantics,
+        max_length=encoder.max_length,
+        image_tokens=image_tokens,
+    )
     return SampleReader(
         samples=annotations,
         index=index,
         chosen=chosen,
-        encoder=make_encoder(math, roots),
+        counts=TokenCounts.open(roots.cache, key, len(annotations.index)),
+        encoder=encoder,
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
-        image_tokens=config.image_layout.max_tokens,
+        image_tokens=image_tokens,
         semantics=math.ledger["L1"],
     )
 
