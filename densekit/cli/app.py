@@ -14,6 +14,7 @@ from densekit.cli import (
     containers,
     evaluate,
     evidence,
+    fetch,
     host,
     models,
     parity,
@@ -46,7 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
+for group in (recipes, models, plan, fetch, train, runs, evidence, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _join_lines(containers.commands)
