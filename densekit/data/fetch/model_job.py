@@ -41,7 +41,7 @@ class ModelJob:
         """As `Job.place`."""
         return self.root / self.repository
 
-    @functools.cached_property
+    @property
     def _records(self) -> Records:
         return Records(self.root)
 

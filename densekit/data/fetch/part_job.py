@@ -1,5 +1,6 @@
 """A part of a data set of the catalog: an archive to extract, one file, or files of the hub."""
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
 
 _HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
+
+_SYNC_BYTES = 1 << 30
+"""Less is on the disk soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ class PartJob:
         alone = not any(
             _overlap(self.file.folder, other.folder)
             for other in self.data_set.distribution
-            if other is not self.file and other.is_archive
+            if other.name != self.file.name and other.is_archive
         )
         return alone and self.file.folder != "." and _holds(self.place, self.file.file_count or 1)
 
@@ -139,7 +143,8 @@ class PartJob:
             record = self._fetch_archive(tools)
         else:
             record = self._fetch_file(tools)
-        os.sync()  # what the record says is there must be, also after a power failure
+        if record.folder_bytes > _SYNC_BYTES:
+            os.sync()  # what the record says is there must be, also after a power failure
         self._records.write(self._name, record)
 
     def _fetch_file(self, tools: Tools) -> Record:
@@ -218,6 +223,8 @@ class PartJob:
                 tools.progress.say(f"{error}: downloading it again")
         record = self._record_of(archive, remote.url, self._commit(tools), extracted)
         archive.unlink()
+        with contextlib.suppress(OSError):
+            archive.parent.rmdir()  # a wrong file that was kept stays
         return record
 
     def _extract(self, archive: Path, tools: Tools) -> Extracted:
