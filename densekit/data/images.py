@@ -71,7 +71,7 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     """
     entries = list(annotations.images())
     names = list(dict.fromkeys(image for _, image in entries))
-    listing = _Listing(folder)
+    listing = Listing(folder)
     states = [listing.state(name) for name in names]
     known = np.array([state or (-1, -1) for state in states], dtype=np.int64).reshape(-1, 2)
     kept = _kept_at(annotations, folder, cache)
@@ -102,7 +102,7 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     )
 
 
-class _Listing:
+class Listing:
     """Files of an image folder: one listing a folder, whatever the number of images in it."""
 
     def __init__(self, folder: Path) -> None:
