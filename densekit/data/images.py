@@ -128,14 +128,21 @@ class Listing:
             self._note(os.path.realpath(path))
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.is_file():
-                        state = entry.stat()
-                        files[entry.name] = FileState(state.st_size, state.st_mtime_ns)
-                        if entry.is_symlink():
-                            self._note(os.path.realpath(entry.path).rpartition("/")[0])
+                    self._add(entry, files)
         except (OSError, ValueError):  # not there, not readable, or no path at all
             pass
         return files
+
+    def _add(self, entry: os.DirEntry[str], files: dict[str, FileState]) -> None:
+        try:
+            if not entry.is_file():
+                return
+            state = entry.stat()
+        except OSError:  # a link to itself, or the file went: the others are there
+            return
+        files[entry.name] = FileState(state.st_size, state.st_mtime_ns)
+        if entry.is_symlink():
+            self._note(os.path.realpath(entry.path).rpartition("/")[0])
 
     def _note(self, real: str) -> None:
         if real != self._real and not real.startswith(self._real.rstrip("/") + "/"):

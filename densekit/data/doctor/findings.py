@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.data.doctor.kinds import KINDS, Kind
+from densekit.data.doctor.kinds import KINDS, Kind, Severity
 
 FIRST = 10
 """Places of a kind that a report names; the list beside it names all."""
@@ -17,6 +17,9 @@ class Group:
     """The findings of one kind."""
 
     kind: Kind
+    severity: Severity
+    """The kind's, or note where a recipe's policy decides about unusable images."""
+    remedy: str
     places: tuple[tuple[str, str], ...]
     """(place, detail) of each: an entry, a file or a folder; in the order they were met."""
 
@@ -25,9 +28,9 @@ class Group:
         first = [{"place": place, "detail": detail} for place, detail in self.places[:FIRST]]
         return {
             "kind": self.kind.name,
-            "severity": self.kind.severity,
+            "severity": self.severity,
             "what": self.kind.what,
-            "remedy": self.kind.remedy,
+            "remedy": self.remedy,
             "count": len(self.places),
             "first": first,
         }
@@ -38,6 +41,8 @@ class Findings:
 
     def __init__(self) -> None:
         self._places: dict[str, list[tuple[str, str]]] = {}
+        self.policy: str | None = None
+        """What becomes of entries without a usable image, where that is no error."""
 
     def add(self, kind: str, place: str, detail: str = "") -> None:
         """Add one finding. Raises KeyError for a kind that there is not."""
@@ -52,17 +57,27 @@ class Findings:
     def groups(self) -> tuple[Group, ...]:
         """Errors first, each severity in the order of KINDS."""
         found = [
-            Group(kind=KINDS[name], places=tuple(self._places[name]))
-            for name in KINDS
+            Group(
+                kind=kind,
+                severity=self._severity(kind),
+                remedy=self.policy if kind.image and self.policy else kind.remedy,
+                places=tuple(self._places[name]),
+            )
+            for name, kind in KINDS.items()
             if name in self._places
         ]
-        return tuple(sorted(found, key=lambda group: group.kind.severity != "error"))
+        return tuple(sorted(found, key=lambda group: group.severity != "error"))
 
-    def count(self, severity: str) -> int:
+    def count(self, severity: Severity) -> int:
         """Findings of one severity."""
         return sum(
-            len(places) for name, places in self._places.items() if KINDS[name].severity == severity
+            len(places)
+            for name, places in self._places.items()
+            if self._severity(KINDS[name]) == severity
         )
+
+    def _severity(self, kind: Kind) -> Severity:
+        return "note" if kind.image and self.policy else kind.severity
 
     def __iter__(self) -> Iterator[tuple[str, str, str]]:
         """Yield (kind, place, detail) of each."""
@@ -77,7 +92,7 @@ class Findings:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for kind, place, detail in self:
                 line = {
-                    "severity": KINDS[kind].severity,
+                    "severity": self._severity(KINDS[kind]),
                     "kind": kind,
                     "place": place,
                     "detail": detail,

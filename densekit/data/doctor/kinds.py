@@ -37,6 +37,7 @@ ANNOTATIONS = _kinds(
     False,
     {
         "annotations": ("annotation file cannot be read", "put the published file there"),
+        "tokenizer": ("tokenizer that cannot be used", "put the model's own tokenizer there"),
         "entry_count": (
             "another number of entries",
             "compare the file with the published one (size, sha256)",
@@ -171,10 +172,6 @@ NOTES = _kinds(
         "single_colour": ("one colour only", "trained on; it may be a placeholder"),
         "repeated_image": ("the same bytes under many names", "it may be a placeholder"),
         "left_over": ("unfinished download in a folder", "it is not read"),
-        "dropped_images": (
-            "entries without a usable image",
-            "`data.missing` of the recipe drops or replaces them",
-        ),
     },
 )
 KINDS: dict[str, Kind] = {**ANNOTATIONS, **IMAGES, **COMPARED, **NOTES}

@@ -126,8 +126,9 @@ def _instead(file: Any, error: Exception) -> Odd:
         return "unreadable_image", failed.strerror or str(failed)
     found = signature(start)
     if found is None:
-        kind = "not_an_image" if "not an image" in reason(error) else "undecodable"
-        return kind, reason(error)
+        why = reason(error)
+        kind = "truncated" if "truncated" in why.lower() else "undecodable"
+        return ("not_an_image" if "not an image" in why else kind), why
     return ("format_not_read" if found.kind == "image" else found.kind), found.what
 
 

@@ -35,10 +35,8 @@ class Job(Generic[T, R]):
 
         `workers`: processes; 0: this one.
         """
-        done = 0
-        for result in self._results(items, workers):
+        for done, result in enumerate(self._results(items, workers), start=1):
             yield result
-            done += 1
             if done % progress_every == 0:
                 print(f"{self.what}: {done} of {len(items)}", file=sys.stderr)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.data.catalog import DataSet, data_set_of, load_catalog
+from densekit.data.doctor.pins import Pin, read_pins
 from densekit.errors import DensekitError, UsageError
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.architectures import shape_of
@@ -35,6 +36,8 @@ class Subject:
     """Folder of the recipe's tokenizer, where it is there."""
     samples: int | None = None
     """Entries that the recipe expects."""
+    pin: Pin | None = None
+    """What was pinned of the data set."""
     missing: Missing = "refuse"
     missing_ceiling: float = MISSING_CEILING
 
@@ -53,6 +56,7 @@ def find_subject(name: str, roots: Roots, images: Path | None = None) -> Subject
             annotations=path,
             images=images or path.parent,
             data_set=data_set_of(path.name),
+            pin=_pin(data_set_of(path.name), roots),
         )
     data_set = next((entry for entry in load_catalog() if entry.name == name), None)
     if data_set is not None:
@@ -88,6 +92,7 @@ def _of_recipe(name: str, recipe: Recipe, roots: Roots, images: Path | None) -> 
         annotations=roots.resolve(data.annotations),
         images=images or roots.resolve(data.images),
         data_set=data_set_of(data.annotations),
+        pin=_pin(data_set_of(data.annotations), roots),
         template=data.template,
         semantics=recipe.semantics_of("L1"),
         max_length=data.max_length,
@@ -97,3 +102,7 @@ def _of_recipe(name: str, recipe: Recipe, roots: Roots, images: Path | None) -> 
         missing=data.missing,
         missing_ceiling=data.missing_ceiling,
     )
+
+
+def _pin(data_set: DataSet | None, roots: Roots) -> Pin | None:
+    return read_pins(roots.data).data_sets.get(data_set.name) if data_set else None

@@ -88,9 +88,10 @@ class Tree:
             return "windows_path", "the file is there with `/`" if there else ""
         if names is None:
             return self._no_folder(directory)
-        for folded, kind in ((file.casefold(), "letter_case"), (_nfc(file), "unicode_form")):
-            if (other := self._folded_names(directory, names).get(folded)) is not None:
-                return kind, other
+        folded = self._folded_names(directory, names)
+        if (other := folded.get(_nfc(file).casefold())) is not None:
+            same_case = _nfc(other) == _nfc(file)
+            return ("unicode_form" if same_case else "letter_case"), other
         if (other := self.stands_in(name)) is not None:
             return "other_extension", PurePosixPath(other).name
         inner = f"{directory}/{PurePosixPath(directory or '.').name}".strip("/")
@@ -129,8 +130,7 @@ class Tree:
 
     def _folded_names(self, directory: str, names: set[str]) -> dict[str, str]:
         if directory not in self._folded:
-            spelt = {_nfc(name): name for name in names}
-            self._folded[directory] = spelt | {name.casefold(): name for name in names}
+            self._folded[directory] = {_nfc(name).casefold(): name for name in names}
         return self._folded[directory]
 
 

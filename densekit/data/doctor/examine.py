@@ -1,0 +1,271 @@
+"""The examination: entries, images, tokens, counts and certificate, one after the other."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from densekit.data.annotation_file import MAX_BYTES, REMEDY, parse_entries
+from densekit.data.certificate import (
+    CertifiedFile,
+    DataCertificate,
+    certificate_path,
+    certify,
+    differences,
+    read_certificate,
+    write_certificate,
+)
+from densekit.data.doctor.composition import Folder, compare_counts, composition
+from densekit.data.doctor.conversations import Entries, examine_entries
+from densekit.data.doctor.files import Files, examine_files, pick_sample, report_files
+from densekit.data.doctor.findings import Findings
+from densekit.data.doctor.pool import Job
+from densekit.data.doctor.record import Record
+from densekit.data.doctor.repair import Repaired, repair
+from densekit.data.doctor.subject import Subject
+from densekit.data.doctor.tokens import Item, Tokens, counter_arguments, token_counter
+from densekit.data.doctor.tree import Tree
+from densekit.errors import DataError, DensekitError
+from densekit.files.json_files import read_file
+
+Depth = Literal["headers", "sample", "full"]
+SAMPLED_ENTRIES = 2000
+"""Whose tokens are counted where not every entry's are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How closely to look."""
+
+    depth: Depth = "headers"
+    sample: int = 0
+    """Images that are decoded in a sample."""
+    seed: int = 0
+    """Draws the sample."""
+    repair: bool = False
+    against: Path | None = None
+    """A certificate to compare with; None: the one that is kept, if any."""
+    workers: int = 0
+    """Processes; 0: this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Everything that was found."""
+
+    subject: Subject
+    request: Request
+    findings: Findings
+    annotations_sha256: str | None
+    entries: Entries
+    folders: tuple[Folder, ...]
+    files: Files | None
+    """None where there is no annotation file to name any."""
+    tokens: Counter[int]
+    """Entries by length in tokens, of those that were counted."""
+    repaired: tuple[Repaired, ...]
+    certificate: DataCertificate | None
+    """Of a full examination."""
+    certificate_file: Path | None
+    """Where it was written."""
+
+    @property
+    def errors(self) -> int:
+        """Findings that training refuses."""
+        return self.findings.count("error")
+
+    @property
+    def notes(self) -> int:
+        """Findings that training takes."""
+        return self.findings.count("note")
+
+
+def examine(subject: Subject, request: Request, cache: Path) -> Examination:
+    """Look at a subject; what is wrong is in the result, not raised."""
+    findings = Findings()
+    try:
+        data = read_file(subject.annotations, limit=MAX_BYTES, remedy=REMEDY)
+        digest = hashlib.sha256(data).hexdigest()
+        raw, form = parse_entries(subject.annotations, data)
+        del data
+    except DataError as error:
+        findings.add("annotations", str(subject.annotations), str(error))
+        return _nothing(subject, request, findings)
+    if form:
+        findings.add("annotations_form", str(subject.annotations), form)
+    arguments = counter_arguments(subject)
+    counted = _counted(len(raw), request) if arguments else frozenset()
+    entries = examine_entries(subject, raw, findings, counted)
+    del raw
+    tree = Tree(subject.images)
+    repaired: list[Repaired] = []
+    if request.repair:
+        absent = [name for name in entries.images if tree.listing.state(name) is None]
+        repaired = repair(subject.data_set, absent, tree)
+        tree = Tree(subject.images)
+    files = _files(entries, tree, request, cache)
+    unusable = report_files(files, entries.images, tree, findings, semantics=subject.semantics)
+    if subject.missing != "refuse":
+        _apply_policy(subject, entries, unusable, findings)
+    compare_counts(subject.data_set, subject.samples, entries, tree, findings)
+    tokens = _tokens(entries, arguments, request.workers, findings) if arguments else Counter()
+    certificate = written = None
+    if request.depth == "full":
+        certificate = _certify(subject, digest, files)
+        written = _keep_certificate(subject, request, certificate, cache, findings)
+    _compare_pin(subject, digest, certificate, findings)
+    return Examination(
+        subject=subject,
+        request=request,
+        findings=findings,
+        annotations_sha256=digest,
+        entries=entries,
+        folders=composition(entries.images, tree),
+        files=files,
+        tokens=tokens,
+        repaired=tuple(repaired),
+        certificate=certificate,
+        certificate_file=written,
+    )
+
+
+def _nothing(subject: Subject, request: Request, findings: Findings) -> Examination:
+    return Examination(
+        subject=subject,
+        request=request,
+        findings=findings,
+        annotations_sha256=None,
+        entries=Entries(),
+        folders=(),
+        files=None,
+        tokens=Counter(),
+        repaired=(),
+        certificate=None,
+        certificate_file=None,
+    )
+
+
+def _counted(count: int, request: Request) -> Container[int]:
+    """The entries whose tokens are counted: all of a full examination, else a sample."""
+    if request.depth == "full" or count <= SAMPLED_ENTRIES:
+        return range(count)
+    return frozenset(random.Random(request.seed).sample(range(count), SAMPLED_ENTRIES))
+
+
+def _files(entries: Entries, tree: Tree, request: Request, cache: Path) -> Files:
+    names = list(entries.images)
+    decoded: frozenset[str] = frozenset()
+    if request.depth == "full":
+        decoded = frozenset(names)
+    elif request.depth == "sample":
+        decoded = pick_sample(names, request.sample, request.seed)
+    record = Record(tree.folder, cache)
+    files = examine_files(tree, names, decoded, record, workers=request.workers)
+    if request.depth == "full":
+        record.finish(files.pictures)
+    return files
+
+
+def _apply_policy(
+    subject: Subject, entries: Entries, unusable: frozenset[str], findings: Findings
+) -> None:
+    """Unusable images of a recipe that drops or replaces their entries are no errors, up to its
+    ceiling.
+    """
+    bad = sum(len(entries.images[name]) for name in unusable)
+    if bad <= subject.missing_ceiling * entries.count:
+        findings.policy = f"`data.missing: {subject.missing}` of the recipe decides"
+
+
+def _tokens(
+    entries: Entries, arguments: tuple[object, ...], workers: int, findings: Findings
+) -> Counter[int]:
+    """Count the tokens of the conversations that were kept for that."""
+    items: list[Item] = [
+        (index, conversation.as_turns(), conversation.image is not None)
+        for index, conversation in entries.conversations.items()
+    ]
+    lengths: Counter[int] = Counter()
+    job: Job[Item, Tokens | None] = Job(
+        make=token_counter, arguments=arguments, what="conversations counted in tokens"
+    )
+    try:
+        token_counter(*arguments)  # type: ignore[arg-type]
+    except DensekitError as error:
+        findings.add("tokenizer", str(arguments[0]), str(error))
+        return lengths
+    for (index, _, _), found in sorted(job.run(items, workers), key=lambda item: item[0][0]):
+        if found is None:
+            continue
+        lengths[found.length] += 1
+        place = f"entry {index}"
+        if found.length > arguments[3]:  # type: ignore[operator]
+            findings.add("too_long_tokens", place, f"{found.length} tokens")
+        if found.masked:
+            findings.add("labels_masked", place)
+        elif found.labels == 0:
+            findings.add("nothing_learnt", place, f"{found.length} tokens")
+    return lengths
+
+
+def _compare_pin(
+    subject: Subject, digest: str, certificate: DataCertificate | None, findings: Findings
+) -> None:
+    """Compare with what was pinned of the data set."""
+    if subject.pin is None:
+        return
+    if subject.pin.annotations_sha256 != digest:
+        detail = f"{digest}; pinned is {subject.pin.annotations_sha256}"
+        findings.add("pin_differs", str(subject.annotations), detail)
+    pinned = subject.pin.certificate_root
+    if certificate is not None and pinned not in (None, certificate.root):
+        detail = f"certificate {certificate.root}; pinned is {pinned}"
+        findings.add("pin_differs", str(subject.images), detail)
+
+
+def _certify(subject: Subject, digest: str, files: Files) -> DataCertificate:
+    return certify(
+        subject.annotations.name,
+        digest,
+        [
+            CertifiedFile(
+                path=name,
+                size=picture.size,
+                sha256=picture.sha256 or "",
+                width=picture.width,
+                height=picture.height,
+                decodes=bool(picture.decodes),
+            )
+            for name, picture in files.pictures.items()
+        ],
+    )
+
+
+def _keep_certificate(
+    subject: Subject, request: Request, now: DataCertificate, cache: Path, findings: Findings
+) -> Path | None:
+    """Compare with an earlier certificate; keep the new one, under another name where it differs.
+    Returns where it was written.
+    """
+    kept = certificate_path(cache, now.annotations_sha256, subject.images)
+    earlier = request.against or (kept if kept.is_file() else None)
+    different = False
+    if earlier is not None:
+        try:
+            before = read_certificate(earlier)
+        except DataError as error:
+            findings.add("certificate_file", str(earlier), str(error))
+            return None
+        for what, path, detail in differences(before, now):
+            different = True
+            findings.add(f"certificate_{what}", path, detail)
+    place = kept.with_suffix(".new.json") if different and kept.is_file() else kept
+    try:
+        write_certificate(place, now)
+    except OSError as error:
+        findings.add("certificate_file", str(place), f"not written: {error.strerror}")
+        return None
+    return place
