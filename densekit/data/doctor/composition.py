@@ -88,7 +88,7 @@ def compare_counts(
     for file in data_set.distribution:
         if file.file_count is None or file.folder == ".":
             continue
-        count = tree.file_count(file.folder)
+        count = tree.files_below(file.folder)
         if count is not None and count != file.file_count:
             detail = f"{count} files; {file.file_count} are published ({file.source})"
             findings.add("file_count", file.folder, detail)

@@ -65,6 +65,17 @@ class Tree:
         names = self._listed(directory)
         return None if names is None else sum(not name.startswith(".") for name in names)
 
+    def files_below(self, directory: str) -> int | None:
+        """Files in a folder and in the folders in it, without the hidden ones; None where there is
+        no such folder.
+        """
+        if not (self.folder / directory).is_dir():
+            return None
+        return sum(
+            sum(not name.startswith(".") for name in names)
+            for _, _, names in os.walk(self.folder / directory, followlinks=True)
+        )
+
     def stands_in(self, name: str, extensions: tuple[str, ...] = PICTURES) -> str | None:
         """The name of a file that differs from a missing one in its extension only."""
         directory, file = _split(name)
