@@ -412,7 +412,6 @@ def test_there_are_many_kinds_of_damage() -> None:
         "decoder_crash",
         "image_folder_closed",
         "unreadable_image",
-        "broken_line",
     }
     assert planted | elsewhere == set(KINDS) and not planted & elsewhere
 
@@ -453,8 +452,6 @@ def test_what_training_refuses_is_an_error_and_the_reverse(tmp_path: Path) -> No
         plant(world)
         if kinds & {"entry_count", "folder_entries", "no_words", "surrogate", "template_shape"}:
             continue  # known once the recipe is
-        if "other_roles" in kinds:
-            continue
         world.write()
         refused = any(KINDS[kind].severity == "error" and not KINDS[kind].image for kind in kinds)
         try:

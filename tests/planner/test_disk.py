@@ -60,7 +60,7 @@ def test_data_and_container_image() -> None:
         (
             "vicuna7b_mgm_stage2",
             [],
-            "of MGM-Instruction, gpt4v-dataset, docvqa, chartqa, dvqa, ai2d, ALLaVA-4V are not counted",
+            "of MGM-Instruction, gpt4v-dataset, docvqa, chartqa, dvqa, ai2d, ALLaVA-4V are not",
         ),
         (
             "vicuna7b_clip_stage2",

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
+from densekit.data.annotation_file import EntryScan
 from densekit.data.doctor.findings import Findings
 from densekit.data.doctor.subject import Subject
+from densekit.data.doctor.tokens import EntryText
 from densekit.data.entries import Conversation, EntryError, read_conversation
 from densekit.errors import DataError
 from densekit.spec.types import IMAGE_TOKEN
@@ -35,43 +37,58 @@ class Entries:
     """Entries by number of words over all turns."""
     images: dict[str, list[int]] = field(default_factory=dict)
     """Entries that name each image, as the file writes it."""
-    conversations: dict[int, Conversation] = field(default_factory=dict)
-    """Of the entries whose tokens are to be counted."""
+    texts: list[EntryText] = field(default_factory=list)
+    """Of the entries that are conversations."""
+    wordy: dict[int, int] = field(default_factory=dict)
+    """Words of the entries that have more words and image tokens than the maximum length."""
 
 
-def examine_entries(
-    subject: Subject, entries: Iterable[Any], findings: Findings, counted: Container[int]
-) -> Entries:
-    """Look at every entry. `counted`: the entries whose tokens are to be counted."""
+def examine_entries(subject: Subject, file: BinaryIO, findings: Findings) -> tuple[Entries, str]:
+    """Look at every entry of the opened annotation file; returns the SHA-256 of its bytes too.
+
+    Where the file breaks off that is a finding, and what is in front of it is looked at.
+    """
     found = Entries()
     template = get_template(subject.template) if subject.template else None
     ids: dict[str, int] = {}
     hashes: dict[bytes, int] = {}
-    for index, entry in enumerate(entries):
-        place = f"entry {index}"
-        found.count += 1
-        try:
-            conversation = read_conversation(entry)
-        except EntryError as error:
-            findings.add(error.kind, place, str(error))
-            continue
-        if conversation.image is None:
-            found.text_only += 1
-        else:
-            found.images.setdefault(conversation.image, []).append(index)
-        _compare(entry, index, ids, hashes, findings)
-        for kind, detail in _oddities(subject, template, conversation):
-            findings.add(kind, place, detail)
-        found.turns[len(conversation.turns)] += 1
-        words = sum(len(text.split()) for _, text in conversation.turns)
-        found.words[words] += 1
-        if index in counted:
-            found.conversations[index] = conversation
-        elif subject.max_length is not None:
-            tokens = words + (subject.image_tokens if conversation.image is not None else 0)
-            if tokens > subject.max_length:
-                findings.add("too_long_words", place, f"{words} words")
-    return found
+    scan = EntryScan(subject.annotations, file)
+    try:
+        for index, entry in enumerate(scan):
+            found.count += 1
+            try:
+                conversation = read_conversation(entry.value)
+            except EntryError as error:
+                findings.add(error.kind, f"entry {index}", str(error))
+                continue
+            _compare(entry.value, index, ids, hashes, findings)
+            for kind, detail in _oddities(subject, template, conversation):
+                findings.add(kind, f"entry {index}", detail)
+            _measure(subject, index, conversation, found)
+            raw = None if scan.in_utf8 else entry.raw
+            found.texts.append(
+                EntryText(index=index, start=entry.start, size=len(entry.raw), raw=raw)
+            )
+    except DataError as error:
+        behind = f"; {found.count} entries in front of it were read" if found.count else ""
+        findings.add("annotations", str(subject.annotations), f"{error}{behind}")
+    if scan.form:
+        findings.add("annotations_form", str(subject.annotations), scan.form)
+    return found, scan.sha256
+
+
+def _measure(subject: Subject, index: int, conversation: Conversation, found: Entries) -> None:
+    image_tokens = 0
+    if conversation.image is None:
+        found.text_only += 1
+    else:
+        image_tokens = subject.image_tokens
+        found.images.setdefault(conversation.image, []).append(index)
+    words = sum(len(text.split()) for _, text in conversation.turns)
+    found.turns[len(conversation.turns)] += 1
+    found.words[words] += 1
+    if subject.max_length is not None and words + image_tokens > subject.max_length:
+        found.wordy[index] = words
 
 
 def histogram(values: Counter[int]) -> list[tuple[int, int, int]]:

@@ -1,14 +1,12 @@
 """The examination: entries, images, tokens, counts and certificate, one after the other."""
 
-import hashlib
 import random
 from collections import Counter
-from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from densekit.data.annotation_file import MAX_BYTES, REMEDY, parse_entries
+from densekit.data.annotation_file import open_annotations
 from densekit.data.certificate import (
     CertifiedFile,
     DataCertificate,
@@ -26,10 +24,9 @@ from densekit.data.doctor.pool import Job
 from densekit.data.doctor.record import Record
 from densekit.data.doctor.repair import Repaired, repair
 from densekit.data.doctor.subject import Subject
-from densekit.data.doctor.tokens import Item, Tokens, counter_arguments, token_counter
+from densekit.data.doctor.tokens import EntryText, Tokens, counting_of, token_counter
 from densekit.data.doctor.tree import Tree
 from densekit.errors import DataError, DensekitError
-from densekit.files.json_files import read_file
 
 Depth = Literal["headers", "sample", "full"]
 SAMPLED_ENTRIES = 2000
@@ -87,19 +84,13 @@ def examine(subject: Subject, request: Request, cache: Path) -> Examination:
     """Look at a subject; what is wrong is in the result, not raised."""
     findings = Findings()
     try:
-        data = read_file(subject.annotations, limit=MAX_BYTES, remedy=REMEDY)
-        digest = hashlib.sha256(data).hexdigest()
-        raw, form = parse_entries(subject.annotations, data)
-        del data
+        with open_annotations(subject.annotations) as file:
+            entries, digest = examine_entries(subject, file, findings)
     except DataError as error:
         findings.add("annotations", str(subject.annotations), str(error))
         return _nothing(subject, request, findings)
-    if form:
-        findings.add("annotations_form", str(subject.annotations), form)
-    arguments = counter_arguments(subject)
-    counted = _counted(len(raw), request) if arguments else frozenset()
-    entries = examine_entries(subject, raw, findings, counted)
-    del raw
+    if not entries.texts:
+        return _nothing(subject, request, findings, entries)
     tree = Tree(subject.images)
     repaired: list[Repaired] = []
     if request.repair:
@@ -111,7 +102,7 @@ def examine(subject: Subject, request: Request, cache: Path) -> Examination:
     if subject.missing != "refuse":
         _apply_policy(subject, entries, unusable, findings)
     compare_counts(subject.data_set, subject.samples, entries, tree, findings)
-    tokens = _tokens(entries, arguments, request.workers, findings) if arguments else Counter()
+    tokens = _tokens(subject, entries, request, findings)
     certificate = written = None
     if request.depth == "full":
         certificate = _certify(subject, digest, files)
@@ -132,13 +123,15 @@ def examine(subject: Subject, request: Request, cache: Path) -> Examination:
     )
 
 
-def _nothing(subject: Subject, request: Request, findings: Findings) -> Examination:
+def _nothing(
+    subject: Subject, request: Request, findings: Findings, entries: Entries | None = None
+) -> Examination:
     return Examination(
         subject=subject,
         request=request,
         findings=findings,
         annotations_sha256=None,
-        entries=Entries(),
+        entries=entries or Entries(),
         folders=(),
         files=None,
         tokens=Counter(),
@@ -146,13 +139,6 @@ def _nothing(subject: Subject, request: Request, findings: Findings) -> Examinat
         certificate=None,
         certificate_file=None,
     )
-
-
-def _counted(count: int, request: Request) -> Container[int]:
-    """The entries whose tokens are counted: all of a full examination, else a sample."""
-    if request.depth == "full" or count <= SAMPLED_ENTRIES:
-        return range(count)
-    return frozenset(random.Random(request.seed).sample(range(count), SAMPLED_ENTRIES))
 
 
 def _files(entries: Entries, tree: Tree, request: Request, cache: Path) -> Files:
@@ -181,34 +167,48 @@ def _apply_policy(
 
 
 def _tokens(
-    entries: Entries, arguments: tuple[object, ...], workers: int, findings: Findings
+    subject: Subject, entries: Entries, request: Request, findings: Findings
 ) -> Counter[int]:
-    """Count the tokens of the conversations that were kept for that."""
-    items: list[Item] = [
-        (index, conversation.as_turns(), conversation.image is not None)
-        for index, conversation in entries.conversations.items()
-    ]
+    """Count the tokens of every entry of a full examination, else of a sample; the others are
+    known by their words.
+    """
     lengths: Counter[int] = Counter()
-    job: Job[Item, Tokens | None] = Job(
-        make=token_counter, arguments=arguments, what="conversations counted in tokens"
-    )
-    try:
-        token_counter(*arguments)  # type: ignore[arg-type]
-    except DensekitError as error:
-        findings.add("tokenizer", str(arguments[0]), str(error))
-        return lengths
-    for (index, _, _), found in sorted(job.run(items, workers), key=lambda item: item[0][0]):
-        if found is None:
-            continue
-        lengths[found.length] += 1
-        place = f"entry {index}"
-        if found.length > arguments[3]:  # type: ignore[operator]
-            findings.add("too_long_tokens", place, f"{found.length} tokens")
-        if found.masked:
-            findings.add("labels_masked", place)
-        elif found.labels == 0:
-            findings.add("nothing_learnt", place, f"{found.length} tokens")
+    texts = entries.texts
+    if request.depth != "full" and len(texts) > SAMPLED_ENTRIES:
+        texts = random.Random(request.seed).sample(texts, SAMPLED_ENTRIES)
+    counting = counting_of(subject)
+    if counting is not None:
+        try:
+            token_counter(counting)
+        except (DensekitError, OSError) as error:
+            findings.add("tokenizer", str(counting.tokenizer), str(error))
+            counting = None
+    found: dict[int, Tokens] = {}
+    if counting is not None:
+        what = f"{subject.annotations}: conversations counted in tokens"
+        job: Job[EntryText, Tokens | None] = Job(
+            make=token_counter, arguments=(counting,), what=what
+        )
+        for text, tokens in job.run(texts, request.workers):
+            if tokens is not None:
+                found[text.index] = tokens
+    for index in sorted(found):
+        _report_tokens(found[index], index, subject.max_length or 0, findings)
+        lengths[found[index].length] += 1
+    for index, words in entries.wordy.items():
+        if index not in found:
+            findings.add("too_long_words", f"entry {index}", f"{words} words")
     return lengths
+
+
+def _report_tokens(tokens: Tokens, index: int, max_length: int, findings: Findings) -> None:
+    place = f"entry {index}"
+    if tokens.length > max_length:
+        findings.add("too_long_tokens", place, f"{tokens.length} tokens")
+    if tokens.masked:
+        findings.add("labels_masked", place)
+    elif tokens.labels == 0:
+        findings.add("nothing_learnt", place, f"{tokens.length} tokens")
 
 
 def _compare_pin(

@@ -46,7 +46,6 @@ ANNOTATIONS = _kinds(
             "another number of entries in a folder",
             "compare the file with the published one (size, sha256)",
         ),
-        "broken_line": ("line that is not JSON", "correct the line, or download the file again"),
         "entry_form": ("entry that is not an object", "remove it, or correct the file"),
         "image_field": ("`image` is not one file name", "write a relative path"),
         "several_images": ("several images in an entry", "split the entry, one image each"),

@@ -73,7 +73,7 @@ class Tree:
             return None
         return sum(
             sum(not name.startswith(".") for name in names)
-            for _, _, names in os.walk(self.folder / directory, followlinks=True)
+            for _, _, names in os.walk(self.folder / directory)
         )
 
     def stands_in(self, name: str, extensions: tuple[str, ...] = PICTURES) -> str | None:
