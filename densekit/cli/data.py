@@ -26,6 +26,13 @@ def complete_subjects(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_data_sets(incomplete: str) -> list[str]:
+    """Names of the catalog for shell completion."""
+    from densekit.data.catalog import data_sets
+
+    return [entry.name for entry in data_sets() if entry.name.startswith(incomplete)]
+
+
 SubjectName = Annotated[
     str,
     typer.Argument(
@@ -107,6 +114,61 @@ def verify(
     else:
         _print(found, listed)
     raise typer.Exit(DataError.exit_code if found.errors else 0)
+
+
+@commands.command(epilog="Example: densekit data pin LLaVA-Instruct-150K")
+def pin(
+    name: SubjectName,
+    images: Images = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Pin what is there now in place of what is pinned")
+    ] = False,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Record the hashes of a verified data set, so that another copy is told apart.
+
+    Nobody published hashes of most data sets. What is recorded is what is on this disk, in
+    densekit_pins.json of the data root: the annotation file, and the root of the data certificate
+    where `data verify --full` has written one. Data that training refuses are not pinned.
+    """
+    from densekit.cli.site import site_settings
+    from densekit.data.doctor.examine import Request, pin_verified
+    from densekit.data.doctor.subject import find_subject
+
+    roots = site_settings(data_dir=data_dir, cache_dir=cache_dir).roots
+    pinned, file = pin_verified(
+        find_subject(name, roots, images), Request(workers=_cpus()), roots, again=again
+    )
+    print(f"annotations {pinned.annotations_sha256}")
+    print(f"images      {pinned.certificate_root or 'not pinned: `densekit data verify --full`'}")
+    print(f"recorded in {file}")
+
+
+@commands.command(epilog="Example: densekit data croissant LLaVA-Pretrain > croissant.json")
+def croissant(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A data set or benchmark of the catalog",
+            autocompletion=complete_data_sets,
+            show_default=False,
+        ),
+    ],
+    data_dir: DataDir = None,
+) -> None:
+    """Print the description of a data set as MLCommons Croissant (JSON-LD)."""
+    from densekit.cli.site import site_settings
+    from densekit.data.catalog import data_sets
+    from densekit.data.croissant import croissant as describe
+    from densekit.data.doctor.pins import read_pins
+    from densekit.errors import UsageError
+
+    known = {entry.name: entry for entry in data_sets()}
+    if name not in known:
+        raise UsageError(f"the catalog has no {name!r}; it has {', '.join(known)}")
+    pins = read_pins(site_settings(data_dir=data_dir).roots.data)
+    print_json(describe(known[name], pins.data_sets.get(name)))
 
 
 def _cpus() -> int:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from densekit.data.certificate import (
     certificate_path,
     certify,
     differences,
+    known_root,
     read_certificate,
     write_certificate,
 )
@@ -20,13 +21,15 @@ from densekit.data.doctor.composition import Folder, compare_counts, composition
 from densekit.data.doctor.conversations import Entries, examine_entries
 from densekit.data.doctor.files import Files, examine_files, pick_sample, report_files
 from densekit.data.doctor.findings import Findings
+from densekit.data.doctor.pins import Pin, pin
 from densekit.data.doctor.pool import Job
 from densekit.data.doctor.record import Record
 from densekit.data.doctor.repair import Repaired, repair
 from densekit.data.doctor.subject import Subject
 from densekit.data.doctor.tokens import EntryText, Tokens, counting_of, token_counter
 from densekit.data.doctor.tree import Tree
-from densekit.errors import DataError, DensekitError
+from densekit.errors import DataError, DensekitError, UsageError
+from densekit.spec.roots import Roots
 
 Depth = Literal["headers", "sample", "full"]
 SAMPLED_ENTRIES = 2000
@@ -269,3 +272,32 @@ def _keep_certificate(
         findings.add("certificate_file", str(place), f"not written: {error.strerror}")
         return None
     return place
+
+
+def pin_verified(
+    subject: Subject, request: Request, roots: Roots, *, again: bool
+) -> tuple[Pin, Path]:
+    """Pin a data set once it was examined; returns the pin and the file it is in.
+
+    Raises UsageError for what is no data set of the catalog, DataError for data that training
+    refuses, or where another hash is pinned, unless `again`.
+    """
+    if subject.data_set is None:
+        raise UsageError(
+            f"{subject.name} is no copy of a data set of the catalog: nothing would compare with "
+            "its pin"
+        )
+    found = examine(replace(subject, pin=None), request, roots.cache)
+    if found.errors or found.annotations_sha256 is None:
+        raise DataError(
+            f"{subject.annotations}: {found.errors} "
+            f"{'error' if found.errors == 1 else 'errors'}, so it is not pinned: `densekit data "
+            f"verify {subject.name}` names them"
+        )
+    digest = found.annotations_sha256
+    pinned = Pin(
+        annotations_sha256=digest,
+        annotations_size=subject.annotations.stat().st_size,
+        certificate_root=known_root(roots.cache, digest, subject.images),
+    )
+    return pin(roots.data, subject.data_set, pinned, again=again)

@@ -44,8 +44,8 @@ def read_pins(folder: Path) -> Pins:
     return read_part(Pins, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
 
 
-def pin(folder: Path, data_set: DataSet, new: Pin, *, again: bool) -> Path:
-    """Record a pin; returns the file. Raises DataError where another hash is pinned, unless
+def pin(folder: Path, data_set: DataSet, new: Pin, *, again: bool) -> tuple[Pin, Path]:
+    """Record a pin; returns it, and the file. Raises DataError where another hash is pinned, unless
     `again`, and OSError.
     """
     pins = read_pins(folder)
@@ -65,4 +65,4 @@ def pin(folder: Path, data_set: DataSet, new: Pin, *, again: bool) -> Path:
         new = new.model_copy(update={"certificate_root": root})
     updated = Pins(data_sets={**pins.data_sets, data_set.name: new})
     write_json(folder / PINS_FILE, updated.model_dump(mode="json", by_alias=True))
-    return folder / PINS_FILE
+    return new, folder / PINS_FILE

@@ -1,5 +1,6 @@
 """What is examined: an annotation file with its images, and what is known about how it is used."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def find_subject(name: str, roots: Roots, images: Path | None = None) -> Subject
     """The subject that a word of the command line names: an annotation file, a data set of the
     catalog, or a recipe.
 
-    A data set is examined as the first recipe that trains on it does. `images` takes the place of
+    A data set is examined as most recipes that train on it read it. `images` takes the place of
     the image folder; that of a bare file is the folder it is in. Raises UsageError.
     """
     path = Path(name)
@@ -71,9 +72,16 @@ def find_subject(name: str, roots: Roots, images: Path | None = None) -> Subject
 
 
 def _of_data_set(data_set: DataSet, roots: Roots, images: Path | None) -> Subject:
-    for recipe in map(load_recipe, recipe_names()):
-        if data_set_of(recipe.data.annotations) == data_set:
-            return _of_recipe(data_set.name, recipe, roots, images)
+    recipes = [
+        recipe
+        for recipe in map(load_recipe, recipe_names())
+        if data_set_of(recipe.data.annotations) == data_set
+    ]
+    if recipes:
+        uses = Counter(recipe.data.model_dump_json() for recipe in recipes)
+        common = uses.most_common(1)[0][0]
+        recipe = next(one for one in recipes if one.data.model_dump_json() == common)
+        return _of_recipe(data_set.name, recipe, roots, images)
     raise UsageError(
         f"no recipe trains on {data_set.name}: give its annotation file, and --images for the "
         "folder of its images"
