@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from densekit import __version__
 from densekit.cli import (
     containers,
+    data,
     evaluate,
     evidence,
     fetch,
@@ -58,6 +59,15 @@ app.add_typer(
     help="Lock and build the container images of docker/Dockerfile.",
     rich_help_panel=host.PANEL,
     epilog="Example: densekit containers build cpu",
+)
+_join_lines(data.commands)
+app.add_typer(
+    data.commands,
+    name="data",
+    no_args_is_help=True,
+    help="Verify, pin and describe data sets.",
+    rich_help_panel=data.PANEL,
+    epilog="Example: densekit data verify vicuna7b_clip_stage2",
 )
 
 
