@@ -13,7 +13,7 @@ from densekit.cli.output import print_json
 if TYPE_CHECKING:
     from densekit.data.doctor.examine import Depth, Examination
 
-PANEL = "Data"
+PANEL = "Data and models"
 commands = typer.Typer()
 
 
@@ -145,7 +145,7 @@ def pin(
     print(f"recorded in {file}")
 
 
-@commands.command(epilog="Example: densekit data croissant LLaVA-Pretrain > croissant.json")
+@commands.command(epilog="Example: densekit data croissant LLaVA-Pretrain")
 def croissant(
     name: Annotated[
         str,
