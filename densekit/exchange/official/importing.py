@@ -12,7 +12,6 @@ host RAM holds one file of them at most. import.json appears last, by a rename.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -244,8 +243,3 @@ def _read_folder(folder: Path | None) -> ReadFolder | None:
 def _written(stage: Path) -> dict[str, SavedFile]:
     paths = sorted(path for path in stage.rglob("*") if path.is_file())
     return {path.relative_to(stage).as_posix(): _saved(path) for path in paths}
-
-
-def count_lines(counts: Counter[str]) -> list[str]:
-    """`2 rotary tables ...` for each kind of what was left out."""
-    return [f"not kept: {number} {kind}" for kind, number in sorted(counts.items())]
