@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from transformers.utils import logging
 
+from densekit.exchange.export.exporting import export_model
 from densekit.exchange.official.importing import import_folder
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.imported import Imported, ImportRequest
@@ -14,6 +15,8 @@ TRAINED = {"connector": "a connector", "full": "a full model", "lora": "LoRA ada
 def carry_out(request: ExchangeRequest, *, say: Callable[[str], None]) -> ExchangeReport:
     """Import or export. Raises UsageError or DataError as these do."""
     logging.disable_progress_bar()
+    if request.export is not None:
+        return ExchangeReport(lines=tuple(export_model(request.export, say=say)))
     assert request.import_ is not None
     record = import_folder(request.import_, say=say)
     return ExchangeReport(lines=tuple(_imported(request.import_, record)))
