@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from densekit.data.catalog import CATALOG, FileObject, data_set_of, load_catalog
+from densekit.data.catalog import CATALOG, FileObject, data_set_of, data_sets, load_catalog
 from densekit.errors import DataError
 from densekit.recipes.load import load_recipe, recipe_names
+
+ENTRY = (
+    "- {name: x, description: d, url: u, kind: training, license: {text: t, source: s}, "
+    "annotations: a.json, root: x, "
+)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +44,10 @@ def test_data_set_is_found_by_the_name_of_its_annotation_file() -> None:
 
 def test_annotation_files_and_parts_are_unique() -> None:
     catalog = load_catalog()
-    assert len({data_set.annotations for data_set in catalog}) == len(catalog)
-    for data_set in catalog:
-        names = [file.name for file in data_set.distribution]
-        assert len(set(names)) == len(names) > 0
+    annotated = [entry.annotations for entry in catalog if entry.annotations]
+    assert len(set(annotated)) == len(annotated)
+    assert len({entry.name for entry in catalog}) == len(catalog)
+    assert all(entry.distribution for entry in catalog)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +58,29 @@ def test_annotation_files_and_parts_are_unique() -> None:
         ("- name: x", r"entry 0 \(x\): description: Field required"),
         ("- 1", r"entry 0 \(without a name\): "),
         (
-            "- {name: x, description: d, url: u, annotations: a.json, distribution: "
-            "[{name: f, contentSize: 3 GiB, source: s}]}",
+            f"{ENTRY}distribution: [{{name: f, contentSize: 3 GiB, source: s}}]}}",
             r"entry 0 \(x\): distribution\.0\.contentSize: ",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, folder: ../f, source: s}}]}}",
+            r"distribution\.0\.folder: a folder is a relative path",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, contentUrl: 'ftp://f', source: s}}]}}",
+            r"distribution\.0\.contentUrl: ",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, source: s}}]}}",
+            "part f needs a `contentUrl`, `byHand`, or the `repository`",
+        ),
+        (
+            f"{ENTRY}repository: a/b, distribution: [{{name: f, source: s}}, "
+            "{name: f, source: s}]}",
+            "two parts of `distribution` are called f",
+        ),
+        (
+            f"{ENTRY}distribution: []}}".replace("annotations: a.json, ", ""),
+            "a data set for training needs `annotations`",
         ),
     ],
 )
@@ -70,3 +95,30 @@ def test_catalog_is_installed_with_the_package() -> None:
     root = Path(__file__).resolve().parents[2]
     assert '"densekit.data" = ["catalog.yaml"]' in (root / "pyproject.toml").read_text()
     assert CATALOG.is_file()
+
+
+def test_counts_of_llava_agree_with_each_other() -> None:
+    data_set = data_set_of("llava_v1_5_mix665k.json")
+    assert data_set is not None and data_set.entries is not None
+    entries = data_set.entries
+    assert entries.count is not None and entries.text_only is not None
+    assert sum(entries.folders.values()) == entries.count - entries.text_only == 624_610
+    folders = {file.folder.partition("/")[0] for file in data_set.distribution}
+    assert set(entries.folders) <= folders
+
+
+@pytest.mark.parametrize("name", ["llava_v1_5_mix665k.json", "mgm_instruction.json"])
+def test_recorded_repairs_can_be_followed(name: str) -> None:
+    """A repair that copies or links says from where."""
+    data_set = data_set_of(name)
+    assert data_set is not None and data_set.repairs
+    for repair in data_set.repairs:
+        assert bool(repair.instead) == (repair.action in ("rename", "link")), repair.files
+
+
+def test_benchmarks_have_questions_and_a_licence_with_its_source() -> None:
+    benchmarks = data_sets("benchmark")
+    assert {entry.name for entry in benchmarks} >= {"GQA", "POPE", "MMMU", "MathVista", "MME"}
+    for entry in benchmarks:
+        assert entry.license.text and entry.license.source
+        assert entry.questions or entry.name == "Video-QA"
