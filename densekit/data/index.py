@@ -1,24 +1,15 @@
 """The sample index: length and content digest of every entry, all that order and certificate need
 of a data set.
-
-Making it reads every word of the annotation file, so it is kept in the cache under the file's own
-hash.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from densekit.data.annotations import Annotations
 from densekit.errors import DataError
-from densekit.files.arrays import keep_arrays
 from densekit.text.lengths import modality_length
-
-# Goes up when the meaning of a stored array changes: files of another schema are rebuilt.
-SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,22 +27,22 @@ class SampleIndex:
 
     @classmethod
     def of(cls, annotations: Annotations) -> "SampleIndex":
-        """Measure every entry; raises DataError naming file, sample and id for a conversation
-        without words.
+        """That of an annotation file; raises DataError naming file, sample and id for a
+        conversation whose words cannot be counted.
         """
-        lengths = np.empty(len(annotations), dtype=np.int64)
-        digests = np.empty(len(annotations), dtype=np.uint64)
-        for sample in annotations:
+        index = annotations.index
+        wordless = np.flatnonzero(index.words == 0)
+        if wordless.size:
+            sample = annotations[int(wordless[0])]
             try:
-                lengths[sample.index] = modality_length(
-                    sample.conversations, sample.image is not None
-                )
+                modality_length(sample.conversations, sample.image is not None)
             except DataError as error:
                 raise DataError(
                     f"{annotations.path}: sample {sample.index} (id {sample.entry_id}): {error}"
                 ) from None
-            digests[sample.index] = int(sample.sample_id.partition(":")[2], 16)
-        return cls(annotations_sha256=annotations.sha256, modality_lengths=lengths, digests=digests)
+        return cls(
+            annotations_sha256=index.sha256, modality_lengths=index.words, digests=index.digests
+        )
 
     def take(self, places: npt.NDArray[np.int64]) -> "SampleIndex":
         """The entries at these indices of the file, in this order; each keeps its id."""
@@ -72,38 +63,3 @@ class SampleIndex:
         places = range(len(self.digests)) if self.places is None else self.places.tolist()
         digests = self.digests.tolist()
         return [f"{place}:{digest:016x}" for place, digest in zip(places, digests, strict=True)]
-
-
-def load_index(annotations: Annotations, cache: Path) -> SampleIndex:
-    """Return the index of `annotations`, from `<cache>/index/<sha256>.npz` when that is there, else
-    made and kept.
-
-    A file that is damaged is rebuilt, and said so on the terminal. Raises DataError as
-    `SampleIndex.of`.
-    """
-    path = cache / "index" / f"{annotations.sha256}.npz"
-    if path.is_file():
-        try:
-            return _read(path, annotations)
-        except (
-            Exception
-        ) as error:  # numpy and zipfile raise half a dozen kinds, and a cache can always be rebuilt
-            print(f"{path}: damaged ({error}); it is rebuilt", file=sys.stderr)
-    index = SampleIndex.of(annotations)
-    keep_arrays(path, schema=SCHEMA, modality_lengths=index.modality_lengths, digests=index.digests)
-    return index
-
-
-def _read(path: Path, annotations: Annotations) -> SampleIndex:
-    with np.load(path, allow_pickle=False) as arrays:
-        schema, lengths, digests = arrays["schema"], arrays["modality_lengths"], arrays["digests"]
-    shape = (len(annotations),)
-    if not (schema == SCHEMA and lengths.shape == digests.shape == shape):
-        raise ValueError(f"not an index of {len(annotations)} samples in schema {SCHEMA}")
-    if lengths.dtype != np.int64 or digests.dtype != np.uint64:
-        raise ValueError(
-            f"arrays of {lengths.dtype} and {digests.dtype} where int64 and uint64 are due"
-        )
-    return SampleIndex(
-        annotations_sha256=annotations.sha256, modality_lengths=lengths, digests=digests
-    )

@@ -37,7 +37,7 @@ def read_file(path: Path, *, limit: int | None = None, remedy: str = REMEDY) -> 
     be read.
     """
     most = MAX_BYTES if limit is None else limit
-    with _opened(path, remedy) as file:
+    with open_file(path, remedy) as file:
         try:
             data = file.read(most + 1)
         except OSError as error:
@@ -89,7 +89,7 @@ def read_jsonl(
     the file cannot be read, and naming the line that is not an object.
     """
     records = []
-    with _opened(path, remedy) as file:
+    with open_file(path, remedy) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
             if size is not None and file.tell() > size:
                 line = line[: size - file.tell()]
@@ -145,7 +145,8 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def _opened(path: Path, remedy: str) -> BinaryIO:
+def open_file(path: Path, remedy: str = REMEDY) -> BinaryIO:
+    """Open a regular file. Raises DataError, which ends in `remedy`, as `read_file` does."""
     try:
         # A FIFO would block and a device never end, so the kind is looked at before opening.
         if not stat.S_ISREG(path.stat().st_mode):

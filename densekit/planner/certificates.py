@@ -46,7 +46,7 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
     # need.
     from densekit.data.annotations import Annotations
     from densekit.data.images import find_images
-    from densekit.data.index import load_index
+    from densekit.data.index import SampleIndex
     from densekit.data.missing import choose_entries
 
     path = roots.resolve(recipe.data.annotations)
@@ -62,14 +62,16 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
         raise DataError(
             f"data.annotations: {path} does not exist, and a certificate is made from it; {advice}"
         )
-    annotations = Annotations.load(path, require_tag=recipe.data.template == "plain")
+    annotations = Annotations.load(
+        path, cache=roots.cache, require_tag=recipe.data.template == "plain"
+    )
     if recipe.data.samples not in (None, len(annotations)):
         raise DataError(
             f"{path} has {len(annotations)} entries, recipe {recipe.name} expects "
             f"{recipe.data.samples}: it is not the published file; to train on it, add "
             "--set data.samples=null"
         )
-    index = load_index(annotations, roots.cache)
+    index = SampleIndex.of(annotations)
     if recipe.data.missing != "refuse":
         images = find_images(annotations, roots.resolve(recipe.data.images), roots.cache)
         data, seed = recipe.math().data, recipe.seed

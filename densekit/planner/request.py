@@ -120,4 +120,4 @@ def count_samples(recipe: Recipe, roots: Roots) -> int | None:
         return None
     from densekit.data.annotations import Annotations
 
-    return len(Annotations.load(path))
+    return len(Annotations.load(path, cache=roots.cache))

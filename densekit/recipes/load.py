@@ -157,7 +157,8 @@ def _absolute(path: str, directory: Path) -> str:
     try:
         return str((directory / Path(path).expanduser()).resolve())
     except (RuntimeError, ValueError):
-        # No such ~user, a link to itself, a NUL: whoever opens it finds no such file.
+        # No such ~user, a link to itself: whoever opens it finds no such file. A NUL is
+        # refused with the other values.
         return str(directory / path)
 
 

@@ -347,6 +347,12 @@ def tower_shape(reference: str, roots: Roots | None) -> TowerShape:
         "patch_size": "patch_size",
     }
     values = {field: _number(config, key, reference) for field, key in names.items()}
+    if values["patch_size"] > values["image_size"]:
+        raise DataError(
+            f"{reference}/{CONFIG}: patch_size {values['patch_size']} is larger than image_size "
+            f"{values['image_size']}: an image would have no patch; correct the file, or fetch it "
+            "again"
+        )
     return TowerShape(**values, has_cls=kind.startswith("clip"))
 
 

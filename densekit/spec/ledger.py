@@ -20,11 +20,12 @@ FIXED: dict[LedgerEntry, str] = {
     "L2": "a batch whose fp16 gradients overflow is computed again at a lower loss scale",
 }
 COARSE = "them rounded to bf16, shared by neighbours from 256 on"
+ROUNDED = "connector and adapters start from weights rounded to bf16"
 
 
 def ledger_lines(math: Math, dtype: Dtype) -> list[str]:
     """`U8 faithful: ...` for every key of a run that computes in `dtype`."""
-    return [*_keys(math, dtype), *_positions(math, dtype)]
+    return [*_keys(math, dtype), *_positions(math, dtype), *_initial_weights(math, dtype)]
 
 
 def _keys(math: Math, dtype: Dtype) -> Iterator[str]:
@@ -43,3 +44,11 @@ def _positions(math: Math, dtype: Dtype) -> Iterator[str]:
         yield f"U12 followed (positions: bf16): {COARSE}"
     elif math.stage == 2 and dtype == "bf16":
         yield f"U12 not followed (positions: exact): the A100 scripts very probably had {COARSE}"
+
+
+def _initial_weights(math: Math, dtype: Dtype) -> Iterator[str]:
+    """U13, a key of its own in the recipe."""
+    if math.initial_weights == "bf16":
+        yield f"U13 followed (initial_weights: bf16): {ROUNDED}"
+    elif dtype == "bf16":
+        yield f"U13 not followed (initial_weights: exact): the A100 scripts had {ROUNDED}"

@@ -21,13 +21,21 @@ from densekit.spec.part import (
     Fraction,
     Number,
     Part,
+    PathReference,
     PositiveFloat,
     PositiveInt,
     Seed,
     not_a_flag,
 )
 from densekit.spec.templates import template_names
-from densekit.spec.types import AspectRatio, LedgerEntry, Positions, Semantics, Trains
+from densekit.spec.types import (
+    AspectRatio,
+    InitialWeights,
+    LedgerEntry,
+    Positions,
+    Semantics,
+    Trains,
+)
 
 SCHEMA: Literal[2] = 2
 """Of math.json."""
@@ -41,13 +49,13 @@ MADE_ASSETS = "cache:tiny/"
 class Models(Part):
     """Where the pretrained models come from: `models:` / `cache:` root references or paths."""
 
-    language_model: str
+    language_model: PathReference
     """Folder in transformers format: config.json, safetensors weights, tokenizer."""
-    vision_tower: str
+    vision_tower: PathReference
     """Folder of a CLIP or SigLIP vision model with its preprocessor_config.json."""
-    tokenizer: str | None = None
+    tokenizer: PathReference | None = None
     """Folder of the tokenizer; null = the language model's own folder."""
-    connector: str | None = None
+    connector: PathReference | None = None
     """Projector weights to start from (safetensors with 0.weight, 0.bias, 2.weight, 2.bias);
     null = drawn from the seed in stage 1, taken from the needed run in stage 2."""
 
@@ -60,9 +68,9 @@ class Models(Part):
 class Data(Part):
     """A LLaVA-format annotation file with its images, and how samples become tokens and pixels."""
 
-    annotations: str
+    annotations: PathReference
     """The JSON list of samples."""
-    images: str
+    images: PathReference
     """Folder that the `image` paths of the samples start from."""
     samples: PositiveInt | None = None
     """Number of entries the annotation file has, where published: lets `plan` count steps without
@@ -182,9 +190,9 @@ class Assets(Part):
 class Probe(Part):
     """Held-out questions asked after training, with the images in place and shuffled."""
 
-    questions: str
+    questions: PathReference
     """An annotation file, one question and its answer per sample."""
-    images: str
+    images: PathReference
     """Folder that its `image` paths start from."""
 
 
@@ -212,6 +220,10 @@ class Math(Part):
     """The behaviour of every entry of docs/upstream.md."""
     positions: Positions = Field(default="exact", exclude_if=lambda value: value == "exact")
     """What rotary tables are computed from. Not in the JSON when exact: it came after schema 2."""
+    initial_weights: InitialWeights = Field(
+        default="exact", exclude_if=lambda value: value == "exact"
+    )
+    """Of connector and adapters. Not in the JSON when exact: it came after schema 2."""
     assets: Assets | None
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None

@@ -2,12 +2,23 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from densekit.errors import DataError
 
 MAX_COUNT = 10**9
 """Of anything that is counted; each field may have a nearer limit."""
+MAX_NAME_BYTES = 255
+"""Of one name in a path."""
+MAX_REFERENCE = 2000
+"""Characters of a path; Linux takes 4,096 bytes, and what is below a folder needs some of them."""
 
 
 def not_a_flag(value: Any) -> Any:
@@ -17,6 +28,21 @@ def not_a_flag(value: Any) -> Any:
     return value
 
 
+def _can_be_a_path(reference: str) -> str:
+    """Every file system that runs are made on takes names of this length, and none takes longer."""
+    if "\0" in reference:
+        raise ValueError("a path cannot hold a NUL character")
+    longest = max(len(name.encode(errors="surrogatepass")) for name in reference.split("/"))
+    if longest > MAX_NAME_BYTES or len(reference) > MAX_REFERENCE:
+        raise ValueError(
+            f"a path of at most {MAX_REFERENCE:,} characters is needed, and names of at most "
+            f"{MAX_NAME_BYTES} bytes in it"
+        )
+    return reference
+
+
+PathReference = Annotated[str, AfterValidator(_can_be_a_path)]
+"""`data:`, `models:` or `cache:` and a path below that root, or a path (densekit.spec.roots)."""
 Number = Annotated[float, BeforeValidator(not_a_flag)]
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
 PositiveFloat = Annotated[Number, Field(gt=0, le=1e6)]

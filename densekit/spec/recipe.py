@@ -19,7 +19,14 @@ from densekit.spec.math import (
     Stage,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
-from densekit.spec.types import LEDGER_ENTRIES, LedgerEntry, Positions, Semantics, Trains
+from densekit.spec.types import (
+    LEDGER_ENTRIES,
+    InitialWeights,
+    LedgerEntry,
+    Positions,
+    Semantics,
+    Trains,
+)
 
 Feature = Literal[
     "anyres",
@@ -101,6 +108,10 @@ class Recipe(Part):
     positions: Positions = "exact"
     """exact, or bf16: rounded to bf16 before the rotary tables, as the official ZeRO-3 runs in bf16
     very probably did (docs/upstream.md, U12).
+    """
+    initial_weights: InitialWeights = "exact"
+    """exact, or bf16: connector and adapters start rounded to bf16, as in the official bf16 runs
+    (docs/upstream.md, U13).
     """
     assets: Assets | None = None
     """What the kit makes itself; null = data and models are given."""

@@ -14,6 +14,10 @@ Positions = Literal["exact", "bf16"]
 """Positions of tokens before the rotary tables: as they are, or rounded to bf16, as published runs
 very probably had them (docs/upstream.md, U12).
 """
+InitialWeights = Literal["exact", "bf16"]
+"""Connector and adapters at step 0: as drawn or read, or rounded to bf16, as published bf16 runs
+had them (docs/upstream.md, U13).
+"""
 AspectRatio = Literal["square", "pad"]
 """square: as the tower's processor resizes or crops; pad: first padded to a square with the mean
 colour.

@@ -56,6 +56,7 @@ def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> 
     """Weights that are not in the pretrained parts: `connector.*` and `lora.*`, fp32 on the CPU.
 
     The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed.
+    Under `initial_weights: bf16` every value is rounded to bf16.
     """
     if math.models.connector:
         connector = read_weights(roots.resolve(math.models.connector))
@@ -66,6 +67,8 @@ def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> 
     init = {f"connector.{name}": value.float() for name, value in connector.items()}
     if math.lora:
         init |= {f"lora.{name}": value for name, value in initial_lora(model, math.seed).items()}
+    if math.initial_weights == "bf16":
+        init = {name: value.bfloat16().float() for name, value in init.items()}
     return init
 
 

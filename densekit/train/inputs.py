@@ -3,9 +3,10 @@
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
 from densekit.data.images import find_images
-from densekit.data.index import load_index
+from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen, choose_entries
 from densekit.data.pixels import ImageProcessor
+from densekit.data.token_counts import TokenCounts, counting_key
 from densekit.errors import DataError
 from densekit.files.hashing import check_seal, file_sha256
 from densekit.files.json_files import read_json, read_object, write_json
@@ -36,21 +37,31 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
     """The reader of a run's samples; DataError when a file of it is missing or wrong."""
     tower = roots.resolve(math.models.vision_tower)
     config = model_config(roots.resolve(math.models.language_model), tower, math.connector)
-    annotations = Annotations.load(roots.resolve(math.data.annotations))
-    index, chosen = load_index(annotations, roots.cache), None
+    annotations = Annotations.load(roots.resolve(math.data.annotations), cache=roots.cache)
+    index, chosen = SampleIndex.of(annotations), None
     if math.data.missing != "refuse":
         images = find_images(annotations, roots.resolve(math.data.images), roots.cache)
         chosen = choose_entries(math.data, images, count=len(annotations), seed=math.seed)
-        annotations = annotations.take(chosen.entries.tolist())
+        annotations = annotations.take(chosen.entries)
         index = index.take(chosen.entries)
+    encoder, image_tokens = make_encoder(math, roots), config.image_layout.max_tokens
+    key = counting_key(
+        annotations_sha256=annotations.sha256,
+        tokenizer=roots.resolve(math.models.tokenizer_folder),
+        template=math.data.template,
+        semantics=encoder.semantics,
+        max_length=encoder.max_length,
+        image_tokens=image_tokens,
+    )
     return SampleReader(
         samples=annotations,
         index=index,
         chosen=chosen,
-        encoder=make_encoder(math, roots),
+        counts=TokenCounts.open(roots.cache, key, len(annotations.index)),
+        encoder=encoder,
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
-        image_tokens=config.image_layout.max_tokens,
+        image_tokens=image_tokens,
         semantics=math.ledger["L1"],
     )
 

@@ -17,6 +17,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen
 from densekit.data.pixels import ImageProcessor, ReadImage, read_image
+from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
 from densekit.spec.types import IGNORE_INDEX, Semantics
@@ -52,10 +53,19 @@ class SampleReader:
     """What becomes of an image of more than 8 bits a channel; the recipe's L1."""
     chosen: Chosen | None = None
     """Where entries were dropped or replaced: which."""
+    counts: TokenCounts | None = None
+    """Tokens and labels of samples that were tokenised before, whoever did."""
 
     def encode(self, index: int) -> EncodedSample:
-        """Ids and labels before collation; DataError names the sample."""
+        """Ids and labels before collation; DataError names the sample, also one that is another
+        than the index says.
+        """
         sample = self.samples[index]
+        if sample.sample_id != self.index.sample_id(index):
+            raise DataError(
+                f"{self.samples.path}: entry {sample.index} is not what it was when the file was "
+                "indexed: the file changed; put it back, then start the run again"
+            )
         try:
             return self.encoder.encode(sample.conversations, has_image=sample.image is not None)
         except DataError as error:
@@ -72,6 +82,38 @@ class SampleReader:
             semantics=self.encoder.semantics,
         )
         return sequence, encoded
+
+    def count(self, index: int, read: dict[int, ModelSequence]) -> Counted:
+        """Tokens, labels and notes of a sample: those that are kept, else its sequence goes into
+        `read`.
+        """
+        place = index if self.index.places is None else int(self.index.places[index])
+        known = self.counts.get(place) if self.counts else None
+        if known is None:
+            known = self._tokenised(index, read)
+            if self.counts:
+                self.counts.put(place, known)
+        return known
+
+    def check_count(self, index: int, counted: Counted, read: dict[int, ModelSequence]) -> None:
+        """Put a sample's sequence into `read`; DataError where it is not what was counted."""
+        if index in read:
+            return
+        found = self._tokenised(index, read)
+        if found != counted:
+            assert self.counts is not None
+            raise DataError(
+                f"sample {self.samples[index].index}: {counted.tokens} tokens and {counted.labels} "
+                f"labels were counted, and now it has {found.tokens} and {found.labels}: remove "
+                f"{self.counts.path}, then start the run again"
+            )
+
+    def _tokenised(self, index: int, read: dict[int, ModelSequence]) -> Counted:
+        sequence, encoded = self.sequence(index)
+        read[index] = sequence
+        return Counted(
+            tokens=len(sequence.input_ids), labels=label_count(sequence), notes=encoded.notes
+        )
 
     def image(self, index: int) -> ReadImage | None:
         """The sample's image, None for a text-only sample; DataError names the sample."""
@@ -137,26 +179,32 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         return [self.reader.index.sample_id(sample) for sample, _ in self.steps[index].samples]
 
     def _read(self, step: Step) -> StepBatch:
-        # Every rank reads the text of the whole step: weights and balance depend on all its tokens.
-        read = {sample: self.reader.sequence(sample) for sample, _ in step.samples}
-        sequences = [read[sample][0] for sample, _ in step.samples]
-        counts = [label_count(sequence) for sequence in sequences]
+        # Weights and balance depend on the tokens of the whole step. Each rank begins elsewhere, so
+        # that what nobody counted yet is tokenised by one of them and known to the others.
+        samples = [sample for sample, _ in step.samples]
+        begin = self.rank * len(samples) // self.world_size
+        read: dict[int, ModelSequence] = {}
+        counted = {
+            sample: self.reader.count(sample, read) for sample in samples[begin:] + samples[:begin]
+        }
+        counts = [counted[sample].labels for sample in samples]
         weights = token_weights(
             counts,
             [number for _, number in step.samples],
             num_groups=step.num_groups,
             semantics=self.loss_semantics,
         )
-        lengths = [len(sequence.input_ids) for sequence in sequences]
+        lengths = [counted[sample].tokens for sample in samples]
         split = split_step(
             lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size
         )
         per_sample = weights.per_sample.tolist()
 
         def weighted(position: int) -> WeightedSample:
-            sample, _ = step.samples[position]
+            sample = samples[position]
+            self.reader.check_count(sample, counted[sample], read)
             return WeightedSample(
-                sequence=sequences[position],
+                sequence=read[sample],
                 image=self.reader.image(sample),
                 weight=per_sample[position],
                 position=position,
@@ -173,10 +221,10 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
                 )
                 for positions in split[self.rank]
             ],
-            samples=len(step.samples),
+            samples=len(samples),
             tokens=sum(lengths),
             label_positions=weights.label_positions,
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),
-            notes=Counter(note for sample, _ in step.samples for note in read[sample][1].notes),
+            notes=Counter(note for sample in samples for note in counted[sample].notes),
         )

@@ -72,6 +72,7 @@ def test_attention_kernels_are_compared_and_timed() -> None:
     assert all("runs on CUDA only" in reason for reason in result["not_here"].values())
 
 
+@pytest.mark.slow
 def test_the_memory_model_is_compared_with_a_traced_step() -> None:
     command = [
         sys.executable,

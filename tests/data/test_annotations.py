@@ -150,11 +150,11 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_other_forms_of_the_same_entries_are_read(tmp_path: Path, form: str) -> None:
     """JSON Lines, several lists, a byte order mark: the sample ids are those of the list."""
     other = {**GOOD, "image": "b.png"}
-    listed = Annotations.load(_write(tmp_path, [GOOD, other]))
+    listed = [sample.sample_id for sample in Annotations.load(_write(tmp_path, [GOOD, other]))]
     read = Annotations.load(
         _write(tmp_path, form.replace("{}", "%s") % tuple(map(json.dumps, (GOOD, other))))
     )
-    assert [sample.sample_id for sample in read] == [sample.sample_id for sample in listed]
+    assert [sample.sample_id for sample in read] == listed
     assert list(read.images()) == [(0, "a.png"), (1, "b.png")]
 
 

@@ -8,6 +8,11 @@ from densekit.data.catalog import CATALOG, FileObject, data_set_of, load_catalog
 from densekit.errors import DataError
 from densekit.recipes.load import load_recipe, recipe_names
 
+ENTRY = (
+    "- {name: x, description: d, url: u, kind: training, license: {text: t, source: s}, "
+    "annotations: a.json, root: x, "
+)
+
 
 @pytest.mark.parametrize(
     ("size", "expected"), [("12 B", 12), ("3 kB", 3e3), ("181 MB", 181e6), ("27.4 GB", 27.4e9)]
@@ -39,10 +44,10 @@ def test_data_set_is_found_by_the_name_of_its_annotation_file() -> None:
 
 def test_annotation_files_and_parts_are_unique() -> None:
     catalog = load_catalog()
-    assert len({data_set.annotations for data_set in catalog}) == len(catalog)
-    for data_set in catalog:
-        names = [file.name for file in data_set.distribution]
-        assert len(set(names)) == len(names) > 0
+    annotated = [entry.annotations for entry in catalog if entry.annotations]
+    assert len(set(annotated)) == len(annotated)
+    assert len({entry.name for entry in catalog}) == len(catalog)
+    assert all(entry.distribution for entry in catalog)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +58,29 @@ def test_annotation_files_and_parts_are_unique() -> None:
         ("- name: x", r"entry 0 \(x\): description: Field required"),
         ("- 1", r"entry 0 \(without a name\): "),
         (
-            "- {name: x, description: d, url: u, annotations: a.json, distribution: "
-            "[{name: f, contentSize: 3 GiB, source: s}]}",
+            f"{ENTRY}distribution: [{{name: f, contentSize: 3 GiB, source: s}}]}}",
             r"entry 0 \(x\): distribution\.0\.contentSize: ",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, folder: ../f, source: s}}]}}",
+            r"distribution\.0\.folder: a folder is a relative path",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, contentUrl: 'ftp://f', source: s}}]}}",
+            r"distribution\.0\.contentUrl: ",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: f, source: s}}]}}",
+            "part f needs a `contentUrl`, `byHand`, or the `repository`",
+        ),
+        (
+            f"{ENTRY}repository: a/b, distribution: [{{name: f, source: s}}, "
+            "{name: f, source: s}]}",
+            "two parts of `distribution` are called f",
+        ),
+        (
+            f"{ENTRY}distribution: []}}".replace("annotations: a.json, ", ""),
+            "a data set for training needs `annotations`",
         ),
     ],
 )

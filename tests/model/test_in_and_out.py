@@ -9,7 +9,10 @@ from densekit.errors import DataError
 from densekit.model.init import initial_projector
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import load_parts, read_weights, save_weights
+from densekit.recipes.load import load_recipe
 from densekit.spec.connector import Connector
+from densekit.spec.roots import Roots
+from densekit.train.initial_state import draw_init
 from tests.support.models import small_model
 
 
@@ -67,6 +70,25 @@ def test_the_connector_is_drawn_from_its_own_named_generator() -> None:
     assert {name: value.shape for name, value in first.items()} == {
         name: value.shape for name, value in model.projector.state_dict().items()
     }
+
+
+def test_weights_of_step_0_are_rounded_where_a_recipe_asks() -> None:
+    model = small_model()
+    exact, rounded = (
+        draw_init(model, load_recipe("tiny_stage1", overrides).math(), Roots(), None)
+        for overrides in ([], ["initial_weights=bf16"])
+    )
+    assert exact.keys() == rounded.keys()
+    for name, value in exact.items():
+        assert torch.equal(rounded[name], value.bfloat16().float())
+    assert not torch.equal(rounded["connector.0.weight"], exact["connector.0.weight"])
+
+
+def test_exact_initial_weights_leave_no_trace_in_a_run_s_identity() -> None:
+    math = load_recipe("vicuna7b_stage2").math()
+    assert math.initial_weights == "exact" and "initial_weights" not in math.as_json()
+    rounded = load_recipe("vicuna7b_stage2", ["initial_weights=bf16"]).math()
+    assert rounded.as_json() == {**math.as_json(), "initial_weights": "bf16"}
 
 
 def test_bad_parts_name_the_folder(golden: Path, tmp_path: Path) -> None:

@@ -98,9 +98,7 @@ def test_certificate_is_cached_and_found_without_reading(
     assert cached_certificate(data.load(), data.roots) is None
     made = make_certificate(data.load(), data.roots)
     assert len(data.kept()) == 1
-    assert (
-        data.roots.cache / "index" / f"{Annotations.load(data.annotations).sha256}.npz"
-    ).is_file()
+    assert (data.roots.cache / "index" / Annotations.load(data.annotations).sha256).is_dir()
     request.getfixturevalue("no_reading")
     assert cached_certificate(data.load(), data.roots) == made
     # What does not decide the order does not hide it either.

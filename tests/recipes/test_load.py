@@ -266,10 +266,10 @@ probe: {questions: a, images: a}
     assert values.count(str(tmp_path / "a")) == 8 and "a" not in values
 
 
-@pytest.mark.parametrize("path", ["~nobody-at-all/x", "a\0b", "loop/x"])
+@pytest.mark.parametrize("path", ["~nobody-at-all/x", "loop/x"])
 def test_unresolvable_path_stays_a_path(tmp_path: Path, path: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    text = f'extends: tiny_stage1\ndata: {{annotations: "{path}"}}\n'.replace("\0", "\\0")
+    text = f'extends: tiny_stage1\ndata: {{annotations: "{path}"}}\n'
     recipe = load_recipe(str(write(tmp_path, "mine.yaml", text)))
     assert not Path(recipe.data.annotations).is_file()
 

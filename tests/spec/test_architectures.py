@@ -12,7 +12,13 @@ from densekit.errors import DataError, UsageError
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.recipes.load import load_recipe
-from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, connector_shape, shape_of
+from densekit.spec.architectures import (
+    LANGUAGE_MODELS,
+    TOWERS,
+    connector_shape,
+    shape_of,
+    tower_shape,
+)
 from densekit.spec.math import Lora
 from densekit.spec.roots import Roots
 from densekit.train.lora import add_lora
@@ -134,6 +140,15 @@ def test_damaged_config_is_a_data_error(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(DataError, match=r"config\.json"):
         shape_of(load_recipe("vicuna7b_stage1"), Roots(models=tmp_path))
+
+
+def test_tower_without_a_single_patch_is_a_data_error(tmp_path: Path) -> None:
+    folder = tmp_path / CLIP
+    folder.mkdir(parents=True)
+    config = tower_config(TOWERS[CLIP]).to_dict() | {"patch_size": 337}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="patch_size 337 is larger than image_size 336"):
+        tower_shape(f"models:{CLIP}", Roots(models=tmp_path))
 
 
 def test_other_architectures_are_a_usage_error(tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_one_key_alone_is_not_followed() -> None:
         "U8 faithful",
         "U9 faithful",
         "U12 not followed (positions",
+        "U13 not followed (initial_weights",
+    ]
+    followed = of("vicuna7b_stage2", "bf16", "positions=bf16", "initial_weights=bf16")
+    assert [line.split(":")[0] for line in followed[3:]] == [
+        "U12 followed (positions",
+        "U13 followed (initial_weights",
     ]
 
 
@@ -55,7 +61,7 @@ def test_plan_show_and_summary_have_the_lines(capsys: pytest.CaptureFixture[str]
     request = ExecutionRequest(device="cuda", world_size=8)
     plan = make_plan(recipe, request, hardware=hardware("a100-80g"))
     expected = of("vicuna7b_clip_stage2", "bf16")
-    assert plan.ledger == plan.as_json()["ledger"] == expected and len(expected) == 4
+    assert plan.ledger == plan.as_json()["ledger"] == expected and len(expected) == 5
     planned = [line for line in lines(plan, None, {}, why=False) if line.startswith("  ledger")]
     assert [line.split(maxsplit=1)[1] for line in planned] == expected
     show("vicuna7b_clip_stage2")

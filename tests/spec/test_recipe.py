@@ -126,6 +126,9 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("data.samples", 0),
         ("data.image_aspect_ratio", "anyres"),
         ("models.language_model", None),
+        ("models.language_model", "models:" + "x" * 300),
+        ("models.vision_tower", "a\0b"),
+        ("data.images", "x/" * 1500),
         ("lora", {"r": 0, "alpha": 1}),
     ],
 )

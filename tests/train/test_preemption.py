@@ -70,6 +70,7 @@ def ranks_of(run: RunDir) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_told_to_stop_leaves_a_run_that_goes_on(
     workplace: Workplace, tmp_path: Path
 ) -> None:

@@ -38,7 +38,8 @@ def _recipe(recorded: Path, stage: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
 def test_the_recorded_curve_comes_out_of_an_ordinary_run(
     recorded: Path, tmp_path: Path, stage: int
 ) -> None:

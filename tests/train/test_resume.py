@@ -124,6 +124,7 @@ def test_cpu_offload_resumes_in_the_same_bits(workplace: Workplace, tmp_path: Pa
     assert_equal(whole, stopped)
 
 
+@SLOW
 def test_lora_under_zero3_on_two_ranks_is_lora_on_one(workplace: Workplace, tmp_path: Path) -> None:
     one, two = (
         start_run(

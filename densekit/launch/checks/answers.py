@@ -19,7 +19,7 @@ def check_answers_fit(recipe: Recipe, annotations: Annotations, roots: Roots) ->
     except DensekitError:
         return
     max_length = recipe.data.max_length
-    if max_length > image_tokens or all(sample.image is None for sample in annotations):
+    if max_length > image_tokens or not annotations.has_images:
         return
     raise DataError(
         f"recipe {recipe.name}: data.max_length is {max_length}, but an image alone has "

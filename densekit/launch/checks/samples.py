@@ -2,6 +2,7 @@
 template, and every image by its header.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from densekit.data.annotations import Annotations
 from densekit.data.catalog import data_set_of
 from densekit.data.images import Images, find_images
 from densekit.errors import DataError
+from densekit.files.hashing import json_sha256
 from densekit.launch.checks.answers import check_answers_fit
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.text.lengths import modality_length
+from densekit.text.source import text_source_sha256
 from densekit.text.templates import get_template
 
 NAMED = 10
@@ -46,7 +49,9 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
             sha256=None, problems=[f"data.annotations: {path} is missing; {get}"], images=None
         )
     try:
-        annotations = Annotations.load(path, require_tag=data.template == "plain")
+        annotations = Annotations.load(
+            path, cache=roots.cache, require_tag=data.template == "plain"
+        )
     except DataError as error:
         return Samples(sha256=None, problems=[f"data.annotations: {error}"], images=None)
     problems = []
@@ -56,7 +61,7 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
             f"expects {data.samples}: it is not the published file (--set data.samples=null trains "
             "on it)"
         )
-    problems += template_problems(recipe, annotations)
+    problems += template_problems(recipe, annotations, roots.cache)
     try:
         check_answers_fit(recipe, annotations, roots)
     except DataError as error:
@@ -77,11 +82,17 @@ def look_at(recipe: Recipe, roots: Roots, get: str) -> Samples:
     )
 
 
-def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
-    """Entries that the recipe's template does not take, in one line; [] when there are none."""
+def template_problems(recipe: Recipe, annotations: Annotations, cache: Path) -> list[str]:
+    """Entries that the recipe's template does not take, in one line; [] when there are none, which
+    is kept in the cache: every entry has to be parsed to find out.
+    """
     template, semantics = get_template(recipe.data.template), recipe.semantics_of("L1")
     if template.official_labels is None:
         semantics = "fixed"
+    key = [annotations.sha256, recipe.data.template, semantics, text_source_sha256()]
+    good = cache / "templates" / f"{json_sha256(key)}.good"
+    if good.is_file():
+        return []
     refused: list[tuple[int, str]] = []
     for sample in annotations:
         has_image = sample.image is not None
@@ -91,6 +102,9 @@ def template_problems(recipe: Recipe, annotations: Annotations) -> list[str]:
         except DataError as error:
             refused.append((sample.index, str(error)))
     if not refused:
+        with suppress(OSError):  # it can be found out again
+            good.parent.mkdir(parents=True, exist_ok=True)
+            good.touch()
         return []
     index, problem = refused[0]
     others = _entries([index for index, _ in refused[1:]])
@@ -174,7 +188,7 @@ def held_out_problems(recipe: Recipe, roots: Roots) -> list[str]:
     assert recipe.probe is not None
     path = roots.resolve(recipe.probe.questions)
     try:
-        questions = Annotations.load(path)
+        questions = Annotations.load(path, cache=roots.cache)
     except DataError as error:
         return [f"probe.questions: {error}"]
     unfit = [
