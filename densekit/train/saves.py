@@ -44,6 +44,8 @@ from densekit.train.feed_check import SAVE_FAILED, SAVING
 
 SAID_FROM_S = 1.0
 """A wait for the save before is said from here on; the first one always."""
+CLOSE_S = 10.0
+"""How long an attempt that failed waits for its thread: the disk may hang."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ class Saves:
         """End this rank's thread; a save on its way comes to nothing."""
         if self._save is not None and self._save.worker is not None:
             self._save.cancelled.set()
-            self._save.worker.join()
+            self._save.worker.join(CLOSE_S)
 
     def _wait_for_the_one_before(self, step: int) -> None:
         if self._save is None:
