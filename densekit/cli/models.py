@@ -12,7 +12,7 @@ from densekit.cli.options import Image, LauncherName
 from densekit.cli.output import print_json
 from densekit.cli.packages import need_training_packages
 
-PANEL = "Recipes"
+PANEL = "Data and models"
 commands = typer.Typer()
 
 
