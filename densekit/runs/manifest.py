@@ -43,6 +43,11 @@ class DataFiles(Part):
     """What data a run reads."""
 
     annotations_sha256: str
+    certificate_root: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the data certificate that was known for annotations and images when the attempt started:
+    what the images were when `densekit data verify --full` looked at them. Not in the JSON when
+    there was none: it came after schema 1.
+    """
 
 
 class ModelFiles(Part):
@@ -106,6 +111,7 @@ def start_manifest(
     attempts: int,
     certificate: BatchCertificate,
     annotations_sha256: str,
+    certificate_root: str | None = None,
     models: Mapping[str, Path],
     init: Path,
 ) -> Manifest:
@@ -127,7 +133,7 @@ def start_manifest(
         execution=execution.as_json(),
         attempts=attempts,
         certificate=Certified.of(certificate),
-        data=DataFiles(annotations_sha256=annotations_sha256),
+        data=DataFiles(annotations_sha256=annotations_sha256, certificate_root=certificate_root),
         models={
             name: ModelFiles(revision=_revision(folder), files=hashed[folder])
             for name, folder in models.items()

@@ -56,7 +56,15 @@ def panels(text: str) -> dict[str, list[str]]:
 
 def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
     groups = panels(run_cli("--help").out)
-    assert list(groups) == ["Options", "Recipes", "Train", "Runs", "Evidence", "This machine"]
+    assert list(groups) == [
+        "Options",
+        "Recipes",
+        "Train",
+        "Runs",
+        "Evidence",
+        "This machine",
+        "Data",
+    ]
     listed = {
         line.split()[0] for name, lines in groups.items() if name != "Options" for line in lines
     }
