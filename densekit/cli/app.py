@@ -15,6 +15,7 @@ from densekit.cli import (
     data,
     evaluate,
     evidence,
+    fetch,
     host,
     models,
     parity,
@@ -47,7 +48,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
+for group in (recipes, models, fetch):
+    _join_lines(group.commands)
+    app.add_typer(group.commands)
+_join_lines(data.commands)
+app.add_typer(
+    data.commands,
+    name="data",
+    no_args_is_help=True,
+    help="Verify, pin and describe data sets.",
+    rich_help_panel=data.PANEL,
+    epilog="Example: densekit data verify vicuna7b_clip_stage2",
+)
+for group in (plan, train, runs, evidence, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _join_lines(containers.commands)
@@ -58,15 +71,6 @@ app.add_typer(
     help="Lock and build the container images of docker/Dockerfile.",
     rich_help_panel=host.PANEL,
     epilog="Example: densekit containers build cpu",
-)
-_join_lines(data.commands)
-app.add_typer(
-    data.commands,
-    name="data",
-    no_args_is_help=True,
-    help="Verify, pin and describe data sets.",
-    rich_help_panel=data.PANEL,
-    epilog="Example: densekit data verify vicuna7b_clip_stage2",
 )
 
 

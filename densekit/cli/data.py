@@ -13,7 +13,7 @@ from densekit.cli.output import print_json
 if TYPE_CHECKING:
     from densekit.data.doctor.examine import Depth, Examination
 
-PANEL = "Data"
+PANEL = "Data and models"
 commands = typer.Typer()
 
 

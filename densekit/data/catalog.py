@@ -3,6 +3,7 @@ known faults.
 """
 
 import functools
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 from densekit.errors import DataError
 from densekit.spec.part import Part, PositiveInt, read_part
 
+VARIABLE = "DENSEKIT_CATALOG"
+"""Names a file with entries of a user's own."""
 CATALOG = Path(__file__).with_name("catalog.yaml")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = rf"^\d+(\.\d+)? ({'|'.join(_UNITS)})$"
@@ -201,13 +204,17 @@ def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
 
 
 @functools.cache
-def _shipped() -> dict[str, DataSet]:
-    return {data_set.name: data_set for data_set in load_catalog()}
+def _read(more: str | None) -> dict[str, DataSet]:
+    entries = {data_set.name: data_set for data_set in load_catalog()}
+    return entries | {entry.name: entry for entry in (load_catalog(Path(more)) if more else ())}
 
 
 def data_sets(kind: Kind | None = None) -> tuple[DataSet, ...]:
-    """Every data set of the catalog, or those of one kind."""
-    return tuple(entry for entry in _shipped().values() if kind in (None, entry.kind))
+    """Every data set of the catalog, or those of one kind; a file that DENSEKIT_CATALOG names adds
+    entries and replaces those of the same name.
+    """
+    entries = _read(os.environ.get(VARIABLE)).values()
+    return tuple(entry for entry in entries if kind in (None, entry.kind))
 
 
 def data_set_of(annotations: str) -> DataSet | None:

@@ -27,6 +27,7 @@ MAIN_OPTIONS = [
     "--zero-stage",
     "--offload",
     "--runs-dir",
+    "--fetch",
     "--help",
 ]
 
@@ -59,16 +60,20 @@ def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
     assert list(groups) == [
         "Options",
         "Recipes",
+        "Data and models",
         "Train",
         "Runs",
         "Evidence",
         "This machine",
-        "Data",
     ]
     listed = {
         line.split()[0] for name, lines in groups.items() if name != "Options" for line in lines
     }
-    assert listed == {words.split()[0] for words in COMMANDS} - {"attempt", "inspect"}
+    assert listed == {words.split()[0] for words in COMMANDS} - {
+        "attempt",
+        "convert-folder",
+        "inspect",
+    }
 
 
 @pytest.mark.parametrize("words", ["", "containers", *COMMANDS])
