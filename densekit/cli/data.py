@@ -173,6 +173,26 @@ def croissant(
     print_json(describe(known[name], pins.data_sets.get(name)))
 
 
+@commands.command(epilog="Example: densekit data unpack downloads/my_set --to data/my_set")
+def unpack(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of parquet files, or one", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Where annotations.json and images/ are put")],
+) -> None:
+    """Unpack parquet files with image bytes into an annotation file and its images.
+
+    Rows have `conversations` or `messages`, and an `image` or `images` of one. Names of speakers
+    become human and gpt. What cannot be read is refused by file and row, all of it at once.
+    """
+    from densekit.data.parquet import unpack as write
+
+    found = write(source, to)
+    entries = f"{found.entries:,} {'entry' if found.entries == 1 else 'entries'}"
+    images = f"{found.images:,} {'image' if found.images == 1 else 'images'}"
+    print(f"{found.annotations}: {entries}, {images}")
+
+
 def _processes(asked: int | None) -> int:
     import os
 
