@@ -10,14 +10,12 @@ from pathlib import Path
 from densekit.data.fetch.hub import HubFile, Listing, model_files, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
-from densekit.data.fetch.records import Record, Records
+from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.errors import DataError
 from densekit.files.weight_files import few, read_weight_files
 
 AT_ONCE = 4
 """Files of one model that are fetched at the same time."""
-REVISION = ".revision"
-"""A file in the folder that names its commit (runs/manifest.py reads it)."""
 
 
 @dataclass(frozen=True, kw_only=True)

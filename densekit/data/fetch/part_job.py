@@ -19,7 +19,7 @@ from densekit.data.fetch.hub import HubFile, Listing, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
 from densekit.data.fetch.progress import size_text
-from densekit.data.fetch.records import Record, Records
+from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
@@ -163,7 +163,10 @@ class PartJob:
                 tools.transfer.download(
                     remote, self.place, tools.progress.task(self.label, remote.size)
                 )
-        return self._record_of_file(remote.url, self._commit(tools))
+        commit = self._commit(tools)
+        if commit and self.place.name == self.data_set.annotations:
+            (self.place.parent / REVISION).write_text(f"{commit}\n", encoding="utf-8")
+        return self._record_of_file(remote.url, commit)
 
     def _record_of_file(self, origin: str, commit: str | None) -> Record:
         size = self.place.stat().st_size

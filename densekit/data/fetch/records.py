@@ -16,6 +16,10 @@ from densekit.files.durable import fsync, rename
 from densekit.spec.part import Part
 
 FOLDER = ".fetched"
+REVISION = ".revision"
+"""A file in the folder of a model or of annotations that names its commit (runs/manifest.py reads
+it).
+"""
 
 
 class Record(Part):

@@ -27,7 +27,13 @@ from tests.support.hub_double import COMMIT, HubDouble
 from tests.support.published import LANGUAGE, small_world, tree
 
 QUICK = Patience(
-    timeout=1, attempts=8, first_wait=0.001, longest_wait=0.01, slowest=20_000, window=0.2
+    timeout=1,
+    attempts=8,
+    first_attempts=8,
+    first_wait=0.001,
+    longest_wait=0.01,
+    slowest=20_000,
+    window=0.2,
 )
 MODEL_FILES = {
     "config.json",
@@ -93,7 +99,7 @@ def test_everything_comes_once_and_only_what_is_needed(world: World) -> None:
     for name in MODEL_FILES:
         assert found[f"models/{LANGUAGE}/{name}"] == published[name]
     data = [name for name in found if name.startswith("data/")]
-    assert len(data) == 1 + 12 + 9 + 1
+    assert len(data) == 2 + 12 + 9 + 1 and "data/captions/.revision" in data
     assert "data/captions/images/00003/3.jpg" in data and "data/captions/vg/VG_100K/1.jpg" in data
     assert "data/captions/coco/train2017/4.jpg" in data
     assert not list((world.root / "data").rglob("*.zip")), "archives are removed"
