@@ -8,7 +8,7 @@ import typer
 
 from densekit.cli.options import DataDir, ModelsDir, Overrides, complete_recipes
 
-PANEL = "Train"
+PANEL = "Data and models"
 commands = typer.Typer()
 
 

@@ -110,6 +110,10 @@ class Repair(Part):
     """
     detail: str
     """How, in a sentence."""
+    instead: tuple[str, ...] = ()
+    """rename: the extensions under which the files are there; link: the folder they are in, from
+    the folder of the images on. `densekit data verify --repair` follows these.
+    """
     source: str
     """Who says so."""
 
@@ -129,6 +133,19 @@ class Unavailable(Part):
     """Who says so."""
 
 
+class Entries(Part):
+    """What the published annotation file holds."""
+
+    count: PositiveInt | None = None
+    """Entries."""
+    text_only: PositiveInt | None = Field(default=None, alias="textOnly")
+    """Entries without an image."""
+    folders: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Entries by the first folder of their image."""
+    source: str
+    """Who says so."""
+
+
 class DataSet(Part):
     """One data set: an annotation file and what it refers to; or one benchmark."""
 
@@ -139,6 +156,10 @@ class DataSet(Part):
     license: License
     annotations: str | None = None
     """Name of its annotation file; every set for training has one."""
+    entries: Entries | None = None
+    """Of that file; None where nobody published them."""
+    questions: PositiveInt | None = None
+    """Of a benchmark, as the paper's protocol asks them."""
     root: Below
     """Folder below the data root that everything of it is in."""
     repository: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")

@@ -71,7 +71,7 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     """
     entries = list(annotations.images())
     names = list(dict.fromkeys(image for _, image in entries))
-    listing = _Listing(folder)
+    listing = Listing(folder)
     states = [listing.state(name) for name in names]
     known = np.array([state or (-1, -1) for state in states], dtype=np.int64).reshape(-1, 2)
     kept = _kept_at(annotations, folder, cache)
@@ -102,7 +102,7 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     )
 
 
-class _Listing:
+class Listing:
     """Files of an image folder: one listing a folder, whatever the number of images in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -128,14 +128,21 @@ class _Listing:
             self._note(os.path.realpath(path))
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.is_file():
-                        state = entry.stat()
-                        files[entry.name] = FileState(state.st_size, state.st_mtime_ns)
-                        if entry.is_symlink():
-                            self._note(os.path.realpath(entry.path).rpartition("/")[0])
+                    self._add(entry, files)
         except (OSError, ValueError):  # not there, not readable, or no path at all
             pass
         return files
+
+    def _add(self, entry: os.DirEntry[str], files: dict[str, FileState]) -> None:
+        try:
+            if not entry.is_file():
+                return
+            state = entry.stat()
+        except OSError:  # a link to itself, or the file went: the others are there
+            return
+        files[entry.name] = FileState(state.st_size, state.st_mtime_ns)
+        if entry.is_symlink():
+            self._note(os.path.realpath(entry.path).rpartition("/")[0])
 
     def _note(self, real: str) -> None:
         if real != self._real and not real.startswith(self._real.rstrip("/") + "/"):

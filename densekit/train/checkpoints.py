@@ -29,10 +29,11 @@ from densekit.files import durable
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import json_bytes
 from densekit.files.permissions import follow_umask
-from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile, file_damage, step_of
+from densekit.runs.checkpoint import STATE_FILE, CheckpointState, file_damage, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.runs.results import Summary
+from densekit.spec.saved_file import SavedFile
 from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.shards import Shard

@@ -290,15 +290,16 @@ class PartJob:
         loose = tools.brought / name
         if not loose.is_file():
             return None
-        owners = [
-            entry.name
+        owners = {
+            file.content_url or f"{entry.repository}/{file.name}": entry.name
             for entry in data_sets()
             for file in entry.distribution
             if file.file_name == name
-        ]
+        }
         if len(owners) > 1:
             raise DataError(
-                f"{loose} may belong to {', '.join(owners)}: put it at {own[0]} for {self.label}"
+                f"{loose} may belong to {', '.join(owners.values())}: put it at {own[0]} for "
+                f"{self.label}"
             )
         return loose
 
