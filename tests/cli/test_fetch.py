@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from densekit.exchange.convert import convert_folder
 from densekit.launch.launchers.local import Local
 from densekit.model.inspection import inspect
+from densekit.spec.conversion import ConversionReport, ConversionRequest
+from densekit.spec.execution import Execution
 from tests.support.command_line import Cli
 from tests.support.http_double import serving
 from tests.support.hub_double import HubDouble
@@ -38,6 +41,13 @@ def test_one_command_fetches_checks_and_trains_both_stages(
 ) -> None:
     monkeypatch.setattr(Local, "launch", Forked.launch)
     monkeypatch.setattr(Local, "inspect", lambda self, parts, execution: inspect(parts))
+    converted: list[Path] = []
+
+    def convert(self: Local, request: ConversionRequest, execution: Execution) -> ConversionReport:
+        converted.append(request.folder)
+        return convert_folder(request.folder, request.to)
+
+    monkeypatch.setattr(Local, "convert", convert)
     refused = run_cli("run", "small_stage2.yaml", "--device", "cpu")
     assert refused.code == 3 and not list(tmp_path.glob("runs/*"))
     assert "`densekit fetch RECIPE` gets it, and `densekit run RECIPE --fetch` too" in refused.err
@@ -51,10 +61,15 @@ def test_one_command_fetches_checks_and_trains_both_stages(
         assert json.loads(status.read_text(encoding="utf-8"))["state"] == "complete"
     (manifest,) = tmp_path.glob("runs/small_stage2-*/manifest.json")
     assert published.commit in manifest.read_text(encoding="utf-8")
+    models = [tmp_path.resolve() / "models" / name for name in (LANGUAGE, TOWER)]
+    assert converted == models
+    for model in models:
+        (model / "pytorch_model.bin").unlink()
 
     asked = len(published.requests)
-    assert "already complete" in run_cli("run", "small_stage2.yaml", "--fetch").out
-    assert len(published.requests) == asked
+    again = run_cli("run", "small_stage2.yaml", "--fetch", "--device", "cpu")
+    assert "already complete" in again.out
+    assert len(published.requests) == asked, "pickles may go once they are converted"
 
 
 def test_parts_subjects_and_folders_are_chosen(

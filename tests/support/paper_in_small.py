@@ -2,10 +2,13 @@
 samples, their models on a hub, their data sets in a catalog of a user's own.
 """
 
+import io
 import json
 from pathlib import Path
 
+import torch
 import yaml
+from safetensors.torch import load
 
 from tests.support.files import write_json
 from tests.support.hub_double import HubDouble
@@ -27,7 +30,10 @@ def publish(server: HubDouble, tiny: Path, folder: Path) -> dict[str, str]:
     """
     for name, model in ((LANGUAGE, "language_model"), (TOWER, "vision_tower")):
         files = {path.name: path.read_bytes() for path in (tiny / model).iterdir()}
-        server.repositories["model", name] = files
+        # Vicuna and CLIP are published as pickles alone.
+        stream = io.BytesIO()
+        torch.save(load(files.pop("model.safetensors")), stream)
+        server.repositories["model", name] = {**files, "pytorch_model.bin": stream.getvalue()}
     images = {path.name: path.read_bytes() for path in (tiny / "data" / "images").iterdir()}
     first = (tiny / "data" / "stage1.json").read_bytes()
     second = json.loads((tiny / "data" / "stage2.json").read_text(encoding="utf-8"))
