@@ -56,7 +56,8 @@ class HubClient:
     def __init__(self, endpoint: str | None = None, patience: Patience | None = None) -> None:
         from huggingface_hub import constants
 
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        endpoint = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        self.endpoint = endpoint.rstrip("/")
         self._patience = patience or Patience()
         self._listings: dict[tuple[str, str, str], Listing] = {}
 
@@ -131,7 +132,7 @@ class HubClient:
             except (httpx2.HTTPError, OSError, ValueError) as error:
                 reason = _first_line(error)
             failures += 1
-            if failures >= self._patience.attempts:
+            if failures >= self._patience.first_attempts:
                 raise DataError(
                     f"{page}: no list of files: {reason}, {failures} times in a row; check the "
                     "network (HF_ENDPOINT, proxies); HF_HUB_OFFLINE=1 takes what the hub's cache "
