@@ -166,9 +166,11 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         rank: int,
         world_size: int,
         micro_batch_size: int,
+        tokens_per_micro_batch: int | None = None,
     ) -> None:
         self.reader, self.steps, self.loss_semantics = reader, steps, loss_semantics
         self.rank, self.world_size, self.micro_batch_size = rank, world_size, micro_batch_size
+        self.tokens_per_micro_batch = tokens_per_micro_batch
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -201,7 +203,10 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         )
         lengths = [counted[sample].tokens for sample in samples]
         split = split_step(
-            lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size
+            lengths,
+            world_size=self.world_size,
+            micro_batch_size=self.micro_batch_size,
+            tokens_per_micro_batch=self.tokens_per_micro_batch,
         )
         per_sample = weights.per_sample.tolist()
 
