@@ -19,7 +19,7 @@ from densekit.runs.results import Summary
 from densekit.spec.math import Optimizer
 from densekit.spec.types import Semantics
 from densekit.train.engines.base import Engine, OptimizerStep
-from densekit.train.feed_check import STOP, Feed, gather_feed
+from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
 from densekit.train.step_clock import Mark, StepClock
 from densekit.train.step_dataset import StepBatch, StepDataset
@@ -40,15 +40,19 @@ class Saver(Protocol):
     """What decides about checkpoints and stopping, and writes them."""
 
     def flags(self, step: int) -> int:
-        """STOP and SAVE bits of this rank before optimizer step `step` (from 0)."""
+        """The bits of this rank (feed_check) before optimizer step `step` (from 0)."""
+        ...
+
+    def settle(self, flags: int) -> None:
+        """Go on with a save on its way, by the flags of all ranks; every rank calls it."""
         ...
 
     def save(self, trainer: "Trainer", step: int, records: Records | None) -> None:
-        """Write a checkpoint of the state after `step` steps; every rank calls it."""
+        """Begin a checkpoint of the state after `step` steps; every rank calls it."""
         ...
 
     def stop(self, step: int) -> None:
-        """Raise what ends a run that was asked to stop."""
+        """Wait for the checkpoint, then raise what ends a run that was asked to stop."""
         ...
 
 
@@ -172,7 +176,9 @@ class Trainer:
             # The one wait for the device in a step: here the step before comes to its end.
             feed = self.check_feed(batch, saver.flags(batch.index) if saver else 0)
             finish()
-            if saver and feed.flags:
+            if saver:
+                saver.settle(feed.flags)
+            if saver and feed.flags & (SAVE | STOP):
                 self.summary.seconds = round(before + time.monotonic() - started, 2)
                 saver.save(self, batch.index, records)
                 if feed.flags & STOP:
