@@ -184,8 +184,9 @@ def _train(
     check_labels(trainer.dataset)
     started = resume(run, trainer, execution.from_checkpoint)
     position = started.position
-    saver = RunSaver(run, execution.checkpoints, requests)
+    saver = RunSaver(trainer.engine, run, execution.checkpoints, requests)
     with ExitStack() as stack:
+        stack.callback(saver.close)
         records = log = None
         if main:
             earlier = run.attempt_folder(run.status.attempt - 1)
@@ -198,6 +199,7 @@ def _train(
         check_taught(trainer, init_by_parameter(read_weights(run.path / INIT_FILE)))
         # Whatever goes wrong from here on, no step is trained again.
         saver.save(trainer, len(trainer.dataset), records)
+        saver.finish()
         try:
             tokenizer = roots.resolve(math.models.tokenizer_folder)
             outputs = save_results(trainer.engine, run, math, tokenizer)
