@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
+from densekit.data.certificate import known_root
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
@@ -239,7 +240,7 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
 
 def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
     """Write the manifest of what this attempt starts from."""
-    models = run.math.recipe.models
+    models, images = run.math.recipe.models, roots.resolve(run.math.recipe.data.images)
     manifest = start_manifest(
         math=run.math,
         environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
@@ -247,6 +248,7 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
         attempts=run.status.attempt,
         certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
+        certificate_root=known_root(roots.cache, annotations_sha256, images),
         models={
             "language_model": roots.resolve(models.language_model),
             "vision_tower": roots.resolve(models.vision_tower),
