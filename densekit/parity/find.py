@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from densekit.errors import DataError
 from densekit.parity.compare import Quantities
+from densekit.parity.evaluation import RECORDINGS, check_recording
 from densekit.parity.lora import check_lora, check_target_modules
 from densekit.parity.order import check_sampler
 from densekit.parity.padding import check_batch_extra
@@ -18,6 +19,7 @@ from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
 
 UNSUPPORTED = ("anyres",)  # until AnyRes is built
+SCORERS: Literal["scorers"] = "scorers"
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
 Check = Callable[[Quantities], None]
 Kind = Literal[
@@ -30,6 +32,7 @@ Kind = Literal[
     "preprocessing",
     "padding",
     "probes",
+    "scorers",
 ]
 """What a set of recordings may hold."""
 
@@ -54,6 +57,9 @@ def find_cases(root: Path) -> Iterator[Case]:
         if folder.name in UNSUPPORTED or folder.name in INPUTS or folder.name.startswith("."):
             continue
         yield from _cases_of(root, folder)
+    for path in sorted(root.glob("*.json")):
+        if path.stem in RECORDINGS:
+            yield Case(name=path.stem, kind=SCORERS, check=partial(check_recording, path))
 
 
 def unsupported(root: Path) -> list[str]:
@@ -62,9 +68,13 @@ def unsupported(root: Path) -> list[str]:
 
 
 def not_recorded(root: Path, cases: list[Case]) -> list[str]:
-    """The kinds that a set does not hold, and `tokenizers` when it holds recorded ids instead."""
+    """The kinds that a set does not hold, and `tokenizers` when it holds recorded ids instead; of a
+    set of scorers alone, the files that it does not hold.
+    """
     found = {case.kind for case in cases}
-    missing: list[str] = [kind for kind in get_args(Kind) if kind not in found]
+    if found == {SCORERS}:
+        return sorted(set(RECORDINGS) - {case.name for case in cases})
+    missing: list[str] = [kind for kind in get_args(Kind) if kind not in {*found, SCORERS}]
     return [*missing, "tokenizers"] if (root / TOKENS_FILE).is_file() else missing
 
 
