@@ -67,9 +67,10 @@ def figures(scores: Sequence[Score], _: Semantics = "faithful") -> dict[str, flo
     """`accuracy`, which is reported, `lowest` and `highest` over 200 seeds, each subject's and
     domain's accuracy.
     """
-    by_seed = [100 * _redrawn(scores, seed) / len(scores) for seed in range(SEEDS)] or [0.0]
+    accuracy = percent(score.score for score in scores)
+    by_seed = [100 * _redrawn(scores, seed) / len(scores) for seed in range(SEEDS)]
     return {
-        "accuracy": percent(score.score for score in scores),
+        "accuracy": accuracy,
         "lowest": min(by_seed),
         "highest": max(by_seed),
         **by_category(scores),

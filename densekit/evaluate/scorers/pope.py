@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, score_of
+from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, percent, score_of
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -105,7 +105,8 @@ def confusion(scores: Iterable[Score]) -> Confusion:
 
 
 def figures(scores: Sequence[Score], semantics: Semantics = "faithful") -> dict[str, float]:
-    """`f1`: the mean of the categories', in percent; each category's, and what others report.
+    """`f1`: the mean of the categories', in percent; each category's; `f1_pooled` and `yes_ratio`
+    over all answers, `accuracy` as the mean of the categories'.
 
     Raises DataError for a category without a true positive; fixed: its F1 is 0.
     """
@@ -119,7 +120,7 @@ def figures(scores: Sequence[Score], semantics: Semantics = "faithful") -> dict[
         "f1": sum(each_f1.values()) / len(each_f1),
         **{f"f1/{name}": value for name, value in each_f1.items()},
         "f1_pooled": 100 * f1_of(every, semantics),
-        "accuracy": 100 * every.accuracy,
+        "accuracy": percent(counts.accuracy for counts in of.values()),
         "yes_ratio": 100 * every.yes_ratio,
     }
 

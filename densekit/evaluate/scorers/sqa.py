@@ -1,6 +1,7 @@
 """ScienceQA: strict letters; the reported figure is the accuracy of the questions with an image."""
 
 import re
+from collections.abc import Sequence
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
@@ -18,7 +19,7 @@ IMAGE, TEXT = "image", "text"
 
 def parse(text: str) -> str | None:
     """A letter alone, a letter before `. `, or that of the one sentence `The answer is X.`."""
-    if text and text in LETTERS and len(text) == 1:
+    if len(text) == 1 and text in LETTERS:
         return text
     if len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
         return text[0]
@@ -44,7 +45,7 @@ def score(question: Question, text: str, semantics: Semantics) -> Score:
     return score_of(question, parsed, gold=gold, score=float(index == LETTERS.index(gold)))
 
 
-def figures(scores: list[Score] | tuple[Score, ...], _: Semantics = "faithful") -> dict[str, float]:
+def figures(scores: Sequence[Score], _: Semantics = "faithful") -> dict[str, float]:
     """`image_accuracy`, which is reported, and `accuracy` of all questions.
 
     Raises DataError where no question has an image.
