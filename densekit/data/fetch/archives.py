@@ -148,7 +148,11 @@ def _check_stream(archive: Path, limit: int) -> None:
     """Read a compressed tar once to its end, where its checksum is; tarfile stops before that."""
     with archive.open("rb") as file:
         magic = file.read(6)
-    streams = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    streams: dict[bytes, Callable[..., IO[bytes]]] = {
+        b"\x1f\x8b": gzip.open,
+        b"BZ": bz2.open,
+        b"\xfd7": lzma.open,
+    }
     stream = streams.get(magic[:2])
     if stream is None:
         return
