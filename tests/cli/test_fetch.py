@@ -60,7 +60,9 @@ def test_one_command_fetches_checks_and_trains_both_stages(
     monkeypatch.setattr(Local, "inspect", lambda self, parts, execution: inspect(parts))
     refused = run_cli("run", "small_stage2.yaml", "--device", "cpu")
     assert refused.code == 3 and not list(tmp_path.glob("runs/*"))
-    assert "`densekit fetch RECIPE` gets it, and `densekit run RECIPE --fetch` too" in refused.err
+    assert (
+        "`densekit fetch RECIPE` gets what is missing, `densekit run RECIPE --fetch`" in refused.err
+    )
     assert not published.requests, "without --fetch nothing is asked for"
 
     done = run_cli("run", "small_stage2.yaml", "--fetch", "--device", "cpu")

@@ -105,7 +105,7 @@ def _extract_zip(
                     _write(archive, source, target, member)
             done += member.size
             tell(done)
-        return Extracted(files=len(members), bytes=done)
+        return Extracted(files=len({member.path for member in members}), bytes=done)
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile, strip: int) -> Iterator[Member]:

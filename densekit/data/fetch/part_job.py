@@ -397,7 +397,7 @@ def _holds(folder: Path, files: int) -> bool:
     """Whether a folder has at least so many files."""
     count = 0
     for _, _, names in os.walk(folder, followlinks=True):
-        count += sum(not name.startswith(".") for name in names)
+        count += sum(not name.endswith(".extracting") for name in names)
         if count >= max(files, 1):
             return True
     return False
