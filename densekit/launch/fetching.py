@@ -70,11 +70,11 @@ def fetches(recipe: Recipe, field: str, roots: Roots) -> bool:
     return any(repo.field == field for repo in repositories(recipe))
 
 
-def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = None) -> None:
+def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = None) -> list[str]:
     """Say what is there and what comes, check the room, fetch what is missing, and convert pickled
-    weights in the launcher's trainer environment.
+    weights in the launcher's trainer environment. Returns what only a person can get, and how.
 
-    Raises DataError that names everything that did not come.
+    Raises DataError that names everything else that did not come.
     """
     if brought is not None and not brought.is_dir():
         raise UsageError(f"--from {brought}: there is no such folder")
@@ -91,6 +91,7 @@ def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = Non
             transfer.close()
     if problems:
         raise DataError("\n".join(problems))
+    return found.by_hand
 
 
 def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> list[str]:
@@ -109,11 +110,12 @@ def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> lis
 
 
 def fetch_for_run(names: Sequence[str], overrides: Sequence[str], site: Site) -> None:
-    """What `densekit run --fetch` does before its checks."""
+    """What `densekit run --fetch` does before its checks, which find what only a person can get."""
     jobs = jobs_of(names, overrides, site.roots)
     if jobs:
         print(f"fetching what {', '.join(names)} reads", file=sys.stderr, flush=True)
-        fetch(jobs, converter(None, LauncherOptions(), site))
+        for line in fetch(jobs, converter(None, LauncherOptions(), site)):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _chain(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:

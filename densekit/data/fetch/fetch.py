@@ -31,9 +31,13 @@ class Survey:
         return [job for job, look in self.looks if look.state == "missing"]
 
     @property
-    def by_hand(self) -> list[tuple[Job, str]]:
-        """What only a person can get, and how."""
-        return [(job, look.note) for job, look in self.looks if look.state == "by hand"]
+    def by_hand(self) -> list[str]:
+        """What only a person can get, and how, in sentences."""
+        return [
+            f"{job.label} is to be brought by hand: {look.note}"
+            for job, look in self.looks
+            if look.state == "by hand"
+        ]
 
     def lines(self) -> list[str]:
         """A line per job, then what comes and what room it takes."""
@@ -93,7 +97,7 @@ def survey(jobs: Sequence[Job], tools: Tools) -> Survey:
 
 
 def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> list[str]:
-    """Fetch everything that is missing and can be had; returns why the rest did not come.
+    """Fetch everything that is missing and can be had; returns why the rest of it did not come.
 
     Raises DataError where the disk takes nothing more.
     """
@@ -115,7 +119,6 @@ def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> li
                 problems.append(str(error))
             except OSError as error:
                 raise _disk_error(error, job.place) from None
-    problems += [f"{job.label} is to be brought by hand: {how}" for job, how in found.by_hand]
     return problems
 
 

@@ -129,8 +129,8 @@ class PartJob:
         """As `Job.sizes`."""
         published = None if self.file.bytes is None else int(self.file.bytes)
         if (brought := self._brought(tools)) is not None:
-            size = brought.stat().st_size if brought.is_file() else 0
-            return Sizes(download=0, stays=unpacked_bytes(brought) or size)
+            own = brought.stat().st_size if brought.is_file() else 0
+            return Sizes(download=0, stays=unpacked_bytes(brought) or own)
         if self.file.includes:
             files = self._included(self._listing(tools))
             known = [file.size for file in files if file.size is not None]
@@ -397,7 +397,7 @@ def _holds(folder: Path, files: int) -> bool:
     """Whether a folder has at least so many files."""
     count = 0
     for _, _, names in os.walk(folder, followlinks=True):
-        count += sum(not name.startswith(".") for name in names)
+        count += sum(not name.endswith(".extracting") for name in names)
         if count >= max(files, 1):
             return True
     return False

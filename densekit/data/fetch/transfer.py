@@ -53,7 +53,7 @@ class Patience:
 
     def wait(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after so many failures in a row; `asked`: what the server asks for."""
-        wait = min(self.first_wait * 2 ** (failures - 1), self.longest_wait)
+        wait: float = min(self.first_wait * 2 ** (failures - 1), self.longest_wait)
         wait *= random.uniform(0.5, 1)
         return wait if asked is None else max(wait, min(asked, self.longest_wait))
 

@@ -60,7 +60,7 @@ class World:
         used = dataclasses.replace(self.tools, **tools)  # type: ignore[arg-type]
         found = survey(jobs or self.jobs, used)
         lines = [*found.lines(), *found.room()]
-        if problems := fetch_missing(found, used, self.said.append):
+        if problems := fetch_missing(found, used, self.said.append) + found.by_hand:
             raise DataError("\n".join(problems))
         return lines
 
@@ -219,7 +219,11 @@ def test_a_gated_repository_is_named_with_its_page_and_the_rest_comes(
 @pytest.mark.parametrize(
     ("repository", "commit", "words"),
     [
-        ("lab/nothing", None, "HTTP 401: access refused"),
+        (
+            "lab/nothing",
+            None,
+            r"lab/nothing \(or there is no such repository\): HTTP 401: access refused",
+        ),
         (LANGUAGE, "c" * 40, "has no revision c+: `densekit pin lab/language-7b`"),
     ],
 )
@@ -252,6 +256,18 @@ def test_archives_brought_by_hand_are_taken_and_kept(world: World, tmp_path: Pat
     assert not world.server.requests, "no network"
     assert {name: (brought / name).read_bytes() for name in places} == places
     assert len(tree(world.root / "data")) == 1 + 12 + 9 + 1
+
+
+def test_what_was_brought_is_compared_with_the_catalog(world: World, tmp_path: Path) -> None:
+    (part,) = world.named("vg")
+    assert isinstance(part, PartJob)
+    file = part.file.model_copy(update={"sha256": "0" * 64})
+    (tmp_path / "usb" / "captions" / "vg").mkdir(parents=True)
+    brought = tmp_path / "usb" / "captions" / "vg" / "images.zip"
+    brought.write_bytes(world.server.files["/vg/images.zip"])
+    with pytest.raises(DataError, match=r"images.zip is not the published file: SHA-256 .*0000"):
+        world.fetch([dataclasses.replace(part, file=file)], brought=tmp_path / "usb")
+    assert brought.exists() and not tree(world.root)
 
 
 def test_a_loose_archive_that_may_be_two_is_asked_about(world: World, tmp_path: Path) -> None:
