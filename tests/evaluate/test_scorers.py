@@ -403,3 +403,12 @@ def test_figures_do_not_depend_on_the_order_of_scores(name: str) -> None:
     first = dict(figures(scores, "faithful"))
     rng.shuffle(scores)
     assert dict(figures(scores, "faithful")) == first
+
+
+def test_mmmu_names_an_option_by_its_text_from_the_sixth_word_on() -> None:
+    five, six = "we can see only green", "here we can see only green"
+    assert mmmu_choice.parse(five, ABC) is None and mmmu_choice.parse(six, ABC) == "B"
+    assert mmmu_choice.letters_of(["x"] * 26)[-1] == "Z" and mmmu_choice.letters_of("x") == "A"
+    for options in ([], ["x"] * 27):
+        with pytest.raises(DataError, match=f"with {len(options)} options"):
+            mmmu_choice.letters_of(options)
