@@ -464,7 +464,7 @@ def test_what_training_refuses_is_an_error_and_the_reverse(tmp_path: Path) -> No
 
 def test_a_sample_is_seeded_and_headers_are_all_looked_at(world: World) -> None:
     world.image(3).write_bytes(JPEG_HTML)
-    seen = []
+    seen: list[set[str]] = []
     for seed in (0, 0, 1, 2, 3):
         found = world.examine(Request(depth="sample", sample=2, seed=seed), cache=f"c{len(seen)}")
         assert found_kinds(found) == {"web_page"} and found.files is not None
@@ -481,3 +481,12 @@ def test_subject_of_a_file_needs_no_recipe(world: World) -> None:
     assert list(examine(subject, FULL, world.cache).findings) == []
     assert replace(subject, template="v1").template == "v1"
     assert json.loads(world.annotations.read_text())[0]["id"] == "0"
+
+
+def test_the_page_lists_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{kind.name}` | {kind.severity} | {kind.what} | {kind.remedy} |"
+        for kind in KINDS.values()
+    ]
+    assert page.partition("## Kinds of findings")[2].strip().splitlines()[2:] == rows
