@@ -59,9 +59,11 @@ def fetch(
     What is there is not fetched again; after an interruption the same command goes on.
     """
     from densekit.cli.site import site_settings
-    from densekit.errors import UsageError
+    from densekit.errors import DataError, UsageError
+    from densekit.launch.conversion import converter
     from densekit.launch.fetching import DEFAULT, jobs_of
     from densekit.launch.fetching import fetch as fetch_jobs
+    from densekit.launch.launchers.options import LauncherOptions
 
     if to is not None and (data_dir or models_dir):
         raise UsageError("--to DIR is DIR/data and DIR/models: omit --data-dir and --models-dir")
@@ -74,4 +76,6 @@ def fetch(
         names = ", ".join(recipe)
         print(f"{names}: nothing to fetch: densekit makes it, or paths of your own name it")
         return
-    fetch_jobs(jobs, brought=brought)
+    by_hand = fetch_jobs(jobs, converter(None, LauncherOptions(), site), brought=brought)
+    if by_hand:
+        raise DataError("\n".join(by_hand))

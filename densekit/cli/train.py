@@ -169,7 +169,7 @@ def run(
     if fetch_first and not show_only:
         from densekit.launch.fetching import fetch_for_run
 
-        fetch_for_run(recipe, overrides or (), site.roots)
+        fetch_for_run(recipe, overrides or (), site)
     selection = select_for_all(
         recipe,
         overrides or (),

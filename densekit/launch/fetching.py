@@ -11,14 +11,18 @@ from densekit.data.fetch.fetch import fetch_missing, survey
 from densekit.data.fetch.hub import HubClient
 from densekit.data.fetch.job import Job, Subject, Tools
 from densekit.data.fetch.model_job import ModelJob
-from densekit.data.fetch.part_job import PartJob
+from densekit.data.fetch.part_job import HUB_URL, PartJob
 from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.transfer import Transfer
-from densekit.errors import UsageError
+from densekit.errors import DataError, DensekitError, UsageError
+from densekit.launch.conversion import convert, converter
+from densekit.launch.launchers.base import Launcher
+from densekit.launch.launchers.options import LauncherOptions
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.revisions import Revisions, load_revisions, repositories
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.site import Site
 
 SUBJECTS: tuple[Subject, ...] = ("models", "data", "benchmarks")
 DEFAULT: tuple[Subject, ...] = ("models", "data")
@@ -66,10 +70,11 @@ def fetches(recipe: Recipe, field: str, roots: Roots) -> bool:
     return any(repo.field == field for repo in repositories(recipe))
 
 
-def fetch(jobs: Sequence[Job], *, brought: Path | None = None) -> None:
-    """Say what is there and what comes, check the room, fetch what is missing.
+def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = None) -> list[str]:
+    """Say what is there and what comes, check the room, fetch what is missing, and convert pickled
+    weights in the launcher's trainer environment. Returns what only a person can get, and how.
 
-    Raises DataError that names everything that did not come.
+    Raises DataError that names everything else that did not come.
     """
     if brought is not None and not brought.is_dir():
         raise UsageError(f"--from {brought}: there is no such folder")
@@ -80,17 +85,37 @@ def fetch(jobs: Sequence[Job], *, brought: Path | None = None) -> None:
             found = survey(jobs, tools)
             for line in (*found.lines(), *found.room()):
                 progress.say(line)
-            fetch_missing(found, tools, progress.say)
+            problems = fetch_missing(found, tools, progress.say)
+            problems += _convert(jobs, launcher, progress)
         finally:
             transfer.close()
+    if problems:
+        raise DataError("\n".join(problems))
+    return found.by_hand
 
 
-def fetch_for_run(names: Sequence[str], overrides: Sequence[str], roots: Roots) -> None:
-    """What `densekit run --fetch` does before its checks."""
-    jobs = jobs_of(names, overrides, roots)
+def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> list[str]:
+    """Make safetensors of what came as pickles alone; returns what is wrong."""
+    problems = []
+    for job in jobs:
+        if not (isinstance(job, ModelJob) and job.needs_conversion):
+            continue
+        progress.say(f"converting {job.place} from pickles to safetensors")
+        try:
+            for line in convert(job.place, None, launcher):
+                progress.say(line)
+        except DensekitError as error:
+            problems.append(f"{job.label}: {error}; `densekit convert {job.place}` tries it again")
+    return problems
+
+
+def fetch_for_run(names: Sequence[str], overrides: Sequence[str], site: Site) -> None:
+    """What `densekit run --fetch` does before its checks, which find what only a person can get."""
+    jobs = jobs_of(names, overrides, site.roots)
     if jobs:
         print(f"fetching what {', '.join(names)} reads", file=sys.stderr, flush=True)
-        fetch(jobs)
+        for line in fetch(jobs, converter(None, LauncherOptions(), site)):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _chain(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:
@@ -117,8 +142,11 @@ def _data(recipe: Recipe, roots: Roots, revisions: Revisions) -> Iterable[Job]:
 
 
 def _parts(data_set: DataSet, roots: Roots, revisions: Revisions) -> Iterable[Job]:
-    commit = revisions.datasets.get(data_set.repository or "") or data_set.revision
     for file in data_set.distribution:
+        elsewhere = HUB_URL.fullmatch(file.content_url or "")
+        repository = elsewhere[1] if elsewhere else data_set.repository
+        commit = revisions.datasets.get(repository or "")
+        commit = commit or (None if elsewhere else data_set.revision)
         yield PartJob(data_set=data_set, file=file, commit=commit, root=roots.data)
 
 

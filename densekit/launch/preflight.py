@@ -138,8 +138,10 @@ class _Found:
             if (problem := image_problem(recipe, images, where, self._roots.cache)) is None:
                 self.say("images", "ok", "complete")
             else:
-                policy = "; `data.missing: drop` or `replace` in a recipe trains without them"
-                self.say("images", "fail", problem + policy)
+                policy = "`data.missing: drop` or `replace` in a recipe trains without them"
+                if fetches(recipe, "data.annotations", self._roots):
+                    policy = f"{self.get('data.annotations')}; {policy}"
+                self.say("images", "fail", f"{problem}; {policy}")
             return
         try:
             chosen = choose_entries(recipe.math().data, images, count=count, seed=recipe.seed)
@@ -156,7 +158,9 @@ class _Found:
         """The command that gets what a field of the recipe refers to."""
         if fetches(self._recipe, field, self._roots):
             name = self._asked if self._asked in recipe_names() else "RECIPE"
-            return f"`densekit fetch {name}` gets it, and `densekit run {name} --fetch` too"
+            return (
+                f"`densekit fetch {name}` gets what is missing, `densekit run {name} --fetch` too"
+            )
         if field == "data.annotations":
             return "give the path of a JSON file"
         return "download it there in transformers format"

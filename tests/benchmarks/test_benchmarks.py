@@ -38,6 +38,18 @@ def test_both_sides_train_the_same_model() -> None:
         assert stage["time_ratio"] > 0 < stage["memory_ratio"]
 
 
+def test_saves_in_the_foreground_and_background_are_timed() -> None:
+    size = ["--megabytes", "12", "--steps", "2", "--rounds", "1", "--json"]
+    command = [sys.executable, "benchmarks/save.py", *size]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert 12 < result["megabytes"] < 14
+    assert result["stands"]["none"] < min(result["stands"][kind] for kind in result["lost"])
+
+
 def test_attention_kernels_are_compared_and_timed() -> None:
     shape = [
         "--samples",

@@ -34,7 +34,7 @@ class HubDouble(Double):
     def _info(self, kind: str, name: str, revision: str) -> tuple[int, bytes, dict[str, str]]:
         files = self.repositories.get((kind, name))
         if files is None:
-            return 401, b"", {"X-Error-Message": "Repository Not Found"}
+            return 401, b"", {"X-Error-Code": "RepoNotFound"}
         if revision not in ("main", self.commit):
             return 404, b"", {"X-Error-Code": "RevisionNotFound"}
         siblings: list[dict[str, Any]] = []

@@ -105,7 +105,7 @@ def _extract_zip(
                     _write(archive, source, target, member)
             done += member.size
             tell(done)
-        return Extracted(files=len(members), bytes=done)
+        return Extracted(files=len({member.path for member in members}), bytes=done)
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile, strip: int) -> Iterator[Member]:
@@ -148,7 +148,11 @@ def _check_stream(archive: Path, limit: int) -> None:
     """Read a compressed tar once to its end, where its checksum is; tarfile stops before that."""
     with archive.open("rb") as file:
         magic = file.read(6)
-    streams = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    streams: dict[bytes, Callable[..., IO[bytes]]] = {
+        b"\x1f\x8b": gzip.open,
+        b"BZ": bz2.open,
+        b"\xfd7": lzma.open,
+    }
     stream = streams.get(magic[:2])
     if stream is None:
         return

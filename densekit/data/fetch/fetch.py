@@ -6,11 +6,12 @@ import errno
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from densekit.data.fetch.archives import free_bytes
 from densekit.data.fetch.job import Job, Look, Sizes, Tools
 from densekit.data.fetch.progress import size_text
-from densekit.data.fetch.records import Records, read_only
+from densekit.data.fetch.records import Records
 from densekit.errors import DataError, DensekitError
 
 
@@ -30,9 +31,13 @@ class Survey:
         return [job for job, look in self.looks if look.state == "missing"]
 
     @property
-    def by_hand(self) -> list[tuple[Job, str]]:
-        """What only a person can get, and how."""
-        return [(job, look.note) for job, look in self.looks if look.state == "by hand"]
+    def by_hand(self) -> list[str]:
+        """What only a person can get, and how, in sentences."""
+        return [
+            f"{job.label} is to be brought by hand: {look.note}"
+            for job, look in self.looks
+            if look.state == "by hand"
+        ]
 
     def lines(self) -> list[str]:
         """A line per job, then what comes and what room it takes."""
@@ -91,16 +96,19 @@ def survey(jobs: Sequence[Job], tools: Tools) -> Survey:
     return Survey(looks=looks, sizes=sizes, refused=refused)
 
 
-def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> None:
-    """Fetch everything that is missing and can be had.
+def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> list[str]:
+    """Fetch everything that is missing and can be had; returns why the rest of it did not come.
 
-    Raises DataError that names everything that did not come, after the rest did.
+    Raises DataError where the disk takes nothing more.
     """
     problems = list(found.refused.values())
     roots = dict.fromkeys(job.root for job in found.missing)
     with ExitStack() as locks:
         for root in roots:
-            locks.enter_context(Records(root).locked())
+            try:
+                locks.enter_context(Records(root).locked())
+            except OSError as error:
+                raise _disk_error(error, root) from None
         for job in found.missing:
             if job.label in found.refused:
                 continue
@@ -110,21 +118,22 @@ def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> No
             except DensekitError as error:
                 problems.append(str(error))
             except OSError as error:
-                raise _disk_error(error, job) from None
-    problems += [f"{job.label} is to be brought by hand: {how}" for job, how in found.by_hand]
-    if problems:
-        raise DataError("\n".join(problems))
+                raise _disk_error(error, job.place) from None
+    return problems
 
 
-def _disk_error(error: OSError, job: Job) -> DataError:
+def _disk_error(error: OSError, place: Path) -> DataError:
     """What the system refused, and what to do."""
     kept = "what was fetched is kept, and the same command goes on"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = size_text(free_bytes(job.place))
-        return DataError(f"{job.place}: the disk is full ({free} free): make room; {kept}")
+        free = size_text(free_bytes(place))
+        return DataError(f"{place}: the disk is full ({free} free): make room; {kept}")
+    reason = f"{error.filename or place} cannot be written: {error.strerror or error}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return read_only(job.place, error)
-    return DataError(f"{error.filename or job.place}: {error.strerror or error}; {kept}")
+        return DataError(
+            f"{reason}: give a folder of your own with --to DIR (or --data-dir and --models-dir)"
+        )
+    return DataError(f"{reason}; {kept}")
 
 
 def _device(job: Job) -> int:

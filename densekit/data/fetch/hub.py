@@ -56,7 +56,8 @@ class HubClient:
     def __init__(self, endpoint: str | None = None, patience: Patience | None = None) -> None:
         from huggingface_hub import constants
 
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        endpoint = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        self.endpoint = endpoint.rstrip("/")
         self._patience = patience or Patience()
         self._listings: dict[tuple[str, str, str], Listing] = {}
 
@@ -118,8 +119,9 @@ class HubClient:
                     "newest one"
                 ) from None
             except RepositoryNotFoundError as error:
-                if error.response.status_code in (401, 403):
-                    raise access_error(repository, page, error.response.status_code) from None
+                if (code := error.response.status_code) in (401, 403):
+                    what = f"{repository} (or there is no such repository)"
+                    raise access_error(what, page, code) from None
                 raise DataError(f"{page}: there is no such repository; check its name") from None
             except HfHubHTTPError as error:
                 code = error.response.status_code
@@ -131,7 +133,7 @@ class HubClient:
             except (httpx2.HTTPError, OSError, ValueError) as error:
                 reason = _first_line(error)
             failures += 1
-            if failures >= self._patience.attempts:
+            if failures >= self._patience.first_attempts:
                 raise DataError(
                     f"{page}: no list of files: {reason}, {failures} times in a row; check the "
                     "network (HF_ENDPOINT, proxies); HF_HUB_OFFLINE=1 takes what the hub's cache "
@@ -172,11 +174,9 @@ class HubClient:
 
     def remote(self, listing: Listing, file: HubFile) -> Remote:
         """Where a file is."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub import get_token, hf_hub_url
 
-        headers = build_hf_headers()
-        token = {name: value for name, value in headers.items() if name == "authorization"}
+        token = get_token()
         url = hf_hub_url(
             listing.repository,
             file.name,
@@ -184,7 +184,13 @@ class HubClient:
             revision=listing.commit,
             endpoint=self.endpoint,
         )
-        return Remote(url=url, page=listing.page, headers=token, size=file.size, digest=file.digest)
+        return Remote(
+            url=url,
+            page=listing.page,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            size=file.size,
+            digest=file.digest,
+        )
 
     def cached(self, listing: Listing, file: HubFile) -> Path | None:
         """The file in the hub's cache, links resolved; None where it is not there whole."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from densekit.data.fetch.hub import HubFile, Listing, model_files, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
-from densekit.data.fetch.records import Record, Records
+from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.errors import DataError
+from densekit.files.pickle_files import CONVERSION, has_pickled_weights
 from densekit.files.weight_files import few, read_weight_files
+from densekit.spec.conversion import read_conversion
 
 AT_ONCE = 4
 """Files of one model that are fetched at the same time."""
-REVISION = ".revision"
-"""A file in the folder that names its commit (runs/manifest.py reads it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,11 @@ class ModelJob:
     def _records(self) -> Records:
         return Records(self.root)
 
+    @property
+    def needs_conversion(self) -> bool:
+        """Whether its weights are there as pickles alone, or their conversion was killed."""
+        return has_pickled_weights(self.place) and bool(read_weight_files(self.place)[1])
+
     def look(self, tools: Tools) -> Look:
         """As `Job.look`."""
         del tools
@@ -52,7 +57,13 @@ class ModelJob:
         if record is None:
             whole = (self.place / "config.json").is_file() and not read_weight_files(self.place)[1]
             return Look(state="found" if whole else "missing")
-        lacking = [name for name, size in record.files.items() if not self._has(name, size)]
+        # Pickles may be removed once they were converted.
+        converted = not (self.needs_conversion or read_weight_files(self.place)[1])
+        lacking = [
+            name
+            for name, size in record.files.items()
+            if not self._has(name, size) and not (converted and name.endswith(".bin"))
+        ]
         if record.state == "started" or lacking:
             return Look(state="missing", note=f"{few(lacking)} to come" if lacking else "")
         if self.commit not in (None, record.commit):
@@ -74,7 +85,9 @@ class ModelJob:
         ]
         linked = [file.size for file in missing if tools.hub.in_cache(listing, file) is not None]
         download = sum(size or 0 for size in left)
-        stays = download + sum(size or 0 for size in linked)
+        # Pickles stay beside the safetensors that are made of them.
+        converted = sum(file.size or 0 for file in missing if file.name.endswith(".bin"))
+        stays = download + sum(size or 0 for size in linked) + converted
         return Sizes(download=None if None in left else download, stays=stays)
 
     def fetch(self, tools: Tools) -> None:
@@ -92,7 +105,7 @@ class ModelJob:
             for file in files
         ]
         _all_of(tasks, tools)
-        self._drop_others(earlier, files)
+        self._drop_others(earlier, files, listing.commit)
         self._finish(listing.page, listing.commit, files)
 
     def _get(self, listing: Listing, file: HubFile, tools: Tools, ours: bool) -> None:
@@ -163,12 +176,20 @@ class ModelJob:
         )
         self._records.write(self.repository, record)
 
-    def _drop_others(self, earlier: Record | None, files: Sequence[HubFile]) -> None:
-        """Remove files of an earlier commit, which a model of several files would be read with."""
+    def _drop_others(
+        self, earlier: Record | None, files: Sequence[HubFile], commit: str | None
+    ) -> None:
+        """Remove files of an earlier commit, which a model of several files would be read with, and
+        what was converted from them.
+        """
+        if earlier is None:
+            return
         wanted = {file.name for file in files}
-        for name in earlier.files if earlier else ():
-            if name not in wanted and "/" not in name:
-                (self.place / name).unlink(missing_ok=True)
+        others = {name for name in earlier.files if "/" not in name}
+        if earlier.commit != commit and (conversion := read_conversion(self.place)) is not None:
+            others |= {*conversion.files, CONVERSION}
+        for name in others - wanted:
+            (self.place / name).unlink(missing_ok=True)
 
     def _has(self, name: str, size: int | None) -> bool:
         path = self.place / name

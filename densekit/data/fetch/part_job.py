@@ -19,12 +19,13 @@ from densekit.data.fetch.hub import HubFile, Listing, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
 from densekit.data.fetch.progress import size_text
-from densekit.data.fetch.records import Record, Records
+from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.errors import DataError
 from densekit.files.hashing import file_sha256
 
-_HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
+HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
+"""Repository, revision and file of an address on the hub."""
 
 _SYNC_BYTES = 1 << 30
 """Less is on the disk soon."""
@@ -37,7 +38,7 @@ class PartJob:
     data_set: DataSet
     file: FileObject
     commit: str | None
-    """Pinned commit of the data set's repository; None: the newest."""
+    """Pinned commit of the repository that the part is in; None: the newest."""
     root: Path
     """The data root."""
 
@@ -91,6 +92,20 @@ class PartJob:
             return Look(state="by hand", note=self.file.by_hand)
         return Look(state="missing")
 
+    def _twin(self) -> Path | None:
+        """Where another data set has the same archive extracted: its files are linked."""
+        for entry in data_sets():
+            for file in entry.distribution:
+                other = PartJob(data_set=entry, file=file, commit=self.commit, root=self.root)
+                if other.label == self.label or not file.is_archive or file.by_hand:
+                    continue
+                if (other._origin, file.strip) != (self._origin, self.file.strip):
+                    continue
+                record = self._records.read(other._name)
+                if record and record.state == "complete" and other._is_there(record):
+                    return other.place
+        return None
+
     def _is_there(self, record: Record) -> bool:
         """Whether what was fetched still is, as far as names, sizes and numbers say."""
         if record.files:
@@ -114,13 +129,15 @@ class PartJob:
         """As `Job.sizes`."""
         published = None if self.file.bytes is None else int(self.file.bytes)
         if (brought := self._brought(tools)) is not None:
-            size = brought.stat().st_size if brought.is_file() else 0
-            return Sizes(download=0, stays=unpacked_bytes(brought) or size)
+            own = brought.stat().st_size if brought.is_file() else 0
+            return Sizes(download=0, stays=unpacked_bytes(brought) or own)
         if self.file.includes:
             files = self._included(self._listing(tools))
             known = [file.size for file in files if file.size is not None]
             total = sum(known) if len(known) == len(files) else None
             return Sizes(download=total, stays=total)
+        if self.file.is_archive and self._twin() is not None:
+            return Sizes(download=0, stays=0)
         size = tools.transfer.size(self._remote(tools))
         size = published if size is None else size
         if size is None:
@@ -163,7 +180,10 @@ class PartJob:
                 tools.transfer.download(
                     remote, self.place, tools.progress.task(self.label, remote.size)
                 )
-        return self._record_of_file(remote.url, self._commit(tools))
+        commit = self._commit(tools)
+        if commit and self.place.name == self.data_set.annotations:
+            (self.place.parent / REVISION).write_text(f"{commit}\n", encoding="utf-8")
+        return self._record_of_file(remote.url, commit)
 
     def _record_of_file(self, origin: str, commit: str | None) -> Record:
         size = self.place.stat().st_size
@@ -200,6 +220,8 @@ class PartJob:
         if brought is not None:
             self._check_brought(brought)
             return self._record_of(brought, str(brought), None, self._extract(brought, tools))
+        if (twin := self._twin()) is not None:
+            return self._take_folder(twin)
         cached = self._cached(tools)
         if cached is not None:
             extracted = self._extract(cached, tools)
@@ -252,10 +274,10 @@ class PartJob:
         )
 
     def _take_folder(self, brought: Path) -> Record:
-        """A folder that was brought by hand, as it is."""
+        """A folder that was brought by hand or that another data set has, as it is."""
         count = size = 0
         for path in sorted(brought.rglob("*")):
-            if path.is_file():
+            if path.is_file() and ".fetched" not in path.parts:
                 place(path.resolve(), self.place / path.relative_to(brought))
                 count, size = count + 1, size + path.stat().st_size
         return Record(state="complete", origin=str(brought), folder_files=count, folder_bytes=size)
@@ -300,13 +322,19 @@ class PartJob:
             )
         return loose
 
+    @property
+    def _origin(self) -> tuple[str | None, ...]:
+        """What two parts have in common that are one file."""
+        where = self._repository()
+        return (where[0], where[2]) if where else (self.file.content_url,)
+
     def _repository(self) -> tuple[str, str | None, str] | None:
         """Repository, revision and file on the hub; None for other addresses."""
         if self.file.content_url is None:
             assert self.data_set.repository is not None, "the catalog was checked"
             return self.data_set.repository, self.commit, self.file.name
-        found = _HUB_URL.fullmatch(self.file.content_url)
-        return (found[1], found[2], found[3]) if found else None
+        found = HUB_URL.fullmatch(self.file.content_url)
+        return (found[1], found[2] or self.commit, found[3]) if found else None
 
     def _listing(self, tools: Tools) -> Listing:
         where = self._repository()
@@ -369,7 +397,7 @@ def _holds(folder: Path, files: int) -> bool:
     """Whether a folder has at least so many files."""
     count = 0
     for _, _, names in os.walk(folder, followlinks=True):
-        count += sum(not name.startswith(".") for name in names)
+        count += sum(not name.endswith(".extracting") for name in names)
         if count >= max(files, 1):
             return True
     return False

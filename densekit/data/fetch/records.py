@@ -16,6 +16,10 @@ from densekit.files.durable import fsync, rename
 from densekit.spec.part import Part
 
 FOLDER = ".fetched"
+REVISION = ".revision"
+"""A file in the folder of a model or of annotations that names its commit (runs/manifest.py reads
+it).
+"""
 
 
 class Record(Part):
@@ -70,8 +74,8 @@ class Records:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other fetches away from this root. Raises DataError where one is at work, or where
-        nothing can be written.
+        """Keep other fetches away from this root. Raises DataError where one is at work, OSError
+        where nothing can be written.
         """
         place = self.root / FOLDER / "lock"
         try:
@@ -82,16 +86,6 @@ class Records:
             raise DataError(
                 f"another `densekit fetch` is at work in {self.root}; wait for it"
             ) from None
-        except PermissionError as error:
-            raise read_only(self.root, error) from None
 
     def _path(self, name: str) -> Path:
         return self.root / FOLDER / f"{name}.json"
-
-
-def read_only(root: Path, error: OSError) -> DataError:
-    """What to do about a folder that takes no files."""
-    return DataError(
-        f"{error.filename or root} cannot be written ({error.strerror}): give a folder of your own "
-        "with --to DIR (or --data-dir and --models-dir)"
-    )

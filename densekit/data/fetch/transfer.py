@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from densekit.data.fetch.archives import PAGE
 from densekit.data.fetch.part_file import PartFile
@@ -41,6 +42,8 @@ class Patience:
     """Seconds without one byte."""
     attempts: int = 10
     """In a row without progress."""
+    first_attempts: int = 5
+    """The same for a host that has not answered yet: there may be no network at all."""
     first_wait: float = 1
     """Seconds before the second attempt; doubled before each further one."""
     longest_wait: float = 60
@@ -50,7 +53,7 @@ class Patience:
 
     def wait(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after so many failures in a row; `asked`: what the server asks for."""
-        wait = min(self.first_wait * 2 ** (failures - 1), self.longest_wait)
+        wait: float = min(self.first_wait * 2 ** (failures - 1), self.longest_wait)
         wait *= random.uniform(0.5, 1)
         return wait if asked is None else max(wait, min(asked, self.longest_wait))
 
@@ -72,6 +75,7 @@ class Transfer:
         import httpx2
 
         self.patience, self._say = patience or Patience(), say
+        self._answered: set[str] = set()
         self.stop = threading.Event()
         """Set: downloads end at their next chunk; what they have stays."""
         self._client = httpx2.Client(
@@ -145,7 +149,8 @@ class Transfer:
             least = max(1, min(OVERLAP, (part.total or 0) // 100))
             went_on = part.may_resume and part.size - before >= least
             failures = 1 if went_on else failures + 1
-            if failures >= self.patience.attempts:
+            known = urlsplit(remote.url).netloc in self._answered
+            if failures >= (self.patience.attempts if known else self.patience.first_attempts):
                 raise DataError(
                     f"{remote.url}: {reason}, {failures} times in a row; {part.size} bytes are kept"
                     ": the same command resumes them (check the network, and the proxy variables)"
@@ -172,6 +177,7 @@ class Transfer:
             if overlap and answer.status_code == 416:
                 part.clear()
                 raise _TryAgainError("the server has fewer bytes than are already here")
+            self._answered.add(urlsplit(remote.url).netloc)
             self._check(answer, remote)
             resumed = overlap > 0 and answer.status_code == 206
             total = _total(answer, start=start if resumed else 0)

@@ -3,6 +3,7 @@ they already are.
 """
 
 import dataclasses
+import errno
 import os
 import random
 from collections import deque
@@ -27,7 +28,13 @@ from tests.support.hub_double import COMMIT, HubDouble
 from tests.support.published import LANGUAGE, small_world, tree
 
 QUICK = Patience(
-    timeout=1, attempts=8, first_wait=0.001, longest_wait=0.01, slowest=20_000, window=0.2
+    timeout=1,
+    attempts=8,
+    first_attempts=8,
+    first_wait=0.001,
+    longest_wait=0.01,
+    slowest=20_000,
+    window=0.2,
 )
 MODEL_FILES = {
     "config.json",
@@ -53,7 +60,8 @@ class World:
         used = dataclasses.replace(self.tools, **tools)  # type: ignore[arg-type]
         found = survey(jobs or self.jobs, used)
         lines = [*found.lines(), *found.room()]
-        fetch_missing(found, used, self.said.append)
+        if problems := fetch_missing(found, used, self.said.append) + found.by_hand:
+            raise DataError("\n".join(problems))
         return lines
 
     def named(self, part: str) -> list[Job]:
@@ -93,7 +101,7 @@ def test_everything_comes_once_and_only_what_is_needed(world: World) -> None:
     for name in MODEL_FILES:
         assert found[f"models/{LANGUAGE}/{name}"] == published[name]
     data = [name for name in found if name.startswith("data/")]
-    assert len(data) == 1 + 12 + 9 + 1
+    assert len(data) == 2 + 12 + 9 + 1 and "data/captions/.revision" in data
     assert "data/captions/images/00003/3.jpg" in data and "data/captions/vg/VG_100K/1.jpg" in data
     assert "data/captions/coco/train2017/4.jpg" in data
     assert not list((world.root / "data").rglob("*.zip")), "archives are removed"
@@ -211,7 +219,11 @@ def test_a_gated_repository_is_named_with_its_page_and_the_rest_comes(
 @pytest.mark.parametrize(
     ("repository", "commit", "words"),
     [
-        ("lab/nothing", None, "HTTP 401: access refused"),
+        (
+            "lab/nothing",
+            None,
+            r"lab/nothing \(or there is no such repository\): HTTP 401: access refused",
+        ),
         (LANGUAGE, "c" * 40, "has no revision c+: `densekit pin lab/language-7b`"),
     ],
 )
@@ -246,11 +258,47 @@ def test_archives_brought_by_hand_are_taken_and_kept(world: World, tmp_path: Pat
     assert len(tree(world.root / "data")) == 1 + 12 + 9 + 1
 
 
+def test_what_was_brought_is_compared_with_the_catalog(world: World, tmp_path: Path) -> None:
+    (part,) = world.named("vg")
+    assert isinstance(part, PartJob)
+    file = part.file.model_copy(update={"sha256": "0" * 64})
+    (tmp_path / "usb" / "captions" / "vg").mkdir(parents=True)
+    brought = tmp_path / "usb" / "captions" / "vg" / "images.zip"
+    brought.write_bytes(world.server.files["/vg/images.zip"])
+    with pytest.raises(DataError, match=r"images.zip is not the published file: SHA-256 .*0000"):
+        world.fetch([dataclasses.replace(part, file=file)], brought=tmp_path / "usb")
+    assert brought.exists() and not tree(world.root)
+
+
 def test_a_loose_archive_that_may_be_two_is_asked_about(world: World, tmp_path: Path) -> None:
     (tmp_path / "usb").mkdir()
     (tmp_path / "usb" / "images.zip").write_bytes(b"which?")
     with pytest.raises(DataError, match=r"put it at .*captions/vg/images.zip for captions: vg"):
         world.fetch(world.named("vg"), brought=tmp_path / "usb")
+
+
+def test_an_archive_that_another_data_set_has_is_linked(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSEKIT_CATALOG", str(tmp_path / "catalog.yaml"))
+    world.fetch(world.named("coco/train2017") + world.named("images.zip"))
+    part = world.named("coco/train2017")[0]
+    assert isinstance(part, PartJob)
+    hub = {"content_url": "hf://datasets/lab/captions/images.zip", "name": "pictures", "strip": 0}
+    other = part.data_set.model_copy(update={"name": "other", "root": "other"})
+    linked = [
+        dataclasses.replace(part, data_set=other),
+        dataclasses.replace(part, data_set=other, file=part.file.model_copy(update=hub)),
+    ]
+    asked = len(world.server.requests)
+    assert "to download: 0 B" in world.fetch(linked)
+    assert len(world.server.requests) == asked
+    data = world.root / "data"
+    for name in ("4.jpg", "00003/3.jpg"):
+        place = data / "other" / "coco" / "train2017" / name
+        folder = "coco/train2017" if name == "4.jpg" else "images"
+        assert place.stat().st_ino == (data / "captions" / folder / name).stat().st_ino
+    assert [look.state for _, look in survey(linked, world.tools).looks] == ["complete"] * 2
 
 
 def test_what_only_a_person_can_get_is_told_after_the_rest_came(world: World) -> None:
@@ -301,17 +349,21 @@ def test_a_full_disk_is_named_and_what_came_is_kept(
     assert world.server.bodies("/zips/train2017.zip") == 1, "the archive was kept"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_takes_no_files_is_named(world: World) -> None:
-    world.root.mkdir()
-    world.root.chmod(0o500)
-    with pytest.raises(DataError, match=r"cannot be written .*--to DIR"):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_takes_no_files_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataError, match=r"cannot be written: .*--to DIR"):
         world.fetch()
 
 
 def test_a_folder_that_is_a_file_is_named(world: World) -> None:
     world.root.write_text("in the way")
-    with pytest.raises(OSError, match="out"):
+    with pytest.raises(DataError, match=r"out.*: Not a directory"):
         world.fetch()
 
 

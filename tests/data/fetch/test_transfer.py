@@ -17,7 +17,13 @@ from tests.support.http_double import FAULTS, Double, serving
 
 CONTENT = random.Random(1).randbytes(5 * OVERLAP + 123)
 QUICK = Patience(
-    timeout=1, attempts=6, first_wait=0.001, longest_wait=0.01, slowest=20_000, window=0.2
+    timeout=1,
+    attempts=6,
+    first_attempts=5,
+    first_wait=0.001,
+    longest_wait=0.01,
+    slowest=20_000,
+    window=0.2,
 )
 
 
@@ -158,7 +164,7 @@ def test_a_page_in_answer_to_a_resumed_request_leaves_what_is_here(
 def test_a_server_that_is_gone_is_named(tmp_path: Path, transfer: Transfer) -> None:
     with serving(Double()) as double:
         url = double.url
-    with pytest.raises(DataError, match=r"6 times in a row; 0 bytes are kept.*proxy variables"):
+    with pytest.raises(DataError, match=r"5 times in a row; 0 bytes are kept.*proxy variables"):
         transfer.download(Remote(url=f"{url}/a", page="p"), tmp_path / "a")
 
 
