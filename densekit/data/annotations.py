@@ -123,7 +123,8 @@ class Annotations(Sequence[Sample]):
         """Which entries of the file have an image but no tag (the official code feeds the image and
         then ignores it).
         """
-        return (self.entries.flags & (HAS_IMAGE | TAGGED)) == HAS_IMAGE
+        untagged: npt.NDArray[np.bool_] = (self.entries.flags & (HAS_IMAGE | TAGGED)) == HAS_IMAGE
+        return untagged
 
     @property
     def untagged_images(self) -> int:
