@@ -45,6 +45,10 @@ Images = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the images (default: the recipe's, or the file's)"),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes (default: the CPUs; 0: this one)"),
+]
 
 
 @commands.command(epilog="Example: densekit data verify LLaVA-Instruct-150K --sample 2000")
@@ -69,10 +73,7 @@ def verify(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the sample")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Processes (default: the CPUs; 0: this one)"),
-    ] = None,
+    workers: Workers = None,
     data_dir: DataDir = None,
     models_dir: ModelsDir = None,
     cache_dir: CacheDir = None,
@@ -105,7 +106,7 @@ def verify(
         seed=seed,
         repair=repair,
         against=against,
-        workers=_cpus() if workers is None else workers,
+        workers=_processes(workers),
     )
     found = examine(find_subject(name, roots, images), request, roots.cache)
     listed = list_findings(found, roots.cache)
@@ -123,6 +124,7 @@ def pin(
     again: Annotated[
         bool, typer.Option("--again", help="Pin what is there now in place of what is pinned")
     ] = False,
+    workers: Workers = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -138,7 +140,7 @@ def pin(
 
     roots = site_settings(data_dir=data_dir, cache_dir=cache_dir).roots
     pinned, file = pin_verified(
-        find_subject(name, roots, images), Request(workers=_cpus()), roots, again=again
+        find_subject(name, roots, images), Request(workers=_processes(workers)), roots, again=again
     )
     print(f"annotations {pinned.annotations_sha256}")
     print(f"images      {pinned.certificate_root or 'not pinned: `densekit data verify --full`'}")
@@ -171,10 +173,30 @@ def croissant(
     print_json(describe(known[name], pins.data_sets.get(name)))
 
 
-def _cpus() -> int:
+@commands.command(epilog="Example: densekit data unpack downloads/my_set --to data/my_set")
+def unpack(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of parquet files, or one", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Where annotations.json and images/ are put")],
+) -> None:
+    """Unpack parquet files with image bytes into an annotation file and its images.
+
+    Rows have `conversations` or `messages`, and an `image` or `images` of one. Names of speakers
+    become human and gpt. What cannot be read is refused by file and row, all of it at once.
+    """
+    from densekit.data.parquet import unpack as write
+
+    found = write(source, to)
+    entries = f"{found.entries:,} {'entry' if found.entries == 1 else 'entries'}"
+    images = f"{found.images:,} {'image' if found.images == 1 else 'images'}"
+    print(f"{found.annotations}: {entries}, {images}")
+
+
+def _processes(asked: int | None) -> int:
     import os
 
-    return min(len(os.sched_getaffinity(0)), 32)
+    return min(len(os.sched_getaffinity(0)), 32) if asked is None else asked
 
 
 def _print(found: "Examination", listed: Path | None) -> None:

@@ -7,7 +7,7 @@ from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
 from densekit.recipes.unsupported import MISSING
-from densekit.spec.hardware import GIB
+from densekit.spec.hardware import GIB, Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
 
@@ -64,6 +64,18 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
             )
         )
     return notes
+
+
+def short_of_host_ram(needed: int, copied: float, hardware: Hardware) -> str:
+    """A note on nodes with less than the `needed` GiB of host RAM, `copied` of them for the copy of
+    a checkpoint.
+    """
+    has = "this host has" if hardware.host_measured else "a usual node is assumed to have"
+    return (
+        f"host RAM: {needed} GiB are needed in each node, {copied:.0f} of them for the copy of a "
+        f"checkpoint that is written while training goes on; {has} {hardware.host_gib} GiB: use "
+        "more nodes"
+    )
 
 
 def _reason(candidates: list[Candidate]) -> str:

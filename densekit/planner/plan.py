@@ -12,9 +12,9 @@ from densekit.errors import UsageError
 from densekit.planner.candidates import NOTHING_ASKED, SearchSpace
 from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
-from densekit.planner.host_ram import host_ram_gib
+from densekit.planner.host_ram import checkpoint_copy, host_ram_gib
 from densekit.planner.memory import Memory
-from densekit.planner.notes import reference_notes, tail_notes
+from densekit.planner.notes import reference_notes, short_of_host_ram, tail_notes
 from densekit.planner.rules import apply_rules
 from densekit.planner.search import Decision, search
 from densekit.planner.time import Interval
@@ -186,6 +186,9 @@ def make_plan(
     if workload is not None and decision.memory is not None:
         sized = decision.execution.model_copy(update={"workers": request.workers or 0})
         host_ram = host_ram_gib(workload.model, sized, decision.memory)
+        if hardware is not None and device == "cuda" and host_ram > hardware.host_gib:
+            copied = checkpoint_copy(workload.model, sized) / GIB
+            notes.append(short_of_host_ram(host_ram, copied, hardware))
     execution = decision.execution.model_copy(
         update={
             "workers": request.workers or 0,

@@ -44,6 +44,11 @@ class DataFiles(Part):
     """What data a run reads."""
 
     annotations_sha256: str
+    certificate_root: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the data certificate that was known for annotations and images when the attempt started:
+    what the images were when `densekit data verify --full` looked at them. Not in the JSON when
+    there was none: it came after schema 1.
+    """
 
 
 class ModelFiles(Part):
@@ -111,6 +116,7 @@ def start_manifest(
     attempts: int,
     certificate: BatchCertificate,
     annotations_sha256: str,
+    certificate_root: str | None = None,
     models: Mapping[str, Path],
     init: Path,
 ) -> Manifest:
@@ -132,7 +138,7 @@ def start_manifest(
         execution=execution.as_json(),
         attempts=attempts,
         certificate=Certified.of(certificate),
-        data=DataFiles(annotations_sha256=annotations_sha256),
+        data=DataFiles(annotations_sha256=annotations_sha256, certificate_root=certificate_root),
         models={name: hashed[folder] for name, folder in models.items()},
         init_sha256=file_sha256(init),
     ).sealed()

@@ -4,7 +4,7 @@ optimizer step.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -144,6 +144,11 @@ class StepBatch:
     masked_samples: int
     empty_groups: int
     notes: Counter[str] = field(default_factory=Counter)
+
+    def pin_memory(self) -> "StepBatch":
+        """The same in page-locked host RAM: the data loader asks for it."""
+        pinned = [micro_batch.pin_memory() for micro_batch in self.micro_batches]
+        return replace(self, micro_batches=pinned)
 
 
 class StepDataset(Dataset[StepBatch | DensekitError]):

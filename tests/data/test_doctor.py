@@ -481,3 +481,12 @@ def test_subject_of_a_file_needs_no_recipe(world: World) -> None:
     assert list(examine(subject, FULL, world.cache).findings) == []
     assert replace(subject, template="v1").template == "v1"
     assert json.loads(world.annotations.read_text())[0]["id"] == "0"
+
+
+def test_the_page_lists_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{kind.name}` | {kind.severity} | {kind.what} | {kind.remedy} |"
+        for kind in KINDS.values()
+    ]
+    assert page.partition("## Kinds of findings")[2].strip().splitlines()[2:] == rows

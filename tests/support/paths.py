@@ -19,3 +19,9 @@ def full_recording() -> Path:
     if not RECORDED.is_dir():
         needs("recorded", f"{RECORDED} does not exist; DENSEKIT_GOLDEN names the recorded set")
     return RECORDED
+
+
+GOLDEN_EXCHANGE = ROOT / "tests" / "golden_exchange"
+"""Official checkpoint folders of a tiny model: some of the recorded ones."""
+RECORDED_EXCHANGE = RECORDED.with_name("golden_exchange")
+"""All of them."""

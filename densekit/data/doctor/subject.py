@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from densekit.data.catalog import DataSet, data_set_of, load_catalog
+from densekit.data.catalog import DataSet, data_set_of, data_sets
 from densekit.data.doctor.pins import Pin, read_pins
 from densekit.errors import DensekitError, UsageError
 from densekit.recipes.load import load_recipe, recipe_names
@@ -59,11 +59,16 @@ def find_subject(name: str, roots: Roots, images: Path | None = None) -> Subject
             data_set=data_set_of(path.name),
             pin=_pin(data_set_of(path.name), roots),
         )
-    data_set = next((entry for entry in load_catalog() if entry.name == name), None)
+    data_set = next((entry for entry in data_sets() if entry.name == name), None)
     if data_set is not None:
         return _of_data_set(data_set, roots, images)
+    if path.is_dir() and name not in recipe_names():
+        raise UsageError(
+            f"{name} is a folder: give its annotation file; of parquet files `densekit data unpack "
+            f"{name} --to DIR` makes one"
+        )
     if name not in recipe_names() and not path.suffix:
-        known = ", ".join(entry.name for entry in load_catalog())
+        known = ", ".join(entry.name for entry in data_sets())
         raise UsageError(
             f"{name!r} is no recipe, no data set of the catalog ({known}) and no annotation file; "
             "give one of them"

@@ -1,0 +1,46 @@
+"""One file of tensors, safetensors or a pickle, opened by its header and read tensor by tensor."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from densekit.errors import DataError
+from densekit.exchange.pickled import read_pickled
+from densekit.files.safetensors_header import read_header
+from densekit.model.tensor_files import NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One file of tensors, a pickle or safetensors, that is read only when it is asked for."""
+
+    path: Path
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]]
+    """(dtype, shape) by name, as safetensors spells the types."""
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Some of its tensors, one after the other. Raises DataError when they cannot be read."""
+        if self.path.suffix != ".safetensors":
+            tensors = read_pickled(self.path).tensors
+            yield from ((name, tensors[name]) for name in names)
+            return
+        try:
+            with safe_open(self.path, "pt") as file:
+                for name in names:
+                    yield name, file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from None
+
+
+def open_weights(path: Path) -> WeightFile:
+    """A file of safetensors or of torch.save. Raises DataError when it is neither, or not whole."""
+    if path.suffix == ".safetensors":
+        header = read_header(path)
+        shapes = {name: (entry.dtype, entry.shape) for name, entry in header.items()}
+    else:
+        tensors = read_pickled(path).tensors
+        shapes = {name: (NAMES[value.dtype], tuple(value.shape)) for name, value in tensors.items()}
+    return WeightFile(path=path, shapes=shapes)
