@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Answered
-from densekit.evaluate.scorers import get_scorer, gqa, letters, mme, mmmu, pope, sqa, ten_answers
+from densekit.evaluate.scorers import (
+    get_scorer,
+    gqa,
+    letters,
+    mme,
+    mmmu,
+    mmmu_choice,
+    pope,
+    sqa,
+    ten_answers,
+)
 from densekit.evaluate.scorers.mathvista import edit_distance
 from densekit.evaluate.scorers.mathvista_extract import by_rule
 from densekit.evaluate.scorers.scorer import accuracy, one_gold, percent
