@@ -23,7 +23,7 @@ FLOORS = (
     ("cli",),
     ("launch", "parity"),
     ("train", "evaluate", "planner"),
-    ("toy", "audit"),
+    ("toy", "exchange", "audit"),
     ("model", "runs", "data"),
     ("recipes", "containers"),
     ("text", "batching"),

@@ -12,8 +12,11 @@ from typer.exceptions import TyperException
 from densekit import __version__
 from densekit.cli import (
     containers,
+    data,
     evaluate,
     evidence,
+    exchange,
+    fetch,
     host,
     models,
     parity,
@@ -46,7 +49,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, models, plan, train, runs, evidence, evaluate, parity, host):
+for group in (recipes, models, exchange, fetch):
+    _join_lines(group.commands)
+    app.add_typer(group.commands)
+_join_lines(data.commands)
+app.add_typer(
+    data.commands,
+    name="data",
+    no_args_is_help=True,
+    help="Verify, pin and describe data sets.",
+    rich_help_panel=data.PANEL,
+    epilog="Example: densekit data verify vicuna7b_clip_stage2",
+)
+for group in (plan, train, runs, evidence, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _join_lines(containers.commands)

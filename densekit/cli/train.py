@@ -79,6 +79,9 @@ def run(
     runs_dir: RunsDir = None,
     checkpointing: Checkpointing = False,
     no_checkpointing: NoCheckpointing = False,
+    fetch_first: Annotated[
+        bool, typer.Option("--fetch", help="Fetch missing models and data first")
+    ] = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
@@ -163,6 +166,10 @@ def run(
         keep_hours=site.keep_hours,
         from_checkpoint=from_checkpoint,
     )
+    if fetch_first and not show_only:
+        from densekit.launch.fetching import fetch_for_run
+
+        fetch_for_run(recipe, overrides or (), site)
     selection = select_for_all(
         recipe,
         overrides or (),

@@ -24,7 +24,7 @@ MANY_BRACKETS = 90
 """An entry with fewer opening brackets cannot be nested too deeply."""
 CUT_OFF = 16
 """A JSON error so close to the end of a piece may come from the cut, not from the file."""
-REMEDY = "give the path of a JSON file"
+REMEDY = "give the path of a JSON file (`densekit data unpack` makes one of parquet files)"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(parse_int=parse_integer)
 

@@ -1,11 +1,11 @@
 """The samples of a LLaVA-format annotation file: a view on the file and on its index, in which an
 entry is parsed when it is asked for. Opening refuses, with the place named, what would train on the
-wrong thing (densekit.data.entry_check).
+wrong thing (densekit.data.entries).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.data.annotation_file import open_annotations, parse_entry
-from densekit.data.entry_check import image_of
+from densekit.data.entries import Conversation, read_conversation
 from densekit.data.entry_index import (
     HAS_IMAGE,
     TAGGED,
@@ -50,14 +50,17 @@ class Sample:
     @property
     def image(self) -> str | None:
         """A path relative to the image folder; None for a text-only entry."""
-        return image_of(self.entry)
+        return self.conversation.image
 
     @property
     def conversations(self) -> list[dict[str, str]]:
-        """The {"from", "value"} turns."""
-        return [
-            {"from": turn["from"], "value": turn["value"]} for turn in self.entry["conversations"]
-        ]
+        """The {"from", "value"} turns, from human and gpt whatever the file calls them."""
+        return self.conversation.as_turns()
+
+    @cached_property
+    def conversation(self) -> Conversation:
+        """The entry in the one form; of a checked entry, so nothing is raised."""
+        return read_conversation(self.entry)
 
 
 class Annotations(Sequence[Sample]):

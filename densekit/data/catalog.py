@@ -3,6 +3,7 @@ known faults.
 """
 
 import functools
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 from densekit.errors import DataError
 from densekit.spec.part import Part, PositiveInt, read_part
 
+VARIABLE = "DENSEKIT_CATALOG"
+"""Names a file with entries of a user's own."""
 CATALOG = Path(__file__).with_name("catalog.yaml")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = rf"^\d+(\.\d+)? ({'|'.join(_UNITS)})$"
@@ -107,6 +110,10 @@ class Repair(Part):
     """
     detail: str
     """How, in a sentence."""
+    instead: tuple[str, ...] = ()
+    """rename: the extensions under which the files are there; link: the folder they are in, from
+    the folder of the images on. `densekit data verify --repair` follows these.
+    """
     source: str
     """Who says so."""
 
@@ -126,6 +133,19 @@ class Unavailable(Part):
     """Who says so."""
 
 
+class Entries(Part):
+    """What the published annotation file holds."""
+
+    count: PositiveInt | None = None
+    """Entries."""
+    text_only: PositiveInt | None = Field(default=None, alias="textOnly")
+    """Entries without an image."""
+    folders: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Entries by the first folder of their image."""
+    source: str
+    """Who says so."""
+
+
 class DataSet(Part):
     """One data set: an annotation file and what it refers to; or one benchmark."""
 
@@ -136,6 +156,10 @@ class DataSet(Part):
     license: License
     annotations: str | None = None
     """Name of its annotation file; every set for training has one."""
+    entries: Entries | None = None
+    """Of that file; None where nobody published them."""
+    questions: PositiveInt | None = None
+    """Of a benchmark, as the paper's protocol asks them."""
     root: Below
     """Folder below the data root that everything of it is in."""
     repository: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
@@ -180,13 +204,17 @@ def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
 
 
 @functools.cache
-def _shipped() -> dict[str, DataSet]:
-    return {data_set.name: data_set for data_set in load_catalog()}
+def _read(more: str | None) -> dict[str, DataSet]:
+    entries = {data_set.name: data_set for data_set in load_catalog()}
+    return entries | {entry.name: entry for entry in (load_catalog(Path(more)) if more else ())}
 
 
 def data_sets(kind: Kind | None = None) -> tuple[DataSet, ...]:
-    """Every data set of the catalog, or those of one kind."""
-    return tuple(entry for entry in _shipped().values() if kind in (None, entry.kind))
+    """Every data set of the catalog, or those of one kind; a file that DENSEKIT_CATALOG names adds
+    entries and replaces those of the same name.
+    """
+    entries = _read(os.environ.get(VARIABLE)).values()
+    return tuple(entry for entry in entries if kind in (None, entry.kind))
 
 
 def data_set_of(annotations: str) -> DataSet | None:

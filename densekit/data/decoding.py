@@ -8,6 +8,7 @@ are read.
 import functools
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,9 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Modes with more than 8 bits a channel, whose conversion to RGB cuts values off (docs/upstream.md,
 1.10).
 """
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+ORIENTATION = 0x0112
+"""Tag of EXIF."""
 REMEDY = "replace it or remove its entry"
 
 
@@ -62,7 +66,48 @@ def decode(data: bytes, name: object) -> tuple[Image.Image, str]:
         with _open(io.BytesIO(data)) as image:
             return image.convert("RGB"), image.mode
     except Exception as error:  # decoders raise whatever they like
-        raise DataError(f"image {name} cannot be decoded ({_reason(error)}); {REMEDY}") from None
+        raise DataError(f"image {name} cannot be decoded ({reason(error)}); {REMEDY}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """What an image file says of itself in front of its pixels."""
+
+    format: str
+    """Pillow's name: one of FORMATS."""
+    mode: str
+    """Pillow's name of the channels."""
+    width: int
+    height: int
+    animated: bool
+    """It has more than one frame."""
+    alpha: bool
+    """It has transparency."""
+    orientation: int
+    """Of EXIF, 1 to 8; 1: as stored, or nothing said."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has more than 8 bits a channel."""
+        return self.mode in DEEP_MODES
+
+
+def read_header(file: IO[bytes]) -> ImageHeader:
+    """The header of an image. Raises whatever Pillow's decoders raise, and ValueError for a size of
+    0.
+    """
+    with _open(file) as image:
+        if min(image.size) < 1:
+            raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
+        return ImageHeader(
+            format=image.format or "",
+            mode=image.mode,
+            width=image.size[0],
+            height=image.size[1],
+            animated=bool(getattr(image, "is_animated", False)),
+            alpha=image.mode in ALPHA_MODES or "transparency" in image.info,
+            orientation=_orientation(image),
+        )
 
 
 def examine(path: Path) -> bool:
@@ -74,15 +119,25 @@ def examine(path: Path) -> bool:
     try:
         # Without blocking: a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file, _open(file) as image:
-            if min(image.size) < 1:
-                raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
-            return image.mode in DEEP_MODES
+        with os.fdopen(descriptor, "rb") as file:
+            return read_header(file).deep
     except Exception as error:  # decoders raise whatever they like
-        raise DataError(_reason(error)) from None
+        raise DataError(reason(error)) from None
 
 
-def _reason(error: Exception) -> str:
+def _orientation(image: Image.Image) -> int:
+    """Of EXIF, where it is in front of the pixels: looking for it behind them would decode them."""
+    if "exif" not in image.info and image.format != "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken EXIF; the pixels may be good
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def reason(error: Exception) -> str:
+    """What a decoder's error says, in a few words."""
     if isinstance(error, UnidentifiedImageError):  # its own text would name a buffer
         return "not an image, or of a format that is not read"
     if isinstance(error, OSError) and error.strerror:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from densekit.data.annotation_file import EntryScan
-from densekit.data.entry_check import check_entry, image_of
+from densekit.data.entries import read_conversation
 from densekit.data.entry_index import COLUMNS, HAS_IMAGE, TAGGED, EntryIndex
 from densekit.errors import DataError
 from densekit.spec.types import IMAGE_TOKEN
@@ -49,15 +49,15 @@ def index_entries(
         if number and number % PROGRESS_EVERY == 0:
             print(f"{path}: indexed {number} entries", file=sys.stderr)
         try:
-            tagged = check_entry(found.value)
-            image = image_of(found.value)
+            conversation = read_conversation(found.value)
+            image, tagged = conversation.image, conversation.tagged
             if image is not None and not tagged and require_tag:
                 refused.append((number, UNTAGGED))
         except DataError as error:
             refused.append((number, str(error)))
             continue
         try:
-            words = modality_length(found.value["conversations"], image is not None)
+            words = modality_length(conversation.as_turns(), image is not None)
         except DataError:  # whoever needs it says so
             words = 0
         names += (image or "").encode("utf-8", "surrogatepass")

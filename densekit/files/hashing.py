@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_sha256(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file directly in a folder, by name."""
-    return {path.name: file_sha256(path) for path in sorted(directory.iterdir()) if path.is_file()}
+def files_sha256(directory: Path, *, skip: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file directly in a folder, by name, those in `skip` left out."""
+    files = [path for path in sorted(directory.iterdir()) if path.is_file()]
+    return {path.name: file_sha256(path) for path in files if path.name not in skip}

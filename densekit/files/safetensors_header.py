@@ -17,12 +17,15 @@ from densekit.files.regular import open_regular
 MAX_HEADER = 100_000_000  # the format's own limit
 WIDTHS = (0, 1, 2, 4, 8, 16)  # bytes of one value (0: no values)
 _LENGTH = 8  # bytes of the header's length, in front of it
+_CONVERT = (
+    "which is never read; rename it to pytorch_model.bin, then run `densekit convert` on its folder"
+)
 _OTHERS = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file; run `git lfs pull` there",
     b"<!doctype": "a web page, not the file; download it again",
     b"<html": "a web page, not the file; download it again",
-    b"PK\x03\x04": "a pickle in a zip archive (torch.save), which is never read; convert it",
-    b"\x80\x02": "a pickle, which is never read; convert it",
+    b"PK\x03\x04": f"a pickle in a zip archive (torch.save), {_CONVERT}",
+    b"\x80\x02": f"a pickle, {_CONVERT}",
     b"GGUF": "a GGUF file; download the weights in transformers format",
 }
 """How files begin that are found in the place of weights."""
@@ -51,9 +54,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         text = file.read(length) if length <= min(total - _LENGTH, MAX_HEADER) else b""
         if not text:
             start += file.read(64)
-    if other := next(
-        (what for sign, what in _OTHERS.items() if start.lower().startswith(sign.lower())), None
-    ):
+    if other := stands_for(start):
         raise DataError(f"{path} is {other}")
     if total == 0:
         raise DataError(
@@ -75,6 +76,14 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             f"{end}; download it again"
         )
     return dict(sorted(tensors.items(), key=lambda item: item[1].start))
+
+
+def stands_for(start: bytes) -> str | None:
+    """What a file is that begins so and was put in the place of weights, in words that follow "is",
+    with what to do; None for anything else.
+    """
+    lower = start.lower()
+    return next((what for sign, what in _OTHERS.items() if lower.startswith(sign.lower())), None)
 
 
 def _tensor(entry: Any, offset: int) -> TensorEntry:

@@ -5,12 +5,14 @@ name anything.
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
+from densekit.files.pickle_files import CONVERSION, OPEN_CLIP_SAFETENSORS, has_pickled_weights
 from densekit.files.safetensors_header import TensorEntry, read_header
 
 SINGLE = "model.safetensors"
@@ -120,21 +122,37 @@ def _files(folder: Path, problems: list[str]) -> Mapping[str, list[str]]:
         return {SINGLE: []}
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     pickles = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
-    if others:
+    converted = has_pickled_weights(folder) and (folder / CONVERSION).exists()
+    if converted and not (folder / OPEN_CLIP_SAFETENSORS).exists():
+        problems.append(
+            f"{folder} was being converted when the conversion was killed: run "
+            f"`{_convert(folder)}` again"
+        )
+    elif others:
         problems.append(
             f"{folder} holds {few(others)} but neither {SINGLE} nor {INDEX}; finish the download"
         )
-    elif pickles:
+    elif has_pickled_weights(folder):
         problems.append(
             f"{folder} holds no .safetensors weights, only {few(pickles)} (no pickle is read); "
-            "download a revision with safetensors (some repositories of the hub have it as a pull "
-            "request: `hf download REPOSITORY --revision refs/pr/N`), or convert them"
+            f"convert them with `{_convert(folder)}`, or download a revision with safetensors "
+            "(some repositories of the hub have it as a pull request: `hf download REPOSITORY "
+            "--revision refs/pr/N`)"
+        )
+    elif pickles:
+        problems.append(
+            f"{folder} holds no .safetensors weights, only {few(pickles)} (no pickle is read, and "
+            "these are not named as a model's weights are); download the model's folder"
         )
     else:
         problems.append(
             f"{folder} holds no .safetensors weights; convert or download them (no pickle is read)"
         )
     return {}
+
+
+def _convert(folder: Path) -> str:
+    return shlex.join(["densekit", "convert", str(folder)])
 
 
 def _indexed(folder: Path, problems: list[str]) -> Mapping[str, list[str]]:

@@ -82,7 +82,7 @@ def chain_math(
     wrong, `more` among it; UsageError where only the container of the launcher would not see what
     is there.
     """
-    found = [preflight(recipe, roots) for recipe in chain]
+    found = [preflight(recipe, roots, asked=chain[-1].name) for recipe in chain]
     checks = [check for part in found for check in part.checks]
     for check in (*checks, *more):
         if check.state == "warn":

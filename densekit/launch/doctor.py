@@ -55,7 +55,7 @@ def doctor(
             checks.append(_try("memory", lambda: _fits(chain, roots, kind, world_size, asked)))
     checks += disk_checks(chain, roots, runs_dir)
     for part in chain:
-        checks += preflight(part, roots).checks
+        checks += preflight(part, roots, asked=name).checks
         if part.assets is None:
             checks.append(check_revisions(part, roots))
     return checks

@@ -22,7 +22,8 @@ from densekit.launch.checks.samples import (
     outside_problem,
 )
 from densekit.launch.checks.tokens import tokenizer_problems
-from densekit.recipes.revisions import repositories
+from densekit.launch.fetching import fetches
+from densekit.recipes.load import recipe_names
 from densekit.spec.architectures import connector_shape
 from densekit.spec.check import Check, CheckState
 from densekit.spec.recipe import Recipe
@@ -43,14 +44,16 @@ class Preflight:
     """Where images are that a container would not see."""
 
 
-def preflight(recipe: Recipe, roots: Roots) -> Preflight:
+def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Preflight:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
+
+    `asked`: the recipe that was asked for, where this one is a stage that it needs.
 
     What the kit makes itself (recipes with `assets`) is not there yet and not checked. Raises
     nothing for what is wrong: `spec.check.refuse` does.
     """
     models, data = recipe.models, recipe.data
-    found = _Found(recipe, roots)
+    found = _Found(recipe, roots, asked or recipe.name)
     config: dict[str, object] = {}
     hidden = width = None
     if not recipe.makes(models.language_model):
@@ -110,10 +113,10 @@ def preflight(recipe: Recipe, roots: Roots) -> Preflight:
 class _Found:
     """The list that the pass fills."""
 
-    def __init__(self, recipe: Recipe, roots: Roots) -> None:
+    def __init__(self, recipe: Recipe, roots: Roots, asked: str) -> None:
         self.checks: list[Check] = []
         self.inputs: dict[str, str] = {}
-        self._recipe, self._roots = recipe, roots
+        self._recipe, self._roots, self._asked = recipe, roots, asked
 
     def say(self, subject: str, state: CheckState, message: str) -> None:
         """A line about a subject."""
@@ -135,8 +138,10 @@ class _Found:
             if (problem := image_problem(recipe, images, where, self._roots.cache)) is None:
                 self.say("images", "ok", "complete")
             else:
-                policy = "; `data.missing: drop` or `replace` in a recipe trains without them"
-                self.say("images", "fail", problem + policy)
+                policy = "`data.missing: drop` or `replace` in a recipe trains without them"
+                if fetches(recipe, "data.annotations", self._roots):
+                    policy = f"{self.get('data.annotations')}; {policy}"
+                self.say("images", "fail", f"{problem}; {policy}")
             return
         try:
             chosen = choose_entries(recipe.math().data, images, count=count, seed=recipe.seed)
@@ -151,12 +156,11 @@ class _Found:
 
     def get(self, field: str) -> str:
         """The command that gets what a field of the recipe refers to."""
-        repo = next((repo for repo in repositories(self._recipe) if repo.field == field), None)
-        if repo is None:
-            if field == "data.annotations":
-                return "give the path of a JSON file"
-            return "download it there in transformers format"
-        revision = f" --revision {repo.commit}" if repo.commit else ""
-        kind = " --repo-type dataset" if field == "data.annotations" else ""
-        folder = self._roots.resolve(repo.reference)
-        return f"`hf download {repo.name}{kind}{revision} --local-dir {folder}` gets it"
+        if fetches(self._recipe, field, self._roots):
+            name = self._asked if self._asked in recipe_names() else "RECIPE"
+            return (
+                f"`densekit fetch {name}` gets what is missing, `densekit run {name} --fetch` too"
+            )
+        if field == "data.annotations":
+            return "give the path of a JSON file"
+        return "download it there in transformers format"

@@ -95,14 +95,14 @@ def select(
     chosen = "as asked" if launcher else "site settings" if site.launcher else why
     filled = {"device": device, "world_size": world_size, "nodes": nodes}
     return Selection(
-        launcher=_configured(name, options, site),
+        launcher=configured(name, options, site),
         request=request.model_copy(update=filled),
         hardware=kind,
         reason=f"launcher {name} ({chosen}): {where}",
     )
 
 
-def _configured(name: str, options: LauncherOptions, site: Site) -> Launcher:
+def configured(name: str, options: LauncherOptions, site: Site) -> Launcher:
     """The launcher with what the command line says, which it has to take, and with those of the
     site's settings that it takes; none of them where the site trains with another launcher.
     """

@@ -42,10 +42,22 @@ class MicroBatch:
     """
 
     def to(self, device: torch.device) -> Self:
-        """The same with every tensor but cu_seqlens on `device`."""
-        tensors = {
+        """The same with every tensor but cu_seqlens on `device`; copies of pinned ones do not
+        block.
+        """
+        moved = {
+            name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked host RAM, from which a GPU copies by itself."""
+        return replace(self, **{name: each.pin_memory() for name, each in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Those that travel to the device."""
+        return {
             field.name: getattr(self, field.name)
             for field in fields(self)
             if field.type is Tensor and field.name != "cu_seqlens"
         }
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})

@@ -117,27 +117,42 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.language_model.set_attn_implementation(self._packed_attention)
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def prompt_embeddings(
         self,
         input_ids: Sequence[Tensor] | Tensor,
         pixel_values: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Generate from prompts; returns the new token ids [B, L] only.
-
-        input_ids: [B, T] or a list of B prompts [T_b], with config.image_token_id once per image;
-        pixel_values [I, 3, H, W] in order of the tags. Other arguments go to the language model's
-        generate(). Raises ValueError when tags and images differ in number.
-        """
+        *,
+        max_prompt: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, T, H] and attention mask [B, T] of prompts as for `generate`."""
         features = () if pixel_values is None else self.projector(self.encode_images(pixel_values))
-        embeddings, mask = left_padded(
+        return left_padded(
             input_ids,
             features,
             self.get_input_embeddings(),
             image_token_id=self.config.image_token_id,
+            max_prompt=max_prompt,
         )
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: Sequence[Tensor] | Tensor,
+        pixel_values: Tensor | None = None,
+        *,
+        max_prompt: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate from prompts; returns the new token ids [B, L] only, or what the language
+        model's generate() returns under `return_dict_in_generate`.
+
+        input_ids: [B, T] or a list of B prompts [T_b], with config.image_token_id once per image;
+        pixel_values [I, 3, H, W] in order of the tags; a prompt longer than `max_prompt` with its
+        images is cut at its end. Other arguments go to the language model's generate(). Raises
+        ValueError when tags and images differ in number.
+        """
+        embeddings, mask = self.prompt_embeddings(input_ids, pixel_values, max_prompt=max_prompt)
         with self.stock_attention():
-            generated: Tensor = self.language_model.generate(
+            return self.language_model.generate(
                 inputs_embeds=embeddings, attention_mask=mask, **kwargs
             )
-        return generated

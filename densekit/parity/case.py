@@ -17,6 +17,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.exchange.official.settings import official_connector
 from densekit.files.json_files import read_object
 from densekit.model.config import read_config
 from densekit.model.init import initial_projector
@@ -24,7 +25,6 @@ from densekit.model.towers import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.parity.preprocess import recorded_aspect_ratio
 from densekit.parity.recorded_tokens import RecordedEncoder, has_tokenizer
-from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Data, Lora, Math, Models, Optimizer, Reference
 from densekit.spec.roots import Roots
@@ -36,27 +36,6 @@ from densekit.train.initial_state import load_base, prepare
 from densekit.train.inputs import make_encoder
 from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
-
-SHALLOW_LAYERS = (7, 15)
-"""hidden_states indices that the official code reads for sti and sci (docs/upstream.md, Q10): the
-paper's layers 8 and 16.
-"""
-
-
-def official_connector(kind: str, blocks: int, is_clip: bool) -> Connector:
-    """The connector of the official code as hidden_states indices: two equal groups for dci, layers
-    7 and 15 for sti and sci (docs/upstream.md, Q10).
-
-    CLIP groups its states 0..L-1; SigLIP, whose last block is deleted, 0..L-2. Any other kind is
-    the plain path.
-    """
-    if kind in ("sti", "sci"):
-        return Connector(kind=kind, layers=SHALLOW_LAYERS)
-    if kind == "dci":
-        half = (blocks if is_clip else blocks - 1) // 2
-        groups = (tuple(range(half)), tuple(range(half, 2 * half)))
-        return Connector(kind=kind, groups=groups)
-    return Connector(kind="none")
 
 
 def read_argv(argv: list[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from densekit.errors import DataError
 from densekit.parity.compare import Quantities
 from densekit.parity.evaluation import RECORDINGS, check_recording
+from densekit.parity.exchange import check_exchange, exchange_folders
 from densekit.parity.lora import check_lora, check_target_modules
 from densekit.parity.order import check_sampler
 from densekit.parity.padding import check_batch_extra
@@ -32,6 +33,7 @@ Kind = Literal[
     "preprocessing",
     "padding",
     "probes",
+    "checkpoint",
     "scorers",
 ]
 """What a set of recordings may hold."""
@@ -53,6 +55,11 @@ def find_cases(root: Path) -> Iterator[Case]:
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder of recorded numbers")
+    if is_exchange(root):
+        for name, folder in exchange_folders(root):
+            check = partial(check_exchange, root, folder)
+            yield Case(name=name, kind="checkpoint", check=check)
+        return
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name in UNSUPPORTED or folder.name in INPUTS or folder.name.startswith("."):
             continue
@@ -62,19 +69,28 @@ def find_cases(root: Path) -> Iterator[Case]:
             yield Case(name=path.stem, kind=SCORERS, check=partial(check_recording, path))
 
 
+def is_exchange(root: Path) -> bool:
+    """Whether a set is one of official checkpoint folders."""
+    return (root / "given").is_dir()
+
+
 def unsupported(root: Path) -> list[str]:
     """Folders of a kind that densekit does not implement yet."""
     return [name for name in UNSUPPORTED if (root / name).is_dir()]
 
 
 def not_recorded(root: Path, cases: list[Case]) -> list[str]:
-    """The kinds that a set does not hold, and `tokenizers` when it holds recorded ids instead; of a
-    set of scorers alone, the files that it does not hold.
+    """The kinds that a set of recorded trainings does not hold, and `tokenizers` when it holds
+    recorded ids instead; of a set of scorers alone, the files that it does not hold. A set of
+    checkpoints holds nothing else.
     """
+    if is_exchange(root):
+        return []
     found = {case.kind for case in cases}
     if found == {SCORERS}:
         return sorted(set(RECORDINGS) - {case.name for case in cases})
-    missing: list[str] = [kind for kind in get_args(Kind) if kind not in {*found, SCORERS}]
+    found |= {SCORERS, "checkpoint"}
+    missing: list[str] = [kind for kind in get_args(Kind) if kind not in found]
     return [*missing, "tokenizers"] if (root / TOKENS_FILE).is_file() else missing
 
 

@@ -1,5 +1,5 @@
 """Host RAM that one node of a run needs: its processes, CPU offload, and the larger of loading the
-pretrained weights and copying a checkpoint.
+pretrained weights and what saving holds.
 """
 
 from densekit.planner.memory import Memory
@@ -17,6 +17,15 @@ STATE_BYTES = 12
 """A checkpoint copies master weight, exp_avg and exp_avg_sq of every trained weight, in fp32."""
 
 
+def checkpoint_copy(model: TrainedModel, execution: Execution) -> int:
+    """Bytes in one node of the copy that a thread writes while training goes on; it stays for the
+    next save. Under CPU offload the states are in host RAM themselves, and none is made.
+    """
+    if execution.cpu_offload:
+        return 0
+    return STATE_BYTES * model.trained * execution.per_node // execution.world_size
+
+
 def host_ram_gib(model: TrainedModel, execution: Execution, memory: Memory) -> int:
     """GiB of one node, rounded up: what a job has to ask a cluster for.
 
@@ -28,6 +37,7 @@ def host_ram_gib(model: TrainedModel, execution: Execution, memory: Memory) -> i
     if execution.zero_stage == 0 and model.trains == "full":
         weights = model.shape.parameters * DTYPE_BYTES["fp32"]
     loading = weights * (1 if execution.zero_stage == 3 else ranks)
-    saving = STATE_BYTES * model.trained * ranks // execution.world_size + weights
+    # The copy of the last checkpoint is still there when the trained weights are gathered.
+    saving = checkpoint_copy(model, execution) + weights
     always = ranks * (PROCESS + execution.workers * WORKER + memory.host)
     return -int(-MARGIN * (always + max(loading, saving)) // GIB)

@@ -7,7 +7,7 @@ from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
 from densekit.recipes.unsupported import MISSING
-from densekit.spec.hardware import GIB
+from densekit.spec.hardware import GIB, Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
 
@@ -34,8 +34,8 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
     """Why this execution, and what its memory and its time are counted with."""
     execution, hardware = chosen.execution, chosen.cluster.hardware
     worst = (
-        f"a worst-case micro-batch ({execution.micro_batch_size} x {space.workload.max_length} "
-        f"tokens) takes {chosen.memory.peak / GIB:.1f} GiB of {hardware.memory / GIB:.1f}; "
+        f"a worst-case micro-batch ({execution.tokens_per_micro_batch} tokens) takes "
+        f"{chosen.memory.peak / GIB:.1f} GiB of {hardware.memory / GIB:.1f}; "
         f"{USABLE:.0%} may be filled"
     )
     if not chosen.fits:
@@ -64,6 +64,18 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
             )
         )
     return notes
+
+
+def short_of_host_ram(needed: int, copied: float, hardware: Hardware) -> str:
+    """A note on nodes with less than the `needed` GiB of host RAM, `copied` of them for the copy of
+    a checkpoint.
+    """
+    has = "this host has" if hardware.host_measured else "a usual node is assumed to have"
+    return (
+        f"host RAM: {needed} GiB are needed in each node, {copied:.0f} of them for the copy of a "
+        f"checkpoint that is written while training goes on; {has} {hardware.host_gib} GiB: use "
+        "more nodes"
+    )
 
 
 def _reason(candidates: list[Candidate]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from densekit.errors import DataError, UsageError
 from densekit.files.hashing import canonical_json, check_seal, file_sha256, sealed
@@ -19,6 +19,7 @@ from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.runs.results import Summary
 from densekit.spec.part import Part, PositiveInt
+from densekit.spec.saved_file import Count, SavedFile, Sha256
 from densekit.spec.types import Dtype, ZeroStage
 
 STATE_FILE = "checkpoint.json"
@@ -27,16 +28,6 @@ SCHEMA: Literal[2] = 2
 ASIDE = "aside"
 """Folder, among the checkpoints, of newer ones than that which a run resumed from."""
 REMEDY = "put back a copy of the checkpoint, or move its folder away to resume from another one"
-
-Count = Annotated[int, Field(ge=0, strict=True)]
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
-class SavedFile(Part):
-    """One file of a checkpoint."""
-
-    sha256: Sha256
-    bytes: Count
 
 
 class CheckpointState(Part):

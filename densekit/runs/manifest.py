@@ -17,6 +17,7 @@ from densekit.files.hashing import file_sha256, files_sha256, sealed
 from densekit.files.json_files import read_object
 from densekit.runs.environment import Environment
 from densekit.runs.records import METRICS_FILE, REMEDY, read_steps
+from densekit.spec.conversion import read_conversion
 from densekit.spec.execution import Execution
 from densekit.spec.math import RunMath
 from densekit.spec.part import Part, read_part
@@ -43,6 +44,11 @@ class DataFiles(Part):
     """What data a run reads."""
 
     annotations_sha256: str
+    certificate_root: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the data certificate that was known for annotations and images when the attempt started:
+    what the images were when `densekit data verify --full` looked at them. Not in the JSON when
+    there was none: it came after schema 1.
+    """
 
 
 class ModelFiles(Part):
@@ -52,6 +58,10 @@ class ModelFiles(Part):
     """Commit it was downloaded at; null when nothing or not one thing says it."""
     files: dict[str, str]
     """SHA-256 by file name."""
+    converted_from: dict[str, str] | None = None
+    """SHA-256 of the pickles that the safetensors were made of, by file name; null where nothing
+    was converted.
+    """
 
 
 class Chain(Part):
@@ -106,6 +116,7 @@ def start_manifest(
     attempts: int,
     certificate: BatchCertificate,
     annotations_sha256: str,
+    certificate_root: str | None = None,
     models: Mapping[str, Path],
     init: Path,
 ) -> Manifest:
@@ -117,7 +128,7 @@ def start_manifest(
     when one cannot be read.
     """
     # One folder often serves two parts.
-    hashed = {folder: files_sha256(folder) for folder in set(models.values())}
+    hashed = {folder: model_files(folder) for folder in set(models.values())}
     return Manifest(
         state="running",
         run=math.sha256,
@@ -127,13 +138,25 @@ def start_manifest(
         execution=execution.as_json(),
         attempts=attempts,
         certificate=Certified.of(certificate),
-        data=DataFiles(annotations_sha256=annotations_sha256),
-        models={
-            name: ModelFiles(revision=_revision(folder), files=hashed[folder])
-            for name, folder in models.items()
-        },
+        data=DataFiles(annotations_sha256=annotations_sha256, certificate_root=certificate_root),
+        models={name: hashed[folder] for name, folder in models.items()},
         init_sha256=file_sha256(init),
     ).sealed()
+
+
+def model_files(folder: Path) -> ModelFiles:
+    """What a manifest says of a model's folder: every file directly in it is hashed, except the
+    pickles of a conversion, which nothing reads; its record has their hashes.
+
+    Raises OSError when a file cannot be read, DataError for a damaged record.
+    """
+    conversion = read_conversion(folder)
+    originals = conversion.originals if conversion else {}
+    return ModelFiles(
+        revision=_revision(folder),
+        files=files_sha256(folder, skip=originals.keys()),
+        converted_from={name: file.sha256 for name, file in originals.items()} or None,
+    )
 
 
 def complete_manifest(started: Manifest, *, run: Path, outputs: Sequence[Path]) -> Manifest:

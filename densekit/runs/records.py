@@ -2,7 +2,7 @@
 them together.
 
 One line per optimizer step in each file: a `StepRecord` in metrics.jsonl, a `StepFeed` in
-feed.jsonl. `chain` of line i = SHA-256 of chain i-1 and of what line i says but for its seconds;
+feed.jsonl. `chain` of line i = SHA-256 of chain i-1 and of what line i says but for its times;
 chain 0 is the run's own hash. So one hash stands for everything a run saw and computed.
 """
 
@@ -34,8 +34,8 @@ LINKED = {
         *("tokens", "supervised_tokens", "masked_samples", "ids", "images"),
     ),
 }
-"""What the chain of a line covers, by schema: in 2 everything but `seconds`, the one value that
-another run of the same math does not repeat.
+"""What the chain of a line covers, by schema: in 2 everything but the times, which another run of
+the same math does not repeat.
 """
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
@@ -64,7 +64,15 @@ class StepMetrics:
     masked_samples: StrictInt
     """Samples without a label position."""
     seconds: StrictFloat = 0.0
-    """Wall time, waiting for data and saving included."""
+    """Wall time since the step before, waiting for data and saving included."""
+    data_seconds: StrictFloat = 0.0
+    """Of it: rank 0 had no batch, and its device nothing to do. This and the two below are 0 in
+    lines that were written before they were measured.
+    """
+    compute_seconds: StrictFloat = 0.0
+    """Of it: from the first forward pass to the update, on rank 0's device."""
+    tokens_per_second: StrictFloat = 0.0
+    """Tokens of all ranks by `seconds`."""
 
 
 @dataclass(frozen=True, kw_only=True)

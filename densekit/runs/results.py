@@ -35,6 +35,10 @@ class Summary:
     last_loss: float | None = None
     seconds: float = 0.0
     """Of training, all attempts together."""
+    data_seconds: float = 0.0
+    """Of `seconds`: rank 0's device waited for data."""
+    compute_seconds: float = 0.0
+    """Of `seconds`: it computed."""
 
 
 @dataclass(frozen=True, kw_only=True)

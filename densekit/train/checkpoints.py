@@ -7,122 +7,27 @@ any world size.
         checkpoint.json         step, schedule, loss scale, totals, records position, hash of every
                                 file, sealed with its own (runs/checkpoint.py)
 
-A save is written beside its place and becomes visible by one rename. No random state is stored:
-every draw has a named seed that follows from the recipe's seed and the step.
+A save (train/saves.py) is written beside its place and becomes visible by one rename. No random
+state is stored: every draw has a named seed that follows from the recipe's seed and the step.
 """
 
-import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from densekit.errors import DataError
 from densekit.files import durable
-from densekit.files.hashing import file_sha256
-from densekit.files.json_files import json_bytes
-from densekit.files.permissions import follow_umask
-from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile, file_damage, step_of
-from densekit.runs.layout import checkpoint_name, checkpoints_in
-from densekit.runs.records import Position
-from densekit.runs.results import Summary
+from densekit.runs.checkpoint import CheckpointState, file_damage
+from densekit.runs.layout import checkpoints_in
 from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.shards import Shard
-
-
-def save_checkpoint(
-    engine: Engine,
-    folder: Path,
-    *,
-    step: int,
-    optimizer_steps: int,
-    overflows_in_a_row: int,
-    summary: Summary,
-    records: Position,
-    run_sha256: str,
-) -> Path:
-    """Write the checkpoint of the state after `step` steps; every rank calls this. Returns its
-    folder.
-
-    A checkpoint of that step which is there already (the one this attempt resumed from) is left as
-    it is.
-
-    Raises DataError on every rank when any of them cannot write (a full disk): nothing half-written
-    stays, earlier checkpoints are untouched.
-    """
-    final = folder / checkpoint_name(step)
-    if gather_objects(final.exists())[0]:
-        return final
-    temporary = folder / f".{final.name}.saving"
-    mine = temporary / f"rank-{engine.rank:04d}.safetensors"
-
-    def prepare() -> None:
-        for leftover in folder.glob(".step-*"):
-            shutil.rmtree(leftover)
-        temporary.mkdir(parents=True)
-
-    def write() -> tuple[str, SavedFile]:
-        shards = list(owned(engine))
-        _check_room(folder, shards)
-        tensors = {
-            f"{part}:{shard.name}": value.detach().cpu().clone()
-            for shard in shards
-            for part, value in shard.tensors().items()
-        }
-        places = {shard.name: [shard.start, len(shard)] for shard in shards}
-        save_file(tensors, mine, metadata={"fragments": json.dumps(places)})
-        follow_umask(mine)
-        durable.wrote(mine)
-        durable.fsync(mine)
-        return mine.name, SavedFile(sha256=file_sha256(mine), bytes=mine.stat().st_size)
-
-    def make_visible() -> None:
-        state = CheckpointState(
-            run=run_sha256,
-            step=step,
-            optimizer_steps=optimizer_steps,
-            overflows_in_a_row=overflows_in_a_row,
-            summary=summary,
-            records=records,
-            scaler=engine.scaler_state(),
-            parameters={name: list(shape) for name, shape in engine.shapes.items()},
-            world_size=engine.world_size,
-            zero_stage=engine.execution.zero_stage,
-            dtype=engine.execution.dtype,
-            files=dict(files),
-        )
-        path = temporary / STATE_FILE
-        durable.write_bytes(path, json_bytes(state.as_json()))
-        durable.fsync(path)
-        durable.fsync(temporary)
-        durable.rename(temporary, final)
-
-    try:
-        _together(engine, prepare, main_only=True)
-        files = [entry for entry in _together(engine, write) if entry]
-        _together(engine, make_visible, main_only=True)
-    except OSError as error:
-        if engine.rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
-        kept = checkpoints_in(folder)
-        since = (
-            f"the run can be resumed from step {step_of(kept[-1])}"
-            if kept
-            else "there is no earlier checkpoint"
-        )
-        raise DataError(
-            f"the checkpoint of step {step} cannot be written to {folder}: "
-            f"{error.strerror or error}; {since}: free disk space, then start the run again"
-        ) from None
-    return final
 
 
 def damaged_files(engine: Engine, path: Path, state: CheckpointState) -> list[str]:
@@ -191,43 +96,6 @@ def prune(folder: Path, *, keep: int, keep_hours: float) -> list[Path]:
         durable.rename(path, hidden)
         shutil.rmtree(hidden)
     return old
-
-
-def _together(engine: Engine, action: Callable[[], Any], *, main_only: bool = False) -> list[Any]:
-    """Run `action` on every rank (or rank 0), wait for all, and raise the first OSError of any rank
-    on each of them.
-    """
-    result: Any = None
-    problem: OSError | None = None
-    if not main_only or engine.rank == 0:
-        try:
-            result = action()
-        except SafetensorError as error:  # how safetensors reports a failed write
-            problem = OSError(str(error))
-        except OSError as error:
-            problem = error
-    outcomes = gather_objects(
-        (result, problem and (problem.errno, problem.strerror or str(problem)))
-    )
-    for _, failed in outcomes:
-        if failed:
-            raise OSError(*failed) if failed[0] else OSError(failed[1])
-    return [outcome for outcome, _ in outcomes]
-
-
-def _check_room(folder: Path, shards: list[Shard]) -> None:
-    needed = sum(
-        tensor.numel() * tensor.element_size()
-        for shard in shards
-        for tensor in shard.tensors().values()
-    )
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        needed_gib, free_gib = needed / 2**30, free / 2**30
-        raise OSError(
-            errno.ENOSPC,
-            f"No space left on device ({needed_gib:.1f} GiB needed, {free_gib:.1f} GiB free)",
-        )
 
 
 def _sources(files: list[Path]) -> dict[str, list[tuple[int, int, Path]]]:

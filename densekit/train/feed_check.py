@@ -8,9 +8,9 @@ from torch import Tensor, distributed
 
 from densekit.model.micro_batch import MicroBatch
 
-STOP, SAVE = 1, 2
-"""Bits that travel with the ids: a rank was asked to stop; a checkpoint is due. All ranks act on
-the same step.
+STOP, SAVE, SAVING, SAVE_FAILED = 1, 2, 4, 8
+"""Bits that travel with the ids: a rank was asked to stop; a checkpoint is due; a rank still writes
+one, or could not. All ranks act on the same step.
 """
 NO_SAMPLE = -1
 COLUMNS = 5  # position, sample index, sample digest, has an image, image digest

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from densekit.runs.results import Results
+from densekit.runs.results import Results, Summary
+
+STALLED = 0.1
+"""Share of the time without data above which the report says what to do."""
 
 
 def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str]:
@@ -15,6 +18,8 @@ def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str
         f"({summary.supervised_tokens} with a label) in {summary.seconds:.1f} s; "
         f"loss {_number(summary.first_loss)} -> {_number(summary.last_loss)}"
     ]
+    if summary.seconds and summary.compute_seconds:
+        lines.append(_waited(summary))
     if summary.masked_samples or summary.empty_groups or summary.notes:
         noted = ", ".join(f"{name} {count}" for name, count in sorted(summary.notes.items()))
         lines.append(
@@ -37,6 +42,20 @@ def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str
                 f"majority class {probe.majority_class:.3f})"
             )
     return [*lines, *(f"ledger {line}" for line in ledger), f"results in {place}"]
+
+
+def _waited(summary: Summary) -> str:
+    """Who waited for whom."""
+    data, compute = (
+        seconds / summary.seconds for seconds in (summary.data_seconds, summary.compute_seconds)
+    )
+    line = (
+        f"{summary.tokens / summary.seconds:.0f} tokens/s; computing {compute:.0%} of the time, "
+        f"waiting for data {data:.0%}"
+    )
+    if data > STALLED:
+        line += ": the data loader is too slow; give more --workers, or a faster disk"
+    return line
 
 
 def _number(loss: float | None) -> str:

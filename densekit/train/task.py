@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
+from densekit.data.certificate import known_root
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
@@ -183,8 +184,9 @@ def _train(
     check_labels(trainer.dataset)
     started = resume(run, trainer, execution.from_checkpoint)
     position = started.position
-    saver = RunSaver(run, execution.checkpoints, requests)
+    saver = RunSaver(trainer.engine, run, execution.checkpoints, requests)
     with ExitStack() as stack:
+        stack.callback(saver.close)
         records = log = None
         if main:
             earlier = run.attempt_folder(run.status.attempt - 1)
@@ -197,6 +199,7 @@ def _train(
         check_taught(trainer, init_by_parameter(read_weights(run.path / INIT_FILE)))
         # Whatever goes wrong from here on, no step is trained again.
         saver.save(trainer, len(trainer.dataset), records)
+        saver.finish()
         try:
             tokenizer = roots.resolve(math.models.tokenizer_folder)
             outputs = save_results(trainer.engine, run, math, tokenizer)
@@ -237,7 +240,7 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
 
 def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
     """Write the manifest of what this attempt starts from."""
-    models = run.math.recipe.models
+    models, images = run.math.recipe.models, roots.resolve(run.math.recipe.data.images)
     manifest = start_manifest(
         math=run.math,
         environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
@@ -245,6 +248,7 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
         attempts=run.status.attempt,
         certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
+        certificate_root=known_root(roots.cache, annotations_sha256, images),
         models={
             "language_model": roots.resolve(models.language_model),
             "vision_tower": roots.resolve(models.vision_tower),

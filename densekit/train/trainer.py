@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TextIO
 
 import torch
@@ -18,9 +18,10 @@ from densekit.runs.records import Records, StepMetrics
 from densekit.runs.results import Summary
 from densekit.spec.math import Optimizer
 from densekit.spec.types import Semantics
-from densekit.train.engines.base import Engine
-from densekit.train.feed_check import STOP, Feed, gather_feed
+from densekit.train.engines.base import Engine, OptimizerStep
+from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
+from densekit.train.step_clock import Mark, StepClock
 from densekit.train.step_dataset import StepBatch, StepDataset
 
 MASKED_LIMIT = 0.1
@@ -39,16 +40,33 @@ class Saver(Protocol):
     """What decides about checkpoints and stopping, and writes them."""
 
     def flags(self, step: int) -> int:
-        """STOP and SAVE bits of this rank before optimizer step `step` (from 0)."""
+        """The bits of this rank (feed_check) before optimizer step `step` (from 0)."""
+        ...
+
+    def settle(self, flags: int) -> None:
+        """Go on with a save on its way, by the flags of all ranks; every rank calls it."""
         ...
 
     def save(self, trainer: "Trainer", step: int, records: Records | None) -> None:
-        """Write a checkpoint of the state after `step` steps; every rank calls it."""
+        """Begin a checkpoint of the state after `step` steps; every rank calls it."""
         ...
 
     def stop(self, step: int) -> None:
-        """Raise what ends a run that was asked to stop."""
+        """Wait for the checkpoint, then raise what ends a run that was asked to stop."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningStep:
+    """A step that was asked of the device and may still be at work there."""
+
+    batch: StepBatch
+    loss: Tensor
+    done: OptimizerStep
+    overflows: int
+    lr: float
+    begin: Mark
+    end: Mark
 
 
 class Trainer:
@@ -73,6 +91,7 @@ class Trainer:
         table = dataset.reader.processor.lookup_table()
         self.lookup_table = torch.from_numpy(table).to(engine.device)
         self.seed, self.overflow, self.workers = seed, overflow, workers
+        self.clock = StepClock(engine.device)
         self.summary = Summary()
         self.optimizer_steps = 0
         self.overflows_in_a_row = 0
@@ -80,7 +99,14 @@ class Trainer:
     def batches(self, start: int = 0) -> Iterator[StepBatch]:
         """This rank's batches from step `start` on; a data error of a worker is raised here."""
         rest = Subset(self.dataset, range(start, len(self.dataset)))
-        for batch in DataLoader(rest, batch_size=None, shuffle=False, num_workers=self.workers):
+        loader = DataLoader(
+            rest,
+            batch_size=None,
+            shuffle=False,
+            num_workers=self.workers,
+            pin_memory=self.engine.device.type == "cuda",
+        )
+        for batch in loader:
             if isinstance(batch, DensekitError):
                 raise batch
             yield batch
@@ -109,21 +135,56 @@ class Trainer:
             enabled=self.engine.rank == 0 and not quiet,
         )
         before, started = self.summary.seconds, time.monotonic()
-        for batch in self.batches(start):
-            begun = time.monotonic()
+        ended = self.clock.mark()
+        last: tuple[RunningStep, Feed, float] | None = None
+
+        def finish() -> None:
+            """Wait for the device, and record the step that is through."""
+            nonlocal ended, last
+            if last is None:
+                return
+            running, feed, waited = last
+            record = self.finish(running)
+            seconds = self.clock.between(ended, running.end)
+            # What the loop waited while a GPU still computed cost nothing.
+            idle = self.clock.between(ended, running.begin)
+            record = replace(
+                record,
+                seconds=round(seconds, 4),
+                data_seconds=round(min(waited, idle), 4),
+                compute_seconds=round(seconds - idle, 4),
+                tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
+            )
+            ended, last = running.end, None
+            self._account(running.batch, record)
+            if records is not None:
+                records.append(record, feed.samples, feed.images)
+            progress.update(running.batch.index + 1, loss=record.loss, lr=record.lr)
+            check_masked(self.summary)
+
+        batches = self.batches(start)
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(batches, None)
+            except DensekitError:
+                finish()  # what was computed is recorded
+                raise
+            waited = time.monotonic() - asked
+            if batch is None:
+                break
+            # The one wait for the device in a step: here the step before comes to its end.
             feed = self.check_feed(batch, saver.flags(batch.index) if saver else 0)
-            if saver and feed.flags:
-                self.summary.seconds = round(before + begun - started, 2)
+            finish()
+            if saver:
+                saver.settle(feed.flags)
+            if saver and feed.flags & (SAVE | STOP):
+                self.summary.seconds = round(before + time.monotonic() - started, 2)
                 saver.save(self, batch.index, records)
                 if feed.flags & STOP:
                     saver.stop(batch.index)
-            record = self.step(batch)
-            record = replace(record, seconds=round(time.monotonic() - begun, 4))
-            self._account(batch, record)
-            if records is not None:
-                records.append(record, feed.samples, feed.images)
-            progress.update(batch.index + 1, loss=record.loss, lr=record.lr)
-            check_masked(self.summary)
+            last = self.begin(batch), feed, waited
+        finish()
         self.summary.seconds = round(before + time.monotonic() - started, 2)
         return self.summary
 
@@ -146,10 +207,17 @@ class Trainer:
         return feed
 
     def step(self, batch: StepBatch) -> StepMetrics:
-        """One optimizer step; returns its metrics, the time it took not among them.
+        """One optimizer step; returns its metrics, the times it took not among them. Raises as
+        `begin` and `finish`.
+        """
+        return self.finish(self.begin(batch))
 
-        Raises DataError, before any weight changes, when the loss is not a finite number (in fp16:
-        when gradients overflow too often in a row).
+    def begin(self, batch: StepBatch) -> RunningStep:
+        """Ask the device for one optimizer step, and wait for it only where fp16 has to know
+        whether gradients overflowed.
+
+        Raises DataError when they overflow too often in a row, and on a CPU, before any weight
+        changes, when the loss is not a finite number.
         """
         overflows = 0
         factor = learning_rate_factor(
@@ -157,13 +225,11 @@ class Trainer:
             steps=len(self.dataset),
             warmup_ratio=self.optimizer_config.warmup_ratio,
         )
+        begin = self.clock.mark()
         while True:
-            loss = self.accumulate(batch).item()
-            if not math.isfinite(loss) and self.engine.execution.dtype != "fp16":
-                raise DataError(
-                    f"loss is {loss} at step {batch.index + 1}: training diverged; "
-                    "lower optimizer.learning_rate or set optimizer.max_grad_norm"
-                )
+            loss = self.accumulate(batch)
+            if self.engine.device.type == "cpu":  # nobody waits for a device
+                self._check_finite(loss.item(), batch)
             done = self.engine.optimizer_step(factor)
             overflows += done.overflow
             self.overflows_in_a_row = self.overflows_in_a_row + 1 if done.overflow else 0
@@ -176,18 +242,44 @@ class Trainer:
             if not done.overflow or self.overflow == "faithful":
                 break
         self.optimizer_steps += not done.overflow
+        return RunningStep(
+            batch=batch,
+            loss=loss,
+            done=done,
+            overflows=overflows,
+            lr=self.optimizer_config.learning_rate * factor,
+            begin=begin,
+            end=self.clock.mark(),
+        )
+
+    def finish(self, running: RunningStep) -> StepMetrics:
+        """What a step measured, once the device is through with it.
+
+        Raises DataError when the loss is not a finite number (which fp16 recovers from): a GPU's
+        weights are not either then, but no checkpoint was written since.
+        """
+        batch, done = running.batch, running.done
+        loss = running.loss.item()
+        self._check_finite(loss, batch)
         return StepMetrics(
             step=batch.index + 1,
             loss=loss if math.isfinite(loss) else None,
-            lr=self.optimizer_config.learning_rate * factor,
-            grad_norm=done.grad_norm,
+            lr=running.lr,
+            grad_norm=None if done.grad_norm is None else float(done.grad_norm),
             updated=not done.overflow,
-            overflows=overflows,
+            overflows=running.overflows,
             samples=batch.samples,
             tokens=batch.tokens,
             supervised_tokens=batch.label_positions,
             masked_samples=batch.masked_samples,
         )
+
+    def _check_finite(self, loss: float, batch: StepBatch) -> None:
+        if not math.isfinite(loss) and self.engine.execution.dtype != "fp16":
+            raise DataError(
+                f"loss is {loss} at step {batch.index + 1}: training diverged; "
+                "lower optimizer.learning_rate or set optimizer.max_grad_norm"
+            )
 
     def accumulate(self, batch: StepBatch) -> Tensor:
         """Forward and backward over this rank's micro-batches; gradients and the returned loss are
@@ -210,6 +302,8 @@ class Trainer:
         total.steps += 1
         for name in ("samples", "tokens", "masked_samples", "empty_groups"):
             setattr(total, name, getattr(total, name) + getattr(batch, name))
+        for name in ("data_seconds", "compute_seconds"):
+            setattr(total, name, round(getattr(total, name) + getattr(record, name), 4))
         total.supervised_tokens += batch.label_positions
         total.overflows += record.overflows
         total.skipped_steps += not record.updated

@@ -27,6 +27,7 @@ MAIN_OPTIONS = [
     "--zero-stage",
     "--offload",
     "--runs-dir",
+    "--fetch",
     "--help",
 ]
 
@@ -56,11 +57,24 @@ def panels(text: str) -> dict[str, list[str]]:
 
 def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
     groups = panels(run_cli("--help").out)
-    assert list(groups) == ["Options", "Recipes", "Train", "Runs", "Evidence", "This machine"]
+    assert list(groups) == [
+        "Options",
+        "Recipes",
+        "Data and models",
+        "Train",
+        "Runs",
+        "Evidence",
+        "This machine",
+    ]
     listed = {
         line.split()[0] for name, lines in groups.items() if name != "Options" for line in lines
     }
-    assert listed == {words.split()[0] for words in COMMANDS} - {"attempt", "inspect"}
+    assert listed == {words.split()[0] for words in COMMANDS} - {
+        "attempt",
+        "convert-folder",
+        "exchange",
+        "inspect",
+    }
 
 
 @pytest.mark.parametrize("words", ["", "containers", *COMMANDS])

@@ -86,13 +86,17 @@ REFUSED = {
     "list of images": (_entry(HUMAN, GPT, image=["a.png", "b.png"]), "'image' is a list of 2"),
     "empty list of images": (_entry(HUMAN, GPT, image=[]), "'image' is a list of 0"),
     "NUL in the image": (_entry(HUMAN, GPT, image="a\0.png"), "not a file name"),
-    "OpenAI's messages": ({"messages": [{"role": "user"}]}, "'messages' is another format"),
-    "OpenAI's turns": (_entry({"role": "user", "content": "x"}), "turn 0 has 'role' and 'content'"),
+    "message without content": ({"messages": [{"role": "user"}]}, "turn 0 has no 'value'"),
+    "system message": (
+        {"messages": [{"role": "system", "content": "x"}]},
+        "turn 0 is from 'system': the",
+    ),
+    "no messages": ({"messages": []}, "no 'conversations'"),
+    "list of videos": (_entry(HUMAN, GPT, videos=["a.mp4"]), "'videos' is not supported"),
     "system turn": (
         _entry({"from": "system", "value": "x"}, PLAIN, GPT),
         "turn 0 is from 'system': the",
     ),
-    "ShareGPT's user": (_entry({"from": "user", "value": "x"}), "from 'user'; write 'human'"),
     "null image": (_entry(HUMAN, GPT, image=None), "not a file name"),
 }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from densekit.data.catalog import CATALOG, FileObject, data_set_of, load_catalog
+from densekit.data.catalog import CATALOG, FileObject, data_set_of, data_sets, load_catalog
 from densekit.errors import DataError
 from densekit.recipes.load import load_recipe, recipe_names
 
@@ -95,3 +95,30 @@ def test_catalog_is_installed_with_the_package() -> None:
     root = Path(__file__).resolve().parents[2]
     assert '"densekit.data" = ["catalog.yaml"]' in (root / "pyproject.toml").read_text()
     assert CATALOG.is_file()
+
+
+def test_counts_of_llava_agree_with_each_other() -> None:
+    data_set = data_set_of("llava_v1_5_mix665k.json")
+    assert data_set is not None and data_set.entries is not None
+    entries = data_set.entries
+    assert entries.count is not None and entries.text_only is not None
+    assert sum(entries.folders.values()) == entries.count - entries.text_only == 624_610
+    folders = {file.folder.partition("/")[0] for file in data_set.distribution}
+    assert set(entries.folders) <= folders
+
+
+@pytest.mark.parametrize("name", ["llava_v1_5_mix665k.json", "mgm_instruction.json"])
+def test_recorded_repairs_can_be_followed(name: str) -> None:
+    """A repair that copies or links says from where."""
+    data_set = data_set_of(name)
+    assert data_set is not None and data_set.repairs
+    for repair in data_set.repairs:
+        assert bool(repair.instead) == (repair.action in ("rename", "link")), repair.files
+
+
+def test_benchmarks_have_questions_and_a_licence_with_its_source() -> None:
+    benchmarks = data_sets("benchmark")
+    assert {entry.name for entry in benchmarks} >= {"GQA", "POPE", "MMMU", "MathVista", "MME"}
+    for entry in benchmarks:
+        assert entry.license.text and entry.license.source
+        assert entry.questions or entry.name == "Video-QA"

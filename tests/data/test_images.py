@@ -49,6 +49,7 @@ def test_all_bad_images_are_found_with_entry_and_reason(tmp_path: Path) -> None:
     (folder / "coco/cut.jpg").write_bytes((folder / "coco/1.jpg").read_bytes()[:12])
     (folder / "coco/sub").mkdir()
     os.mkfifo(folder / "fifo.jpg")
+    (folder / "coco/0.jpg").symlink_to("0.jpg")  # the files beside it are there
     names = ["coco/1.jpg", "coco/empty.jpg", "coco/page.jpg", "gqa/1.jpg", "coco/sub", "fifo.jpg"]
     found = find_images(_annotations(tmp_path, *names, "coco/cut.jpg"), folder)
     reasons = [(bad.index, bad.reason.partition(" (")[0]) for bad in found.bad]

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from densekit.errors import DataError
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.spec.connector import Connector
+from densekit.spec.conversion import ConversionRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 from tests.docker.test_locks import read
@@ -172,6 +176,31 @@ def test_models_are_inspected_in_the_container_image(
     write_json(other / "config.json", {**config, "model_type": "llava_llama"})
     (problem,) = launcher.inspect(parts.model_copy(update={"language_model": other}), Execution())
     assert f"{other}/config.json" in problem and "llava_llama" in problem
+
+
+def test_weights_are_converted_in_the_container_image(
+    engine: Engine, image_id: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    tensors = load_file(golden / "models" / "llm_tiny" / "model.safetensors")
+    folder, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    torch.save(tensors, blobs / "1")
+    (folder / "pytorch_model.bin").symlink_to("../../blobs/1")  # as a hub cache has it
+    folder.chmod(0o777)  # the container runs as another user when root starts it
+    launcher = Docker(image="densekit-test:cpu")
+    report = launcher.convert(ConversionRequest(folder=folder), Execution())
+    assert not report.already and report.conversion.tensors == len(tensors)
+    made = load_file(folder / "model.safetensors")
+    assert made.keys() == tensors.keys()
+    assert all(torch.equal(made[name], tensors[name]) for name in tensors)
+    (blobs / "1").write_bytes(b"<html>")
+    (folder / "conversion.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"pytorch_model.bin is a web page, not the file"):
+        launcher.convert(ConversionRequest(folder=folder), Execution())
 
 
 def test_any_user_can_use_it(engine: Engine, compose: Compose) -> None:

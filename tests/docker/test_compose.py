@@ -23,7 +23,7 @@ GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
 SERVICES = {
     "a100": {*GPU_SERVICES, "tensorboard"},
     "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "tensorboard"},
-    "cpu": {"smoke", "tensorboard"},
+    "cpu": {"smoke", "fetch", "tensorboard"},
 }
 PROJECT = "densekit-test-compose"
 
@@ -75,7 +75,7 @@ def test_profiles(engine: Engine, profile: str) -> None:
             .get("devices", [])
         )
         wanted = [{"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}]
-        assert devices == ([] if name in ("smoke", "tensorboard") else wanted)
+        assert devices == ([] if name in ("smoke", "fetch", "tensorboard") else wanted)
 
 
 @pytest.mark.parametrize("profile", ["a100", "v100"])
@@ -99,6 +99,20 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
     assert named
     assert named <= set(recipe_names())
     assert not [name for name in named if load_recipe(name).waits_for]
+
+
+def test_only_fetch_writes_data_and_gets_the_token() -> None:
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    for name, service in services.items():
+        inputs = [
+            place
+            for place in service["volumes"]
+            if place.rpartition("/workspace/")[2].partition(":")[0] in ("data", "models")
+        ]
+        assert all(place.endswith(":ro") for place in inputs) == (name != "fetch"), name
+        assert ("HF_TOKEN" in service["environment"]) == (name == "fetch"), name
+    words = services["fetch"]["command"].split()
+    assert words[:2] == ["densekit", "fetch"] and words[2].removeprefix("${RECIPE:-") != words[2]
 
 
 def test_variables(engine: Engine) -> None:

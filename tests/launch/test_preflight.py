@@ -242,6 +242,16 @@ def _pickle(mine: Path) -> None:
     (mine / "llm/model.safetensors").rename(mine / "llm/pytorch_model.bin")
 
 
+def _other_pickle(mine: Path) -> None:
+    (mine / "llm/model.safetensors").rename(mine / "llm/mm_projector.bin")
+
+
+def _killed(mine: Path) -> None:
+    _pickle(mine)
+    (mine / "llm/conversion.json").touch()
+    (mine / "llm/model-00001-of-00002.safetensors").touch()
+
+
 def _stray(mine: Path) -> None:
     (mine / "llm/model.safetensors").rename(mine / "llm/x.safetensors")
     (mine / "llm/pytorch_model.bin").write_bytes(b"")
@@ -316,7 +326,15 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         _one_beside_two,
         "holds model.safetensors beside .*index.json and its files",
     ),
-    "pickle alone": (_pickle, r"only pytorch_model.bin \(no pickle is read\); download a revision"),
+    "pickle alone": (
+        _pickle,
+        r"only pytorch_model.bin \(no pickle .*`densekit convert /.*/llm`, or",
+    ),
+    "other pickle": (_other_pickle, r"only mm_projector.bin .*not named as a model's weights are"),
+    "conversion that was killed": (
+        _killed,
+        r"was being converted .*run `densekit convert /.*/llm`",
+    ),
     "numbers without their scales": (_int8, "llm: a.weight is I8 in model.safetensors: weights"),
     "stray file beside a pickle": (_stray, "llm holds x.safetensors but neither model.safetensors"),
     "Git LFS": (

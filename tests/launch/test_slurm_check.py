@@ -2,8 +2,10 @@
 code for the GPUs. sinfo and Python are stand-ins.
 """
 
+import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +67,30 @@ def test_host_ram_is_of_one_node() -> None:
 
     assert of(world_size=16, nodes=2) < of(world_size=16, nodes=1)
     assert of(world_size=8, workers=4) > of(world_size=8)
+
+
+def test_the_copy_of_a_checkpoint_is_counted_and_said_where_it_is_too_much() -> None:
+    """12 bytes of each trained weight; none of them where the states are in host RAM anyway."""
+    recipe = load_recipe("vicuna7b_clip_stage2")
+    request = ExecutionRequest(device="cuda", world_size=8, micro_batch_size=1)
+    small = replace(hardware("a100-80g"), host_gib=128)
+    plan = make_plan(recipe, request, hardware=small)
+    (note,) = [note for note in plan.notes if note.startswith("host RAM")]
+    assert plan.execution.host_ram_gib is not None
+    found = re.match(
+        r"host RAM: (\d+) GiB are needed in each node, (\d+) of them for the copy", note
+    )
+    assert found and int(found[1]) == plan.execution.host_ram_gib > 128
+    assert 12 * 6.7e9 / 2**30 < int(found[2]) < 12 * 6.9e9 / 2**30
+    offloaded = request.model_copy(update={"cpu_offload": True, "zero_stage": 3})
+    (note,) = [
+        note
+        for note in make_plan(recipe, offloaded, hardware=small).notes
+        if note.startswith("host RAM")
+    ]
+    assert ", 0 of them for the copy of a checkpoint" in note
+    enough = make_plan(recipe, request, hardware=hardware("a100-80g"))
+    assert not [note for note in enough.notes if note.startswith("host RAM")]
 
 
 def test_script_without_a_known_shape_asks_for_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_what_an_attempt_starts_from(folder: Path) -> None:
     ]
 
 
+def test_the_root_of_a_data_certificate_is_there_where_one_was_known(folder: Path) -> None:
+    without, found = start(folder), start(folder, certificate_root="c" * 64)
+    assert without.as_json()["data"] == {"annotations_sha256": "a" * 64}, "as before there were any"
+    assert found.as_json()["data"]["certificate_root"] == "c" * 64
+    assert check_seal(found.as_json()) and check_seal(without.as_json())
+    assert Manifest.model_validate(json.loads(json.dumps(found.as_json()))) == found
+
+
 def test_what_a_complete_run_adds(tmp_path: Path) -> None:
     run = RunDir(train(make_world(tmp_path / "world"), tmp_path / "runs"))
     found = read_json(run.path / "manifest.json")

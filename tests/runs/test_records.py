@@ -66,13 +66,15 @@ def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
 
 
 def test_the_bytes_of_a_line(tmp_path: Path) -> None:
-    """Files of earlier versions hold the same keys in the same order, and their hashes are kept."""
+    """Files of earlier versions hold these keys in this order (but for the times behind `seconds`),
+    and their hashes are kept.
+    """
     write(tmp_path, 1, loss=None)
     (line,) = (tmp_path / METRICS_FILE).read_text().splitlines()
     assert line.startswith(
         '{"step": 1, "loss": null, "lr": 0.1, "grad_norm": 0.25, "updated": true, "overflows": 0, '
         '"samples": 2, "tokens": 9, "supervised_tokens": 4, "masked_samples": 0, "seconds": 0.5, '
-        '"ids": "'
+        '"data_seconds": 0.0, "compute_seconds": 0.0, "tokens_per_second": 0.0, "ids": "'
     )
     assert list(json.loads(line))[-4:] == ["ids", "images", "chain", "schema"]
     assert (
@@ -88,12 +90,24 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_hash_chain_covers_every_number_of_a_step(tmp_path: Path, name: str) -> None:
-    """But for the seconds, which no other run repeats."""
+    """But for the times, which no other run repeats."""
     for folder in "abc":
         (tmp_path / folder).mkdir()
     chain = write(tmp_path / "a", 1).chain
     assert write(tmp_path / "b", 1, **{name: CHANGES[name]}).chain != chain
-    assert write(tmp_path / "c", 1, seconds=7.0).chain == chain
+    times = {"seconds": 7.0, "data_seconds": 1.0, "compute_seconds": 6.0, "tokens_per_second": 1.3}
+    assert write(tmp_path / "c", 1, **times).chain == chain
+
+
+def test_lines_from_before_data_and_compute_were_timed_are_read(tmp_path: Path) -> None:
+    chain = write(tmp_path, 1).chain
+    (line,) = read_jsonl(tmp_path / METRICS_FILE)
+    for name in ("data_seconds", "compute_seconds", "tokens_per_second"):
+        del line[name]
+    (tmp_path / METRICS_FILE).write_text(json.dumps(line) + "\n")
+    (old,) = read_steps(tmp_path / METRICS_FILE)
+    assert (old.seconds, old.data_seconds, old.compute_seconds) == (0.5, 0.0, 0.0)
+    assert chain_next("start", old) == chain
 
 
 def test_chain_of_schema_1_is_verified_by_its_own_rule(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import Engine, an_engine
-from tests.support.paths import GOLDEN, RECORDED, full_recording
+from tests.support.paths import GOLDEN, GOLDEN_EXCHANGE, RECORDED, full_recording
 from tests.support.slurm import a_slurm
 from tests.support.workplace import Workplace, once_per_session, train_workplace
 
@@ -15,6 +15,12 @@ from tests.support.workplace import Workplace, once_per_session, train_workplace
 def golden() -> Path:
     """The compact set of recorded numbers, without the licensed tokenizers."""
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_exchange() -> Path:
+    """Official checkpoint folders of a tiny model; nothing in them is changed."""
+    return GOLDEN_EXCHANGE
 
 
 @pytest.fixture(scope="session")

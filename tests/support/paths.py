@@ -28,6 +28,12 @@ def full_recording() -> Path:
     return RECORDED
 
 
+GOLDEN_EXCHANGE = ROOT / "tests" / "golden_exchange"
+"""Official checkpoint folders of a tiny model: some of the recorded ones."""
+RECORDED_EXCHANGE = RECORDED.with_name("golden_exchange")
+"""All of them."""
+
+
 def full_scorers() -> Path:
     """RECORDED_SCORERS; where they are not, the test is skipped (need `recorded`)."""
     if not RECORDED_SCORERS.is_dir():

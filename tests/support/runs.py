@@ -21,7 +21,7 @@ from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
-from densekit.runs.checkpoint import STATE_FILE, CheckpointState, SavedFile
+from densekit.runs.checkpoint import STATE_FILE, CheckpointState
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
@@ -43,6 +43,7 @@ from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math, RunMath
 from densekit.spec.roots import Roots
+from densekit.spec.saved_file import SavedFile
 
 ENTRIES = 24
 STEPS = 6

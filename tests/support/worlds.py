@@ -14,6 +14,7 @@ from densekit.data.annotations import Annotations
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.runs.checkpoint import read_checkpoint
+from densekit.runs.layout import checkpoint_name
 from densekit.runs.records import Position, StepMetrics
 from densekit.runs.results import Summary
 from densekit.spec.execution import Execution
@@ -21,12 +22,13 @@ from densekit.spec.math import Lora, Math
 from densekit.spec.roots import Roots
 from densekit.spec.types import Semantics
 from densekit.train.assembly import build_trainer
-from densekit.train.checkpoints import fill_masters, load_checkpoint, save_checkpoint
+from densekit.train.checkpoints import fill_masters, load_checkpoint
 from densekit.train.engines import process_group
 from densekit.train.engines.base import Engine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.initial_state import init_by_parameter, load_base, prepare
 from densekit.train.lora import initial_lora
+from densekit.train.saves import Cursor, Saves
 from densekit.train.trainer import Trainer
 
 # Mixed modality: samples without an image among them, and a group of nothing else.
@@ -168,16 +170,18 @@ def fp16_steps(
     for index in range(len(steps)):
         if index == split_at:
             skipped = index - trainer.optimizer_steps
-            saved = save_checkpoint(
-                trainer.engine,
-                folder,
-                step=index,
-                optimizer_steps=trainer.optimizer_steps,
-                overflows_in_a_row=trainer.overflows_in_a_row,
-                summary=Summary(steps=index, skipped_steps=skipped, overflows=99),
-                records=Position(steps=index, metrics_bytes=99, feed_bytes=99),
-                run_sha256="0" * 64,
+            saves = Saves(trainer.engine, folder, run_sha256="0" * 64, keep=1, keep_hours=0)
+            saves.begin(
+                Cursor(
+                    step=index,
+                    optimizer_steps=trainer.optimizer_steps,
+                    overflows_in_a_row=trainer.overflows_in_a_row,
+                    summary=Summary(steps=index, skipped_steps=skipped, overflows=99),
+                    records=Position(steps=index, metrics_bytes=99, feed_bytes=99),
+                )
             )
+            saves.finish()
+            saved = folder / checkpoint_name(index)
             trainer, state = fresh(), read_checkpoint(saved, run_sha256="0" * 64)
             load_checkpoint(trainer.engine, saved, state)
             trainer.optimizer_steps = state.optimizer_steps

@@ -11,12 +11,13 @@ import torch
 from densekit.errors import DataError, UsageError
 from densekit.files import durable
 from densekit.runs.checkpoint import read_checkpoint
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import RunDir, checkpoint_name
 from densekit.runs.records import Position
 from densekit.runs.results import Summary
 from densekit.spec.execution import Execution
-from densekit.train.checkpoints import load_checkpoint, save_checkpoint
+from densekit.train.checkpoints import load_checkpoint
 from densekit.train.resume import choose, resume
+from densekit.train.saves import Cursor, Saves
 from densekit.train.shards import Shard
 from tests.support.audit import edit_line
 from tests.support.runs import flip_byte, make_world, position_after, train
@@ -50,15 +51,19 @@ class OneRank:
 
 
 def save(engine: Any, folder: Path, position: Position, run_sha256: str) -> Path:
-    return save_checkpoint(
-        engine,
-        folder,
+    saves = Saves(engine, folder, run_sha256=run_sha256, keep=9, keep_hours=0)
+    saves.begin(cursor_at(position))
+    saves.finish()
+    return folder / checkpoint_name(position.steps)
+
+
+def cursor_at(position: Position) -> Cursor:
+    return Cursor(
         step=position.steps,
         optimizer_steps=position.steps,
         overflows_in_a_row=0,
         summary=Summary(steps=position.steps),
         records=position,
-        run_sha256=run_sha256,
     )
 
 

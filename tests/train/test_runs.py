@@ -14,9 +14,10 @@ from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, UsageError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
+from densekit.launch.chain import reproduce
 from densekit.model.weights import read_weights
-from densekit.runs.layout import RunDir
-from densekit.spec.execution import Execution
+from densekit.runs.layout import CONNECTOR_FILE, RunDir
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
 from densekit.spec.types import LEDGER_ENTRIES
 from densekit.train.assembly import build_trainer
@@ -26,7 +27,7 @@ from densekit.train.inputs import make_reader
 from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
-from tests.support.workplace import Workplace
+from tests.support.workplace import SMALL, Forked, Workplace
 
 pytestmark = pytest.mark.ranks
 
@@ -43,6 +44,9 @@ FIELDS = {
     "supervised_tokens",
     "masked_samples",
     "seconds",
+    "data_seconds",
+    "compute_seconds",
+    "tokens_per_second",
     "ids",
     "images",
     "chain",
@@ -169,6 +173,37 @@ def test_two_processes_train_the_same_run(workplace: Workplace, tmp_path: Path) 
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
         for field in ("samples", "tokens", "supervised_tokens", "lr"):
             assert two[field] == one[field]
+
+
+def test_workers_change_no_bit(workplace: Workplace, tmp_path: Path) -> None:
+    code = reproduce(
+        "tiny_stage2",
+        overrides=("data.samples=null", *SMALL),
+        runs_dir=tmp_path,
+        roots=Roots(cache=workplace.root / ".cache/densekit"),
+        request=ExecutionRequest(workers=4),
+        launcher=Forked(),
+    )
+    assert code == 0
+    (run,), alone = tmp_path.glob("tiny_stage2-*"), workplace.run_dir("tiny_stage2")
+    assert RunDir(run).execution.workers == 4 and RunDir(alone).execution.workers == 0
+    assert [line["chain"] for line in _metrics(run)] == [line["chain"] for line in _metrics(alone)]
+    ours, theirs = (read_weights(folder / CONNECTOR_FILE) for folder in (run, alone))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_says_who_waited(workplace: Workplace) -> None:
+    run = workplace.run_dir("tiny_stage2")
+    for line in _metrics(run):
+        assert line["compute_seconds"] > 0 <= line["data_seconds"]
+        assert line["data_seconds"] + line["compute_seconds"] <= line["seconds"] + 1e-3
+        tokens = line["tokens_per_second"] * line["seconds"]
+        assert tokens == pytest.approx(line["tokens"], rel=0.02)
+    summary = json.loads((run / "results.json").read_text())["summary"]
+    for name in ("data_seconds", "compute_seconds"):
+        assert summary[name] == pytest.approx(sum(line[name] for line in _metrics(run)), abs=1e-3)
+    assert "% of the time, waiting for data " in (RunDir(run).log).read_text()
 
 
 def test_lora_trains_adapters_and_loads_again(workplace: Workplace) -> None:

@@ -45,6 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/text/lengths.py": ("tests/text/test_sequence.py",),
     "densekit/text/official_walk.py": TEXT,
     "densekit/text/sequence.py": ("tests/text/test_sequence.py",),
+    "densekit/text/source.py": ("tests/data/test_index.py",),
     "densekit/text/template.py": TEXT,
     "densekit/text/templates/*.py": TEXT,
     "densekit/evaluate/questions.py": ("tests/evaluate",),

@@ -22,8 +22,10 @@ from densekit.train.shards import Shard
 class OptimizerStep:
     """What became of a step's gradients."""
 
-    grad_norm: float | None
-    """L2 norm before clipping; None after an overflow."""
+    grad_norm: float | Tensor | None
+    """L2 norm before clipping, on the device where nobody had to wait for it; None after an
+    overflow.
+    """
     overflow: bool
     """fp16 only: a gradient was not finite, no weight changed, and the loss scale was lowered."""
 

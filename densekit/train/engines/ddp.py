@@ -71,7 +71,7 @@ class ReplicatedEngine(Engine):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return OptimizerStep(grad_norm=None if overflow else norm.item(), overflow=overflow)
+        return OptimizerStep(grad_norm=None if overflow else norm, overflow=overflow)
 
     def shards(self) -> Iterator[Shard]:
         for name, parameter in self.trainable.items():

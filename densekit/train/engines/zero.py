@@ -66,7 +66,7 @@ class ZeroEngine(Engine):
         self.module.step()
         overflow = private.overflowed(self.zero) and self.execution.dtype == "fp16"
         norm = self.module.get_global_grad_norm()
-        return OptimizerStep(grad_norm=None if overflow else float(norm), overflow=overflow)
+        return OptimizerStep(grad_norm=None if overflow else norm, overflow=overflow)
 
     def shards(self) -> Iterator[Shard]:
         if self.execution.zero_stage == 3:

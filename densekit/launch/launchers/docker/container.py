@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from densekit.errors import UsageError
+from densekit.launch.launchers.conversion import conversion_arguments
+from densekit.launch.launchers.exchange import exchange_arguments, folders_of
 from densekit.launch.launchers.inspection import VARIABLES, inspection_arguments
 from densekit.launch.launchers.mounts import Mount, mounts
 from densekit.launch.launchers.trainer_command import (
@@ -23,6 +25,8 @@ from densekit.launch.launchers.trainer_command import (
 )
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
+from densekit.spec.conversion import ConversionRequest
+from densekit.spec.exchange import ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 
@@ -40,8 +44,8 @@ SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container that trains one attempt, or inspects models: without capabilities or network, its
-    root read-only.
+    """A container that trains one attempt, inspects models or converts weights: without
+    capabilities or network, its root read-only.
     """
 
     name: str
@@ -117,12 +121,38 @@ def container_of(
 def inspection_container(parts: ModelParts, *, image: str, user: str) -> Container:
     """A container that inspects the models of a recipe and writes nowhere."""
     paths = {parts.language_model, parts.vision_tower, parts.connector_weights}
+    mounts = [Mount(path=path, read_only=True) for path in sorted(filter(None, paths))]
+    return _on_the_side("inspect", inspection_arguments(parts), mounts, image=image, user=user)
+
+
+def conversion_container(request: ConversionRequest, *, image: str, user: str) -> Container:
+    """A container that converts the weights of a folder; the files of a hub cache, to which a
+    folder there links, are mounted too.
+    """
+    linked = {path.resolve().parent for path in request.folder.iterdir() if path.is_symlink()}
+    read_only = {path: True for path in (*linked, request.folder) if path.is_dir()}
+    mounted = {**read_only, request.to or request.folder: False}
+    mounts = [Mount(path=path, read_only=only) for path, only in sorted(mounted.items())]
+    return _on_the_side("convert", conversion_arguments(request), mounts, image=image, user=user)
+
+
+def exchange_container(request: ExchangeRequest, *, image: str, user: str) -> Container:
+    """A container that imports or exports a checkpoint."""
+    found = sorted(folders_of(request).items())
+    mounts = [Mount(path=path, read_only=only) for path, only in found]
+    return _on_the_side("exchange", exchange_arguments(request), mounts, image=image, user=user)
+
+
+def _on_the_side(
+    what: str, arguments: Sequence[str], mounts: Sequence[Mount], *, image: str, user: str
+) -> Container:
+    """A container that does something else than train, without a GPU."""
     return Container(
-        name=f"densekit-inspect-{os.getpid()}",
+        name=f"densekit-{what}-{os.getpid()}",
         image=image,
-        command=["python", *inspection_arguments(parts)],
+        command=["python", *arguments],
         environment={**VARIABLES, "HOME": SCRATCH},
-        mounts=[Mount(path=path, read_only=True) for path in sorted(filter(None, paths))],
+        mounts=mounts,
         user=user,
         groups=_groups(user),
         devices=(),

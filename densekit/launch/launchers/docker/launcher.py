@@ -16,20 +16,27 @@ from densekit.launch.host_gpus import (
     pick,
 )
 from densekit.launch.launchers.base import Launcher
-from densekit.launch.launchers.docker.client import connect
+from densekit.launch.launchers.conversion import made
+from densekit.launch.launchers.docker.client import Engine, connect
 from densekit.launch.launchers.docker.container import (
+    Container,
     container_of,
     container_user,
+    conversion_container,
+    exchange_container,
     inspection_container,
 )
 from densekit.launch.launchers.docker.diagnosis import diagnose
 from densekit.launch.launchers.docker.follower import Follower, kill_container
+from densekit.launch.launchers.exchange import exchanged
 from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
+from densekit.spec.conversion import ConversionReport, ConversionRequest
+from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 
@@ -68,11 +75,25 @@ class Docker(Launcher):
         """In a container of the image, without a GPU, and removed again."""
         engine, image = connect(), self._image(_gpus(execution))
         user = container_user(rootless=engine.rootless)
-        started = engine.start(inspection_container(parts, image=image, user=user))
-        try:
-            return found_problems(*engine.output(started))
-        finally:
-            engine.remove(started)
+        container = inspection_container(parts, image=image, user=user)
+        return found_problems(*_output(engine, container))
+
+    def convert(self, request: ConversionRequest, execution: Execution) -> ConversionReport:
+        """In a container of the image, without a GPU, and removed again."""
+        engine, image = connect(), self._image(_gpus(execution))
+        user = container_user(rootless=engine.rootless)
+        if request.to is not None:
+            request.to.mkdir(parents=True, exist_ok=True)  # what is mounted has to be there
+        container = conversion_container(request, image=image, user=user)
+        return made(*_output(engine, container))
+
+    def exchange(self, request: ExchangeRequest, execution: Execution) -> ExchangeReport:
+        """In a container of the image, without a GPU, and removed again."""
+        engine, image = connect(), self._image(_gpus(execution))
+        user = container_user(rootless=engine.rootless)
+        request.to.mkdir(parents=True, exist_ok=True)  # what is mounted has to be there
+        container = exchange_container(request, image=image, user=user)
+        return exchanged(*_output(engine, container))
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""
@@ -140,6 +161,15 @@ class Docker(Launcher):
             return image_for_gpus(gpus)
         check_image(self.image, gpus)
         return self.image
+
+
+def _output(engine: Engine, container: Container) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of a container that is removed again."""
+    started = engine.start(container)
+    try:
+        return engine.output(started)
+    finally:
+        engine.remove(started)
 
 
 def _gpus(execution: Execution) -> list[Gpu]:

@@ -1,0 +1,1 @@
+"""What published folders hold in other formats than ours: pickled weights into safetensors."""

@@ -1,0 +1,156 @@
+"""Which kind of official folder one is, by what is in it, and where its files are."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from densekit.errors import DataError, UsageError
+from densekit.exchange.adapter import ADAPTER_CONFIG, Adapter, read_adapter
+from densekit.exchange.official.settings import CONFIG, OfficialSettings, read_settings
+from densekit.exchange.official.tensors import Stored, model_files, sort_tensors
+from densekit.exchange.weight_file import WeightFile, open_weights
+from densekit.files.weight_files import few
+from densekit.spec.types import Trains
+
+PROJECTOR = "mm_projector.bin"
+TRAINABLES = "non_lora_trainables.bin"
+PROJECTOR_NAMES = ("0.bias", "0.weight", "2.bias", "2.weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialFolder:
+    """An official checkpoint, its headers read and nothing else."""
+
+    path: Path
+    settings: OfficialSettings
+    trains: Trains
+    model: list[tuple[WeightFile, dict[str, Stored]]]
+    """Files of the whole model's weights; [] where only a connector or an adapter was saved."""
+    connector: tuple[WeightFile, dict[str, Stored]] | None
+    """The connector's own file; None where it is in the model's."""
+    adapter: Adapter | None
+    dropped: Counter[str]
+    notes: tuple[str, ...]
+
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of one part, by name."""
+        files = [*self.model, *([self.connector] if self.connector else [])]
+        return {
+            each.name: each.shape
+            for _, stored in files
+            for each in stored.values()
+            if each.part == part
+        }
+
+
+def open_official(folder: Path, connector: Path | None = None) -> OfficialFolder:
+    """The checkpoint in a folder; `connector` names its connector's file where the folder has none.
+
+    Raises UsageError where there is no folder, DataError for anything but a checkpoint that can be
+    imported, with what it is or lacks.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: give one that the official code wrote")
+    folder = _inside(folder)
+    settings = read_settings(folder)
+    adapter = read_adapter(folder) if (folder / ADAPTER_CONFIG).is_file() else None
+    dropped: Counter[str] = Counter()
+    model = []
+    for file in model_files(folder) if adapter is None else []:
+        stored, anew = sort_tensors(file)
+        model.append((file, stored))
+        dropped += anew
+    notes: list[str] = []
+    within = any(each.part == "connector" for _, stored in model for each in stored.values())
+    path = None if within and connector is None else connector or _connector_file(folder, adapter)
+    if within and connector is None and (folder / PROJECTOR).is_file():
+        notes.append(f"{PROJECTOR} was not read: the model's own files hold the connector")
+    if within and connector is not None:
+        raise UsageError(
+            f"--connector {connector}: {folder} holds a connector of its own; omit --connector"
+        )
+    if path is None and not within:
+        raise DataError(_without_connector(folder, adapter, bool(model)))
+    found = OfficialFolder(
+        path=folder,
+        settings=settings,
+        trains="lora" if adapter else "full" if model else "connector",
+        model=model,
+        connector=_connector(path) if path else None,
+        adapter=adapter,
+        dropped=dropped,
+        notes=tuple(notes),
+    )
+    _check_connector(found, path or folder)
+    return found
+
+
+def _inside(folder: Path) -> Path:
+    """The folder that holds config.json: where the official output folder is itself called
+    checkpoint-*, that one lies beside mm_projector/.
+    """
+    if (folder / CONFIG).is_file():
+        return folder
+    inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if len(inside) == 1 and (folder / "mm_projector" / f"{inside[0].name}.bin").is_file():
+        return inside[0]
+    names = few([path.name for path in inside])
+    hint = f"; name one of the folders in it: {names}" if inside else ""
+    raise DataError(f"{folder} holds no {CONFIG}: it is no checkpoint of the official code{hint}")
+
+
+def _connector_file(folder: Path, adapter: Adapter | None) -> Path | None:
+    beside = folder.parent / "mm_projector" / f"{folder.name}.bin"
+    names = (TRAINABLES,) if adapter else (PROJECTOR,)
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found and adapter is None and beside.is_file():
+        return beside
+    return found[0] if found else None
+
+
+def _without_connector(folder: Path, adapter: Adapter | None, model: bool) -> str:
+    if adapter is not None:
+        return (
+            f"{folder} holds a LoRA adapter and no {TRAINABLES}, as the checkpoint-N folders of a "
+            "LoRA run do: its connector is not there; give the connector's file with --connector"
+        )
+    if model:
+        return (
+            f"the weights of {folder} hold no mm_projector and there is no {PROJECTOR}: give the "
+            "connector's file with --connector"
+        )
+    steps = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{PROJECTOR}"))
+    if steps:
+        return f"{folder} holds no {PROJECTOR} of its own; name one of {few(steps)} in it"
+    return (
+        f"{folder} holds neither weights of a model nor {PROJECTOR} nor a LoRA adapter: finish the "
+        "download, or give the connector's file with --connector"
+    )
+
+
+def _connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
+    """The connector's file; names without `mm_projector.` are taken as they are."""
+    if not path.is_file():
+        raise UsageError(f"connector {path} is not a file")
+    file = open_weights(path)
+    if set(file.shapes) == set(PROJECTOR_NAMES):
+        return file, {
+            name: Stored(part="connector", name=name, dtype=dtype, shape=shape)
+            for name, (dtype, shape) in file.shapes.items()
+        }
+    stored, _ = sort_tensors(file)
+    if besides := [name for name, each in stored.items() if each.part != "connector"]:
+        raise DataError(
+            f"{path} holds {few(besides)} beside the connector: other parts were trained too, and "
+            "a connector alone would not be that model"
+        )
+    return file, stored
+
+
+def _check_connector(found: OfficialFolder, path: Path) -> None:
+    shapes = found.shapes("connector")
+    if sorted(shapes) != sorted(PROJECTOR_NAMES):
+        raise DataError(
+            f"{path}: the connector's tensors are {few(sorted(shapes)) or 'missing'}; a two-layer "
+            f"projector (mlp2x_gelu) has {', '.join(PROJECTOR_NAMES)}"
+        )

@@ -1,0 +1,51 @@
+"""One file of tensors, safetensors or a pickle, opened by its header and read tensor by tensor."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from densekit.errors import DataError
+from densekit.exchange.pickled import read_pickled
+from densekit.files.safetensors_header import read_header
+from densekit.model.tensor_files import NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One file of tensors, a pickle or safetensors, that is read only when it is asked for."""
+
+    path: Path
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]]
+    """(dtype, shape) by name, as safetensors spells the types."""
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str], Tensor]]:
+        """What gives a tensor by its name. Raises DataError when the file cannot be read."""
+        if self.path.suffix != ".safetensors":
+            yield read_pickled(self.path).tensors.__getitem__
+            return
+        try:
+            with safe_open(self.path, "pt") as file:
+                yield file.get_tensor
+        except SafetensorError as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from None
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Some of its tensors. Raises DataError when they cannot be read."""
+        with self.opened() as fetch:
+            return {name: fetch(name) for name in names}
+
+
+def open_weights(path: Path) -> WeightFile:
+    """A file of safetensors or of torch.save. Raises DataError when it is neither, or not whole."""
+    if path.suffix == ".safetensors":
+        header = read_header(path)
+        shapes = {name: (entry.dtype, entry.shape) for name, entry in header.items()}
+    else:
+        tensors = read_pickled(path).tensors
+        shapes = {name: (NAMES[value.dtype], tuple(value.shape)) for name, value in tensors.items()}
+    return WeightFile(path=path, shapes=shapes)

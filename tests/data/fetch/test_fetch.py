@@ -1,0 +1,391 @@
+"""Models and parts of data sets, from a hub and a server: fetched whole, once, and from wherever
+they already are.
+"""
+
+import dataclasses
+import errno
+import os
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from densekit.data.fetch import fetch as fetch_module
+from densekit.data.fetch.fetch import fetch_missing, survey
+from densekit.data.fetch.hub import HubClient
+from densekit.data.fetch.job import Job, Tools
+from densekit.data.fetch.model_job import ModelJob
+from densekit.data.fetch.part_job import PartJob
+from densekit.data.fetch.progress import Progress
+from densekit.data.fetch.records import Records
+from densekit.data.fetch.transfer import Patience, Transfer
+from densekit.errors import DataError
+from tests.support.http_double import FAULTS, serving
+from tests.support.hub_double import COMMIT, HubDouble
+from tests.support.published import LANGUAGE, small_world, tree
+
+QUICK = Patience(
+    timeout=1,
+    attempts=8,
+    first_attempts=8,
+    first_wait=0.001,
+    longest_wait=0.01,
+    slowest=20_000,
+    window=0.2,
+)
+MODEL_FILES = {
+    "config.json",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.model",
+}
+
+
+@dataclass
+class World:
+    """A server, the jobs of a recipe, and where they are put."""
+
+    server: HubDouble
+    tools: Tools
+    root: Path
+    jobs: Sequence[Job]
+    said: list[str]
+
+    def fetch(self, jobs: Sequence[Job] | None = None, **tools: object) -> list[str]:
+        """A whole fetch; its survey's lines."""
+        used = dataclasses.replace(self.tools, **tools)  # type: ignore[arg-type]
+        found = survey(jobs or self.jobs, used)
+        lines = [*found.lines(), *found.room()]
+        if problems := fetch_missing(found, used, self.said.append) + found.by_hand:
+            raise DataError("\n".join(problems))
+        return lines
+
+    def named(self, part: str) -> list[Job]:
+        """The jobs whose label ends so."""
+        return [job for job in self.jobs if job.label.endswith(part)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(HubDouble()) as server:
+        assert isinstance(server, HubDouble)
+        data_set = small_world(server, tmp_path)
+        transfer = Transfer(QUICK)
+        root = tmp_path / "out"
+        parts = [
+            PartJob(data_set=data_set, file=file, commit=None, root=root / "data")
+            for file in data_set.distribution
+        ]
+        model = ModelJob(repository=LANGUAGE, commit=COMMIT, root=root / "models")
+        hub = HubClient(server.url, QUICK)
+        tools = Tools(transfer=transfer, hub=hub, progress=Progress(), brought=None)
+        yield World(server, tools, root, [model, *parts], [])
+        transfer.close()
+
+
+def test_everything_comes_once_and_only_what_is_needed(world: World) -> None:
+    lines = world.fetch()
+    assert any(line.startswith("missing   captions: images.zip  37.") for line in lines)
+    found = tree(world.root)
+    model = {name.rpartition("/")[2] for name in found if name.startswith("models/")}
+    assert model == {*MODEL_FILES, ".revision"}
+    published = world.server.repositories["model", LANGUAGE]
+    for name in MODEL_FILES:
+        assert found[f"models/{LANGUAGE}/{name}"] == published[name]
+    data = [name for name in found if name.startswith("data/")]
+    assert len(data) == 2 + 12 + 9 + 1 and "data/captions/.revision" in data
+    assert "data/captions/images/00003/3.jpg" in data and "data/captions/vg/VG_100K/1.jpg" in data
+    assert "data/captions/coco/train2017/4.jpg" in data
+    assert not list((world.root / "data").rglob("*.zip")), "archives are removed"
+    asked = len(world.server.requests)
+    assert [look.state for _, look in survey(world.jobs, world.tools).looks] == ["complete"] * 5
+    world.fetch()
+    assert len(world.server.requests) == asked, "what is complete asks nobody"
+    record = Records(world.root / "models").read(LANGUAGE)
+    assert record is not None and record.commit == COMMIT
+
+
+def test_what_was_removed_comes_again_and_nothing_else(world: World) -> None:
+    world.fetch()
+    expected = tree(world.root)
+    (world.root / "models" / LANGUAGE / "tokenizer.model").unlink()
+    for image in (world.root / "data/captions/coco/train2017").iterdir():
+        image.unlink()
+    world.server.requests.clear()
+    world.fetch()
+    assert tree(world.root) == expected
+    got = [path for method, path, _ in world.server.requests if method == "GET"]
+    assert [path.rpartition("/")[2] for path in got if "/api/" not in path] == [
+        "tokenizer.model",
+        "train2017.zip",
+    ]
+
+
+def test_faults_of_the_hub_and_the_server_end_in_the_same_bytes(world: World) -> None:
+    world.fetch()
+    expected = tree(world.root)
+    draw = random.Random(3)
+    for number in range(3):
+        again = World(world.server, world.tools, world.root.with_name(f"out{number}"), [], [])
+        again.jobs = [_moved(job, again.root) for job in world.jobs]
+        hub = HubClient(world.server.url, QUICK)
+        world.server.faults = deque(draw.choices([one for one in FAULTS if one != "drip"], k=6))
+        again.fetch(hub=hub)
+        assert tree(again.root) == expected
+
+
+def _moved(job: Job, root: Path) -> Job:
+    if isinstance(job, ModelJob):
+        return dataclasses.replace(job, root=root / "models")
+    assert isinstance(job, PartJob)
+    return dataclasses.replace(job, root=root / "data")
+
+
+def test_the_hubs_cache_comes_before_the_network_and_leaves_real_files(
+    world: World, tmp_path: Path
+) -> None:
+    name, body = "tokenizer.model", world.server.repositories["model", LANGUAGE]["tokenizer.model"]
+    cache = tmp_path / "hub" / f"models--{LANGUAGE.replace('/', '--')}"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "snapshots" / COMMIT).mkdir(parents=True)
+    (cache / "blobs" / "b").write_bytes(body)
+    (cache / "snapshots" / COMMIT / name).symlink_to("../../blobs/b")
+    world.fetch(world.named(LANGUAGE))
+    placed = world.root / "models" / LANGUAGE / name
+    assert not placed.is_symlink() and placed.read_bytes() == body
+    assert placed.stat().st_ino == (cache / "blobs" / "b").stat().st_ino, "a hard link: no copy"
+    assert not any(path.endswith(name) for _, path, _ in world.server.requests)
+
+
+def test_a_damaged_file_of_the_cache_is_not_taken(world: World, tmp_path: Path) -> None:
+    body = world.server.repositories["model", LANGUAGE]["tokenizer.model"]
+    snapshot = tmp_path / "hub" / f"models--{LANGUAGE.replace('/', '--')}" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.model").write_bytes(bytes(len(body)))
+    world.fetch(world.named(LANGUAGE))
+    assert (world.root / "models" / LANGUAGE / "tokenizer.model").read_bytes() == body
+
+
+def test_files_of_another_commit_are_replaced_and_its_others_removed(world: World) -> None:
+    world.fetch(world.named(LANGUAGE))
+    files = world.server.repositories["model", LANGUAGE]
+    single = files.pop("model-00001-of-00002.safetensors")
+    for name in ("model-00002-of-00002.safetensors", "model.safetensors.index.json"):
+        files.pop(name)
+    files["model.safetensors"], files["config.json"] = single, b'{"model_type": "phi"}'
+    world.server.commit = "b" * 40
+    newer = ModelJob(repository=LANGUAGE, commit="b" * 40, root=world.root / "models")
+    world.fetch([newer])
+    folder = world.root / "models" / LANGUAGE
+    assert {path.name for path in folder.iterdir()} == {
+        *(".revision", "config.json", "model.safetensors", "tokenizer.model")
+    }
+    assert (folder / "config.json").read_bytes() == b'{"model_type": "phi"}'
+    assert (folder / ".revision").read_text() == "b" * 40 + "\n"
+
+
+def test_a_file_of_a_users_own_is_never_overwritten(world: World) -> None:
+    folder = world.root / "models" / LANGUAGE
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}  my own")
+    with pytest.raises(DataError, match=r"config.json is not lab/language-7b's at commit"):
+        world.fetch(world.named(LANGUAGE))
+    assert (folder / "config.json").read_text() == "{}  my own"
+
+
+def test_a_gated_repository_is_named_with_its_page_and_the_rest_comes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.server.gated.add(LANGUAGE)
+    page = f"{world.server.url}/{LANGUAGE}"
+    with pytest.raises(DataError, match=rf"access refused .*open {page}, accept .*HF_TOKEN"):
+        world.fetch()
+    assert (world.root / "data/captions/images/00003/3.jpg").exists()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    world.fetch()
+    assert (world.root / "models" / LANGUAGE / "config.json").exists()
+    records = [path.read_text() for path in world.root.glob("*/.fetched/**/*.json")]
+    assert records and "hf_secret" not in "".join(records)
+
+
+@pytest.mark.parametrize(
+    ("repository", "commit", "words"),
+    [
+        (
+            "lab/nothing",
+            None,
+            r"lab/nothing \(or there is no such repository\): HTTP 401: access refused",
+        ),
+        (LANGUAGE, "c" * 40, "has no revision c+: `densekit pin lab/language-7b`"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_named(
+    world: World, repository: str, commit: str | None, words: str
+) -> None:
+    job = ModelJob(repository=repository, commit=commit, root=world.root / "models")
+    with pytest.raises(DataError, match=words):
+        world.fetch([job])
+
+
+def test_archives_brought_by_hand_are_taken_and_kept(world: World, tmp_path: Path) -> None:
+    brought = tmp_path / "usb"
+    places = {
+        "captions/captions.json": world.server.repositories["dataset", "lab/captions"][
+            "captions.json"
+        ],
+        "captions/images.zip/images.zip": world.server.repositories["dataset", "lab/captions"][
+            "images.zip"
+        ],
+        "train2017.zip": world.server.files["/zips/train2017.zip"],
+        "captions/vg/images.zip": world.server.files["/vg/images.zip"],
+    }
+    model = world.server.repositories["model", LANGUAGE]
+    places |= {f"{LANGUAGE}/{name}": model[name] for name in MODEL_FILES}
+    for name, content in places.items():
+        (brought / name).parent.mkdir(parents=True, exist_ok=True)
+        (brought / name).write_bytes(content)
+    world.fetch(brought=brought)
+    assert not world.server.requests, "no network"
+    assert {name: (brought / name).read_bytes() for name in places} == places
+    assert len(tree(world.root / "data")) == 1 + 12 + 9 + 1
+
+
+def test_what_was_brought_is_compared_with_the_catalog(world: World, tmp_path: Path) -> None:
+    (part,) = world.named("vg")
+    assert isinstance(part, PartJob)
+    file = part.file.model_copy(update={"sha256": "0" * 64})
+    (tmp_path / "usb" / "captions" / "vg").mkdir(parents=True)
+    brought = tmp_path / "usb" / "captions" / "vg" / "images.zip"
+    brought.write_bytes(world.server.files["/vg/images.zip"])
+    with pytest.raises(DataError, match=r"images.zip is not the published file: SHA-256 .*0000"):
+        world.fetch([dataclasses.replace(part, file=file)], brought=tmp_path / "usb")
+    assert brought.exists() and not tree(world.root)
+
+
+def test_a_loose_archive_that_may_be_two_is_asked_about(world: World, tmp_path: Path) -> None:
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "usb" / "images.zip").write_bytes(b"which?")
+    with pytest.raises(DataError, match=r"put it at .*captions/vg/images.zip for captions: vg"):
+        world.fetch(world.named("vg"), brought=tmp_path / "usb")
+
+
+def test_an_archive_that_another_data_set_has_is_linked(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSEKIT_CATALOG", str(tmp_path / "catalog.yaml"))
+    world.fetch(world.named("coco/train2017") + world.named("images.zip"))
+    part = world.named("coco/train2017")[0]
+    assert isinstance(part, PartJob)
+    hub = {"content_url": "hf://datasets/lab/captions/images.zip", "name": "pictures", "strip": 0}
+    other = part.data_set.model_copy(update={"name": "other", "root": "other"})
+    linked = [
+        dataclasses.replace(part, data_set=other),
+        dataclasses.replace(part, data_set=other, file=part.file.model_copy(update=hub)),
+    ]
+    asked = len(world.server.requests)
+    assert "to download: 0 B" in world.fetch(linked)
+    assert len(world.server.requests) == asked
+    data = world.root / "data"
+    for name in ("4.jpg", "00003/3.jpg"):
+        place = data / "other" / "coco" / "train2017" / name
+        folder = "coco/train2017" if name == "4.jpg" else "images"
+        assert place.stat().st_ino == (data / "captions" / folder / name).stat().st_ino
+    assert [look.state for _, look in survey(linked, world.tools).looks] == ["complete"] * 2
+
+
+def test_what_only_a_person_can_get_is_told_after_the_rest_came(world: World) -> None:
+    (part,) = world.named("vg")
+    assert isinstance(part, PartJob)
+    file = part.file.model_copy(update={"by_hand": "ask its author", "content_url": None})
+    by_hand = dataclasses.replace(part, file=file)
+    with pytest.raises(DataError, match="captions: vg is to be brought by hand: ask its author"):
+        world.fetch([by_hand, *world.named("coco/train2017")])
+    assert (world.root / "data/captions/coco/train2017/4.jpg").exists()
+    (world.root / "data/captions/vg/VG_100K").mkdir(parents=True)
+    (world.root / "data/captions/vg/VG_100K/1.jpg").write_bytes(b"brought")
+    world.fetch([by_hand])
+
+
+def test_a_truncated_archive_is_downloaded_once_more_then_named(world: World) -> None:
+    whole = world.server.files["/zips/train2017.zip"]
+    world.server.files["/zips/train2017.zip"] = whole[: len(whole) // 2]
+    with pytest.raises(DataError, match=r"is no whole zip archive.*after 2 downloads.*--from DIR"):
+        world.fetch(world.named("coco/train2017"))
+    assert world.server.bodies("/zips/train2017.zip") == 2
+    world.server.files["/zips/train2017.zip"] = whole
+    world.fetch(world.named("coco/train2017"))
+    assert len(tree(world.root / "data")) == 9
+
+
+def test_too_little_room_is_said_before_the_first_byte(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "free_bytes", lambda _: 50_000)
+    with pytest.raises(DataError, match=r"needed in .*50.0 kB free: make room, .*--to DIR"):
+        world.fetch()
+    assert not world.root.exists()
+    world.fetch(world.named("vg"))
+
+
+def test_a_full_disk_is_named_and_what_came_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("densekit.data.fetch.archives._write", full)
+        with pytest.raises(DataError, match=r"the disk is full .* the same command goes on"):
+            world.fetch(world.named("coco/train2017"))
+    world.fetch(world.named("coco/train2017"))
+    assert world.server.bodies("/zips/train2017.zip") == 1, "the archive was kept"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_takes_no_files_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataError, match=r"cannot be written: .*--to DIR"):
+        world.fetch()
+
+
+def test_a_folder_that_is_a_file_is_named(world: World) -> None:
+    world.root.write_text("in the way")
+    with pytest.raises(DataError, match=r"out.*: Not a directory"):
+        world.fetch()
+
+
+def test_two_fetches_of_one_root_do_not_meet(world: World) -> None:
+    at_work = pytest.raises(DataError, match="another `densekit fetch` is at work")
+    with Records(world.root / "data").locked(), at_work:
+        world.fetch(world.named("vg"))
+
+
+def test_without_network_the_cache_is_all_there_is(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="HF_HUB_OFFLINE is set, and the hub's cache"):
+        world.fetch(world.named(LANGUAGE))
+    cache = tmp_path / "hub" / f"models--{LANGUAGE.replace('/', '--')}"
+    snapshot = cache / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT)
+    for name in MODEL_FILES:
+        (snapshot / name).write_bytes(world.server.repositories["model", LANGUAGE][name])
+    world.fetch(world.named(LANGUAGE))
+    assert not world.server.requests
+    assert (world.root / "models" / LANGUAGE / ".revision").read_text().strip() == COMMIT
