@@ -110,6 +110,7 @@ def test_result_holds_figures_notes_and_every_score() -> None:
         get_protocol("gqa"), questions, answers({"2": "Yes", "1": "Red."}), whole=False
     )
     assert (result.value, result.questions, result.semantics) == (50.0, 2, "faithful")
+    assert result.notes == {}
     assert result.figures == {
         "accuracy": 50.0,
         "accuracy/query": 100.0,
@@ -121,6 +122,13 @@ def test_result_holds_figures_notes_and_every_score() -> None:
     ]
     with pytest.raises(DataError, match="GQA has 12,578 questions"):
         score_answers(get_protocol("gqa"), questions, answers({"1": "a", "2": "b"}))
+
+
+def test_notes_are_counted() -> None:
+    questions = [question(i, "A", options=("x", "y"), category="image") for i in range(3)]
+    texts = answers({"0": "A", "1": "maybe", "2": "A."})
+    result = score_answers(get_protocol("sqa"), questions, texts, whole=False)
+    assert result.notes == {"unparsed": 2}
 
 
 def test_benchmarks_of_a_judge_are_not_scored() -> None:

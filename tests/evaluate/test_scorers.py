@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Answered
-from densekit.evaluate.scorers import get_scorer, gqa, letters, mme, mmmu, pope, sqa, ten_answers
+from densekit.evaluate.scorers import (
+    get_scorer,
+    gqa,
+    letters,
+    mme,
+    mmmu,
+    mmmu_choice,
+    pope,
+    sqa,
+    ten_answers,
+)
 from densekit.evaluate.scorers.mathvista import edit_distance
 from densekit.evaluate.scorers.mathvista_extract import by_rule
 from densekit.evaluate.scorers.scorer import accuracy, one_gold, percent
@@ -180,6 +190,8 @@ def test_pope_of_the_released_weights_by_the_published_counts() -> None:
     assert len(scores) == 8910
     assert (round(figures["f1"], 2), round(figures["f1_pooled"], 2)) == (85.99, 85.97)
     assert round(figures["accuracy"], 2) == 87.01
+    yes = 3 * 1183 + sum(false_yes.values())
+    assert figures["yes_ratio"] == pytest.approx(100 * yes / 8910)
 
 
 def test_pope_fixed_reads_words_in_any_case() -> None:
@@ -219,6 +231,8 @@ def test_yes_no_takes_the_two_words_alone() -> None:
     assert (other.score, other.parsed, other.note) == (0, "", "unparsed")
     with pytest.raises(DataError, match="`red` is neither"):
         scored("yes_no", question(gold="red"), "yes")
+    scores = [score(1, 1.0, gold="yes", parsed="yes")]
+    assert set(get_scorer("yes_no").figures(scores, "faithful").values()) == {100.0}
     scores = [score(1, 1.0, gold="no", parsed="no"), score(2, 0.0, gold="yes", parsed="no")]
     assert get_scorer("yes_no").figures(scores, "faithful") == {
         "f1": 0.0,
@@ -299,8 +313,14 @@ def test_seed_type_without_right_answer_has_no_figure_unless_fixed() -> None:
         "video accuracy": 0.0,
     }
     assert "video accuracy" not in figures(scores[:1], "faithful")
-    with pytest.raises(DataError, match="categories are like image/3"):
-        figures([score(1, 1.0, category="image")], "faithful")
+    for category in ("image", "image/x"):
+        with pytest.raises(DataError, match="categories are like image/3"):
+            figures([score(1, 1.0, category=category)], "faithful")
+
+
+def test_seed_type_with_a_question_unanswered_has_a_figure() -> None:
+    scores = [score(1, 0.0, category="image/1"), score(2, 0.0, category="image/1", note="missing")]
+    assert get_scorer("seed").figures(scores, "faithful")["type 1"] == 0
 
 
 def test_seed_takes_the_letter_alone_unless_fixed() -> None:
@@ -345,6 +365,13 @@ def test_mmmu_without_questions_has_no_figure() -> None:
     assert sum(map(len, mmmu.DOMAINS.values())) == 30
 
 
+def test_mmmu_range_is_over_200_seeds_of_the_drawn_letters() -> None:
+    assert mmmu.SEEDS == 200
+    certain = [score(1, 1.0, category="Art", gold="A", parsed="A", note="drawn 1")]
+    figures = get_scorer("mmmu").figures([*certain, score(2, 0.0, category="Art")], "faithful")
+    assert (figures["lowest"], figures["highest"]) == (50.0, 50.0)
+
+
 # MathVista
 
 
@@ -375,6 +402,8 @@ def test_mathvista_notes_what_the_judge_would_have_read() -> None:
     asked = question(gold="5", answer_type="integer")
     plain, read = scored("mathvista", asked, "5"), scored("mathvista", asked, "It is 5.")
     assert (plain.score, plain.note) == (1, "") and (read.score, read.note) == (1, "judge")
+    stated = scored("mathvista", asked, 'The answer is "5".')
+    assert (stated.score, stated.note) == (1, "judge")
     asked = question(gold="1.2", answer_type="float", precision=1.0)
     assert (scored("mathvista", asked, "1.2").score, scored("mathvista", asked, "1.2").note) == (
         0,
@@ -408,6 +437,7 @@ def test_figures_do_not_depend_on_the_order_of_scores(name: str) -> None:
 def test_mmmu_names_an_option_by_its_text_from_the_sixth_word_on() -> None:
     five, six = "we can see only green", "here we can see only green"
     assert mmmu_choice.parse(five, ABC) is None and mmmu_choice.parse(six, ABC) == "B"
+    assert mmmu_choice.parse("we see it in here today", (" we", "zebra")) == "A"
     assert mmmu_choice.letters_of(["x"] * 26)[-1] == "Z" and mmmu_choice.letters_of("x") == "A"
     for options in ([], ["x"] * 27):
         with pytest.raises(DataError, match=f"with {len(options)} options"):

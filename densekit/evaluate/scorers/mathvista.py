@@ -55,8 +55,8 @@ def prediction(
         bracketed = BRACKETED.search(text)
         if bracketed:
             text = bracketed[1].upper()
-        index = string.ascii_uppercase.find(text) if len(text) == 1 else -1
-        return choices[index] if 0 <= index < len(choices) else nearest(text, choices)
+        lettered = dict(zip(string.ascii_uppercase, choices, strict=False))
+        return lettered[text] if text in lettered else nearest(text, choices)
     try:
         if answer_type == "integer":
             return str(int(float(extraction)))  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ def parse(text: str) -> str | None:
     """A letter alone, a letter before `. `, or that of the one sentence `The answer is X.`."""
     if len(text) == 1 and text in LETTERS:
         return text
-    if len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
+    if text[1:3] == ". " and text[0] in LETTERS:
         return text[0]
     stated = STATED.findall(text)
     return stated[0] if len(stated) == 1 else None
