@@ -44,7 +44,7 @@ def load_model(
     _load_connector(model, source.connector_file)
     if source.adapter is not None:
         _merge(model, source, dtype)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.embedding_rows
     if rows > source.vocabulary:
         model.language_model.resize_token_embeddings(source.vocabulary, mean_resizing=False)
     model.eval()

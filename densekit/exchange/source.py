@@ -131,7 +131,7 @@ def _files(folder: Path, prefix: str) -> list[tuple[WeightFile, Mapping[str, str
     tensors, problems = read_weight_files(folder)
     if problems:
         raise DataError(f"language model: {'; '.join(problems)}")
-    found = []
+    found: list[tuple[WeightFile, Mapping[str, str]]] = []
     for path in sorted({each.file for each in tensors.values()}):
         file = open_weights(path)
         names = {

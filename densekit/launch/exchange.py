@@ -1,5 +1,7 @@
 """`densekit import` and `densekit export`: the request that a launcher carries out."""
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from densekit.errors import UsageError
@@ -16,12 +18,12 @@ def import_checkpoint(request: ImportRequest, launcher: Launcher) -> tuple[str, 
     if not request.folder.is_dir():
         raise UsageError(f"{request.folder} is not a folder: give one that the official code wrote")
     # A container sees what is mounted, and no symbolic link on the way there.
-    found = {
+    found: dict[str, Path | tuple[Path, ...]] = {
         name: path.resolve()
         for name in ("folder", "to", "base", "tower", "connector")
         if (path := getattr(request, name)) is not None
     }
-    found["search"] = tuple(path.resolve() for path in request.search)  # type: ignore[assignment]
+    found["search"] = tuple(path.resolve() for path in request.search)
     asked = request.model_copy(update=found)
     return launcher.exchange(ExchangeRequest(import_=asked), Execution()).lines
 

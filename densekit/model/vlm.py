@@ -87,6 +87,11 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_tower.eval()
         return self
 
+    @property
+    def embedding_rows(self) -> int:
+        """Tokens that the language model has an embedding for."""
+        return int(self.language_model.get_input_embeddings().weight.shape[0])
+
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.language_model.get_input_embeddings()
         return embeddings

@@ -130,7 +130,7 @@ class _Loaded:
 
     def check(self) -> None:
         """Vocabulary, merged weights, every prompt alone and in its batches."""
-        rows = self.model.get_input_embeddings().weight.shape[0]
+        rows = self.model.embedding_rows
         self.quantities.exact("vocabulary", rows, self.loader["vocab_size_after_load"])
         if (self.expected / "merged_weights.safetensors").is_file():
             self._check_merged()

@@ -93,9 +93,10 @@ def answers_of_stock(folder: Path, values: dict[str, Tensor]) -> dict[str, Tenso
     """
     from transformers import LlavaForConditionalGeneration
 
-    model, report = LlavaForConditionalGeneration.from_pretrained(
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
+    model, report = loaded
     if faults := [name for key in ("missing_keys", "unexpected_keys") for name in report[key]]:
         raise SystemExit(f"transformers reads {faults[:5]} otherwise than they were written")
     model.eval()

@@ -7,7 +7,7 @@ and 5 both read. The image token is a row of its own behind the vocabulary, neve
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ def _config(
     return value
 
 
-def _strategy(vision: PreTrainedConfig) -> str:
+def _strategy(vision: PreTrainedConfig) -> Literal["default", "full"]:
     """CLIP's states begin with CLS, which `default` drops; SigLIP's do not."""
     return "default" if vision.model_type == "clip_vision_model" else "full"
 

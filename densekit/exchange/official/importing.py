@@ -41,7 +41,7 @@ from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFol
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.templates import template_names
 
-LANGUAGE_MODEL = "language_model"
+LANGUAGE_MODEL: Where = "language_model"
 LORA = "lora"
 OFFICIAL = "official"
 TOWER_COPY = "vision_tower.safetensors"
