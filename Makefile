@@ -149,7 +149,7 @@ chaos: $(FULL) ## kill training 200 times at random moments; every run must end 
 fuzz: $(FULL) ## try 20,000 damaged recipes, overrides, annotation files and model folders (make test tries 500)
 	@DENSEKIT_FUZZ=40 $(PYTEST) $(PARALLEL) tests/fuzz $(ARGS)
 
-mutants: $(FULL) ## change the batches, texts and loss one operator at a time; the tests must notice (hours; ARGS=files)
+mutants: $(FULL) ## change the batches, texts, loss and scorers one operator at a time; the tests must notice (hours; ARGS=files)
 	@OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m tools.mutants $(ARGS)
 
 ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must end cleanly (about an hour)

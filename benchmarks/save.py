@@ -3,8 +3,8 @@
 A model of Linear layers is trained with AdamW on one thread, in rounds of the same number of steps:
 without a save, with one in the foreground (copied, written by safetensors, forced to disk, read
 again for its hash, renamed), and with one of densekit's own (`train/saves.py`). Rounds alternate,
-so that a busy host slows all three. What a round with a save takes longer than the one without is
-the training that the save cost; how long training stood still is measured by itself.
+so that a busy host slows all three. What a save costs is how long training stood still for it, and
+the CPU time that the steps of its round took more than those of the round without.
 
     python benchmarks/save.py --megabytes 400 --steps 20 --rounds 5 --folder /where/runs/are
 """
@@ -73,10 +73,12 @@ class Model:
 
 @dataclass(kw_only=True)
 class Times:
-    """Seconds of each round of one kind."""
+    """Seconds in each round of one kind."""
 
-    rounds: list[float] = field(default_factory=list)
     stands: list[float] = field(default_factory=list)
+    """Training stood still for the save."""
+    steps: list[float] = field(default_factory=list)
+    """CPU time of the thread that trains."""
 
 
 def main() -> None:
@@ -103,7 +105,7 @@ def measure(folder: Path, megabytes: float, steps: int, rounds: int) -> dict[str
     kinds = {"none": Times(), "foreground": Times(), "background": Times()}
     for number in range(1, rounds + 2):
         for kind, times in kinds.items():
-            begun, stood = time.monotonic(), 0.0
+            stood = trained = 0.0
             if kind == "foreground":
                 stood += timed(lambda: foreground(model, folder / "foreground"))
             elif kind == "background":
@@ -111,24 +113,26 @@ def measure(folder: Path, megabytes: float, steps: int, rounds: int) -> dict[str
                 stood += timed(lambda cursor=cursor: saves.begin(cursor))
             for _ in range(steps):
                 stood += timed(lambda: saves.settle(saves.flags))
-                model.step()
+                trained += timed(model.step, time.thread_time)
             if kind == "background":
                 stood += timed(saves.finish)
             if number > 1:  # memory and disk are warm
-                times.rounds.append(time.monotonic() - begun)
                 times.stands.append(stood)
+                times.steps.append(trained)
     (saved,) = (folder / "background").glob("step-*")
     ours = read_checkpoint(saved).files["rank-0000.safetensors"]
     return {
         "megabytes": round(ours.bytes / 1e6, 1),
         "steps": steps,
         "rounds": rounds,
-        "seconds": {kind: statistics.median(times.rounds) for kind, times in kinds.items()},
         "stands": {kind: statistics.median(times.stands) for kind, times in kinds.items()},
+        "steps_cpu": {kind: statistics.median(times.steps) for kind, times in kinds.items()},
         "lost": {
             kind: statistics.median(
-                saving - without
-                for saving, without in zip(kinds[kind].rounds, kinds["none"].rounds, strict=True)
+                stood + took - without
+                for stood, took, without in zip(
+                    kinds[kind].stands, kinds[kind].steps, kinds["none"].steps, strict=True
+                )
             )
             for kind in ("foreground", "background")
         },
@@ -153,11 +157,11 @@ def foreground(model: Model, folder: Path) -> None:
     durable.rename(temporary, folder)
 
 
-def timed(action: Callable[[], None]) -> float:
+def timed(action: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that a call takes."""
-    begun = time.monotonic()
+    begun = clock()
     action()
-    return time.monotonic() - begun
+    return clock() - begun
 
 
 def cursor_at(step: int) -> Cursor:
@@ -176,7 +180,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     lost, stands = result["lost"], result["stands"]
     return [
         f"checkpoint of {result['megabytes']:.0f} MB, {result['rounds']} rounds of "
-        f"{result['steps']} steps, {result['seconds']['none']:.2f} s without a save",
+        f"{result['steps']} steps, {result['steps_cpu']['none']:.2f} s of CPU time without a save",
         f"training stands still: {stands['foreground']:.2f} s in the foreground, "
         f"{stands['background']:.2f} s in the background; ratio "
         f"{stands['background'] / stands['foreground']:.2f}",

@@ -54,6 +54,8 @@ class MadeReader:
     """
 
     workload: Workload
+    counts: None = None
+    """Nobody counted before."""
 
     @property
     def image_tokens(self) -> int:

@@ -15,6 +15,7 @@ from densekit.cli import (
     data,
     evaluate,
     evidence,
+    exchange,
     fetch,
     host,
     models,
@@ -48,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
-for group in (recipes, models, fetch):
+for group in (recipes, models, exchange, fetch):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _join_lines(data.commands)

@@ -12,6 +12,7 @@ from rich.table import Table
 from densekit.data.doctor.conversations import histogram
 from densekit.data.doctor.examine import Examination
 from densekit.data.doctor.findings import Group
+from densekit.data.doctor.report import known_faults
 
 SHOWN = 3
 """Places of a finding that a table names."""
@@ -38,6 +39,10 @@ def print_examination(found: Examination, listed: Path | None) -> None:
         verb = "not repaired" if failed else "repaired"
         console.print(escape(f"{verb}: {repaired.name} from {repaired.source}{failed}"))
     _findings(console, found.findings.groups())
+    if known := known_faults(found):
+        console.print(f"What is known of {escape(found.subject.name)}:")
+        for line in known:
+            console.print(escape(f"- {line}"))
     if listed:
         console.print(escape(f"every finding is listed in {listed}"), soft_wrap=True)
     if found.certificate is not None:

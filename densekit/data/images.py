@@ -73,31 +73,29 @@ def find_images(annotations: Annotations, folder: Path, cache: Path | None = Non
     names = list(dict.fromkeys(image for _, image in entries))
     listing = Listing(folder)
     states = [listing.state(name) for name in names]
-    known = np.array([state or (-1, -1) for state in states], dtype=np.int64).reshape(-1, 2)
+    known = np.empty((len(names), 2), dtype=np.int64)
+    for column in range(2):
+        values = (-1 if state is None else state[column] for state in states)
+        known[:, column] = np.fromiter(values, np.int64, len(names))
     kept = _kept_at(annotations, folder, cache)
     found = _remembered(kept, known)
     unread = [int(place) for place in np.flatnonzero(found == UNREAD) if known[place, 0] > 0]
     reasons = _read(folder, names, unread, found)
     if kept is not None and unread:
         _keep(kept, known, found)
-    verdicts: dict[str, str | int] = {}
-    for place, (name, state) in enumerate(zip(names, states, strict=True)):
-        if state is None:
-            verdicts[name] = "does not exist"
-        elif state.size == 0:
-            verdicts[name] = "is empty (0 bytes)"
-        elif place in reasons:
-            verdicts[name] = f"cannot be read ({reasons[place]})"
-        else:
-            verdicts[name] = int(found[place])
+    # Few, so that the hundred thousands that are good cost nothing.
+    bad = {names[place]: f"cannot be read ({reason})" for place, reason in reasons.items()}
+    for size, reason in ((-1, "does not exist"), (0, "is empty (0 bytes)")):
+        bad |= {names[place]: reason for place in np.flatnonzero(known[:, 0] == size)}
+    deep = {names[place] for place in np.flatnonzero(found == DEEP)} - bad.keys()
     return Images(
         folder=folder,
         bad=tuple(
-            BadImage(index=index, image=image, reason=str(verdicts[image]))
+            BadImage(index=index, image=image, reason=bad[image])
             for index, image in entries
-            if isinstance(verdicts[image], str)
+            if image in bad
         ),
-        deep=tuple(index for index, image in entries if verdicts[image] == DEEP),
+        deep=tuple(index for index, image in entries if image in deep),
         outside=tuple(sorted(listing.outside)),
     )
 

@@ -53,10 +53,13 @@ class SampleIndex:
             places=places,
         )
 
+    def place(self, index: int) -> int:
+        """The index in the file of entry `index`."""
+        return index if self.places is None else int(self.places[index])
+
     def sample_id(self, index: int) -> str:
         """`Sample.sample_id` of entry `index`, from its stored digest."""
-        place = index if self.places is None else int(self.places[index])
-        return f"{place}:{int(self.digests[index]):016x}"
+        return f"{self.place(index)}:{int(self.digests[index]):016x}"
 
     def sample_ids(self) -> list[str]:
         """`Sample.sample_id` of every entry."""

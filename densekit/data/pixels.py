@@ -90,7 +90,8 @@ class ImageProcessor:
         """An image of any size and mode -> uint8 [3, size, size], as the official pipeline resizes
         it.
         """
-        image = image.convert("RGB")
+        if image.mode != "RGB":  # converting one that is copies it
+            image = image.convert("RGB")
         if self.aspect_ratio == "pad":
             image = self._pad_to_square(image)
         if self.resize == "squash":

@@ -68,7 +68,7 @@ class Adapter:
 
     def read(self) -> dict[str, tuple[Tensor, Tensor]]:
         """A [r, inputs] and B [outputs, r] by the weight that they add to."""
-        tensors = dict(self.file.read(self.file.shapes))
+        tensors = self.file.read(self.file.shapes)
         return {name: (tensors[down], tensors[up]) for name, (down, up) in self.halves.items()}
 
 

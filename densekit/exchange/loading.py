@@ -1,54 +1,75 @@
-"""A model from an imported folder, ready to answer."""
+"""A model from a complete run or an imported folder, ready to answer."""
 
 from pathlib import Path
 
 import torch
 
 from densekit.errors import DataError
-from densekit.exchange.adapter import merged, read_adapter
-from densekit.exchange.official.importing import LORA
+from densekit.exchange.adapter import merged
+from densekit.exchange.source import Source, open_source
+from densekit.model.config import DenseConnectorConfig
+from densekit.model.pretrained import load_pretrained
+from densekit.model.towers import load_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import load_parts, read_weights
-from densekit.runs.layout import CONNECTOR_FILE
-from densekit.spec.imported import Imported, read_imported
 
 
-def load_imported(
+def load_model(
     folder: Path, *, dtype: torch.dtype = torch.float32
-) -> tuple[DenseConnectorForConditionalGeneration, Imported]:
-    """The model of an imported folder in eval mode, LoRA adapters merged, and its record.
+) -> tuple[DenseConnectorForConditionalGeneration, Source]:
+    """The model of a run or an import in eval mode, LoRA adapters merged, and where it is from.
 
-    `dtype` is that of the language model, and what adapters are merged in. Raises DataError when a
-    part is missing or does not fit.
+    `dtype` is that of the language model, and what adapters are merged in. Raises UsageError and
+    DataError as `open_source`, and when a part does not fit.
     """
-    record = read_imported(folder)
-    model = load_parts(
-        folder / record.language_model,
-        folder / record.vision_tower,
-        record.connector,
-        dtype=dtype,
-    )
-    connector = read_weights(folder / CONNECTOR_FILE)
+    source = open_source(folder)
+    if source.whole is not None:
+        model: DenseConnectorForConditionalGeneration = load_pretrained(
+            DenseConnectorForConditionalGeneration,
+            source.whole,
+            what="trained model",
+            config=DenseConnectorConfig.from_pretrained(source.whole, local_files_only=True),
+            dtype=dtype,
+            dropped=(),
+        )
+        # The folder holds everything in the type it was trained in; the tower itself is exact.
+        config = model.config
+        last_layer = source.connector.last_layer(config.tower_layers)
+        model.vision_tower = load_tower(
+            source.tower, config.vision_config, last_layer, torch.float32
+        )
+    else:
+        language_model = source.files[0][0].path.parent
+        model = load_parts(language_model, source.tower, source.connector, dtype=dtype)
+    _load_connector(model, source.connector_file)
+    if source.adapter is not None:
+        _merge(model, source, dtype)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows > source.vocabulary:
+        model.language_model.resize_token_embeddings(source.vocabulary, mean_resizing=False)
+    model.eval()
+    return model, source
+
+
+def _load_connector(model: DenseConnectorForConditionalGeneration, path: Path) -> None:
+    connector = read_weights(path)
     model.projector.to_empty(device="cpu")
     try:
         model.projector.load_state_dict({name: value.float() for name, value in connector.items()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{folder / CONNECTOR_FILE} does not fit this model: {reason}") from None
-    if record.trains == "lora":
-        _merge(model, folder / LORA, dtype)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if rows > record.vocabulary:
-        model.language_model.resize_token_embeddings(record.vocabulary, mean_resizing=False)
-    model.eval()
-    return model, record
+        raise DataError(f"{path} does not fit this model: {reason}") from None
+    model.projector.float()
 
 
 @torch.no_grad()
-def _merge(model: DenseConnectorForConditionalGeneration, folder: Path, dtype: torch.dtype) -> None:
-    adapter = read_adapter(folder)
+def _merge(
+    model: DenseConnectorForConditionalGeneration, source: Source, dtype: torch.dtype
+) -> None:
+    adapter = source.adapter
+    assert adapter is not None
     weights = dict(model.language_model.named_parameters())
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    adapter.check(shapes, folder.parent)
+    adapter.check(shapes, source.path)
     for name, low in adapter.read().items():
         weights[name].copy_(merged(weights[name], low, adapter.scale, dtype))

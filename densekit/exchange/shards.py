@@ -1,13 +1,14 @@
-"""A model's weights written file by file, each as soon as its tensors are there."""
+"""A model's weights written file by file, and within a file tensor by tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from densekit.files.json_files import write_json
+from densekit.files.safetensors_writer import Layout, write_safetensors
 from densekit.files.weight_files import INDEX, SINGLE
-from densekit.model.tensor_files import write_tensors
 
 
 class ShardWriter:
@@ -19,17 +20,21 @@ class ShardWriter:
         self.size = 0
         self.written = 0
 
-    def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write the next file; nothing for no tensors."""
-        if not tensors:
+    def add(self, layouts: Mapping[str, Layout], fetch: Callable[[str], Tensor]) -> None:
+        """Write the next file, each tensor fetched when its turn comes; nothing for no tensors."""
+        if not layouts:
             return
         self.written += 1
         name = SINGLE
         if self.count > 1:
             name = f"model-{self.written:05d}-of-{self.count:05d}.safetensors"
-        write_tensors(tensors, self.folder / name, metadata={"format": "pt"})
-        self.weight_map |= dict.fromkeys(tensors, name)
-        self.size += sum(value.numel() * value.element_size() for value in tensors.values())
+
+        def data(tensor: str) -> memoryview:
+            return fetch(tensor).detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+        write_safetensors(self.folder / name, layouts, data, metadata={"format": "pt"})
+        self.weight_map |= dict.fromkeys(layouts, name)
+        self.size += sum(layout.bytes for layout in layouts.values())
 
     def finish(self) -> None:
         """Write the index."""

@@ -1,6 +1,7 @@
 """One file of tensors, safetensors or a pickle, opened by its header and read tensor by tensor."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +22,22 @@ class WeightFile:
     shapes: Mapping[str, tuple[str, tuple[int, ...]]]
     """(dtype, shape) by name, as safetensors spells the types."""
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Some of its tensors, one after the other. Raises DataError when they cannot be read."""
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str], Tensor]]:
+        """What gives a tensor by its name. Raises DataError when the file cannot be read."""
         if self.path.suffix != ".safetensors":
-            tensors = read_pickled(self.path).tensors
-            yield from ((name, tensors[name]) for name in names)
+            yield read_pickled(self.path).tensors.__getitem__
             return
         try:
             with safe_open(self.path, "pt") as file:
-                for name in names:
-                    yield name, file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
+                yield file.get_tensor
+        except SafetensorError as error:
             raise DataError(f"{self.path} cannot be read: {error}") from None
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Some of its tensors. Raises DataError when they cannot be read."""
+        with self.opened() as fetch:
+            return {name: fetch(name) for name in names}
 
 
 def open_weights(path: Path) -> WeightFile:

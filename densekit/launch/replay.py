@@ -28,6 +28,7 @@ SAME_BITS = (
     "world_size",
     "zero_stage",
     "micro_batch_size",
+    "tokens_per_micro_batch",
     "threads",
     "activation_checkpointing",
     "deterministic",

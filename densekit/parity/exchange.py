@@ -16,9 +16,11 @@ from torch import Tensor
 from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
 from densekit.exchange.adapter import read_adapter
-from densekit.exchange.loading import load_imported
+from densekit.exchange.export.llava_hf import write_llava_hf
+from densekit.exchange.loading import load_model
 from densekit.exchange.official.folder import open_official
 from densekit.exchange.official.importing import import_folder
+from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.files.json_files import read_json, read_object
 from densekit.model.preprocess import normalise
@@ -30,6 +32,13 @@ from densekit.spec.imported import Imported, ImportRequest
 from densekit.text.encode import SampleEncoder
 
 EXPECTED = "expected_"
+PROJECTOR = 4e-6
+"""Of the rearranged weights."""
+EXPORT_KEYS = (
+    *("architectures", "image_seq_length", "image_token_index", "model_type"),
+    *("multimodal_projector_bias", "projector_hidden_act", "tie_word_embeddings"),
+    *("vision_feature_layer", "vision_feature_select_strategy"),
+)
 NEW_TOKENS = 32
 """Of each recorded answer, at most."""
 ROLES = {"user": "human", "assistant": "gpt"}
@@ -54,6 +63,9 @@ def check_exchange(root: Path, folder: Path, quantities: Quantities) -> None:
         expected = folder.with_name(f"{EXPECTED}{folder.name}")
         if expected.is_dir():
             _Loaded(root, target, record, expected, quantities).check()
+        export = folder.with_name(f"{EXPECTED}export_{folder.name}")
+        if export.is_dir():
+            _check_export(target, Path(made) / "exported", export, quantities)
 
 
 def _check_connector(folder: Path, target: Path, quantities: Quantities) -> None:
@@ -62,10 +74,35 @@ def _check_connector(folder: Path, target: Path, quantities: Quantities) -> None
     written = read_weights(target / CONNECTOR_FILE)
     for file, stored in [official.connector] if official.connector else official.model:
         names = [name for name, each in stored.items() if each.part == "connector"]
-        for name, value in file.read(names):
+        for name, value in file.read(names).items():
             ours = written[stored[name].name]
             quantities.exact("connector_type", str(ours.dtype), str(value.dtype))
             quantities.close("connector", ours, value, 0.0)
+
+
+def _check_export(source: Path, target: Path, expected: Path, quantities: Quantities) -> None:
+    """The same model for stock transformers: its configuration, names and projector."""
+    target.mkdir()
+    write_llava_hf(open_source(source), target, dtype=None)
+    written: dict[str, Tensor] = {}
+    for path in target.glob("*.safetensors"):
+        written |= read_weights(path)
+    # Recorded as transformers 5 names the tower, written as all releases read it. The head, which
+    # nothing reads, is written only where the tower's folder has one.
+    shapes = {n.replace(".vision_model.", "."): list(v.shape) for n, v in written.items()}
+    recorded = dict(read_json(expected / "tensor_names.json"))
+    for name in [name for name in recorded if name.startswith("vision_tower.head.")]:
+        if name not in shapes:
+            del recorded[name]
+    quantities.exact("export_names", shapes, recorded)
+    ours, theirs = read_object(target / "config.json"), read_object(expected / "config.json")
+    for key in EXPORT_KEYS:
+        quantities.exact("export_config", ours.get(key), theirs.get(key))
+    quantities.exact(
+        "export_config", ours["text_config"]["vocab_size"], theirs["text_config"]["vocab_size"]
+    )
+    for name, value in read_weights(expected / "projector.safetensors").items():
+        quantities.close("export_projector", written[name], value, PROJECTOR)
 
 
 class _Loaded:
@@ -80,7 +117,8 @@ class _Loaded:
         self.expected = expected
         if self.loader["lm_dtype"] not in DTYPES:
             raise DataError(f"{expected}/loader.json: lm_dtype {self.loader['lm_dtype']}")
-        self.model, self.record = load_imported(target, dtype=DTYPES[self.loader["lm_dtype"]])
+        self.record = record
+        self.model, _ = load_model(target, dtype=DTYPES[self.loader["lm_dtype"]])
         aspect = self.loader.get("image_aspect_ratio_used", record.image_aspect_ratio)
         self.processor = ImageProcessor.from_pretrained(
             target / record.vision_tower, recorded_aspect_ratio(aspect)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from densekit.errors import DataError
 from densekit.parity.compare import Quantities
+from densekit.parity.evaluation import RECORDINGS, check_recording
 from densekit.parity.exchange import check_exchange, exchange_folders
 from densekit.parity.lora import check_lora, check_target_modules
 from densekit.parity.order import check_sampler
@@ -19,6 +20,7 @@ from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
 
 UNSUPPORTED = ("anyres",)  # until AnyRes is built
+SCORERS: Literal["scorers"] = "scorers"
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
 Check = Callable[[Quantities], None]
 Kind = Literal[
@@ -32,6 +34,7 @@ Kind = Literal[
     "padding",
     "probes",
     "checkpoint",
+    "scorers",
 ]
 """What a set of recordings may hold."""
 
@@ -61,6 +64,9 @@ def find_cases(root: Path) -> Iterator[Case]:
         if folder.name in UNSUPPORTED or folder.name in INPUTS or folder.name.startswith("."):
             continue
         yield from _cases_of(root, folder)
+    for path in sorted(root.glob("*.json")):
+        if path.stem in RECORDINGS:
+            yield Case(name=path.stem, kind=SCORERS, check=partial(check_recording, path))
 
 
 def is_exchange(root: Path) -> bool:
@@ -75,11 +81,15 @@ def unsupported(root: Path) -> list[str]:
 
 def not_recorded(root: Path, cases: list[Case]) -> list[str]:
     """The kinds that a set of recorded trainings does not hold, and `tokenizers` when it holds
-    recorded ids instead. A set of checkpoints holds nothing else.
+    recorded ids instead; of a set of scorers alone, the files that it does not hold. A set of
+    checkpoints holds nothing else.
     """
     if is_exchange(root):
         return []
-    found = {case.kind for case in cases} | {"checkpoint"}
+    found = {case.kind for case in cases}
+    if found == {SCORERS}:
+        return sorted(set(RECORDINGS) - {case.name for case in cases})
+    found |= {SCORERS, "checkpoint"}
     missing: list[str] = [kind for kind in get_args(Kind) if kind not in found]
     return [*missing, "tokenizers"] if (root / TOKENS_FILE).is_file() else missing
 

@@ -81,7 +81,7 @@ def run_parity(root: Path, *, progress: bool) -> Report:
     if not cases:
         raise DataError(
             f"{root} holds no recorded case: expected folders such as clip_dci, sampler or"
-            " tokenization"
+            " tokenization, or files such as gqa_answer.json"
         )
     shown = Progress("parity", len(cases), stream=sys.stderr, enabled=progress)
     results = {}

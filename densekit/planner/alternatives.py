@@ -41,6 +41,7 @@ class Alternative:
             "checkpointing": execution.activation_checkpointing,
             "offload": execution.cpu_offload,
             "micro_batch_size": execution.micro_batch_size,
+            "tokens_per_micro_batch": execution.tokens_per_micro_batch,
             "peak_gib": round(self.candidate.memory.peak / GIB, 2),
             "hours": self.hours.as_json(),
             "gpu_hours": self.gpu_hours.as_json(),

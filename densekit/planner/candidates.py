@@ -1,5 +1,6 @@
 """Every way to carry a workload out on some GPUs, with its memory and its time."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,12 +17,14 @@ from densekit.spec.hardware import GIB, Efficiency
 from densekit.spec.types import ZeroStage
 
 DEFAULT_MICRO_BATCH = 16
+EIGHTHS = 8
+"""Parts of a longest sample by which the tokens of a micro-batch are planned."""
 NOTHING_ASKED = ExecutionRequest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An execution with the largest micro-batch that fits (or one sample, where none does)."""
+    """An execution with the largest micro-batches that fit (or one sample's, where none do)."""
 
     execution: Execution
     cluster: Cluster
@@ -38,7 +41,7 @@ class Candidate:
         engine = ", ".join(self.execution.engine())
         step = f"{self.time.seconds.geometric_mean:6.2f} s per step"
         return (
-            f"{engine:46} micro-batch {self.execution.micro_batch_size:2}: "
+            f"{engine:46} micro-batch {self.execution.tokens_per_micro_batch or 0:6} tokens: "
             f"{self.memory.peak / GIB:7.1f} GiB, {step if self.fits else 'does not fit'}"
         )
 
@@ -107,13 +110,22 @@ class SearchSpace:
         return found
 
     def candidate(self, cluster: Cluster, execution: Execution) -> Candidate:
-        """An execution with the micro-batch that was asked for, or else the largest that fits."""
+        """An execution with the most tokens a micro-batch that fit (or one sample's, where none
+        do); or with the samples that were asked for, however long.
+        """
         workload = self.workload
         share = -(-workload.global_batch_size // cluster.world_size)
-        samples = self._micro_batch_size(cluster, execution, share)
-        micro_batches = -(-share // samples)
-        samples = -(-share // micro_batches)  # as many, and none larger than it has to be
-        memory = worst_memory(workload, execution, samples)
+        if self.request.micro_batch_size is None:
+            samples, tokens = share, self._tokens(cluster, execution, share)
+        else:
+            samples = min(self.request.micro_batch_size, share)
+            samples = -(
+                -share // -(-share // samples)
+            )  # as many, and none larger than it has to be
+            tokens = samples * workload.max_length
+        each = workload.sample.tokens
+        micro_batches = max(-(-share // samples), math.ceil(share * each / tokens))
+        memory = worst_memory(workload, execution, samples, tokens)
         flops = flops_of(
             workload.model,
             workload.sample,
@@ -128,7 +140,7 @@ class SearchSpace:
                 cluster,
                 flops,
                 micro_batches=micro_batches,
-                tokens=samples * workload.sample.tokens,
+                tokens=share * each / micro_batches,
                 measured=measured,
             )
 
@@ -136,6 +148,7 @@ class SearchSpace:
             "gpu": cluster.hardware.name,
             "nodes": cluster.nodes,
             "micro_batch_size": samples,
+            "tokens_per_micro_batch": tokens,
         }
         return Candidate(
             execution=execution.model_copy(update=where),
@@ -146,15 +159,21 @@ class SearchSpace:
             fits=cluster.excess(memory) <= 0,
         )
 
-    def _micro_batch_size(self, cluster: Cluster, execution: Execution, share: int) -> int:
-        if self.request.micro_batch_size is not None:
-            return min(self.request.micro_batch_size, share)
-        limit = min(share, max(DEFAULT_MICRO_BATCH, self.workload.official_batch_size))
+    def _tokens(self, cluster: Cluster, execution: Execution, samples: int) -> int:
+        """The most tokens that fit a micro-batch of at most so many samples, in eighths of
+        `data.max_length` and at least that.
+        """
+        workload = self.workload
+        longest = min(samples, max(DEFAULT_MICRO_BATCH, workload.official_batch_size))
+
+        def tokens(size: int) -> int:
+            return workload.max_length * (EIGHTHS - 1 + size) // EIGHTHS
+
         fitting = largest(
-            limit,
-            lambda size: cluster.excess(worst_memory(self.workload, execution, size)),
+            EIGHTHS * (longest - 1) + 1,
+            lambda size: cluster.excess(worst_memory(workload, execution, samples, tokens(size))),
         )
-        return fitting or 1
+        return tokens(fitting or 1)
 
     def best(self, cluster: Cluster) -> Candidate | None:
         """The fastest candidate that fits."""
@@ -170,11 +189,13 @@ def fastest(candidates: list[Candidate]) -> Candidate | None:
     )
 
 
-def worst_memory(workload: Workload, execution: Execution, samples: int) -> Memory:
-    """Of the larger worst-case micro-batch of so many samples."""
+def worst_memory(
+    workload: Workload, execution: Execution, samples: int, tokens: int | None = None
+) -> Memory:
+    """Of the larger worst-case micro-batch of at most so many samples and tokens."""
     memories = (
         _memory_of(workload.model, execution, micro_batch)
-        for micro_batch in workload.worst_micro_batches(samples)
+        for micro_batch in workload.worst_micro_batches(samples, tokens)
     )
     return max(memories, key=lambda memory: memory.peak)
 

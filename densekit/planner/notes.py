@@ -34,8 +34,8 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
     """Why this execution, and what its memory and its time are counted with."""
     execution, hardware = chosen.execution, chosen.cluster.hardware
     worst = (
-        f"a worst-case micro-batch ({execution.micro_batch_size} x {space.workload.max_length} "
-        f"tokens) takes {chosen.memory.peak / GIB:.1f} GiB of {hardware.memory / GIB:.1f}; "
+        f"a worst-case micro-batch ({execution.tokens_per_micro_batch} tokens) takes "
+        f"{chosen.memory.peak / GIB:.1f} GiB of {hardware.memory / GIB:.1f}; "
         f"{USABLE:.0%} may be filled"
     )
     if not chosen.fits:

@@ -18,6 +18,7 @@ from densekit.planner.notes import reference_notes, short_of_host_ram, tail_note
 from densekit.planner.rules import apply_rules
 from densekit.planner.search import Decision, search
 from densekit.planner.time import Interval
+from densekit.planner.workers import planned_workers
 from densekit.planner.workload import Workload
 from densekit.spec.architectures import UnknownShapeError
 from densekit.spec.capability import check_offload, container_image_for
@@ -65,7 +66,9 @@ class Plan:
     gpu: str
     """Name in the hardware table; `cpu`, or `cuda` for a GPU that nobody named."""
     micro_batches: list[list[int]]
-    """Per rank, the samples of each micro-batch in one full optimizer step."""
+    """Per rank, the samples of each micro-batch in one full optimizer step; where micro-batches are
+    cut by tokens, of average samples.
+    """
     global_batch_size: int
     num_samples: int | None
     """Entries of the annotation file; with steps and samples below None while it is not known."""
@@ -123,6 +126,10 @@ class Plan:
             "offload": run.cpu_offload,
             "threads": run.threads,
             "workers": run.workers,
+            "execution": {
+                "tokens_per_micro_batch": run.tokens_per_micro_batch,
+                "workers": run.workers,
+            },
         }
 
     def why_as_json(self) -> dict[str, list[str]]:
@@ -182,16 +189,18 @@ def make_plan(
     decision = _decide(
         recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
     )
+    share = -(-total // world_size)
+    workers, workers_notes = planned_workers(request, decision, samples_per_rank=share)
     host_ram = None
     if workload is not None and decision.memory is not None:
-        sized = decision.execution.model_copy(update={"workers": request.workers or 0})
+        sized = decision.execution.model_copy(update={"workers": workers})
         host_ram = host_ram_gib(workload.model, sized, decision.memory)
         if hardware is not None and device == "cuda" and host_ram > hardware.host_gib:
             copied = checkpoint_copy(workload.model, sized) / GIB
             notes.append(short_of_host_ram(host_ram, copied, hardware))
     execution = decision.execution.model_copy(
         update={
-            "workers": request.workers or 0,
+            "workers": workers,
             "threads": _threads(recipe, -(-world_size // nodes)),
             "host_ram_gib": host_ram,
             "deterministic": bool(request.deterministic),
@@ -200,11 +209,17 @@ def make_plan(
             "gpu": hardware.name if hardware and device == "cuda" else None,
         }
     )
-    notes += [*decision.notes, *unknown]
-    size = execution.micro_batch_size
-    # The number of samples in a micro-batch does not depend on their lengths.
-    split = split_step([1] * total, world_size=world_size, micro_batch_size=size)
-    share = -(-total // world_size)
+    notes += [*decision.notes, *unknown, *workers_notes]
+    # Without a limit of tokens the samples of a micro-batch do not depend on their lengths.
+    each = 1
+    if workload is not None and execution.tokens_per_micro_batch is not None:
+        each = min(round(workload.sample.tokens), execution.tokens_per_micro_batch)
+    split = split_step(
+        [each] * total,
+        world_size=world_size,
+        micro_batch_size=execution.micro_batch_size,
+        tokens_per_micro_batch=execution.tokens_per_micro_batch,
+    )
     if request.micro_batch_size is not None and request.micro_batch_size > share:
         notes.append(
             f"--micro-batch {request.micro_batch_size}: a process has at most {share} samples per "

@@ -60,6 +60,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "execution", f"{', '.join(execution.settings())}; {container}"
     count, size = plan.micro_batches_per_step, execution.micro_batch_size
     micro_batches = f"{count} micro-batch{'es' if count > 1 else ''} of up to {size}"
+    if execution.tokens_per_micro_batch is not None:
+        micro_batches += f" and {execution.tokens_per_micro_batch} tokens"
     yield "step", f"{plan.global_batch_size} samples: on every process {micro_batches}"
     if plan.steps is None:
         yield "steps", "unknown"

@@ -104,19 +104,27 @@ class Workload:
         model = replace(self.model, trains="lora", lora_r=lora.r, lora_dropout=bool(lora.dropout))
         return replace(self, model=model)
 
-    def worst_micro_batches(self, samples: int) -> list[MicroBatchShape]:
-        """The largest there can be: every sample as long as `max_length`, with an image each, or
-        text that has labels throughout.
+    def worst_micro_batches(self, samples: int, tokens: int | None = None) -> list[MicroBatchShape]:
+        """The largest there can be of at most so many samples and tokens (None: each as long as
+        `max_length`): with as few images as fill it, with as many as fit, or text that has labels
+        throughout.
         """
-        tokens, image = samples * self.max_length, self.model.shape.image_tokens
-        labels = samples * max(1, self.max_length - image)
+        tokens, image = tokens or samples * self.max_length, self.model.shape.image_tokens
+        fewest = min(samples, -(-tokens // self.max_length))
+        most = min(samples, max(fewest, tokens // (image + 1)))
         found = [
-            MicroBatchShape(samples=samples, tokens=tokens, images=samples, label_positions=labels)
+            MicroBatchShape(
+                samples=images,
+                tokens=tokens,
+                images=images,
+                label_positions=max(images, tokens - images * image),
+            )
+            for images in dict.fromkeys((fewest, most))
         ]
         if self.text_only:
             # A micro-batch without images feeds one zero image.
             found.append(
-                MicroBatchShape(samples=samples, tokens=tokens, images=1, label_positions=tokens)
+                MicroBatchShape(samples=fewest, tokens=tokens, images=1, label_positions=tokens)
             )
         return found
 

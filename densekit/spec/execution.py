@@ -46,6 +46,10 @@ class Execution(Part):
     """Machines, with the same number of processes each."""
     micro_batch_size: PositiveInt = 1
     """Samples of a micro-batch at most."""
+    tokens_per_micro_batch: PositiveInt | None = None
+    """Tokens of a micro-batch at most, by which samples are then packed into as few micro-batches
+    as hold them; None: by their number alone, evenly.
+    """
     dtype: Dtype = "fp32"
     attention: AttentionKernel = "sdpa"
     zero_stage: ZeroStage = 0

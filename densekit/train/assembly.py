@@ -33,6 +33,7 @@ def build_trainer(
         rank=engine.rank,
         world_size=engine.world_size,
         micro_batch_size=execution.micro_batch_size,
+        tokens_per_micro_batch=execution.tokens_per_micro_batch,
     )
     return Trainer(
         engine,

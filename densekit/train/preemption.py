@@ -15,6 +15,11 @@ from densekit.runs.processes import alive
 BLOCKED_S = 5.0
 """How long a signal before the first step may wait for Python: a collective does not let it in."""
 
+OWN_ERROR_S = 3.0
+"""A rank whose peer died gets so long for an error of its own, which says more; it may be waiting
+for a file to reach the disk.
+"""
+
 
 class Preempted(DensekitError):
     """The run was asked to stop and did, at a checkpoint (exit code 75, as sysexits' EX_TEMPFAIL:
@@ -93,6 +98,6 @@ def _watch(ours: socket.socket, requests: StopRequests) -> None:
         os._exit(INTERRUPTED_CODE)
     while all(alive(pid) for pid in requests.peers):
         time.sleep(0.5)
-    time.sleep(1.0)  # time for an error of its own, which says more
+    time.sleep(OWN_ERROR_S)
     print("exiting: a peer rank died", flush=True)
     os._exit(1)

@@ -83,38 +83,6 @@ class SampleReader:
         )
         return sequence, encoded
 
-    def count(self, index: int, read: dict[int, ModelSequence]) -> Counted:
-        """Tokens, labels and notes of a sample: those that are kept, else its sequence goes into
-        `read`.
-        """
-        place = index if self.index.places is None else int(self.index.places[index])
-        known = self.counts.get(place) if self.counts else None
-        if known is None:
-            known = self._tokenised(index, read)
-            if self.counts:
-                self.counts.put(place, known)
-        return known
-
-    def check_count(self, index: int, counted: Counted, read: dict[int, ModelSequence]) -> None:
-        """Put a sample's sequence into `read`; DataError where it is not what was counted."""
-        if index in read:
-            return
-        found = self._tokenised(index, read)
-        if found != counted:
-            assert self.counts is not None
-            raise DataError(
-                f"sample {self.samples[index].index}: {counted.tokens} tokens and {counted.labels} "
-                f"labels were counted, and now it has {found.tokens} and {found.labels}: remove "
-                f"{self.counts.path}, then start the run again"
-            )
-
-    def _tokenised(self, index: int, read: dict[int, ModelSequence]) -> Counted:
-        sequence, encoded = self.sequence(index)
-        read[index] = sequence
-        return Counted(
-            tokens=len(sequence.input_ids), labels=label_count(sequence), notes=encoded.notes
-        )
-
     def image(self, index: int) -> ReadImage | None:
         """The sample's image, None for a text-only sample; DataError names the sample."""
         sample = self.samples[index]
@@ -166,9 +134,11 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         rank: int,
         world_size: int,
         micro_batch_size: int,
+        tokens_per_micro_batch: int | None = None,
     ) -> None:
         self.reader, self.steps, self.loss_semantics = reader, steps, loss_semantics
         self.rank, self.world_size, self.micro_batch_size = rank, world_size, micro_batch_size
+        self.tokens_per_micro_batch = tokens_per_micro_batch
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -183,6 +153,40 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         """The ids that step `index` has to feed, in official order, over all ranks."""
         return [self.reader.index.sample_id(sample) for sample, _ in self.steps[index].samples]
 
+    def _count(self, sample: int, read: dict[int, ModelSequence]) -> Counted:
+        """Tokens, labels and notes of a sample: those that are kept, else its sequence goes into
+        `read`.
+        """
+        counts = self.reader.counts
+        if counts is None:
+            return self._tokenised(sample, read)
+        place = self.reader.index.place(sample)
+        known = counts.get(place)
+        if known is None:
+            known = self._tokenised(sample, read)
+            counts.put(place, known)
+        return known
+
+    def _check_count(self, sample: int, counted: Counted, read: dict[int, ModelSequence]) -> None:
+        """Put a sample's sequence into `read`; DataError where it is not what was counted."""
+        if sample in read:
+            return
+        found = self._tokenised(sample, read)
+        if found != counted:
+            assert self.reader.counts is not None
+            raise DataError(
+                f"sample {self.reader.index.place(sample)}: {counted.tokens} tokens and "
+                f"{counted.labels} labels were counted, and now it has {found.tokens} and "
+                f"{found.labels}: remove {self.reader.counts.path}, then start the run again"
+            )
+
+    def _tokenised(self, sample: int, read: dict[int, ModelSequence]) -> Counted:
+        sequence, encoded = self.reader.sequence(sample)
+        read[sample] = sequence
+        return Counted(
+            tokens=len(sequence.input_ids), labels=label_count(sequence), notes=encoded.notes
+        )
+
     def _read(self, step: Step) -> StepBatch:
         # Weights and balance depend on the tokens of the whole step. Each rank begins elsewhere, so
         # that what nobody counted yet is tokenised by one of them and known to the others.
@@ -190,7 +194,7 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         begin = self.rank * len(samples) // self.world_size
         read: dict[int, ModelSequence] = {}
         counted = {
-            sample: self.reader.count(sample, read) for sample in samples[begin:] + samples[:begin]
+            sample: self._count(sample, read) for sample in samples[begin:] + samples[:begin]
         }
         counts = [counted[sample].labels for sample in samples]
         weights = token_weights(
@@ -201,13 +205,16 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
         )
         lengths = [counted[sample].tokens for sample in samples]
         split = split_step(
-            lengths, world_size=self.world_size, micro_batch_size=self.micro_batch_size
+            lengths,
+            world_size=self.world_size,
+            micro_batch_size=self.micro_batch_size,
+            tokens_per_micro_batch=self.tokens_per_micro_batch,
         )
         per_sample = weights.per_sample.tolist()
 
         def weighted(position: int) -> WeightedSample:
             sample = samples[position]
-            self.reader.check_count(sample, counted[sample], read)
+            self._check_count(sample, counted[sample], read)
             return WeightedSample(
                 sequence=read[sample],
                 image=self.reader.image(sample),

@@ -135,28 +135,27 @@ class Trainer:
             enabled=self.engine.rank == 0 and not quiet,
         )
         before, started = self.summary.seconds, time.monotonic()
-        ended = started
+        ended = self.clock.mark()
         last: tuple[RunningStep, Feed, float] | None = None
-        previous: RunningStep | None = None
 
         def finish() -> None:
             """Wait for the device, and record the step that is through."""
-            nonlocal ended, last, previous
+            nonlocal ended, last
             if last is None:
                 return
             running, feed, waited = last
             record = self.finish(running)
-            now = time.monotonic()
+            seconds = self.clock.between(ended, running.end)
             # What the loop waited while a GPU still computed cost nothing.
-            idle = waited if previous is None else self.clock.between(previous.end, running.begin)
+            idle = self.clock.between(ended, running.begin)
             record = replace(
                 record,
-                seconds=round(now - ended, 4),
+                seconds=round(seconds, 4),
                 data_seconds=round(min(waited, idle), 4),
-                compute_seconds=round(self.clock.between(running.begin, running.end), 4),
-                tokens_per_second=round(record.tokens / max(now - ended, 1e-4), 1),
+                compute_seconds=round(seconds - idle, 4),
+                tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
             )
-            ended, last, previous = now, None, running
+            ended, last = running.end, None
             self._account(running.batch, record)
             if records is not None:
                 records.append(record, feed.samples, feed.images)

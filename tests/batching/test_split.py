@@ -47,6 +47,49 @@ def test_every_position_once_and_counts_that_lengths_do_not_change(
     assert max(map(max, counts)) <= micro_batch_size
 
 
+@given(
+    lengths=LENGTHS,
+    world_size=st.integers(1, 9),
+    micro_batch_size=st.integers(1, 20),
+    tokens=st.integers(2048, 20_000),
+)
+def test_micro_batches_cut_by_tokens_hold_no_more(
+    lengths: list[int], world_size: int, micro_batch_size: int, tokens: int
+) -> None:
+    ranks = split_step(
+        lengths,
+        world_size=world_size,
+        micro_batch_size=micro_batch_size,
+        tokens_per_micro_batch=tokens,
+    )
+    by_count = split_step(lengths, world_size=world_size, micro_batch_size=micro_batch_size)
+    assert [sorted(_flat(rank)) for rank in ranks] == [sorted(_flat(rank)) for rank in by_count]
+    assert all(micro == sorted(micro) for rank in ranks for micro in rank)
+    assert max(max(_totals(rank, lengths)) for rank in ranks) <= tokens
+    assert max(len(micro) for rank in ranks for micro in rank) <= micro_batch_size
+    (number,) = {len(rank) for rank in ranks}
+    # As many samples as fit whatever their lengths need no more micro-batches.
+    bound = split_step(
+        lengths, world_size=world_size, micro_batch_size=min(micro_batch_size, tokens // 2048)
+    )
+    assert len(by_count[0]) <= number <= len(bound[0])
+
+
+def test_fewer_micro_batches_where_samples_are_shorter_than_they_may_be() -> None:
+    """The figures of stage 2 on 8 GPUs of 80 GB: 16 samples a rank, of 786 tokens on average."""
+    lengths = np.random.default_rng(0).integers(600, 1000, 128).tolist()
+    by_count = split_step(lengths, world_size=8, micro_batch_size=4)
+    by_tokens = split_step(
+        lengths, world_size=8, micro_batch_size=16, tokens_per_micro_batch=4 * 2048
+    )
+    assert {len(rank) for rank in by_count} == {4} and {len(rank) for rank in by_tokens} == {2}
+
+
+def test_a_sample_that_no_micro_batch_can_hold_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"tokens_per_micro_batch is 5, and a sample has 6 tok"):
+        split_step([5, 6], world_size=1, micro_batch_size=2, tokens_per_micro_batch=5)
+
+
 @given(lengths=LENGTHS, world_size=st.integers(1, 9), micro_batch_size=st.integers(1, 20))
 def test_no_rank_and_no_micro_batch_is_ahead_by_more_than_its_last_sample(
     lengths: list[int], world_size: int, micro_batch_size: int

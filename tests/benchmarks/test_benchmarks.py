@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,18 @@ def test_both_sides_train_the_same_model() -> None:
         for figure in ("seconds", "peak_bytes"):
             assert stage[figure]["densekit"] > 0 < stage[figure]["stock"]
         assert stage["time_ratio"] > 0 < stage["memory_ratio"]
+
+
+def test_saves_in_the_foreground_and_background_are_timed() -> None:
+    size = ["--megabytes", "12", "--steps", "2", "--rounds", "1", "--json"]
+    command = [sys.executable, "benchmarks/save.py", *size]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert 12 < result["megabytes"] < 14
+    assert result["stands"]["none"] < min(result["stands"][kind] for kind in result["lost"])
 
 
 def test_attention_kernels_are_compared_and_timed() -> None:
@@ -113,3 +126,39 @@ def test_the_memory_model_is_compared_with_a_traced_step() -> None:
         check=False,
     )
     assert nothing.returncode == 1
+
+
+def _figures(*command: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_index_is_compared_with_json(tmp_path: Path) -> None:
+    found = _figures(
+        "benchmarks/index.py",
+        "--entries",
+        "300",
+        "--repeat",
+        "1",
+        "--folder",
+        str(tmp_path / "made"),
+    )
+    assert found["json"]["entries"] == found["compare"]["entries"] == found["entries"] == 300
+    assert found["compare"]["different"] == 0
+    assert set(found["check"][1]["checks"].values()) == {"ok"}
+    assert len(found["ranks"]) == 2 and not (tmp_path / "made").exists()
+
+
+def test_the_input_of_a_worker_is_timed() -> None:
+    found = _figures("benchmarks/input.py", "--images", "2", "--repeat", "1")
+    assert all(each["ratio_to_floor"] > 0 for name, each in found["images"].items() if "," in name)
+    assert found["stage1_8_gpus"]["samples_per_second"] == pytest.approx(88.6, abs=0.1)

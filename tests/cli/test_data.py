@@ -59,7 +59,10 @@ def test_repairs_are_said(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.Monk
     entry = {"id": "1", "image": "ocr_vqa/images/1.jpg", "conversations": turns("<image>", "a")}
     path = tmp_path / "data/llava_v1_5_mix665k.json"
     path.write_text(json.dumps([entry]))
+    missing = run_cli("data", "verify", path, *ALONE)
+    assert "What is known of" in missing.out and "355 images of OCR-VQA" in missing.out
     found = run_cli("data", "verify", path, *ALONE, "--repair")
+    assert "What is known of" not in found.out, "every image is there"
     line = "repaired: ocr_vqa/images/1.jpg from ocr_vqa/images/1.png"
     assert line in found.out
     assert "another number of entries" in found.out and found.code == 3

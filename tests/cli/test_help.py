@@ -72,6 +72,7 @@ def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
     assert listed == {words.split()[0] for words in COMMANDS} - {
         "attempt",
         "convert-folder",
+        "exchange",
         "inspect",
     }
 

@@ -158,7 +158,17 @@ WRONG = {
     "evaluate": (
         ["evaluate", "runs/x"],
         2,
-        "evaluate runs/x: the paper's benchmarks are not connected yet (the lmms-",
+        "evaluate runs/x: a run's model cannot be asked the paper's benchmarks yet; an ",
+    ),
+    "another form of answers": (
+        ["evaluate", "file", "--as", "csv"],
+        2,
+        "--as csv: the form of answer files that is read is llava",
+    ),
+    "answers to no benchmark": (
+        ["evaluate", "file", "--as", "llava"],
+        2,
+        "an answer file needs --benchmark NAME and --questions FILE",
     ),
     "nothing to follow": (["tail", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),
     "nothing to stop": (["stop", "nope"], 3, "no run nope in runs; `densekit ls` lists the runs"),

@@ -109,7 +109,7 @@ def test_a_different_certificate_is_kept_beside_the_earlier_one(world: World) ->
     assert second.errors == 1 and second.certificate_file is not None
     assert second.certificate_file.name == first.certificate_file.stem + ".new.json"
     root = known_root(world.cache, first.certificate.annotations_sha256, world.folder)
-    assert root == first.certificate.root != second.certificate.root  # type: ignore[union-attr]
+    assert root == first.certificate.root != second.certificate.root
     second.certificate_file.replace(first.certificate_file)
     assert world.examine(FULL).errors == 0
 

@@ -464,7 +464,7 @@ def test_what_training_refuses_is_an_error_and_the_reverse(tmp_path: Path) -> No
 
 def test_a_sample_is_seeded_and_headers_are_all_looked_at(world: World) -> None:
     world.image(3).write_bytes(JPEG_HTML)
-    seen = []
+    seen: list[set[str]] = []
     for seed in (0, 0, 1, 2, 3):
         found = world.examine(Request(depth="sample", sample=2, seed=seed), cache=f"c{len(seen)}")
         assert found_kinds(found) == {"web_page"} and found.files is not None

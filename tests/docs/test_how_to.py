@@ -16,7 +16,14 @@ pytestmark = pytest.mark.ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "how-to"
-SOURCE_FILES = {"connector": 2, "template": 1, "gpu": 1, "launcher": 2, "dataset": 1}
+SOURCE_FILES = {
+    "connector": 2,
+    "template": 1,
+    "gpu": 1,
+    "launcher": 2,
+    "dataset": 1,
+    "benchmark": 2,
+}
 """Pages, and how many source files each may touch."""
 COPIED = ("densekit", "recipes")
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -27,7 +34,8 @@ class Block:
     """A fenced block with what its first line says about it.
 
     `new=FILE` writes the file; `edit=FILE after="TEXT"` inserts behind the one line that ends in
-    TEXT; `append=FILE` adds to its end; `check` is a list of commands that must succeed.
+    TEXT; `append=FILE` adds to its end; `given=FILE` is a file that the commands read; `check` is a
+    list of commands that must succeed.
     """
 
     kind: str
@@ -40,7 +48,7 @@ def blocks(page: str) -> Iterator[Block]:
     """The blocks of a page that are more than an illustration."""
     for _, words, text in BLOCK.findall((PAGES / f"{page}.md").read_text(encoding="utf-8")):
         options = dict(word.partition("=")[::2] for word in shlex.split(words))
-        for kind in ("new", "edit", "append", "check"):
+        for kind in ("new", "edit", "append", "given", "check"):
             if kind in options:
                 yield Block(kind, options[kind], options.get("after", ""), text)
 
@@ -83,7 +91,7 @@ def test_page_works_as_written_and_touches_only_its_files(page: str, tmp_path: P
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     before = contents(copy)
     found = list(blocks(page))
-    steps = [block for block in found if block.kind != "check"]
+    steps = [block for block in found if block.kind not in ("given", "check")]
     for block in steps:
         apply(block, copy)
     after = contents(copy)
@@ -97,6 +105,9 @@ def test_page_works_as_written_and_touches_only_its_files(page: str, tmp_path: P
     assert checks, "the page checks nothing"
     work = tmp_path / "work"
     work.mkdir()
+    for block in found:
+        if block.kind == "given":
+            (work / block.file).write_text(block.text, encoding="utf-8")
     for line in checks:
         program, *arguments = shlex.split(line)
         assert program == "densekit", line

@@ -107,7 +107,7 @@ def test_a_container_writes_to_one_folder_and_reads_what_it_links_to(tmp_path: P
         (-9, b"", b"", DataError, r"could not be converted: exit code -9 \(it was killed: out"),
         (1, b"", b"Traceback\nImportError: y\n", DataError, "converted: ImportError: y$"),
         (0, b"?", b"", DataError, "could not be converted: exit code 0"),
-        (0, b"{}", b"", DataError, "densekit convert: conversion: Field required"),
+        (0, b"{}", b"", DataError, "conversion: Field required"),
     ],
 )
 def test_an_end_is_told_in_one_sentence(

@@ -65,7 +65,8 @@ def check(plan: Plan) -> None:
         and len(plan.micro_batches) == plan.execution.world_size
     )
     assert {len(rank) for rank in plan.micro_batches} == {plan.micro_batches_per_step}
-    assert max(map(max, plan.micro_batches)) == plan.execution.micro_batch_size
+    assert max(map(max, plan.micro_batches)) <= plan.execution.micro_batch_size
+    assert plan.execution.tokens_per_micro_batch and plan.execution.workers in (2, 3, 4)
     row = BY_NAME[plan.gpu]
     assert plan.fits is True and plan.memory_gib is not None
     assert plan.memory_gib.peak <= USABLE * row.memory_mib / 1024 + 0.01
@@ -235,7 +236,9 @@ def test_random_models_fit_or_are_refused(
                 plan_on(random_recipe, smaller, gpus, roots=Roots())
         return
     check(plan)
-    assert plan.execution.micro_batch_size <= max(DEFAULT_MICRO_BATCH, reference[1])
+    longest = random_recipe.data.max_length
+    most = max(DEFAULT_MICRO_BATCH, reference[1]) * longest
+    assert longest <= (plan.execution.tokens_per_micro_batch or 0) <= most
     alone = make_plan(random_recipe)
     assert (plan.steps, plan.samples_dropped, plan.samples_repeated) == (
         alone.steps,

@@ -48,10 +48,16 @@ SAMPLE = AverageSample(tokens=100, squares=10_000, images=0.5, label_positions=1
 A100 = BY_NAME["a100-80g"]
 
 
-def plan_on(name: str, gpu: str, gpus: int, **options: Any) -> Plan:
+def plan_on(
+    name: str, gpu: str, gpus: int, *, micro_batch_size: int | None = None, **options: Any
+) -> Plan:
     row = hardware(gpu)
-    nodes = usual_nodes(row, gpus)
-    request = ExecutionRequest(device="cuda", world_size=gpus, nodes=nodes)
+    request = ExecutionRequest(
+        device="cuda",
+        world_size=gpus,
+        nodes=usual_nodes(row, gpus),
+        micro_batch_size=micro_batch_size,
+    )
     return make_plan(load_recipe(name), request, hardware=row, **options)
 
 
@@ -210,7 +216,11 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "gpu", "gpus", "hours"), PUBLISHED)
 def test_published_hours_lie_in_the_interval(name: str, gpu: str, gpus: int, hours: float) -> None:
-    plan = plan_on(name, gpu, gpus)
+    # Who published them cut micro-batches by the number of samples.
+    for samples in (16, 8, 4, 2, 1):
+        plan = plan_on(name, gpu, gpus, micro_batch_size=samples)
+        if plan.fits:
+            break
     assert plan.hours is not None and plan.hours.low <= hours <= plan.hours.high
     assert plan.hours.high <= 6 * plan.hours.low, "an interval that says something"
 

@@ -14,9 +14,10 @@ from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, UsageError
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
+from densekit.launch.chain import reproduce
 from densekit.model.weights import read_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
-from densekit.spec.execution import Execution
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
 from densekit.spec.types import LEDGER_ENTRIES
 from densekit.train.assembly import build_trainer
@@ -26,7 +27,7 @@ from densekit.train.inputs import make_reader
 from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
-from tests.support.workplace import Workplace
+from tests.support.workplace import SMALL, Forked, Workplace
 
 pytestmark = pytest.mark.ranks
 
@@ -175,9 +176,16 @@ def test_two_processes_train_the_same_run(workplace: Workplace, tmp_path: Path) 
 
 
 def test_workers_change_no_bit(workplace: Workplace, tmp_path: Path) -> None:
-    done = workplace.run("tiny_stage1", "--workers", "4", "--runs-dir", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,), alone = tmp_path.glob("tiny_stage1-*"), workplace.run_dir("tiny_stage1")
+    code = reproduce(
+        "tiny_stage2",
+        overrides=("data.samples=null", *SMALL),
+        runs_dir=tmp_path,
+        roots=Roots(cache=workplace.root / ".cache/densekit"),
+        request=ExecutionRequest(workers=4),
+        launcher=Forked(),
+    )
+    assert code == 0
+    (run,), alone = tmp_path.glob("tiny_stage2-*"), workplace.run_dir("tiny_stage2")
     assert RunDir(run).execution.workers == 4 and RunDir(alone).execution.workers == 0
     assert [line["chain"] for line in _metrics(run)] == [line["chain"] for line in _metrics(alone)]
     ours, theirs = (read_weights(folder / CONNECTOR_FILE) for folder in (run, alone))

@@ -128,8 +128,12 @@ def test_counts_of_taken_samples_are_those_of_their_places_in_the_file(
     counts = TokenCounts.open(tmp_path, {}, SAMPLES)
     places = np.array([5, 3])
     reader = _dataset(annotations.take(places), counts).reader
-    taken = SampleReader(**{**vars(reader), "index": SampleIndex.of(annotations).take(places)})
-    taken.count(0, {})
+    taken = Reader(**{**vars(reader), "index": SampleIndex.of(annotations).take(places)})
+    step = Step(index=0, groups=[np.array([0])], num_groups=1)
+    dataset = StepDataset(
+        taken, [step], loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=1
+    )
+    assert _read(dataset).micro_batches[0].sample_ids[0].startswith("5:")
     assert counts.get(5) == Counted(tokens=9, labels=4, notes=()) and counts.missing == SAMPLES - 1
 
 

@@ -51,6 +51,7 @@ def _gradient(
     semantics: str = "faithful",
     world_size: int = 1,
     micro_batch_size: int,
+    tokens: int | None = None,
     groups: tuple[list[int], ...] = GROUPS,
 ) -> tuple[torch.Tensor, float]:
     model, reader = built
@@ -66,6 +67,7 @@ def _gradient(
             rank=rank,
             world_size=world_size,
             micro_batch_size=micro_batch_size,
+            tokens_per_micro_batch=tokens,
         )
         loss += trainer.accumulate(next(trainer.batches())).item()
     return (
@@ -85,15 +87,17 @@ def test_any_split_gives_the_same_gradient(
     reference, reference_loss = _gradient(
         recording, built, semantics=semantics, micro_batch_size=12
     )
-    for world_size, micro_batch_size in ((1, 1), (1, 5), (3, 2), (5, 1)):
+    splits = ((1, 1, None), (1, 5, None), (3, 2, None), (5, 1, None), (1, 12, 1000), (2, 3, 700))
+    for world_size, micro_batch_size, tokens in splits:
         gradient, loss = _gradient(
             recording,
             built,
             semantics=semantics,
             world_size=world_size,
             micro_batch_size=micro_batch_size,
+            tokens=tokens,
         )
-        assert _difference(gradient, reference) <= 1e-6, (world_size, micro_batch_size)
+        assert _difference(gradient, reference) <= 1e-6, (world_size, micro_batch_size, tokens)
         assert loss == pytest.approx(reference_loss, abs=1e-5)
 
 

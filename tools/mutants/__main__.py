@@ -1,4 +1,5 @@
-"""Do the tests notice a small change of the code? Mutation testing of the batches, texts and loss.
+"""Do the tests notice a small change of the code? Mutation testing of the batches, texts, loss and
+scorers.
 
     make mutants                                           # everything: hours on one core
     make mutants ARGS=densekit/batching/weights.py         # some files
@@ -44,8 +45,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/text/lengths.py": ("tests/text/test_sequence.py",),
     "densekit/text/official_walk.py": TEXT,
     "densekit/text/sequence.py": ("tests/text/test_sequence.py",),
+    "densekit/text/source.py": ("tests/data/test_index.py",),
     "densekit/text/template.py": TEXT,
     "densekit/text/templates/*.py": TEXT,
+    "densekit/evaluate/questions.py": ("tests/evaluate",),
+    "densekit/evaluate/protocols/cells.py": ("tests/evaluate",),
+    "densekit/evaluate/protocols/prompts.py": ("tests/evaluate",),
+    "densekit/evaluate/scorers/*.py": ("tests/evaluate",),
     "densekit/model/loss.py": ("tests/model/test_loss.py",),
 }
 """Files to mutate, and the tests that must notice."""

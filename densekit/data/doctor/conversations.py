@@ -1,8 +1,7 @@
 """The pass over the entries: what is wrong with each, how they are composed, how long they are."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -13,15 +12,11 @@ from densekit.data.doctor.tokens import EntryText
 from densekit.data.entries import Conversation, EntryError, read_conversation
 from densekit.errors import DataError
 from densekit.spec.types import IMAGE_TOKEN
-from densekit.text.lengths import modality_length
 from densekit.text.template import Template
 from densekit.text.templates import get_template
 
 SPECIAL = ("<s>", "</s>", "<unk>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>")
 """Spelt out in a text, a tokenizer may read them as the end of a turn."""
-
-CONTENT = ("image", "images", "conversations", "messages")
-"""Fields of which two equal entries agree in all."""
 
 
 @dataclass(kw_only=True)
@@ -51,7 +46,7 @@ def examine_entries(subject: Subject, file: BinaryIO, findings: Findings) -> tup
     found = Entries()
     template = get_template(subject.template) if subject.template else None
     ids: dict[str, int] = {}
-    hashes: dict[bytes, int] = {}
+    contents: dict[int, int] = {}
     scan = EntryScan(subject.annotations, file)
     try:
         for index, entry in enumerate(scan):
@@ -61,7 +56,7 @@ def examine_entries(subject: Subject, file: BinaryIO, findings: Findings) -> tup
             except EntryError as error:
                 findings.add(error.kind, f"entry {index}", str(error))
                 continue
-            _compare(entry.value, index, ids, hashes, findings)
+            _compare(entry.value, conversation, index, ids, contents, findings)
             for kind, detail in _oddities(subject, template, conversation):
                 findings.add(kind, f"entry {index}", detail)
             _measure(subject, index, conversation, found)
@@ -102,10 +97,11 @@ def histogram(values: Counter[int]) -> list[tuple[int, int, int]]:
 
 
 def _compare(
-    entry: dict[str, Any],
+    entry: Mapping[str, Any],
+    conversation: Conversation,
     index: int,
     ids: dict[str, int],
-    hashes: dict[bytes, int],
+    contents: dict[int, int],
     findings: Findings,
 ) -> None:
     place = f"entry {index}"
@@ -116,9 +112,8 @@ def _compare(
         first = ids.setdefault(entry_id, index)
         if first != index:
             findings.add("duplicate_id", place, f"{entry_id[:80]}, as entry {first}")
-    content = repr([entry.get(name) for name in CONTENT])
-    digest = hashlib.blake2b(content.encode("utf-8", "backslashreplace"), digest_size=16).digest()
-    first = hashes.setdefault(digest, index)
+    content = hash((conversation.image, conversation.turns))
+    first = contents.setdefault(content, index)
     if first != index:
         findings.add("duplicate_entry", place, f"as entry {first}")
 
@@ -139,22 +134,22 @@ def _oddities(
 def _shape(
     subject: Subject, template: Template | None, conversation: Conversation
 ) -> Iterator[tuple[str, str]]:
-    has_image = conversation.image is not None
-    turns = conversation.as_turns()
     for number, (_, text) in enumerate(conversation.turns):
         try:
             text.encode()
         except UnicodeEncodeError as error:
             yield "surrogate", f"turn {number}, character {error.start}"
             return
-    try:
-        modality_length(turns, has_image)
-    except DataError as error:
-        yield "no_words", str(error)
+    if not any(text.split(None, 1) for _, text in conversation.turns):
+        yield "no_words", ""
     if template is not None:
         semantics = "fixed" if template.official_labels is None else subject.semantics
         try:
-            template.turns(turns, has_image=has_image, semantics=semantics)
+            template.turns(
+                conversation.as_turns(),
+                has_image=conversation.image is not None,
+                semantics=semantics,
+            )
         except DataError as error:
             yield "template_shape", str(error)
     if conversation.turns[0][0] == "gpt":

@@ -48,6 +48,7 @@ def as_json(found: Examination, listed: Path | None) -> dict[str, Any]:
             "modes": _counted(picture.mode for picture in pictures if picture.mode),
         },
         "findings": [group.as_json() for group in found.findings.groups()],
+        "known": known_faults(found),
         "list": str(listed) if listed else None,
         "composition": [folder.as_json() for folder in found.folders],
         "lengths": {
@@ -71,6 +72,23 @@ def as_json(found: Examination, listed: Path | None) -> dict[str, Any]:
             "file": str(found.certificate_file) if found.certificate_file else None,
         },
     }
+
+
+def known_faults(found: Examination) -> list[str]:
+    """What the catalog says of images of this data set that are wrong or gone, in sentences; empty
+    where no image is.
+    """
+    data_set = found.subject.data_set
+    if data_set is None or not any(group.kind.image for group in found.findings.groups()):
+        return []
+    lines = [
+        f"{repair.files}: {repair.problem}; {repair.detail} (source: {repair.source})"
+        for repair in data_set.repairs
+    ]
+    return lines + [
+        f"not to be had: {gone.what}; {gone.effect} (source: {gone.source})"
+        for gone in data_set.unavailable
+    ]
 
 
 def list_findings(found: Examination, cache: Path) -> Path | None:

@@ -24,6 +24,7 @@ class Tree:
         self.listing = Listing(folder)
         self._names: dict[str, set[str] | None] = {}
         self._folded: dict[str, dict[str, str]] = {}
+        self._absent: dict[str, tuple[str, str]] = {}
 
     def why_missing(self, name: str) -> tuple[str, str]:
         """The kind of finding for an image that is no regular file, and a detail."""
@@ -98,7 +99,9 @@ class Tree:
             there = (self.folder / name.replace("\\", "/")).is_file()
             return "windows_path", "the file is there with `/`" if there else ""
         if names is None:
-            return self._no_folder(directory)
+            if directory not in self._absent:
+                self._absent[directory] = self._no_folder(directory)
+            return self._absent[directory]
         folded = self._folded_names(directory, names)
         if (other := folded.get(_nfc(file).casefold())) is not None:
             same_case = _nfc(other) == _nfc(file)

@@ -12,7 +12,6 @@ host RAM holds one file of them at most. import.json appears last, by a rename.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from densekit.exchange.shards import ShardWriter
 from densekit.exchange.tokenizer import TOKENIZER_FILES, chat_template_of, tokenizer_of
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
+from densekit.files.safetensors_writer import Layout
 from densekit.model.tensor_files import write_tensors
 from densekit.runs.layout import CONNECTOR_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
@@ -153,13 +153,14 @@ class _Import:
         for file, stored in self.found.model:
             self._note_read(file.path)
             parts = _by_part(stored)
-            writer.add(
-                {stored[name].name: value for name, value in file.read(parts[LANGUAGE_MODEL])}
-            )
-            if parts["vision_tower"]:
-                copy |= {
-                    stored[name].name: value for name, value in file.read(parts["vision_tower"])
-                }
+            layouts = {
+                stored[name].name: Layout(dtype=stored[name].dtype, shape=stored[name].shape)
+                for name in parts[LANGUAGE_MODEL]
+            }
+            inside = {stored[name].name: name for name in parts[LANGUAGE_MODEL]}
+            with file.opened() as fetch:
+                writer.add(layouts, lambda name, fetch=fetch, inside=inside: fetch(inside[name]))  # type: ignore[misc]
+                copy |= {stored[name].name: fetch(name) for name in parts["vision_tower"]}
             self.say(f"{file.path.name}: {len(stored)} tensors")
         writer.finish()
         if copy:
@@ -172,7 +173,7 @@ class _Import:
         tensors: dict[str, Tensor] = {}
         for file, stored in files:
             names = _by_part(stored)["connector"]
-            tensors |= {stored[name].name: value for name, value in file.read(names)}
+            tensors |= {stored[name].name: value for name, value in file.read(names).items()}
             if names:
                 self._note_read(file.path)
         write_tensors(tensors, self.stage / CONNECTOR_FILE, metadata={"format": "pt"})
@@ -185,7 +186,7 @@ class _Import:
         shutil.copyfile(adapter.folder / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
         self._note_read(adapter.folder / ADAPTER_CONFIG)
         self._note_read(adapter.file.path)
-        tensors = dict(adapter.file.read(adapter.file.shapes))
+        tensors = adapter.file.read(adapter.file.shapes)
         write_tensors(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         if adapter.base and Path(adapter.base).name != self.base.name:
             self.notes.append(
@@ -244,8 +245,3 @@ def _read_folder(folder: Path | None) -> ReadFolder | None:
 def _written(stage: Path) -> dict[str, SavedFile]:
     paths = sorted(path for path in stage.rglob("*") if path.is_file())
     return {path.relative_to(stage).as_posix(): _saved(path) for path in paths}
-
-
-def count_lines(counts: Counter[str]) -> list[str]:
-    """`2 rotary tables ...` for each kind of what was left out."""
-    return [f"not kept: {number} {kind}" for kind, number in sorted(counts.items())]

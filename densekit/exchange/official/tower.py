@@ -43,7 +43,7 @@ class Tower:
             for file, stored in found.model
             for name, value in file.read(
                 name for name, each in stored.items() if each.part == "vision_tower"
-            )
+            ).items()
         }
         write_tensors(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
 from densekit.launch.launchers.conversion import convert_here
+from densekit.launch.launchers.exchange import exchange_here
 from densekit.launch.launchers.inspection import inspect_here
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.paths import host_paths, refuse_paths
@@ -23,6 +24,7 @@ from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
 from densekit.spec.conversion import ConversionReport, ConversionRequest
+from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
 from densekit.spec.model_parts import ModelParts
@@ -106,6 +108,12 @@ class Launcher(ABC):
         `exchange/convert.py`.
         """
         return convert_here(request)
+
+    def exchange(self, request: ExchangeRequest, execution: Execution) -> ExchangeReport:
+        """Import or export a checkpoint in a process of the trainer's environment. Raises
+        UsageError or DataError where that fails, with nothing half-written left.
+        """
+        return exchange_here(request)
 
     # A run
 

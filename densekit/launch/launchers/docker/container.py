@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.conversion import conversion_arguments
+from densekit.launch.launchers.exchange import exchange_arguments, folders_of
 from densekit.launch.launchers.inspection import VARIABLES, inspection_arguments
 from densekit.launch.launchers.mounts import Mount, mounts
 from densekit.launch.launchers.trainer_command import (
@@ -25,6 +26,7 @@ from densekit.launch.launchers.trainer_command import (
 from densekit.runs.environment import IMAGE_VARIABLE
 from densekit.runs.layout import RunDir
 from densekit.spec.conversion import ConversionRequest
+from densekit.spec.exchange import ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 
@@ -132,6 +134,13 @@ def conversion_container(request: ConversionRequest, *, image: str, user: str) -
     mounted = {**read_only, request.to or request.folder: False}
     mounts = [Mount(path=path, read_only=only) for path, only in sorted(mounted.items())]
     return _on_the_side("convert", conversion_arguments(request), mounts, image=image, user=user)
+
+
+def exchange_container(request: ExchangeRequest, *, image: str, user: str) -> Container:
+    """A container that imports or exports a checkpoint."""
+    found = sorted(folders_of(request).items())
+    mounts = [Mount(path=path, read_only=only) for path, only in found]
+    return _on_the_side("exchange", exchange_arguments(request), mounts, image=image, user=user)
 
 
 def _on_the_side(

@@ -23,10 +23,12 @@ from densekit.launch.launchers.docker.container import (
     container_of,
     container_user,
     conversion_container,
+    exchange_container,
     inspection_container,
 )
 from densekit.launch.launchers.docker.diagnosis import diagnose
 from densekit.launch.launchers.docker.follower import Follower, kill_container
+from densekit.launch.launchers.exchange import exchanged
 from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.waiting import settle, wait_stoppable
@@ -34,6 +36,7 @@ from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
 from densekit.spec.conversion import ConversionReport, ConversionRequest
+from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 
@@ -83,6 +86,14 @@ class Docker(Launcher):
             request.to.mkdir(parents=True, exist_ok=True)  # what is mounted has to be there
         container = conversion_container(request, image=image, user=user)
         return made(*_output(engine, container))
+
+    def exchange(self, request: ExchangeRequest, execution: Execution) -> ExchangeReport:
+        """In a container of the image, without a GPU, and removed again."""
+        engine, image = connect(), self._image(_gpus(execution))
+        user = container_user(rootless=engine.rootless)
+        request.to.mkdir(parents=True, exist_ok=True)  # what is mounted has to be there
+        container = exchange_container(request, image=image, user=user)
+        return exchanged(*_output(engine, container))
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""

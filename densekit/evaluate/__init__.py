@@ -1,0 +1,1 @@
+"""Benchmarks: protocols (what is asked, and how) and scorers (what an answer is worth)."""

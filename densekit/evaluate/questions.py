@@ -1,0 +1,117 @@
+"""A benchmark's questions, and the join with a model's answers: by id, every id once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from densekit.errors import DataError
+from densekit.runs.benchmarks import Answer, Protocol
+
+AnswerType = Literal["text", "integer", "float", "list"]
+SHOWN = 3
+"""Ids that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question. A scorer reads the fields that its benchmark has."""
+
+    id: str
+    text: str
+    """As asked of the model, without suffix; POPE's and MME's too."""
+    image: str | None
+    """Id of the image, the unit of the statistics; None: a question without one."""
+    gold: tuple[str, ...] = ()
+    """The right answers: one, ten people's (VQAv2, VizWiz, TextVQA), or any of several (MMMU); a
+    letter where `options` are asked, except MathVista's, whose gold is the option's text.
+    """
+    category: str = ""
+    options: tuple[str, ...] = ()
+    hint: str | None = None
+    """Of MMBench: shown above the question."""
+    ocr_tokens: tuple[str, ...] = ()
+    """Of TextVQA."""
+    answer_type: AnswerType = "text"
+    """Of MathVista's questions without options."""
+    precision: float | None = None
+    """Decimal places of an answer of type float."""
+    unit: str | None = None
+    """Of MathVista: shown behind the question."""
+    rotation_of: str | None = None
+    """Of MMBench: the question whose options this one rotates."""
+
+
+class Answered(NamedTuple):
+    """A question with what the model said."""
+
+    question: Question
+    text: str
+
+
+def join(questions: Sequence[Question], answers: Iterable[Answer]) -> list[Answered]:
+    """Every question with its answer, in the questions' order; the answers' order does not matter.
+
+    Raises DataError, with counts and the first ids, for ids that come twice on either side, for
+    answers to questions that are not there, and for questions without an answer.
+    """
+    _refuse_twice("questions", [question.id for question in questions])
+    given = list(answers)
+    _refuse_twice("answers", [answer.question_id for answer in given])
+    texts = {answer.question_id: answer.text for answer in given}
+    missing = [question.id for question in questions if question.id not in texts]
+    unknown = sorted(texts.keys() - {question.id for question in questions})
+    if missing or unknown:
+        problems = []
+        if missing:
+            problems.append(f"{_count(missing, 'question')} without an answer {_first(missing)}")
+        if unknown:
+            problems.append(f"{_count(unknown, 'answer')} to no question {_first(unknown)}")
+        raise DataError(
+            f"{_count(given, 'answer')} for {_count(questions, 'question')}: "
+            f"{' and '.join(problems)}; score answers against the questions they were given to"
+        )
+    return [Answered(question, texts[question.id]) for question in questions]
+
+
+def check_counts(protocol: Protocol, questions: Sequence[Question]) -> None:
+    """Raises DataError, which names both counts, for another version of a benchmark's data."""
+    expected = protocol.expected
+    if expected is None:
+        return
+    total = len({question.rotation_of or question.id for question in questions})
+    found = Counter(question.category for question in questions)
+    named = {name: found[name] for name in expected.categories}
+    if total == expected.questions and named == dict(expected.categories):
+        return
+    raise DataError(
+        f"{protocol.title} has {_counts(expected.questions, expected.categories)} "
+        f"({expected.source}), and this data has "
+        f"{_counts(total, named)}: it is another version; "
+        "put the version in place that the protocol names"
+    )
+
+
+def _counts(total: int, categories: Mapping[str, int]) -> str:
+    text = f"{total:,} questions"
+    if not categories:
+        return text
+    return f"{text} ({', '.join(f'{count:,} {name}' for name, count in categories.items())})"
+
+
+def _refuse_twice(what: str, ids: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(ids):,} {what}, and {_count(twice, 'id')} more than once {_first(twice)}; "
+            "keep one of each"
+        )
+
+
+def _count(values: Sequence[object], what: str) -> str:
+    return f"{len(values):,} {what}{'' if len(values) == 1 else 's'}"
+
+
+def _first(ids: Sequence[str]) -> str:
+    more = ", ..." if len(ids) > SHOWN else ""
+    return f"({', '.join(ids[:SHOWN])}{more})"

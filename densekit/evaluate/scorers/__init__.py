@@ -1,0 +1,28 @@
+"""The scorers, one module each that defines SCORER; `scorer` of a protocol names it."""
+
+from importlib import import_module
+from pathlib import Path
+
+from densekit.errors import UsageError
+from densekit.evaluate.scorers.scorer import Scorer
+
+_FOLDER = Path(__file__).parent
+
+
+def scorer_names() -> tuple[str, ...]:
+    """Modules of this folder that define SCORER, sorted."""
+    return tuple(
+        sorted(
+            path.stem
+            for path in _FOLDER.glob("*.py")
+            if "\nSCORER = " in path.read_text(encoding="utf-8")
+        )
+    )
+
+
+def get_scorer(name: str) -> Scorer:
+    """A scorer by name. Raises UsageError for one that does not exist."""
+    if name not in scorer_names():
+        raise UsageError(f"unknown scorer {name!r}; known: {', '.join(scorer_names())}")
+    scorer: Scorer = import_module(f"densekit.evaluate.scorers.{name}").SCORER
+    return scorer

@@ -1,0 +1,144 @@
+"""A trained model, whatever made it: the parts of a complete run or of an imported folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers.configuration_utils import PreTrainedConfig
+
+from densekit.errors import DataError, UsageError
+from densekit.exchange.adapter import Adapter, read_adapter
+from densekit.exchange.official.importing import LORA, OFFICIAL
+from densekit.exchange.tokenizer import tokenizer_of
+from densekit.exchange.weight_file import WeightFile, open_weights
+from densekit.files.weight_files import BUFFERS, kind_of, read_weight_files
+from densekit.model.config import DenseConnectorConfig, read_config
+from densekit.runs.complete import check_complete
+from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
+from densekit.spec.connector import Connector
+from densekit.spec.imported import is_imported, read_imported
+from densekit.spec.types import AspectRatio, Trains
+
+OWN = "language_model."
+"""How densekit's own folder of a full model names the language model's tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where each part of a trained model is, headers read and nothing else."""
+
+    path: Path
+    trains: Trains
+    connector: Connector
+    template: str
+    image_aspect_ratio: AspectRatio
+    max_length: int
+    vocabulary: int
+    """Tokens of the tokenizer: rows of the embedding behind them are never used."""
+    config: PreTrainedConfig
+    """Of the language model."""
+    files: list[tuple[WeightFile, Mapping[str, str]]]
+    """The language model's files: name in the model -> name in the file."""
+    connector_file: Path
+    adapter: Adapter | None
+    tower: Path
+    tokenizer: Path
+    official: Path | None
+    """The official config.json and tower copy of an imported folder."""
+    whole: Path | None
+    """The folder of densekit's own model class, of a run that trained the whole model."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """(dtype, shape) of every tensor of the language model."""
+        return {
+            name: file.shapes[inside]
+            for file, names in self.files
+            for name, inside in names.items()
+        }
+
+
+def open_source(path: Path) -> Source:
+    """The trained model in a folder. Raises UsageError for a folder that is neither a run nor an
+    import, DataError for a run that is not complete or a part that is missing.
+    """
+    if is_imported(path):
+        return _imported(path)
+    if (path / MATH_FILE).is_file():
+        return _run(path)
+    raise UsageError(
+        f"{path} is neither a run directory nor a folder that `densekit import` made; import an "
+        "official checkpoint first"
+    )
+
+
+def _imported(path: Path) -> Source:
+    record = read_imported(path)
+    folder = path / record.language_model
+    return Source(
+        path=path,
+        trains=record.trains,
+        connector=record.connector,
+        template=record.template,
+        image_aspect_ratio=record.image_aspect_ratio,
+        max_length=record.max_length,
+        vocabulary=record.vocabulary,
+        config=read_config(folder, "language model"),
+        files=_files(folder, ""),
+        connector_file=path / CONNECTOR_FILE,
+        adapter=read_adapter(path / LORA) if record.trains == "lora" else None,
+        tower=path / record.vision_tower,
+        tokenizer=path / record.tokenizer,
+        official=path / OFFICIAL,
+        whole=None,
+    )
+
+
+def _run(path: Path) -> Source:
+    run = RunDir(path)
+    if not run.complete:
+        raise DataError(f"{path} is {run.status.state}, not complete: train it to its end first")
+    check_complete(run)
+    math, roots = run.math.recipe, run.execution.roots
+    full = math.trains == "full"
+    folder = path / "model" if full else roots.resolve(math.models.language_model)
+    tokenizer = folder if full else roots.resolve(math.models.tokenizer_folder)
+    config: PreTrainedConfig
+    if full:
+        config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True).text_config
+    else:
+        config = read_config(folder, "language model")
+    return Source(
+        path=path,
+        trains=math.trains,
+        connector=math.connector,
+        template="v1" if math.data.template == "plain" else math.data.template,
+        image_aspect_ratio=math.data.image_aspect_ratio,
+        max_length=math.data.max_length,
+        vocabulary=tokenizer_of(tokenizer).vocab_size,
+        config=config,
+        files=_files(folder, OWN if full else ""),
+        connector_file=path / CONNECTOR_FILE,
+        adapter=read_adapter(path / LORA) if math.lora else None,
+        tower=roots.resolve(math.models.vision_tower),
+        tokenizer=tokenizer,
+        official=None,
+        whole=folder if full else None,
+    )
+
+
+def _files(folder: Path, prefix: str) -> list[tuple[WeightFile, Mapping[str, str]]]:
+    tensors, problems = read_weight_files(folder)
+    if problems:
+        raise DataError(f"language model: {'; '.join(problems)}")
+    found = []
+    for path in sorted({each.file for each in tensors.values()}):
+        file = open_weights(path)
+        names = {
+            name.removeprefix(prefix): name
+            for name in file.shapes
+            if name.startswith(prefix) and kind_of(name, BUFFERS) is None
+        }
+        if names:
+            found.append((file, names))
+    return found

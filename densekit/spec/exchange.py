@@ -1,0 +1,70 @@
+"""What the process that imports and exports checkpoints is asked, and what it answers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from densekit.spec.imported import ImportRequest
+from densekit.spec.part import Part
+from densekit.spec.roots import Roots
+from densekit.spec.types import Dtype
+
+ExportFormat = Literal["llava-hf", "official", "densekit"]
+"""Stock transformers' LlavaForConditionalGeneration; a folder of the official code; densekit's own
+model class."""
+
+
+class ExportRequest(Part):
+    """What `densekit export` asks the trainer's environment for."""
+
+    source: Path
+    """A complete run directory, or a folder that `densekit import` made."""
+    to: Path
+    """A folder that does not exist yet, or is empty."""
+    format: ExportFormat
+    merge_lora: bool = False
+    dtype: Dtype | None = None
+    """Of the weights; None: each as it is stored."""
+    dry_run: bool = False
+    """Say what would be written, and write nothing."""
+    roots: Roots = Roots()
+    """Of the named roots in a run's recipe."""
+
+
+class ExchangeRequest(Part):
+    """One of the two."""
+
+    import_: ImportRequest | None = Field(default=None)
+    export: ExportRequest | None = None
+
+    @property
+    def to(self) -> Path:
+        """The folder that is written."""
+        asked = self.import_ or self.export
+        assert asked is not None
+        return asked.to
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return "importing a checkpoint" if self.import_ else "exporting a model"
+
+    def reads(self) -> Iterator[Path]:
+        """Folders and files that are read."""
+        if self.import_ is not None:
+            asked = self.import_
+            yield asked.folder
+            yield asked.folder.parent / "mm_projector"
+            yield from filter(None, (asked.base, asked.tower, asked.connector, *asked.search))
+        if self.export is not None:
+            yield self.export.source
+            yield self.export.roots.models
+            yield self.export.roots.cache
+
+
+class ExchangeReport(Part):
+    """What was done, in lines for people."""
+
+    lines: tuple[str, ...]

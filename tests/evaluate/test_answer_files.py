@@ -1,0 +1,132 @@
+"""Official answer files and the benchmarks' own question files, and what is wrong with one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from densekit.errors import DataError
+from densekit.evaluate.answer_files import read_llava
+from densekit.evaluate.labels import read_questions
+from densekit.evaluate.protocols import get_protocol
+from densekit.evaluate.questions import Question
+from densekit.runs.benchmarks import Answer
+from tests.evaluate.made import question
+
+S = "\nAnswer the question using a single word or phrase."
+
+
+def _lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _read(name: str, path: Path) -> list[Question]:
+    return read_questions(get_protocol(name), path)
+
+
+def test_questions_as_json_lines(tmp_path: Path) -> None:
+    row = {"id": "1", "text": "How long?", "image": None, "gold": ["1.2"], "precision": 1}
+    (read,) = _read("mathvista", _lines(tmp_path / "q.jsonl", {**row, "answer_type": "float"}))
+    assert read == question(
+        1, "1.2", text="How long?", image=None, answer_type="float", precision=1
+    )
+    for change, message in (
+        ({"answer": "x"}, "line 1: a question has no answer"),
+        ({"gold": "1.2"}, "line 1: gold: "),
+        ({"answer_type": "letter"}, "line 1: answer_type: "),
+    ):
+        with pytest.raises(DataError, match=message):
+            _read("mathvista", _lines(tmp_path / "q.jsonl", {**row, **change}))
+
+
+def test_gqa(tmp_path: Path) -> None:
+    row = {
+        "question": "Is it?",
+        "imageId": "n1",
+        "answer": "yes",
+        "types": {"structural": "verify"},
+    }
+    path = tmp_path / "testdev_balanced_questions.json"
+    path.write_text(json.dumps({"201": row}), encoding="utf-8")
+    assert _read("gqa", path) == [question(201, text="Is it?", image="n1", category="verify")]
+    path.write_text(json.dumps({"201": {"question": "Is it?"}}), encoding="utf-8")
+    with pytest.raises(DataError, match="does not have the form of GQA's questions"):
+        _read("gqa", path)
+
+
+def test_seed(tmp_path: Path) -> None:
+    row = {
+        "question_id": "v1",
+        "question": "Which?",
+        "data_id": "a.jpg",
+        "data_type": "video",
+        "question_type_id": 12,
+        "answer": "B",
+        **{f"choice_{letter}": letter * 2 for letter in "abcd"},
+    }
+    path = tmp_path / "SEED-Bench.json"
+    path.write_text(json.dumps({"questions": [row]}), encoding="utf-8")
+    assert _read("seed", path) == [
+        question(
+            "v1",
+            "B",
+            text="Which?",
+            image="a.jpg",
+            category="video/12",
+            options=("aa", "bb", "cc", "dd"),
+        )
+    ]
+
+
+def test_mmbench(tmp_path: Path) -> None:
+    path = tmp_path / "mmbench_dev_20230712.tsv"
+    header = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage"
+    rows = ["7\tWhich?\tnan\tx\ty\t\t\tA\tc\taGk=", '1000007\t"Which\none?"\tL\ty\tx\tz\t\tB\tc\t7']
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    assert _read("mmb_cn", path) == [
+        question(
+            7, "A", text="Which?", image="7", category="c", options=("x", "y"), rotation_of="7"
+        ),
+        question(
+            1_000_007,
+            "B",
+            text="Which\none?",
+            image="7",
+            category="c",
+            options=("y", "x", "z"),
+            hint="L",
+            rotation_of="7",
+        ),
+    ]
+
+
+def test_textvqa_answers_meet_questions_by_image_and_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "TextVQA_0.5.1_val.json"
+    rows = [
+        {"question_id": n, "image_id": "i1", "question": text, "answers": ["a"] * 10}
+        for n, text in enumerate(["Which Brand?", "what time?"])
+    ]
+    path.write_text(json.dumps({"data": rows}), encoding="utf-8")
+    protocol, questions = get_protocol("textvqa"), _read("textvqa", path)
+    stored = [
+        {"question_id": "i1", "prompt": "what time?" + S, "text": "two"},
+        {"question_id": "i1", "prompt": "which brand?\nReference OCR token: X" + S, "text": "x"},
+    ]
+    answers = read_llava(_lines(tmp_path / "a.jsonl", *stored), protocol, questions)
+    assert answers == [Answer(question_id="1", text="two"), Answer(question_id="0", text="x")]
+    stored[0]["prompt"] = "who?" + S
+    with pytest.raises(DataError, match='line 1: image i1 has no question "who\\?"'):
+        read_llava(_lines(tmp_path / "a.jsonl", *stored), protocol, questions)
+
+
+@pytest.mark.parametrize("row", [{"text": "x"}, {"question_id": 1}, {"question_id": 1, "text": 2}])
+def test_answers_without_id_or_text_are_refused(row: dict[str, object], tmp_path: Path) -> None:
+    path = _lines(tmp_path / "a.jsonl", {"question_id": 0, "text": ""}, row)
+    with pytest.raises(DataError, match="line 2 has no question_id or no text"):
+        read_llava(path, get_protocol("gqa"), [])
+
+
+def test_other_files_of_a_benchmark_ask_for_json_lines(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="POPE's own files are not read"):
+        _read("pope", tmp_path / "coco_pope_random.json")
