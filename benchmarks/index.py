@@ -266,22 +266,24 @@ def checked(path: Path, cache: Path) -> dict[str, Any]:
     from densekit.spec.roots import Roots
 
     roots = Roots(data=path.parent.parent, models=path.parent / "none", cache=cache)
-    seconds, states = {}, {}
+    seconds, cpu, states = {}, {}, {}
     for name in STAGES:
         recipe = load_recipe(name, ["data.samples=null"])
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), cpu_seconds()
         found = preflight(recipe, roots)
         seconds[name] = time.perf_counter() - begun
+        cpu[name] = cpu_seconds() - cpu_begun
         for check in found.checks:
             if check.name.endswith(("annotations", "images")):
                 states[check.name] = check.state
     recipe = load_recipe(STAGES[1], ["data.samples=null"])
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), cpu_seconds()
     make_certificate(recipe, roots)
-    certify = time.perf_counter() - begun
+    certify, cpu["certify"] = time.perf_counter() - begun, cpu_seconds() - cpu_begun
     return {
         "preflight_seconds": seconds,
         "certify_seconds": certify,
+        "cpu_seconds": cpu,
         "checks": states,
         "peak_bytes": peak_bytes(),
     }

@@ -4,7 +4,8 @@ Images: JPEGs of 640 x 480 pixels and some 160 kB, drawn once. densekit's own pa
 decode, pad or square, resize, crop, to [3, size, size]) in turns with the floor: Pillow's decoder,
 the same pad, the same resize and nothing else, through the same libraries. Text, with --tokenizer:
 densekit's encoder as training uses it, in turns with a single pass of the tokenizer over the
-rendered text. All in CPU seconds of one thread (process_time), the median of --repeat rounds.
+rendered text. All in CPU seconds of one thread (process_time), the best of --repeat rounds: what
+else runs on the machine only adds.
 
 At the end the workers a host of 8 GPUs needs at twice the published speed of stage 1, with the
 arithmetic: 558,128 samples in 3.5 hours on 8 A100 (README of LLaVA).
@@ -73,14 +74,14 @@ def floor(path: Path, processor: ImageProcessor) -> Image.Image:
 
 
 def in_turns(repeat: int, **sides: Callable[[], int]) -> dict[str, float]:
-    """CPU seconds per item of each, the median of as many rounds; `sides` return their items."""
+    """CPU seconds per item of each, the best of as many rounds; `sides` return their items."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeat):
         for name, side in sides.items():
             begun = time.process_time()
             items = side()
             seconds[name].append((time.process_time() - begun) / items)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: min(each) for name, each in seconds.items()}
 
 
 def images(count: int, repeat: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def fetch(
     from densekit.cli.site import site_settings
     from densekit.errors import DataError, UsageError
     from densekit.launch.conversion import converter
-    from densekit.launch.fetching import DEFAULT, jobs_of
+    from densekit.launch.fetching import DEFAULT, SUBJECTS, jobs_of
     from densekit.launch.fetching import fetch as fetch_jobs
     from densekit.launch.launchers.options import LauncherOptions
 
@@ -70,7 +70,7 @@ def fetch(
     if to is not None:
         data_dir, models_dir = to / "data", to / "models"
     site = site_settings(data_dir=data_dir, models_dir=models_dir)
-    wanted = tuple(one.value for one in only) if only else DEFAULT
+    wanted = tuple(name for name in SUBJECTS if name in only) if only else DEFAULT
     jobs = jobs_of(recipe, overrides or (), site.roots, only=wanted, parts=part or ())
     if not jobs:
         names = ", ".join(recipe)

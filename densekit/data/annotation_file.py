@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -41,7 +42,7 @@ class FoundEntry(NamedTuple):
     """
 
 
-def open_annotations(path: Path) -> BinaryIO:
+def open_annotations(path: Path) -> BufferedReader:
     """Open an annotation file. Raises DataError when it is missing, no regular file, too large, or
     cannot be read.
     """

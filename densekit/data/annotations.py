@@ -76,7 +76,7 @@ class Annotations(Sequence[Sample]):
         """The entries of an index; use `Annotations.load`. `places`: the index in the file of each,
         where that is not its own.
         """
-        self.path, self.index = path, index
+        self.path, self.entries = path, index
         self._texts, self._places = texts, places
 
     @classmethod
@@ -111,19 +111,20 @@ class Annotations(Sequence[Sample]):
     @property
     def sha256(self) -> str:
         """SHA-256 (hex) of the file's bytes."""
-        return self.index.sha256
+        return self.entries.sha256
 
     @property
     def form(self) -> str | None:
         """What the file is where it is not one list: the official code reads nothing else."""
-        return self.index.form
+        return self.entries.form
 
     @property
     def untagged(self) -> npt.NDArray[np.bool_]:
         """Which entries of the file have an image but no tag (the official code feeds the image and
         then ignores it).
         """
-        return (self.index.flags & (HAS_IMAGE | TAGGED)) == HAS_IMAGE
+        untagged: npt.NDArray[np.bool_] = (self.entries.flags & (HAS_IMAGE | TAGGED)) == HAS_IMAGE
+        return untagged
 
     @property
     def untagged_images(self) -> int:
@@ -133,16 +134,16 @@ class Annotations(Sequence[Sample]):
     @property
     def has_images(self) -> bool:
         """Whether any entry of the file has an image."""
-        return bool((self.index.flags & HAS_IMAGE).any())
+        return bool((self.entries.flags & HAS_IMAGE).any())
 
     def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> "Annotations":
         """The entries at these indices of the file, in this order; each keeps its index."""
         places = np.asarray(places, dtype=np.int64)
-        return Annotations(self.path, self.index, self._texts, places)
+        return Annotations(self.path, self.entries, self._texts, places)
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        return len(self.index if self._places is None else self._places)
+        return len(self.entries if self._places is None else self._places)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -156,7 +157,7 @@ class Annotations(Sequence[Sample]):
 
     def images(self) -> Iterator[tuple[int, str]]:
         """Yield (entry index, image path) for every entry with an image; parses nothing."""
-        names = self.index.image_names()
+        names = self.entries.image_names()
         places = range(len(names)) if self._places is None else self._places.tolist()
         for index, place in enumerate(places):
             if (image := names[place]) is not None:
@@ -164,7 +165,7 @@ class Annotations(Sequence[Sample]):
 
     def _sample(self, index: int) -> Sample:
         place = index if self._places is None else int(self._places[index])
-        raw = self._texts.read(int(self.index.starts[place]), int(self.index.sizes[place]))
+        raw = self._texts.read(int(self.entries.starts[place]), int(self.entries.sizes[place]))
         try:
             entry = parse_entry(raw)
         except ValueError:

@@ -27,7 +27,7 @@ SCHEMA = 2
 FOLDER = "index"
 HAS_IMAGE, TAGGED = 1, 2
 """Bits of `flags`: the entry names an image; an image tag occurs in it."""
-COLUMNS = {
+COLUMNS: dict[str, np.dtype[Any]] = {
     "starts": np.dtype(np.int64),
     "sizes": np.dtype(np.int64),
     "digests": np.dtype(np.uint64),

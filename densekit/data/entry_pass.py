@@ -77,13 +77,15 @@ def index_entries(
         raise DataError(f"{path} changed while it was read; run the command again")
     if any(problem != UNTAGGED for _, problem in refused):
         refuse(path, refused)
-    arrays = {name: np.frombuffer(columns[name], dtype) for name, dtype in COLUMNS.items()}
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()
+    }
     return EntryIndex(
         sha256=scan.sha256,
         form=scan.form,
         names=np.frombuffer(bytes(names), np.uint8),
         entries=None if scan.in_utf8 else bytes(texts),
-        **arrays,  # type: ignore[arg-type]
+        **arrays,
     )
 
 

@@ -30,7 +30,7 @@ class SampleIndex:
         """That of an annotation file; raises DataError naming file, sample and id for a
         conversation whose words cannot be counted.
         """
-        index = annotations.index
+        index = annotations.entries
         wordless = np.flatnonzero(index.words == 0)
         if wordless.size:
             sample = annotations[int(wordless[0])]

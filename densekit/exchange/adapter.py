@@ -73,9 +73,13 @@ class Adapter:
 
 
 def merged(weight: Tensor, low: tuple[Tensor, Tensor], scale: float, dtype: torch.dtype) -> Tensor:
-    """W + scale * (B A), each step computed in `dtype`, as peft's merge does."""
+    """W + scale * (B A), each step computed in `dtype`, as peft's merge does; in the memory of one
+    tensor.
+    """
     down, up = (half.to(dtype) for half in low)
-    return weight.to(dtype) + (up @ down) * scale
+    total = (up @ down).mul_(scale)
+    # A narrower weight is widened value by value, without a copy of it.
+    return total.add_(weight if dtype == torch.float32 else weight.to(dtype))
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -11,8 +11,9 @@ import math
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from densekit.errors import DataError
 
@@ -145,7 +146,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def open_file(path: Path, remedy: str = REMEDY) -> BinaryIO:
+def open_file(path: Path, remedy: str = REMEDY) -> BufferedReader:
     """Open a regular file. Raises DataError, which ends in `remedy`, as `read_file` does."""
     try:
         # A FIFO would block and a device never end, so the kind is looked at before opening.

@@ -5,8 +5,8 @@ import json
 import os
 import re
 import time
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import write_json
@@ -16,7 +16,7 @@ SETTLED_S = 2.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def known_sha256(path: Path, file: BinaryIO, cache: Path) -> str:
+def known_sha256(path: Path, file: BufferedReader, cache: Path) -> str:
     """SHA-256 (hex) of an opened file's bytes, kept under `<cache>/hashes`.
 
     Size, inode and both times stand for the content: the kernel sets the time of change (ctime),

@@ -1,7 +1,7 @@
 """The micro-batch: samples packed end to end, from collation to the forward pass."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -45,14 +45,17 @@ class MicroBatch:
         """The same with every tensor but cu_seqlens on `device`; copies of pinned ones do not
         block.
         """
-        moved = {
+        moved: dict[str, Any] = {
             name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()
         }
         return replace(self, **moved)
 
     def pin_memory(self) -> Self:
         """The same in page-locked host RAM, from which a GPU copies by itself."""
-        return replace(self, **{name: each.pin_memory() for name, each in self._tensors().items()})
+        pinned: dict[str, Any] = {
+            name: tensor.pin_memory() for name, tensor in self._tensors().items()
+        }
+        return replace(self, **pinned)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Those that travel to the device."""

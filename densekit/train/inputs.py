@@ -57,7 +57,7 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         samples=annotations,
         index=index,
         chosen=chosen,
-        counts=TokenCounts.open(roots.cache, key, len(annotations.index)),
+        counts=TokenCounts.open(roots.cache, key, len(annotations.entries)),
         encoder=encoder,
         image_folder=roots.resolve(math.data.images),
         processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),

@@ -166,7 +166,8 @@ def test_every_form_gives_the_entries_that_json_gives(
         assert repr([sample.entry for sample in read]) == repr(wanted)
         assert [index for index, _ in read.images()] == [0, 2, 3, 5]
         assert [name for _, name in read.images()][2:] == ["zeisig/ä🐦.png", "one.png"]
-        ids = [f"{place}:{digest:016x}" for place, digest in enumerate(read.index.digests.tolist())]
+        digests = read.entries.digests.tolist()
+        ids = [f"{place}:{digest:016x}" for place, digest in enumerate(digests)]
         assert ids == [sample.sample_id for sample in read]
 
 

@@ -4,6 +4,7 @@ no bombs; each file appears whole, so that extraction goes on after a kill.
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
@@ -146,24 +147,28 @@ def _extract_tar(
 
 def _check_stream(archive: Path, limit: int) -> None:
     """Read a compressed tar once to its end, where its checksum is; tarfile stops before that."""
-    with archive.open("rb") as file:
-        magic = file.read(6)
-    streams: dict[bytes, Callable[..., IO[bytes]]] = {
-        b"\x1f\x8b": gzip.open,
-        b"BZ": bz2.open,
-        b"\xfd7": lzma.open,
-    }
-    stream = streams.get(magic[:2])
+    stream = _decompressed(archive)
     if stream is None:
         return
     size = 0
-    with stream(archive, "rb") as opened:
+    with stream as opened:
         try:
             while data := opened.read(_CHUNK):
                 size += len(data)
                 _check_limits(archive, 1, size, limit)
         except OSError as error:  # what gzip and bz2 raise for wrong bytes
             raise BrokenArchiveError(f"{archive} is no whole archive ({error})") from None
+
+
+def _decompressed(archive: Path) -> io.BufferedIOBase | None:
+    """What a compressed file holds; None for one that is not compressed."""
+    with archive.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(archive)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(archive)
+    return lzma.LZMAFile(archive) if magic == b"\xfd7zXZ\0" else None
 
 
 def _check(archive: Path, members: list[Member], limit: int) -> None:

@@ -72,7 +72,7 @@ def read_settings(folder: Path) -> OfficialSettings:
         kind=kind if kind in ("sti", "sci", "dci") else "none",
         mm_hidden_size=_count(raw, "mm_hidden_size", path),
         image_aspect_ratio="pad" if aspect == "pad" else "square",
-        max_length=length if _is_count(length) and length <= 1 << 20 else MAX_LENGTH,
+        max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else MAX_LENGTH,
         language_model=_language_model(raw, path),
     )
 
