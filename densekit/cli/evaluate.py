@@ -40,7 +40,8 @@ def evaluate(
         ),
     ] = None,
     semantics: Annotated[
-        str, typer.Option(help="faithful: as the official script scores; fixed: without its quirks")
+        Semantics,
+        typer.Option(help="faithful: as the official scripts score; fixed: without quirks"),
     ] = "faithful",
     as_json: AsJson = False,
 ) -> None:
@@ -67,7 +68,7 @@ def evaluate(
         protocol,
         asked,
         read_llava(Path(target), protocol, asked),
-        semantics=_semantics(semantics),
+        semantics=semantics,
     )
     if as_json:
         print_json(
@@ -91,9 +92,3 @@ def evaluate(
         print(f"{count:,} {note}")
     if protocol.other_protocol:
         print(f"OTHER PROTOCOL: {protocol.other_protocol}")
-
-
-def _semantics(text: str) -> Semantics:
-    if text == "faithful" or text == "fixed":
-        return text
-    raise UsageError(f"--semantics {text}: faithful or fixed")

@@ -113,8 +113,8 @@ def _confusion(
         }
 
     values = quantities.refused(f"{len(texts)} answers", recorded.get("error"), figures)
-    for key, value in (values or {}).items():
-        quantities.close(key, value, recorded[key], EXACT)
+    for figure, ours in (values or {}).items():
+        quantities.close(figure, ours, recorded[figure], EXACT)
 
 
 def _sqa(quantities: Quantities, given: Any, recorded: Any) -> None:
