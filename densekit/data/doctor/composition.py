@@ -88,9 +88,9 @@ def compare_counts(
     for file in data_set.distribution:
         if file.file_count is None or file.folder == ".":
             continue
-        count = tree.files_below(file.folder)
-        if count is not None and count != file.file_count:
-            detail = f"{count} files; {file.file_count} are published ({file.source})"
+        there = tree.files_below(file.folder)
+        if there is not None and there != file.file_count:
+            detail = f"{there} files; {file.file_count} are published ({file.source})"
             findings.add("file_count", file.folder, detail)
 
 

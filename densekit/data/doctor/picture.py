@@ -174,7 +174,8 @@ def _decoded(found: Picture, data: bytes) -> Picture:
         return _with(
             found, decodes=False, odd=(*odd, ("truncated" if cut else "undecodable", detail))
         )
-    if all(low == high for low, high in image.getextrema()):
+    extrema: Any = image.getextrema()  # a pair for each of three channels
+    if all(low == high for low, high in extrema):
         odd.append(("single_colour", f"{image.size[0]} x {image.size[1]}"))
     return _with(found, decodes=True, odd=tuple(odd))
 
