@@ -93,7 +93,7 @@ def check_counts(protocol: Protocol, questions: Sequence[Question]) -> None:
 
 
 def _counts(total: int, categories: Mapping[str, int]) -> str:
-    text = f"{total:,} questions"
+    text = f"{total:,} question{'' if total == 1 else 's'}"
     if not categories:
         return text
     return f"{text} ({', '.join(f'{count:,} {name}' for name, count in categories.items())})"

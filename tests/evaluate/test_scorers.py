@@ -55,7 +55,7 @@ def test_people_agree_in_steps_of_three_tenths() -> None:
     result = scored("ten_answers", question(gold=people), "C D.")
     assert (result.score, result.parsed, result.gold) == (0.6, "c d", "g h")
     assert scored("ten_answers", question(gold=people), "z").score == 0
-    with pytest.raises(DataError, match="9 people's answers"):
+    with pytest.raises(DataError, match="10 people's answers to a question, and one has 9"):
         ten_answers.soft_accuracies(people[1:])
 
 

@@ -61,7 +61,9 @@ def soft_accuracies(answers: Sequence[str], semantics: Semantics = "faithful") -
     on, 1. Raises DataError for another number of answers.
     """
     if len(answers) != PEOPLE:
-        raise DataError(f"{len(answers)} people's answers, and the rule is defined for {PEOPLE}")
+        raise DataError(
+            f"the rule needs {PEOPLE} people's answers to a question, and one has {len(answers)}"
+        )
     counts = Counter(normalise(answer, semantics) for answer in answers)
     return {answer: _share(count) for answer, count in counts.items()}
 
