@@ -11,14 +11,13 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train_step import BUSY, others_cpu_seconds, timed
+from train_step import timed
 
 from densekit.errors import UsageError
 from densekit.model.attention import KERNELS, require_kernel
@@ -120,13 +119,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
     where = torch.device(device)
+    if device == "cpu":
+        torch.set_num_threads(1)  # CPU time is measured
     for side in sides.values():  # warm-up
         timed(side, where)
-    begun, others = time.perf_counter(), others_cpu_seconds()
     for _ in range(arguments.steps):
         for name, side in sides.items():
             times[name].append(timed(side, where))
-    others = max(0.0, others_cpu_seconds() - others) / (time.perf_counter() - begun)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -142,7 +141,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "ratio": {name: value / seconds[BASE] for name, value in seconds.items()},
         "not_here": {kernel: reason for kernel, reason in missing.items() if reason},
-        "other_processes": others,
     }
 
 
@@ -156,10 +154,6 @@ def print_table(result: dict[str, Any]) -> None:
         f"{result['heads']} heads, {result['kv_heads']} KV heads of {result['head_dim']}; forward "
         "and backward"
     )
-    if result["other_processes"] > BUSY:
-        print(
-            f"not a quiet machine: other processes kept {result['other_processes']:.1f} CPUs busy"
-        )
     print(f"{'kernel':12}{'time':>12}{'ratio':>8}{'difference':>14}")
     for name, seconds in result["seconds"].items():
         difference = result["difference"].get(name)

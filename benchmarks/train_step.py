@@ -3,16 +3,19 @@ model, same samples.
 
 Stock Llava concatenates a list of vision layers before its projector, which is densekit's SCI
 connector. Both models share their weights. densekit lays the samples end to end (on CUDA too: SDPA
-segment by segment) and runs lm_head on label positions only; stock Llava gets a right-padded
-batch, an attention mask and its own loss over full logits.
+segment by segment) and runs lm_head on label positions only. Stock Llava, with its own loss over
+full logits, gets the samples twice: as a right-padded batch with an attention mask ("padded"), and
+one after the other without any padding, their losses weighted as in the batch ("alone").
 
 Per stage the gradients of all trainable parameters are compared (in fp32 the run fails above 1e-5),
-then forward, backward and AdamW step are timed in turns, densekit, stock, densekit, stock, in one
-process. Memory is what one step allocates at its peak above the model and the optimiser state: on
-CUDA max_memory_allocated minus memory_allocated before the step, on CPU the highest running sum of
-the allocator's own events, which torch.profiler records. It counts every tensor and buffer from
-torch's allocator, and repeats exactly; the resident size of the process would add the allocator's
-caches and whatever earlier steps left behind.
+then forward, backward and AdamW step are timed in turns in one process: on a CPU as CPU time of one
+thread, so that a busy machine does not decide, on CUDA as wall time. `--vocabulary` sets how large
+lm_head is; the sizes' own keep its share that of a 7B model. Memory is what one step allocates at
+its peak above the model and the optimiser state: on CUDA max_memory_allocated minus
+memory_allocated before the step, on CPU the highest running sum of the allocator's own events,
+which torch.profiler records. It counts every tensor and buffer from torch's allocator, and repeats
+exactly; the resident size of the process would add the allocator's caches and whatever earlier
+steps left behind.
 """
 
 import argparse
@@ -21,25 +24,35 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from twins import SIZES, make_models, make_samples, our_inputs, stock_inputs, stock_to_ours
+from twins import (
+    SIZES,
+    make_models,
+    make_samples,
+    our_inputs,
+    stock_inputs,
+    stock_inputs_alone,
+    stock_to_ours,
+)
 
 TOLERANCE = 1e-5
-BUSY = 0.1  # CPUs kept busy by other processes above which times are not to be trusted
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STAGES = {1: "connector", 2: "connector and language model"}
+BASELINES = ("padded", "alone")
+Inputs = list[tuple[dict[str, Any], float]]
+"""Arguments of each forward pass, and what its loss weighs."""
 
 
 class Side:
     """One of the two models with its inputs and optimiser."""
 
     def __init__(
-        self, model: nn.Module, inputs: dict[str, Any], rename: Callable[[str], str], stage: int
+        self, model: nn.Module, inputs: Inputs, rename: Callable[[str], str], stage: int
     ) -> None:
         self.model, self.inputs = model.train(), inputs
         self.parameters: dict[str, nn.Parameter] = {}
@@ -55,10 +68,13 @@ class Side:
 
     def gradients(self) -> float:
         """Forward and backward; returns the loss."""
-        extra = {} if "micro_batch" in self.inputs else {"use_cache": False}
-        loss = self.model(**self.inputs, **extra).loss
-        loss.backward()
-        return float(loss.detach())
+        total = 0.0
+        for inputs, weight in self.inputs:
+            loss = self.model(**inputs).loss * weight
+            if loss.requires_grad:  # stage 1 trains nothing of a sample without an image
+                loss.backward()
+            total += float(loss.detach())
+        return total
 
     def step(self) -> None:
         """What is timed."""
@@ -84,18 +100,15 @@ def gradient_difference(ours: Side, stock: Side) -> float:
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call."""
+    """Seconds of one call: CPU time on a CPU, wall time on CUDA."""
+    if device.type == "cpu":
+        begun = time.process_time()
+        step()
+        return time.process_time() - begun
     begun = time.perf_counter()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter() - begun
-
-
-def others_cpu_seconds() -> float:
-    """CPU time that every process but this one has used since the machine started."""
-    system, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    return float(system.user + system.nice + system.system - own.user - own.system)
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
@@ -124,44 +137,55 @@ def _allocations(events: list[Any]) -> Iterator[tuple[int, int]]:
         yield from _allocations(event.children)
 
 
-def measure(ours: Side, stock: Side, steps: int, device: torch.device) -> dict[str, Any]:
-    """Gradients, times in turns and memory of one stage; ratios are densekit / stock."""
-    difference = gradient_difference(ours, stock)
-    sides = {"densekit": ours, "stock": stock}
+def measure(sides: dict[str, Side], steps: int, device: torch.device) -> dict[str, Any]:
+    """Gradients, times in turns and memory of one stage; ratios are densekit / baseline."""
+    difference = max(gradient_difference(sides["densekit"], sides[name]) for name in BASELINES)
     for side in sides.values():  # warm-up, and the optimiser's state comes into being
         timed(side.step, device)
     times: dict[str, list[float]] = {name: [] for name in sides}
-    begun, others = time.perf_counter(), others_cpu_seconds()
     for _ in range(steps):
         for name, side in sides.items():
             times[name].append(timed(side.step, device))
-    others = max(0.0, others_cpu_seconds() - others) / (time.perf_counter() - begun)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     memory = {name: peak_bytes(side.step, device) for name, side in sides.items()}
     return {
         "gradient_difference": difference,
         "seconds": seconds,
-        "time_ratio": seconds["densekit"] / seconds["stock"],
+        "time_ratio": {name: seconds["densekit"] / seconds[name] for name in BASELINES},
         "peak_bytes": memory,
-        "memory_ratio": memory["densekit"] / memory["stock"],
-        "other_processes": others,
+        "memory_ratio": {name: memory["densekit"] / memory[name] for name in BASELINES},
     }
 
 
 def run(
-    size_name: str, *, device: str, dtype: str, batch: int | None, steps: int
+    size_name: str,
+    *,
+    device: str,
+    dtype: str,
+    batch: int | None,
+    steps: int,
+    vocabulary: int | None,
 ) -> dict[str, Any]:
     """Measure both stages; plain values for --json."""
     size, where, kind = SIZES[size_name], torch.device(device), DTYPES[dtype]
+    if vocabulary is not None:
+        size = replace(size, vocabulary=vocabulary)
+    if where.type == "cpu":
+        torch.set_num_threads(1)
     ours, stock = make_models(size, where, kind)
     sequences, images = make_samples(size, batch or size.batch)
     micro_batch, pixels = our_inputs(sequences, images, size, where, kind)
-    inputs = {"micro_batch": micro_batch, "pixel_values": pixels}
+    packed: Inputs = [({"micro_batch": micro_batch, "pixel_values": pixels}, 1.0)]
     padded = stock_inputs(sequences, pixels, size)
+    alone = stock_inputs_alone(sequences, images, pixels, size)
     stages = {}
     for stage in STAGES:
-        sides = (Side(ours, inputs, str, stage), Side(stock, padded, stock_to_ours, stage))
-        stages[str(stage)] = measure(*sides, steps, where)
+        sides = {
+            "densekit": Side(ours, packed, str, stage),
+            "padded": Side(stock, [(padded, 1.0)], stock_to_ours, stage),
+            "alone": Side(stock, alone, stock_to_ours, stage),
+        }
+        stages[str(stage)] = measure(sides, steps, where)
     return {
         "size": size_name,
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
@@ -188,25 +212,23 @@ def print_table(result: dict[str, Any]) -> None:
         f"{result['tokens']} tokens packed, {result['padded_tokens']} padded, "
         f"{result['supervised_tokens']} label positions"
     )
-    others = max(values["other_processes"] for values in result["stages"].values())
-    if others > BUSY:
-        print(
-            f"not a quiet machine: other processes kept {others:.1f} CPUs busy, so do not trust "
-            "the times"
-        )
-    print(f"{'stage':36}{'':12}{'densekit':>12}{'stock':>12}{'ratio':>8}")
+    names = ("densekit", *BASELINES)
+    print(f"{'stage':36}{'':12}" + "".join(f"{name:>12}" for name in names))
     for stage, values in result["stages"].items():
         seconds, memory = values["seconds"], values["peak_bytes"]
         label = f"{stage} ({STAGES[int(stage)]})"
-        shown = {name: f"{value:.3f} s" for name, value in seconds.items()}
+        print(f"{label:36}{'step':12}" + "".join(f"{seconds[name]:>10.3f} s" for name in names))
+        print(f"{'':48}{'':12}" + _ratios(values["time_ratio"]))
         print(
-            f"{label:36}{'step':12}{shown['densekit']:>12}{shown['stock']:>12}{values['time_ratio']:>8.2f}"
+            f"{'':36}{'memory':12}" + "".join(f"{memory[name] / 2**20:>8.1f} MiB" for name in names)
         )
-        shown = {name: f"{value / 2**20:.1f} MiB" for name, value in memory.items()}
-        print(
-            f"{'':36}{'memory':12}{shown['densekit']:>12}{shown['stock']:>12}{values['memory_ratio']:>8.2f}"
-        )
+        print(f"{'':48}{'':12}" + _ratios(values["memory_ratio"]))
         print(f"{'':36}{'gradients':12}relative difference {values['gradient_difference']:.1e}")
+
+
+def _ratios(values: dict[str, float]) -> str:
+    """densekit / baseline, below each baseline."""
+    return "".join(f"{f'x {values[name]:.2f}':>12}" for name in BASELINES)
 
 
 def main() -> int:
@@ -216,6 +238,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--batch", type=int, help="samples per step (default: the size's own)")
+    parser.add_argument("--vocabulary", type=int, help="tokens (default: the size's own)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per side")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     arguments = parser.parse_args()
@@ -225,6 +248,7 @@ def main() -> int:
         dtype=arguments.dtype,
         batch=arguments.batch,
         steps=arguments.steps,
+        vocabulary=arguments.vocabulary,
     )
     if arguments.json:
         print(json.dumps(result, indent=1))

@@ -3,6 +3,7 @@ same samples.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,7 +195,7 @@ def our_inputs(
     return micro_batch, pixel_values(micro_batch.pixels, table.to(device)).to(dtype)
 
 
-def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> dict[str, Tensor]:
+def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> dict[str, Any]:
     """The same samples as a right-padded batch."""
     longest = max(len(sequence.input_ids) for sequence in sequences)
     ids = torch.zeros(len(sequences), longest, dtype=torch.long)
@@ -206,7 +207,23 @@ def stock_inputs(sequences: list[ModelSequence], pixels: Tensor, size: Size) -> 
         labels[number, :length] = torch.from_numpy(sequence.labels)
         mask[number, :length] = 1
     inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
-    return {
-        **{name: value.to(pixels.device) for name, value in inputs.items()},
-        "pixel_values": pixels,
-    }
+    found: dict[str, Any] = {name: value.to(pixels.device) for name, value in inputs.items()}
+    if len(pixels):
+        found["pixel_values"] = pixels
+    return {**found, "use_cache": False}
+
+
+def stock_inputs_alone(
+    sequences: list[ModelSequence],
+    images: list[np.ndarray | None],
+    pixels: Tensor,
+    size: Size,
+) -> list[tuple[dict[str, Any], float]]:
+    """The same samples one by one, each with its share of the batch's label positions."""
+    counts = [int((sequence.labels[1:] != IGNORE_INDEX).sum()) for sequence in sequences]
+    found, row = [], 0
+    for sequence, image, count in zip(sequences, images, counts, strict=True):
+        rows = pixels[row : row + (image is not None)]
+        row += image is not None
+        found.append((stock_inputs([sequence], rows, size), count / sum(counts)))
+    return found

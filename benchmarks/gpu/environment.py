@@ -18,7 +18,6 @@ PURE = {
     "tokenizers": "tokenizers",
     "PIL": "images",
     "numpy": "numbers",
-    "psutil": "a note on how busy the machine is",
 }
 """Needed: without one of them nothing is measured."""
 OPTIONAL = {

@@ -69,6 +69,16 @@ class RunningStep:
     end: Mark
 
 
+@dataclass(frozen=True, kw_only=True)
+class PendingStep:
+    """A running step that is not recorded yet, and what the record will say of its feed."""
+
+    running: RunningStep
+    feed: Feed
+    waited: float
+    """Seconds until the loader had its batch."""
+
+
 class Trainer:
     """Trains over the steps of a StepDataset.
 
@@ -136,46 +146,21 @@ class Trainer:
         )
         before, started = self.summary.seconds, time.monotonic()
         ended = self.clock.mark()
-        last: tuple[RunningStep, Feed, float] | None = None
-
-        def finish() -> None:
-            """Wait for the device, and record the step that is through."""
-            nonlocal ended, last
-            if last is None:
-                return
-            running, feed, waited = last
-            record = self.finish(running)
-            seconds = self.clock.between(ended, running.end)
-            # What the loop waited while a GPU still computed cost nothing.
-            idle = self.clock.between(ended, running.begin)
-            record = replace(
-                record,
-                seconds=round(seconds, 4),
-                data_seconds=round(min(waited, idle), 4),
-                compute_seconds=round(seconds - idle, 4),
-                tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
-            )
-            ended, last = running.end, None
-            self._account(running.batch, record)
-            if records is not None:
-                records.append(record, feed.samples, feed.images)
-            progress.update(running.batch.index + 1, loss=record.loss, lr=record.lr)
-            check_masked(self.summary)
-
+        pending: PendingStep | None = None
         batches = self.batches(start)
         while True:
             asked = time.monotonic()
             try:
                 batch = next(batches, None)
             except DensekitError:
-                finish()  # what was computed is recorded
+                self._record(pending, ended, records, progress)  # what was computed is recorded
                 raise
             waited = time.monotonic() - asked
             if batch is None:
                 break
             # The one wait for the device in a step: here the step before comes to its end.
             feed = self.check_feed(batch, saver.flags(batch.index) if saver else 0)
-            finish()
+            ended = self._record(pending, ended, records, progress)
             if saver:
                 saver.settle(feed.flags)
             if saver and feed.flags & (SAVE | STOP):
@@ -183,10 +168,37 @@ class Trainer:
                 saver.save(self, batch.index, records)
                 if feed.flags & STOP:
                     saver.stop(batch.index)
-            last = self.begin(batch), feed, waited
-        finish()
+            pending = PendingStep(running=self.begin(batch), feed=feed, waited=waited)
+        self._record(pending, ended, records, progress)
         self.summary.seconds = round(before + time.monotonic() - started, 2)
         return self.summary
+
+    def _record(
+        self, pending: PendingStep | None, ended: Mark, records: Records | None, progress: Progress
+    ) -> Mark:
+        """Wait for the device, and record the step that is through (None: there is none). `ended`:
+        when the one before it was; returns when this one was.
+        """
+        if pending is None:
+            return ended
+        running, feed = pending.running, pending.feed
+        record = self.finish(running)
+        seconds = self.clock.between(ended, running.end)
+        # What the loop waited while a GPU still computed cost nothing.
+        idle = self.clock.between(ended, running.begin)
+        record = replace(
+            record,
+            seconds=round(seconds, 4),
+            data_seconds=round(min(pending.waited, idle), 4),
+            compute_seconds=round(seconds - idle, 4),
+            tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
+        )
+        self._account(running.batch, record)
+        if records is not None:
+            records.append(record, feed.samples, feed.images)
+        progress.update(running.batch.index + 1, loss=record.loss, lr=record.lr)
+        check_masked(self.summary)
+        return running.end
 
     def check_feed(self, batch: StepBatch, flags: int = 0) -> Feed:
         """Gather what all ranks are about to feed and compare it with the order; RuntimeError if

@@ -152,10 +152,12 @@ def _fresh(
 def _hints(request: ExportRequest, source: Source) -> list[str]:
     if request.format != "official":
         return []
-    name = (
-        "llava-...-lora" if source.adapter is not None and not request.merge_lora else "llava-..."
-    )
-    return [f"the official loader goes by the folder's name: call it {name}"]
+    adapters = source.adapter is not None and not request.merge_lora
+    wanted = ("llava", "lora") if adapters else ("llava",)
+    if all(word in request.to.name for word in wanted):
+        return []
+    words = " and ".join(f"`{word}`" for word in wanted)
+    return [f"the official loader goes by the folder's name: give it one with {words} in it"]
 
 
 def _count(shape: tuple[int, ...]) -> int:
