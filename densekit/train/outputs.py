@@ -8,6 +8,7 @@ from torch import Tensor
 
 from densekit.files import durable
 from densekit.files.permissions import follow_umask
+from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.pretrained import load_pretrained
@@ -19,14 +20,6 @@ from densekit.spec.roots import Roots
 from densekit.train.engines.base import Engine
 from densekit.train.initial_state import apply_init, load_base
 from densekit.train.lora import save_lora
-
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> list[Path]:
