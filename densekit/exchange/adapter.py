@@ -1,5 +1,6 @@
 """A LoRA adapter as peft saves it, read and added to the weights that it belongs to."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ PLAIN: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("use_rslora", (False, None)),
     ("rank_pattern", ({}, None)),
     ("alpha_pattern", ({}, None)),
+    ("init_lora_weights", (True, False, None, "gaussian", "eva", "orthogonal")),
 )
-"""What adapter_config.json may say of each setting that would change the sum."""
+"""What adapter_config.json may say of each setting that would change the sum. Other initialisations
+(pissa, olora, corda, loftq) change the base's own weights too.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +95,8 @@ def read_adapter(folder: Path) -> Adapter:
     for key, taken in PLAIN:
         if key in config and config[key] not in taken:
             raise DataError(
-                f"{path}: {key} is {config[key]}, and only plain LoRA is merged; merge this "
-                "adapter with peft, and import the merged model"
+                f"{path}: {key} is {json.dumps(config[key])}, and only plain LoRA is merged; merge "
+                "this adapter with peft, and import the merged model"
             )
     r, alpha = config["r"], config["lora_alpha"]
     if not all(isinstance(value, int | float) and value > 0 for value in (r, alpha)):

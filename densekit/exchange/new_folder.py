@@ -12,6 +12,14 @@ STAGE = ".unfinished"
 """What is written lies in here until all of it is there."""
 
 
+def check_new(target: Path) -> None:
+    """Raise UsageError where `target` holds anything but what a killed process left there."""
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"--to {target} is a file: name a folder, new or empty")
+    if target.is_dir() and any(path.name != STAGE for path in target.iterdir()):
+        raise UsageError(f"--to {target} is not empty: name a folder, new or empty")
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to write into; after the block its content is in `target`, moved there by renames.
@@ -19,10 +27,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises UsageError where `target` holds anything but what a killed process left there, DataError
     where it cannot be written.
     """
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"--to {target} is a file: name a folder, new or empty")
-    if target.is_dir() and any(path.name != STAGE for path in target.iterdir()):
-        raise UsageError(f"--to {target} is not empty: name a folder, new or empty")
+    check_new(target)
     made = not target.exists()
     stage = target / STAGE
     try:

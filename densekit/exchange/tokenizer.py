@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint: its files, and the template of conversations it is for."""
+"""The tokenizer of a checkpoint, and the template of conversations it is for."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DataError
-from densekit.files.json_files import read_object
+from densekit.files.weight_index import read_weight_index
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -101,18 +101,7 @@ def _complete(folder: Path, shards: list[str]) -> list[str]:
 
 
 def _indexed(folder: Path) -> dict[str, tuple[str, ...]]:
-    path = folder / PICKLE_INDEX
-    weight_map = read_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DataError(f"{path}: `weight_map` must be an object of tensors and their files")
-    files: dict[str, list[str]] = {}
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.bin", name):
-            raise DataError(
-                f"{path} puts {tensor[:80]} into {str(name)[:80]}: only .bin files inside the "
-                "folder are read; download the folder again"
-            )
-        files.setdefault(name, []).append(tensor)
+    files = read_weight_index(folder / PICKLE_INDEX, ".bin")
     if missing := sorted(name for name in files if not (folder / name).is_file()):
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise DataError(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DataError
-from densekit.files.json_files import read_object
 from densekit.files.pickle_files import CONVERSION, OPEN_CLIP_SAFETENSORS, has_pickled_weights
 from densekit.files.safetensors_header import TensorEntry, read_header
+from densekit.files.weight_index import read_weight_index
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -156,18 +156,7 @@ def _convert(folder: Path) -> str:
 
 
 def _indexed(folder: Path, problems: list[str]) -> Mapping[str, list[str]]:
-    path = folder / INDEX
-    weight_map = read_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DataError(f"{path}: `weight_map` must be an object of tensors and their files")
-    files: dict[str, list[str]] = {}
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", name):
-            raise DataError(
-                f"{path} puts {tensor[:80]} into {str(name)[:80]}: only .safetensors files inside "
-                "the folder are read; download the folder again"
-            )
-        files.setdefault(name, []).append(tensor)
+    files = read_weight_index(folder / INDEX, ".safetensors")
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         problems.append(f"{folder} lacks {few(missing)}; finish the download")

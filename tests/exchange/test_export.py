@@ -131,6 +131,15 @@ def test_dry_run_says_files_and_memory(imported: Path, tmp_path: Path) -> None:
     lines = export(imported / "lora", tmp_path / "x", "llava-hf", merge_lora=True, dry_run=True)
     assert lines[0].startswith("model.safetensors: 21 tensors") and "host RAM" in lines[-1]
     assert not (tmp_path / "x").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UsageError, match="is not empty"):
+        export(imported / "stage2", tmp_path / "full", "official", dry_run=True)
+
+
+def test_dry_run_of_adapters_counts_no_language_model(imported: Path, tmp_path: Path) -> None:
+    (line,) = export(imported / "lora", tmp_path / "x", "official", dry_run=True)
+    assert "the connector and the adapters, no language model, would be written" in line
 
 
 def test_sti_is_refused_with_the_reason(golden_exchange: Path, tmp_path: Path) -> None:

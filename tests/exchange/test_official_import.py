@@ -197,7 +197,8 @@ BAD: dict[str, tuple[str, Change, str]] = {
     "other connector": ("stage2", stating(mm_dense_connector_type="none"), "0.weight is 64x96"),
     "no tower": ("stage2", stating(mm_vision_tower="openai/clip-x"), "openai/clip-x.*--tower"),
     "no base": ("lora", adapting(base_model_name_or_path="v/icuna"), "v/icuna.*--base"),
-    "DoRA": ("lora", adapting(use_dora=True), "use_dora is True"),
+    "DoRA": ("lora", adapting(use_dora=True), "use_dora is true"),
+    "PiSSA": ("lora", adapting(init_lora_weights="pissa"), 'init_lora_weights is "pissa"'),
     "other rank": ("lora", adapting(r=4), "does not fit"),
     "nothing": (
         "stage2",
@@ -232,6 +233,16 @@ def test_tokenizer_larger_than_the_vocabulary(world: World) -> None:
     with pytest.raises(DataError, match="560 tokens and the embedding 500 rows"):
         world.load(folder)
     assert not world.to.exists()
+
+
+def test_base_of_another_kind_is_refused(world: World) -> None:
+    base = copied(world.base / "models" / "llm_v1", world.place / "base")
+    tensors = load_file(base / "model.safetensors")
+    renamed = {name.replace("model.", "gpt_neox.", 1): value for name, value in tensors.items()}
+    save_file(renamed, base / "model.safetensors")
+    folder = stage1(world.golden, world.place / "stage1")
+    with pytest.raises(DataError, match=r"no language model of Llama's kind.*--base"):
+        world.load(folder, base=base)
 
 
 def test_target_must_be_empty(world: World) -> None:

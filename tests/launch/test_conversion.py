@@ -7,16 +7,20 @@ from typing import Any
 import pytest
 
 from densekit.errors import DataError, UsageError
+from densekit.files.json_files import write_json
 from densekit.launch import conversion
 from densekit.launch.conversion import convert, converter, read_request
 from densekit.launch.launchers import conversion as process
 from densekit.launch.launchers.conversion import convert_here, made
-from densekit.launch.launchers.docker.container import conversion_container
+from densekit.launch.launchers.docker.container import conversion_container, exchange_container
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.spec.connector import Connector
 from densekit.spec.conversion import Conversion, ConversionReport, ConversionRequest
+from densekit.spec.exchange import ExchangeRequest, ExportRequest
 from densekit.spec.execution import Execution
+from densekit.spec.imported import Imported
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.site import Site
 
@@ -91,6 +95,36 @@ def test_a_container_writes_to_one_folder_and_reads_what_it_links_to(tmp_path: P
         assert {mount.path: mount.read_only for mount in made_of.mounts} == mounts
         assert made_of.command[:4] == ["python", "-m", "densekit", "convert-folder"]
         assert not made_of.devices and json.loads(made_of.command[4])["folder"] == str(snapshot)
+
+
+def test_a_container_sees_the_models_that_an_import_names(tmp_path: Path) -> None:
+    imported, base, tower = (tmp_path / name for name in ("imported", "base", "tower"))
+    for folder in (imported, base, tower):
+        folder.mkdir()
+    hashed = {"x": {"sha256": "0" * 64, "bytes": 1}}
+    record = Imported(
+        trains="connector",
+        connector=Connector(kind="none"),
+        template="v1",
+        image_aspect_ratio="pad",
+        max_length=9,
+        vocabulary=9,
+        language_model=str(base),
+        vision_tower=str(tower),
+        tokenizer=str(base),
+        base=None,
+        tower=None,
+        source="x",
+        read=hashed,
+        files=hashed,
+    )
+    write_json(imported / "import.json", record.as_json())
+    asked = ExportRequest(source=imported, to=tmp_path / "to", format="official")
+    mounts = exchange_container(ExchangeRequest(export=asked), image="i", user="1:1").mounts
+    found = {mount.path: mount.read_only for mount in mounts}
+    assert (
+        found.items() >= {imported: True, base: True, tower: True, tmp_path / "to": False}.items()
+    )
 
 
 @pytest.mark.parametrize(

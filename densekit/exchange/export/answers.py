@@ -140,7 +140,8 @@ def main(arguments: list[str]) -> None:
     from densekit.spec.imported import ImportRequest
 
     whole = open_official(Path(folder)).trains == "full"
-    with tempfile.TemporaryDirectory() as made:
+    # Beside the export: /tmp may be memory, and this is a whole model again.
+    with tempfile.TemporaryDirectory(dir=folder) as made:
         request = ImportRequest(
             folder=Path(folder),
             to=Path(made) / "again",

@@ -1,10 +1,12 @@
 """A trained model into another format: `export_model`.
 
-Weights go file by file, within one tensor by tensor, so host RAM holds one file of them, the
-adapters, tower and projector. Then the source and, in a fresh process, the export answer stored
-prompts, and are compared: what does not agree is removed again.
+Weights go file by file, within one tensor by tensor, so that host RAM needs room for one file of
+them, the adapters, tower and projector: the figure of `--dry-run` is an estimate from this, and no
+benchmark measures it. Then the source and, in a fresh process, the export answer stored prompts,
+and are compared: what does not agree is removed again.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -23,7 +25,8 @@ from densekit.exchange.export.official import write_official
 from densekit.exchange.export.own import write_own
 from densekit.exchange.export.tensors import LanguageModel
 from densekit.exchange.loading import load_model
-from densekit.exchange.new_folder import new_folder
+from densekit.exchange.new_folder import check_new, new_folder
+from densekit.exchange.official.tensors import EMBEDDING
 from densekit.exchange.source import Source, open_source
 from densekit.files.permissions import follow_umask
 from densekit.spec.exchange import ExportRequest
@@ -50,6 +53,11 @@ def export_model(request: ExportRequest, *, say: Say = lambda line: None) -> lis
             f"--format {request.format} holds a whole model, and {request.source} is LoRA "
             "adapters: add --merge-lora"
         )
+    if EMBEDDING not in source.shapes:
+        raise DataError(
+            f"{request.source}: the language model (model type {source.config.model_type}) has no "
+            f"{EMBEDDING}: only models of Llama's kind are exported (llama, mistral, qwen2)"
+        )
     if request.dry_run:
         return _plan(source, request)
     with new_folder(request.to) as stage:
@@ -69,9 +77,11 @@ def export_model(request: ExportRequest, *, say: Say = lambda line: None) -> lis
 
 def _plan(source: Source, request: ExportRequest) -> list[str]:
     """What would be written, from the headers alone."""
+    check_new(request.to)
     language_model = LanguageModel(source, merge=request.merge_lora, dtype=request.dtype)
+    whole = request.format != "official" or source.trains == "full" or request.merge_lora
     lines, largest, total = [], 0, 0
-    for part in language_model.files():
+    for part in language_model.files() if whole else []:
         read = part.file.path.stat().st_size
         written = sum(layout.bytes for layout in part.layouts.values())
         largest, total = max(largest, read), total + written
@@ -79,23 +89,24 @@ def _plan(source: Source, request: ExportRequest) -> list[str]:
             f"{part.file.path.name}: {len(part.layouts)} tensors, {read / 1e9:.2f} GB read, "
             f"{written / 1e9:.2f} GB written"
         )
-    adapter = sum(
-        low.numel() * low.element_size() for pair in language_model.low.values() for low in pair
-    )
+    adapter = source.adapter.file.path.stat().st_size if source.adapter is not None else 0
+    what = f"{total / 1e9:.2f} GB of the language model"
+    if not whole:
+        what = f"the connector{' and the adapters' if source.adapter else ''}, no language model,"
     lines.append(
-        f"{request.to}: {total / 1e9:.2f} GB of the language model would be written; host RAM: at "
-        f"most {largest / GIB:.1f} GiB (the largest file) + {adapter / GIB:.2f} GiB (adapters) + 1 "
-        "GiB"
+        f"{request.to}: {what} would be written; host RAM, an estimate: "
+        f"{largest / GIB:.1f} GiB (the largest file) + {adapter / GIB:.2f} GiB (adapters) + 1 GiB; "
+        f"then {_loaded(source) / GIB:.1f} GiB to compare answers, which is left out where less "
+        "is free"
     )
     return lines
 
 
 def _check(source: Source, request: ExportRequest, folder: Path) -> list[str]:
     """Compare the answers of source and export. Raises DataError where they differ."""
-    needed = 4 * sum(_count(shape) for _, shape in source.shapes.values())
-    if (free := _available()) < needed + 2 * GIB:
+    if (free := _available()) < (needed := _loaded(source)):
         return [
-            f"not checked: loading the model in fp32 takes {needed / GIB:.0f} GiB of host RAM, "
+            f"not checked: comparing answers in fp32 takes {needed / GIB:.0f} GiB of host RAM, "
             f"{free / GIB:.0f} GiB are free; check it on a larger machine before it is used"
         ]
     values = stored_prompts(source)
@@ -160,11 +171,9 @@ def _hints(request: ExportRequest, source: Source) -> list[str]:
     return [f"the official loader goes by the folder's name: give it one with {words} in it"]
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _loaded(source: Source) -> int:
+    """Bytes of host RAM that the model takes in fp32, with 2 GiB for what else a process holds."""
+    return 4 * sum(math.prod(shape) for _, shape in source.shapes.values()) + 2 * GIB
 
 
 def _available() -> int:

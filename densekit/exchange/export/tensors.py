@@ -10,6 +10,7 @@ from torch import Tensor
 
 from densekit.errors import DataError
 from densekit.exchange.adapter import merged
+from densekit.exchange.official.tensors import EMBEDDING
 from densekit.exchange.source import Source
 from densekit.exchange.weight_file import WeightFile, open_weights
 from densekit.files.safetensors_writer import Layout
@@ -19,7 +20,7 @@ from densekit.model.tensor_files import NAMES
 from densekit.spec.types import Dtype
 
 TOWER = "vision_model."
-ROWS = ("model.embed_tokens.weight", "lm_head.weight")
+ROWS = (EMBEDDING, "lm_head.weight")
 """Tensors with a row for each token."""
 TYPES = {name: dtype for dtype, name in NAMES.items()}
 Fetch = Callable[[str], Tensor]

@@ -28,13 +28,15 @@ from densekit.exchange.official.parts import (
     tower_connector,
 )
 from densekit.exchange.official.settings import CONFIG
-from densekit.exchange.official.tensors import Stored, Where
+from densekit.exchange.official.tensors import EMBEDDING, Stored, Where
 from densekit.exchange.official.tower import Tower, find_tower
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
+from densekit.files.tokenizer_files import TOKENIZER_FILES
+from densekit.files.weight_files import read_weight_files
 from densekit.model.tensor_files import write_tensors
 from densekit.runs.layout import CONNECTOR_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
@@ -211,10 +213,8 @@ class _Import:
             )
 
     def _rows(self) -> int:
-        from densekit.files.weight_files import read_weight_files
-
         tensors, _ = read_weight_files(self.base or self.stage / LANGUAGE_MODEL)
-        return tensors["model.embed_tokens.weight"].entry.shape[0]
+        return tensors[EMBEDDING].entry.shape[0]
 
     def _note_read(self, path: Path) -> None:
         if path.name not in self.read:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from densekit.errors import DataError, UsageError
 from densekit.exchange.official.folder import OfficialFolder
 from densekit.exchange.official.settings import official_connector
+from densekit.exchange.official.tensors import EMBEDDING
 from densekit.files.weight_files import few, read_weight_files
 from densekit.model.config import read_config
 from densekit.model.towers import vision_config_of
@@ -89,6 +90,11 @@ def check_base(found: OfficialFolder, base: Path) -> None:
         raise DataError(f"language model: {'; '.join(problems)}")
     shapes = {name: tensor.entry.shape for name, tensor in tensors.items()}
     config = read_config(base, "language model")
+    if EMBEDDING not in shapes:
+        raise DataError(
+            f"{base} (model type {config.model_type}) has no {EMBEDDING}: it is no language model "
+            "of Llama's kind; give the one that the checkpoint was trained on with --base"
+        )
     hidden = found.shapes("connector")["2.weight"][0]
     if config.hidden_size != hidden:
         raise DataError(

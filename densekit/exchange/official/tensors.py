@@ -22,6 +22,8 @@ PARTS: tuple[tuple[Where, re.Pattern[str]], ...] = (
         re.compile(r"^(?P<name>(?:model\.(?:embed_tokens|layers|norm)|lm_head)\..+)$"),
     ),
 )
+EMBEDDING = "model.embed_tokens.weight"
+"""A tensor that every language model of Llama's kind has: a row for each token."""
 OTHERS = (
     (r"(vision_tower_aux|vlm_uni_)", "a Mini-Gemini (MGM) model, with a second tower"),
     (r"image_newline$", "an AnyRes model (image_newline)"),

@@ -103,6 +103,10 @@ def tower_problems(
     return problems, shape
 
 
+GIVE = "the connector.safetensors of a run or of `densekit import`"
+"""What `models.connector` takes."""
+
+
 def projector_problems(
     path: Path, *, width: int | None, hidden: int | None, field: str
 ) -> list[str]:
@@ -110,7 +114,12 @@ def projector_problems(
     (None: not known).
     """
     if not path.is_file():
-        return [f"{field}: {path} does not exist; give projector weights"]
+        return [f"{field}: {path} does not exist; give {GIVE}"]
+    if path.suffix in (".bin", ".pt", ".pth"):
+        return [
+            f"{field}: {path} is named as a pickle, which is never read: run `densekit import` on "
+            "the checkpoint that it is from and name the connector.safetensors that this makes"
+        ]
     try:
         tensors = read_header(path)
     except (DataError, OSError) as error:
@@ -125,7 +134,7 @@ def projector_problems(
     for name, shape in wanted.items():
         if name not in tensors:
             found = ", ".join(list(tensors)[:8]) or "no tensor"
-            return [f"{field}: {path} has no {name}; it holds {found}: give projector weights"]
+            return [f"{field}: {path} has no {name}; it holds {found}: give {GIVE}"]
         found_shape = tensors[name].shape
         if len(found_shape) != len(shape) or any(
             size not in (None, there) for size, there in zip(shape, found_shape, strict=True)

@@ -1,9 +1,13 @@
 """The process that imports or exports a checkpoint."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from densekit.launch.launchers.conversion import answer, run_here
+from densekit.launch.launchers.paths import recipe_paths
+from densekit.runs.layout import MATH_FILE, RunDir
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
+from densekit.spec.imported import is_imported, read_imported
 
 
 def exchange_arguments(request: ExchangeRequest) -> list[str]:
@@ -22,8 +26,11 @@ def exchanged(code: int, out: bytes, errors: bytes) -> ExchangeReport:
 
 
 def folders_of(request: ExchangeRequest) -> dict[Path, bool]:
-    """The folders that it reads (True) or writes (False)."""
-    read = {path.resolve() for path in request.reads() if path.exists()}
+    """The folders that it reads (True) or writes (False). Raises DataError for a record that is
+    damaged.
+    """
+    named = _named_by(request.export.source) if request.export is not None else ()
+    read = {path.resolve() for path in (*request.reads(), *named) if path.exists()}
     linked = {
         inside.resolve().parent
         for path in read
@@ -32,3 +39,16 @@ def folders_of(request: ExchangeRequest) -> dict[Path, bool]:
         if inside.is_symlink()
     }
     return {**dict.fromkeys(sorted(read | linked), True), request.to.resolve(): False}
+
+
+def _named_by(source: Path) -> Iterator[Path]:
+    """The folders outside of a run or an import that its record names."""
+    if is_imported(source):
+        record = read_imported(source)
+        yield source / record.language_model
+        yield source / record.vision_tower
+    elif (source / MATH_FILE).is_file():
+        run = RunDir(source)
+        yield run.execution.roots.models
+        yield run.execution.roots.cache
+        yield from (path for _, path in recipe_paths(run.math.recipe))
