@@ -1,4 +1,7 @@
-"""Questions with their right answers: a benchmark's own files, or densekit's JSON lines."""
+"""Questions with their right answers: a benchmark's own files, or densekit's JSON lines.
+
+The forms of the own files are from memory; no reader has met a real one.
+"""
 
 import csv
 import io
