@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
-from densekit.evaluate.scorers.textvqa_join import asked_question
+from densekit.evaluate.scorers.textvqa_join import Key, annotation_of
 from densekit.files.json_files import read_jsonl
 from densekit.runs.benchmarks import Answer, Protocol
 
@@ -22,7 +22,7 @@ def read_llava(path: Path, protocol: Protocol, questions: Sequence[Question]) ->
     script gives both the last one's right answers). Raises DataError for a line without id or text,
     and for a TextVQA prompt whose question is not one of the image's.
     """
-    known: defaultdict[tuple[str | None, str], list[str]] = defaultdict(list)
+    known: defaultdict[Key, list[str]] = defaultdict(list)
     for question in questions:
         known[question.image, question.text.lower()].append(question.id)
     answers = []
@@ -32,22 +32,13 @@ def read_llava(path: Path, protocol: Protocol, questions: Sequence[Question]) ->
         if not isinstance(text, str) or name is None:
             raise DataError(f"{where} has no question_id or no text; {REMEDY}")
         if protocol.name == BY_PROMPT:
-            asked = _asked(row.get("prompt"), where)
-            ids = known.get((str(name), asked))
-            if ids is None:
-                raise DataError(
-                    f'{where}: image {name} has no question "{asked[:60]}"; score answers against '
-                    "the questions they were given to"
-                )
+            prompt = row.get("prompt")
+            if not isinstance(prompt, str):
+                raise DataError(f"{where} has no prompt, which holds the question; {REMEDY}")
+            try:
+                ids = annotation_of(str(name), prompt, known)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
             name = ids.pop(0) if len(ids) > 1 else ids[0]
         answers.append(Answer(question_id=str(name), text=text))
     return answers
-
-
-def _asked(prompt: object, where: str) -> str:
-    if not isinstance(prompt, str):
-        raise DataError(f"{where} has no prompt, which holds the question; {REMEDY}")
-    try:
-        return asked_question(prompt)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None

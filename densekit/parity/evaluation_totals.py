@@ -64,13 +64,16 @@ def _textvqa(quantities: Quantities, given: Any, recorded: Any) -> None:
     annotations = {
         (row["image_id"], row["question"].lower()): row["answers"] for row in given["annotations"]
     }
-    rows = [
-        textvqa_join.Stored(row["question_id"], row["prompt"], row["text"])
-        for row in given["results"]
-    ]
+    rows = given["results"]
 
     def run() -> tuple[int, float]:
-        pairs = textvqa_join.annotated(rows, annotations)
+        pairs = [
+            (
+                row["text"],
+                textvqa_join.annotation_of(row["question_id"], row["prompt"], annotations),
+            )
+            for row in rows
+        ]
         return len(pairs), _ten_answers(quantities, pairs)
 
     found = quantities.refused(f"{len(rows)} answers", recorded.get("error"), run)
