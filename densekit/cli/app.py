@@ -49,29 +49,40 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: densekit run tiny_stage2",
 )
+
+
+def _add_group(name: str, commands: typer.Typer, *, panel: str, text: str, example: str) -> None:
+    """Add commands below a word of their own."""
+    _join_lines(commands)
+    app.add_typer(
+        commands,
+        name=name,
+        no_args_is_help=True,
+        help=text,
+        rich_help_panel=panel,
+        epilog=f"Example: densekit {example}",
+    )
+
+
 for group in (recipes, models, exchange, fetch):
     _join_lines(group.commands)
     app.add_typer(group.commands)
-_join_lines(data.commands)
-app.add_typer(
+_add_group(
+    "data",
     data.commands,
-    name="data",
-    no_args_is_help=True,
-    help="Verify, pin and describe data sets.",
-    rich_help_panel=data.PANEL,
-    epilog="Example: densekit data verify vicuna7b_clip_stage2",
+    panel=data.PANEL,
+    text="Verify, pin and describe data sets.",
+    example="data verify vicuna7b_clip_stage2",
 )
 for group in (plan, train, runs, evidence, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
-_join_lines(containers.commands)
-app.add_typer(
+_add_group(
+    "containers",
     containers.commands,
-    name="containers",
-    no_args_is_help=True,
-    help="Lock and build the container images of docker/Dockerfile.",
-    rich_help_panel=host.PANEL,
-    epilog="Example: densekit containers build cpu",
+    panel=host.PANEL,
+    text="Lock and build the container images of docker/Dockerfile.",
+    example="containers build cpu",
 )
 
 

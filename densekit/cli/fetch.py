@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from densekit.cli.options import DataDir, ModelsDir, Overrides, complete_recipes
+from densekit.cli.options import DataDir, ModelsDir, Overrides, RecipeNames
 
 PANEL = "Data and models"
 commands = typer.Typer()
@@ -24,14 +24,7 @@ class Only(StrEnum):
     rich_help_panel=PANEL, epilog="Example: densekit fetch vicuna7b_clip_stage2 --only models"
 )
 def fetch(
-    recipe: Annotated[
-        list[str],
-        typer.Argument(
-            help="Recipes: names, or paths of YAML files of your own",
-            autocompletion=complete_recipes,
-            show_default=False,
-        ),
-    ],
+    recipe: RecipeNames,
     only: Annotated[
         list[Only] | None,
         typer.Option(

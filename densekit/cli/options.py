@@ -53,6 +53,14 @@ RecipeName = Annotated[
         show_default=False,
     ),
 ]
+RecipeNames = Annotated[
+    list[str],
+    typer.Argument(
+        help="Recipes: names, or paths of YAML files of your own",
+        autocompletion=complete_recipes,
+        show_default=False,
+    ),
+]
 RunName = Annotated[
     str,
     typer.Argument(

@@ -28,11 +28,11 @@ from densekit.cli.options import (
     Offload,
     Overrides,
     QueueMinutes,
+    RecipeNames,
     RunPath,
     RunsDir,
     Sbatch,
     Zero,
-    complete_recipes,
     either,
 )
 from densekit.cli.packages import need_training_packages
@@ -45,14 +45,7 @@ commands = typer.Typer()
     rich_help_panel=PANEL, epilog="Example: densekit run tiny_stage2 --gpus 2 --set seed=7"
 )
 def run(
-    recipe: Annotated[
-        list[str],
-        typer.Argument(
-            help="Recipes: names, or paths of YAML files of your own",
-            autocompletion=complete_recipes,
-            show_default=False,
-        ),
-    ],
+    recipe: RecipeNames,
     gpus: Gpus = None,
     gpu: GpuName = None,
     nodes: Nodes = None,

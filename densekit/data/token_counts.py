@@ -21,19 +21,13 @@ import numpy.typing as npt
 
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.text.source import text_source_sha256
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 # Goes up when the meaning of a record changes.
 SCHEMA = 1
 FOLDER = "tokens"
 NOTES = ("first_turn_dropped", "truncated", "masked_mismatch", "labels_shifted", "no_labels")
 """What `EncodedSample.notes` may hold, a bit each."""
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 _COUNT_BITS = 22
 _MOST = (1 << _COUNT_BITS) - 1
 _CHECK_AT = 2 * _COUNT_BITS + len(NOTES)

@@ -5,13 +5,6 @@ from pathlib import Path
 from densekit.text.templates import get_template
 from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 BY_TOKEN = (
     ("<|start_header_id|>", "llama_3"),
     ("<|im_start|>", "chatml_direct"),

@@ -57,7 +57,7 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
         advice = (
             f"`densekit run {recipe.name}` makes it first"
             if makes
-            else "give its folder with --data-dir"
+            else f"`densekit fetch {recipe.name}` gets it, --data-dir says where it is"
         )
         raise DataError(
             f"data.annotations: {path} does not exist, and a certificate is made from it; {advice}"

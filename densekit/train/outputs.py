@@ -16,17 +16,10 @@ from densekit.model.weights import read_weights, save_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 from densekit.train.engines.base import Engine
 from densekit.train.initial_state import apply_init, load_base
 from densekit.train.lora import save_lora
-
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> list[Path]:

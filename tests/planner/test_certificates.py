@@ -166,7 +166,8 @@ def test_missing_or_wrong_annotations_are_not_certified(data: Data) -> None:
         make_certificate(data.load(), data.roots)
     data.annotations.unlink()
     with pytest.raises(
-        DataError, match=r"mine\.json does not exist.*; give its folder with --data-dir"
+        DataError,
+        match=r"mine\.json does not exist.*; `densekit fetch .*` gets it, --data-dir",
     ):
         make_certificate(data.load(), data.roots)
     with pytest.raises(

@@ -22,7 +22,6 @@ from densekit.exchange.official.importing import TOWER_COPY
 from densekit.exchange.official.settings import CONFIG, official_connector
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
-from densekit.exchange.tokenizer import TOKENIZER_FILES
 from densekit.files.json_files import read_object, write_json
 from densekit.model.config import read_config
 from densekit.model.tensor_files import NAMES
@@ -30,6 +29,7 @@ from densekit.model.towers import vision_config_of
 from densekit.model.weights import read_weights
 from densekit.runs.layout import RunDir
 from densekit.spec.types import Dtype
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 STATED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

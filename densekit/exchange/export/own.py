@@ -11,13 +11,13 @@ from torch import Tensor
 from densekit.exchange.export.tensors import ROWS, Fetch, LanguageModel, cast, layouts_of
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import OWN, Source
-from densekit.exchange.tokenizer import TOKENIZER_FILES
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.model.towers import load_tower, vision_config_of
 from densekit.model.weights import read_weights
 from densekit.spec.types import Dtype
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 
 def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:

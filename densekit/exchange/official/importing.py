@@ -31,7 +31,7 @@ from densekit.exchange.official.settings import CONFIG
 from densekit.exchange.official.tensors import Stored, Where
 from densekit.exchange.official.tower import Tower, find_tower
 from densekit.exchange.shards import ShardWriter
-from densekit.exchange.tokenizer import TOKENIZER_FILES, chat_template_of, tokenizer_of
+from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
@@ -40,6 +40,7 @@ from densekit.runs.layout import CONNECTOR_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.templates import template_names
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 LANGUAGE_MODEL: Where = "language_model"
 LORA = "lora"

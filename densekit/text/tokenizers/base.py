@@ -8,6 +8,15 @@ from typing import Protocol
 from densekit.errors import DataError
 from densekit.files.json_files import optional_object, read_file
 
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Files of a model's folder that decide what its tokenizer does; each folder has some of them."""
+
 
 @dataclass(frozen=True)
 class Encoding:
