@@ -11,6 +11,12 @@ from densekit.errors import UsageError
 from densekit.spec.types import Semantics
 
 commands = typer.Typer()
+NOTES = {
+    "unparsed": "that nothing could be read out of",
+    "drawn": "without a letter, for which one of {} was drawn",
+    "judge": "read by rules in place of the retired judge",
+}
+"""What the notes of densekit.evaluate's scores mean, by their first word."""
 
 
 @commands.command(
@@ -87,8 +93,17 @@ def evaluate(
     print(f"{protocol.title} {protocol.split}, {result.semantics}: {result.value:.2f}\n")
     rows = [(name, f"{value:.2f}") for name, value in result.figures.items()]
     print_table(rows, header=("figure", "value"))
-    print(f"\n{result.questions:,} questions")
+    print(f"\n{_count(result.questions, 'question')}")
     for note, count in result.notes.items():
-        print(f"{count:,} {note}")
+        print(f"{_count(count, 'answer')} {_in_words(note)}")
     if protocol.other_protocol:
         print(f"OTHER PROTOCOL: {protocol.other_protocol}")
+
+
+def _in_words(note: str) -> str:
+    kind, _, options = note.partition(" ")
+    return NOTES[kind].format(options) if kind in NOTES else f"with the note `{note}`"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,11 +1,12 @@
 """Answer files of the official runners: JSON lines with question_id, prompt and text."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
-from densekit.evaluate.scorers.textvqa_join import asked_question
+from densekit.evaluate.scorers.textvqa_join import Key, annotation_of
 from densekit.files.json_files import read_jsonl
 from densekit.runs.benchmarks import Answer, Protocol
 
@@ -17,20 +18,27 @@ BY_PROMPT = "textvqa"
 def read_llava(path: Path, protocol: Protocol, questions: Sequence[Question]) -> list[Answer]:
     """The answers of an official file, with the ids of `questions`.
 
-    Raises DataError for a line without id, text or prompt, and for a TextVQA prompt whose question
-    is not one of the image's.
+    Questions of the same words on an image take their answers in the questions' order (the official
+    script gives both the last one's right answers). Raises DataError for a line without id or text,
+    and for a TextVQA prompt whose question is not one of the image's.
     """
-    known = {(question.image, question.text.lower()): question.id for question in questions}
+    known: defaultdict[Key, list[str]] = defaultdict(list)
+    for question in questions:
+        known[question.image, question.text.lower()].append(question.id)
     answers = []
     for number, row in enumerate(read_jsonl(path, remedy=REMEDY), 1):
         where = f"{path}: line {number}"
-        text, prompt, name = row.get("text"), row.get("prompt", ""), row.get("question_id")
-        if not isinstance(text, str) or not isinstance(prompt, str) or name is None:
+        text, name = row.get("text"), row.get("question_id")
+        if not isinstance(text, str) or name is None:
             raise DataError(f"{where} has no question_id or no text; {REMEDY}")
         if protocol.name == BY_PROMPT:
-            key = (str(name), asked_question(prompt))
-            if key not in known:
-                raise DataError(f'{where}: image {name} has no question "{key[1][:60]}"')
-            name = known[key]
+            prompt = row.get("prompt")
+            if not isinstance(prompt, str):
+                raise DataError(f"{where} has no prompt, which holds the question; {REMEDY}")
+            try:
+                ids = annotation_of(str(name), prompt, known)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+            name = ids.pop(0) if len(ids) > 1 else ids[0]
         answers.append(Answer(question_id=str(name), text=text))
     return answers

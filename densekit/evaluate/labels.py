@@ -1,4 +1,7 @@
-"""Questions with their right answers: a benchmark's own files, or densekit's JSON lines."""
+"""Questions with their right answers: a benchmark's own files, or densekit's JSON lines.
+
+The forms of the own files are from memory; no reader has met a real one.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,10 +23,15 @@ from densekit.runs.benchmarks import Protocol
 OWN_SUFFIX = ".jsonl"
 """Of a file with one Question in each line, for any benchmark."""
 REMEDY = "give the benchmark's own file of questions and answers"
+QUESTION = TypeAdapter(Question)
 FIELDS = {field.name for field in fields(Question)}
 LETTERS = "ABCD"
 CELL_BYTES = 1 << 28
 """Of MMBench's table: images are cells."""
+
+
+Row = dict[str, Any]
+"""A question's fields, of unknown types, as a file has them."""
 
 
 def read_questions(protocol: Protocol, path: Path) -> list[Question]:
@@ -38,83 +47,105 @@ def read_questions(protocol: Protocol, path: Path) -> list[Question]:
             f"{path}: {protocol.title}'s own files are not read; give its questions as JSON lines "
             f"({OWN_SUFFIX}, docs/evaluation.md)"
         )
+    questions: list[Question] = []
     try:
-        return list(reader(path))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} does not have the form of {protocol.title}'s questions "
-            f"({type(error).__name__}: {error}); {REMEDY}"
-        ) from None
+        for row in reader(path):
+            questions.append(QUESTION.validate_python(row))
+    except KeyError as error:
+        problem = f" has no `{error.args[0]}`"
+    except ValidationError as error:
+        problem = f": {_first_problem(error)}"
+    except (TypeError, AttributeError):
+        problem = " is of another form"
+    else:
+        return questions
+    raise DataError(
+        f"{path} does not have the form of {protocol.title}'s questions: question "
+        f"{len(questions) + 1}{problem}; {REMEDY}"
+    )
 
 
 def _own(path: Path) -> Iterator[Question]:
-    adapter = TypeAdapter(Question)
     for number, row in enumerate(read_jsonl(path, remedy=REMEDY), 1):
+        where = f"{path}: line {number}"
         if unknown := sorted(row.keys() - FIELDS):
-            raise DataError(f"{path}: line {number}: a question has no {', '.join(unknown)}")
+            raise DataError(
+                f"{where} has `{unknown[0]}`, which is no field of a question "
+                f"({', '.join(sorted(FIELDS))})"
+            )
         try:
-            yield adapter.validate_python(row)
+            yield QUESTION.validate_python(row)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise DataError(f"{path}: line {number}: {field}: {first['msg']}") from None
+            raise DataError(f"{where}: {_first_problem(error)}") from None
 
 
-def _gqa(path: Path) -> Iterator[Question]:
+def _first_problem(error: ValidationError) -> str:
+    """`gold.0: Input should be a valid string`; the files know lists where Python has tuples."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg'].replace('tuple', 'list')}"
+
+
+def _gqa(path: Path) -> Iterator[Row]:
     """testdev_balanced_questions.json: id -> question."""
     for name, row in read_object(path, remedy=REMEDY).items():
-        yield Question(
-            id=name,
-            text=row["question"],
-            image=row["imageId"],
-            gold=(row["answer"],),
-            category=row["types"]["structural"],
-        )
+        yield {
+            "id": name,
+            "text": row["question"],
+            "image": row["imageId"],
+            "gold": (row["answer"],),
+            "category": row["types"]["structural"],
+        }
 
 
-def _textvqa(path: Path) -> Iterator[Question]:
+def _textvqa(path: Path) -> Iterator[Row]:
     """TextVQA_0.5.1_val.json: `data`."""
     for row in read_object(path, "data", remedy=REMEDY)["data"]:
-        yield Question(
-            id=str(row["question_id"]),
-            text=row["question"],
-            image=str(row["image_id"]),
-            gold=tuple(row["answers"]),
-        )
+        yield {
+            "id": str(row["question_id"]),
+            "text": row["question"],
+            "image": str(row["image_id"]),
+            "gold": row["answers"],
+        }
 
 
-def _seed(path: Path) -> Iterator[Question]:
+def _seed(path: Path) -> Iterator[Row]:
     """SEED-Bench.json: `questions`."""
     for row in read_object(path, "questions", remedy=REMEDY)["questions"]:
-        yield Question(
-            id=str(row["question_id"]),
-            text=row["question"],
-            image=str(row["data_id"]),
-            gold=(row["answer"],),
-            category=f"{row['data_type']}/{row['question_type_id']}",
-            options=tuple(row[f"choice_{letter.lower()}"] for letter in LETTERS),
-        )
+        yield {
+            "id": str(row["question_id"]),
+            "text": row["question"],
+            "image": str(row["data_id"]),
+            "gold": (row["answer"],),
+            "category": f"{row['data_type']}/{row['question_type_id']}",
+            "options": [str(row[f"choice_{letter.lower()}"]) for letter in LETTERS],
+        }
 
 
-def _mmbench(path: Path) -> Iterator[Question]:
+def _mmbench(path: Path) -> Iterator[Row]:
     """mmbench_*.tsv, whose images are cells."""
     csv.field_size_limit(min(CELL_BYTES, sys.maxsize))
-    text = read_file(path, remedy=REMEDY).decode("utf-8", errors="replace")
+    try:
+        text = read_file(path, remedy=REMEDY).decode(
+            "utf-8-sig"
+        )  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); {REMEDY}") from None
     for row in csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"):
         base = str(base_index(row["index"]))
-        yield Question(
-            id=row["index"],
-            text=row["question"],
-            image=base,
-            gold=(row["answer"],),
-            category=row["category"],
-            options=shown_options([read_cell(row[letter] or "") for letter in LETTERS]),
-            hint=shown_hint(read_cell(row["hint"])),
-            rotation_of=base,
-        )
+        yield {
+            "id": row["index"],
+            "text": row["question"],
+            "image": base,
+            "gold": (row["answer"],),
+            "category": row["category"],
+            "options": shown_options([read_cell(row[letter] or "") for letter in LETTERS]),
+            "hint": shown_hint(read_cell(row["hint"])),
+            "rotation_of": base,
+        }
 
 
-READERS: dict[str, Callable[[Path], Iterator[Question]]] = {
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "gqa": _gqa,
     "mmb": _mmbench,
     "mmb_cn": _mmbench,

@@ -34,8 +34,8 @@ class Question:
     """Of TextVQA."""
     answer_type: AnswerType = "text"
     """Of MathVista's questions without options."""
-    precision: float | None = None
-    """Decimal places of an answer of type float."""
+    precision: int | float | None = None
+    """Decimal places of an answer of type float; 1 and 1.0 are two (MathVista's quirk)."""
     unit: str | None = None
     """Of MathVista: shown behind the question."""
     rotation_of: str | None = None
@@ -75,25 +75,36 @@ def join(questions: Sequence[Question], answers: Iterable[Answer]) -> list[Answe
 
 
 def check_counts(protocol: Protocol, questions: Sequence[Question]) -> None:
-    """Raises DataError, which names both counts, for another version of a benchmark's data."""
+    """Raises DataError, which names both counts, for another version of a benchmark's data, and for
+    rotations of which every question has one alone: a figure over rotations needs them.
+    """
+    rotated = [question.rotation_of for question in questions if question.rotation_of is not None]
+    if rotated and len(set(rotated)) == len(rotated):
+        raise DataError(
+            f"{protocol.title} asks a question again with its options rotated, and this data has "
+            f"{_count(rotated, 'question')} in one order alone; take the file with the rotations"
+        )
     expected = protocol.expected
     if expected is None:
         return
     total = len({question.rotation_of or question.id for question in questions})
     found = Counter(question.category for question in questions)
     named = {name: found[name] for name in expected.categories}
-    if total == expected.questions and named == dict(expected.categories):
+    images = len({question.image for question in questions} - {None}) if expected.images else None
+    stated = (expected.questions, expected.images, dict(expected.categories))
+    if (total, images, named) == stated:
         return
     raise DataError(
-        f"{protocol.title} has {_counts(expected.questions, expected.categories)} "
-        f"({expected.source}), and this data has "
-        f"{_counts(total, named)}: it is another version; "
+        f"{protocol.title} has {_counts(*stated)} ({expected.source}), and this data has "
+        f"{_counts(total, images, named)}: it is another version; "
         "put the version in place that the protocol names"
     )
 
 
-def _counts(total: int, categories: Mapping[str, int]) -> str:
+def _counts(total: int, images: int | None, categories: Mapping[str, int]) -> str:
     text = f"{total:,} question{'' if total == 1 else 's'}"
+    if images is not None:
+        text += f" on {images:,} image{'' if images == 1 else 's'}"
     if not categories:
         return text
     return f"{text} ({', '.join(f'{count:,} {name}' for name, count in categories.items())})"

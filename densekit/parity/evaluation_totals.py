@@ -64,13 +64,16 @@ def _textvqa(quantities: Quantities, given: Any, recorded: Any) -> None:
     annotations = {
         (row["image_id"], row["question"].lower()): row["answers"] for row in given["annotations"]
     }
-    rows = [
-        textvqa_join.Stored(row["question_id"], row["prompt"], row["text"])
-        for row in given["results"]
-    ]
+    rows = given["results"]
 
     def run() -> tuple[int, float]:
-        pairs = textvqa_join.annotated(rows, annotations)
+        pairs = [
+            (
+                row["text"],
+                textvqa_join.annotation_of(row["question_id"], row["prompt"], annotations),
+            )
+            for row in rows
+        ]
         return len(pairs), _ten_answers(quantities, pairs)
 
     found = quantities.refused(f"{len(rows)} answers", recorded.get("error"), run)
@@ -80,7 +83,7 @@ def _textvqa(quantities: Quantities, given: Any, recorded: Any) -> None:
 
 
 def _pope_counts(quantities: Quantities, given: Any, recorded: Any) -> None:
-    _confusion(quantities, "", given["answers"], given["labels"], recorded)
+    _confusion(quantities, given["answers"], given["labels"], recorded)
 
 
 def _pope_file(quantities: Quantities, given: Any, recorded: Any) -> None:
@@ -89,11 +92,11 @@ def _pope_file(quantities: Quantities, given: Any, recorded: Any) -> None:
         texts = [row["text"] for row in given["answers"] if category[row["question_id"]] == name]
         labels = [row["label"] for row in given["questions"] if row["category"] == name]
         quantities.exact("samples", str(len(texts)), str(figures["samples"]))
-        _confusion(quantities, "", texts, labels, figures)
+        _confusion(quantities, texts, labels, figures)
 
 
 def _confusion(
-    quantities: Quantities, name: str, texts: Sequence[str], labels: Sequence[str], recorded: Any
+    quantities: Quantities, texts: Sequence[str], labels: Sequence[str], recorded: Any
 ) -> None:
     counts = pope.Confusion.of(
         [pope.said(text) or "" for text in texts], [pope.label(label) for label in labels]

@@ -19,7 +19,7 @@ from tests.support.needs import needs
 from tests.support.paths import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
-GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
+GPU_SERVICES = ("pretrain", "finetune", "finetune-lora")
 SERVICES = {
     "a100": {*GPU_SERVICES, "tensorboard"},
     "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "tensorboard"},

@@ -11,7 +11,7 @@ from densekit.evaluate.labels import read_questions
 from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.questions import Question
 from densekit.runs.benchmarks import Answer
-from tests.evaluate.made import question
+from tests.evaluate.made import question, scored
 
 S = "\nAnswer the question using a single word or phrase."
 
@@ -32,12 +32,25 @@ def test_questions_as_json_lines(tmp_path: Path) -> None:
         1, "1.2", text="How long?", image=None, answer_type="float", precision=1
     )
     for change, message in (
-        ({"answer": "x"}, "line 1: a question has no answer"),
-        ({"gold": "1.2"}, "line 1: gold: "),
+        ({"answer": "x"}, r"line 1 has `answer`, which is no field of a question \(answer_type, "),
+        ({"gold": "1.2"}, "line 1: gold: Input should be a valid list"),
         ({"answer_type": "letter"}, "line 1: answer_type: "),
     ):
         with pytest.raises(DataError, match=message):
             _read("mathvista", _lines(tmp_path / "q.jsonl", {**row, **change}))
+
+
+@pytest.mark.parametrize(("precision", "right"), [("1", 1.0), ("1.0", 0.0)])
+def test_precision_stays_what_the_file_holds(precision: str, right: float, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(
+        '{"id": "1", "text": "How long?", "image": null, "gold": ["1.2"], "answer_type": "float", '
+        f'"precision": {precision}}}',
+        encoding="utf-8",
+    )
+    (read,) = _read("mathvista", path)
+    assert scored("mathvista", read, "1.2").score == right
+    assert scored("mathvista", read, "1.2", "fixed").score == 1
 
 
 def test_gqa(tmp_path: Path) -> None:
@@ -51,7 +64,14 @@ def test_gqa(tmp_path: Path) -> None:
     path.write_text(json.dumps({"201": row}), encoding="utf-8")
     assert _read("gqa", path) == [question(201, text="Is it?", image="n1", category="verify")]
     path.write_text(json.dumps({"201": {"question": "Is it?"}}), encoding="utf-8")
-    with pytest.raises(DataError, match="does not have the form of GQA's questions"):
+    form = "does not have the form of GQA's questions: question 1"
+    with pytest.raises(DataError, match=f"{form} has no `imageId`; give the benchmark's own file"):
+        _read("gqa", path)
+    path.write_text(json.dumps({"201": {**row, "question": None}}), encoding="utf-8")
+    with pytest.raises(DataError, match=f"{form}: text: Input should be a valid string;"):
+        _read("gqa", path)
+    path.write_text(json.dumps({"201": [row]}), encoding="utf-8")
+    with pytest.raises(DataError, match=f"{form} is of another form;"):
         _read("gqa", path)
 
 
@@ -63,7 +83,8 @@ def test_seed(tmp_path: Path) -> None:
         "data_type": "video",
         "question_type_id": 12,
         "answer": "B",
-        **{f"choice_{letter}": letter * 2 for letter in "abcd"},
+        **{f"choice_{letter}": letter * 2 for letter in "abc"},
+        "choice_d": 4,
     }
     path = tmp_path / "SEED-Bench.json"
     path.write_text(json.dumps({"questions": [row]}), encoding="utf-8")
@@ -74,7 +95,7 @@ def test_seed(tmp_path: Path) -> None:
             text="Which?",
             image="a.jpg",
             category="video/12",
-            options=("aa", "bb", "cc", "dd"),
+            options=("aa", "bb", "cc", "4"),
         )
     ]
 
@@ -84,21 +105,46 @@ def test_mmbench(tmp_path: Path) -> None:
     header = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage"
     rows = ["7\tWhich?\tnan\tx\ty\t\t\tA\tc\taGk=", '1000007\t"Which\none?"\tL\ty\tx\tz\t\tB\tc\t7']
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    assert _read("mmb_cn", path) == [
-        question(
-            7, "A", text="Which?", image="7", category="c", options=("x", "y"), rotation_of="7"
-        ),
-        question(
-            1_000_007,
-            "B",
-            text="Which\none?",
-            image="7",
-            category="c",
-            options=("y", "x", "z"),
-            hint="L",
-            rotation_of="7",
-        ),
-    ]
+    read = _read("mmb_cn", path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert (
+        _read("mmb_cn", path)
+        == read
+        == [
+            question(
+                7, "A", text="Which?", image="7", category="c", options=("x", "y"), rotation_of="7"
+            ),
+            question(
+                1_000_007,
+                "B",
+                text="Which\none?",
+                image="7",
+                category="c",
+                options=("y", "x", "z"),
+                hint="L",
+                rotation_of="7",
+            ),
+        ]
+    )
+
+
+def test_mmbench_in_another_form(tmp_path: Path) -> None:
+    path = tmp_path / "mmbench_dev_20230712.tsv"
+    path.write_text("index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\n7\n", encoding="utf-8")
+    with pytest.raises(DataError, match="question 1: text: Input should be a valid string"):
+        _read("mmb", path)
+    path.write_bytes("index\tquestion\n7\t\u54ea".encode("gbk"))
+    with pytest.raises(DataError, match=r"is not UTF-8 \(byte 17\); give"):
+        _read("mmb", path)
+
+
+def test_textvqa_answers_are_ten_texts(tmp_path: Path) -> None:
+    path = tmp_path / "TextVQA_0.5.1_val.json"
+    row = {"question_id": 1, "image_id": "i1", "question": "Which?"}
+    for answers, problem in (("abcdefghij", "gold: "), ([{"answer": "a"}], r"gold\.0: ")):
+        path.write_text(json.dumps({"data": [{**row, "answers": answers}]}), encoding="utf-8")
+        with pytest.raises(DataError, match=f"question 1: {problem}"):
+            _read("textvqa", path)
 
 
 def test_textvqa_answers_meet_questions_by_image_and_prompt(tmp_path: Path) -> None:
@@ -115,6 +161,13 @@ def test_textvqa_answers_meet_questions_by_image_and_prompt(tmp_path: Path) -> N
     ]
     answers = read_llava(_lines(tmp_path / "a.jsonl", *stored), protocol, questions)
     assert answers == [Answer(question_id="1", text="two"), Answer(question_id="0", text="x")]
+    same = [question(id, text="What time?", image="i1") for id in ("5", "6")]
+    answers = read_llava(_lines(tmp_path / "a.jsonl", stored[0], stored[0]), protocol, same)
+    assert [answer.question_id for answer in answers] == ["5", "6"]
+    for prompt, problem in ((None, " has no prompt"), ("who?", ": no question can be read out of")):
+        row = {**stored[0], "prompt": prompt}
+        with pytest.raises(DataError, match=f"line 1{problem}"):
+            read_llava(_lines(tmp_path / "a.jsonl", row), protocol, questions)
     stored[0]["prompt"] = "who?" + S
     with pytest.raises(DataError, match='line 1: image i1 has no question "who\\?"'):
         read_llava(_lines(tmp_path / "a.jsonl", *stored), protocol, questions)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.protocols import get_protocol
-from densekit.evaluate.questions import check_counts, join
+from densekit.evaluate.questions import Question, check_counts, join
 from densekit.evaluate.scoring import score_answers
 from tests.evaluate.made import answers, question
 
@@ -65,25 +65,32 @@ def test_ids_that_come_twice_are_refused() -> None:
 POPE = {"random": 2_910, "popular": 3_000, "adversarial": 3_000}
 
 
-def _pope(counts: dict[str, int]) -> list[str]:
-    return [name for name, count in counts.items() for _ in range(count)]
+def _pope(counts: dict[str, int], images: int = 500) -> list[Question]:
+    names = [name for name, count in counts.items() for _ in range(count)]
+    return [
+        question(i, category=name, image=f"i{i % images}" if i else None)
+        for i, name in enumerate(names)
+    ]
 
 
 def test_other_version_of_popes_data_is_refused_with_both_counts() -> None:
     protocol = get_protocol("pope")
-    made = [question(i, category=name) for i, name in enumerate(_pope(POPE))]
-    check_counts(protocol, made)
-    later = [question(i, category=n) for i, n in enumerate(_pope({**POPE, "random": 3_000}))]
+    check_counts(protocol, _pope(POPE))
+    later = _pope({**POPE, "random": 3_000})
     with pytest.raises(DataError) as refusal:
         check_counts(protocol, later)
     assert (
-        "POPE has 8,910 questions (2,910 random, 3,000 popular, 3,000 adversarial) (AoiDragon/POPE "
-        "at commit e3e3926), and this data has 9,000 questions (3,000 random, 3,000 popular, 3,000 "
-        "adversarial): it is another version"
+        "POPE has 8,910 questions on 500 images (2,910 random, 3,000 popular, 3,000 adversarial) "
+        "(AoiDragon/POPE at commit e3e3926), and this data has 9,000 questions on 500 images "
+        "(3,000 random, 3,000 popular, 3,000 adversarial): it is another version"
     ) in str(refusal.value)
     moved = {"random": 3_000, "popular": 2_910, "adversarial": 3_000}
     with pytest.raises(DataError, match="3,000 random, 2,910 popular"):
-        check_counts(protocol, [question(i, category=n) for i, n in enumerate(_pope(moved))])
+        check_counts(protocol, _pope(moved))
+    with pytest.raises(DataError, match=r"this data has 8,910 questions on 499 images \("):
+        check_counts(protocol, _pope(POPE, images=499))
+    with pytest.raises(DataError, match=r"this data has 1 question on 0 images \("):
+        check_counts(protocol, _pope({"random": 1}))
 
 
 def test_counts_are_of_questions_and_not_of_their_rotations() -> None:
@@ -98,6 +105,10 @@ def test_counts_are_of_questions_and_not_of_their_rotations() -> None:
         DataError, match=r"MMB has 1,164 questions .* this data has 1,163 questions:"
     ):
         check_counts(protocol, rows[:-2])
+    for name in ("mmb", "mmb_cn"):
+        with pytest.raises(DataError, match="this data has 1,164 questions in one order alone"):
+            check_counts(get_protocol(name), rows[::2])
+    check_counts(get_protocol("mmb_cn"), rows[:3])
 
 
 def test_protocol_without_counts_takes_any_number() -> None:

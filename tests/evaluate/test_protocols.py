@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from densekit.errors import DataError, UsageError
-from densekit.evaluate.protocols import benchmark_names, get_protocol
+from densekit.evaluate.protocols import benchmark_names, get_protocol, prompts
 from densekit.evaluate.protocols.cells import read_cell, shown_hint, shown_options
 from densekit.evaluate.protocols.prompts import human_turn, prompt_sha256, text_asked
 from densekit.evaluate.protocols.stops import stop_texts
@@ -97,6 +97,13 @@ def test_prompts_are_identified_by_their_hash() -> None:
     texts = ["Which?", "Which?", "How many?", "How long?", "How long?", "<image>\nWhich ones?"]
     canonical = json.dumps([text + S for text in texts], separators=(",", ":")).encode()
     assert hashes["gqa"] == sha256(canonical).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["letter", "integer", "float 1", "float 2", "list"])
+def test_hash_covers_every_hint(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prompt_sha256(get_protocol("mathvista"))
+    monkeypatch.setitem(prompts._HINTS, kind, "another hint")
+    assert prompt_sha256(get_protocol("mathvista")) != before
 
 
 def test_hints_follow_the_kind_of_answer() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from densekit.errors import DataError
+from densekit.evaluate.scorers import ten_answers
+from densekit.evaluate.scorers.contractions import CONTRACTIONS
 from densekit.parity.compare import Quantities, run_case
 from densekit.parity.evaluation import RECORDINGS, check_recording
 from densekit.parity.find import find_cases, not_recorded
@@ -59,6 +61,28 @@ def test_recording_without_cases_is_refused(tmp_path: Path) -> None:
     path.write_text('{"cases": {}}', encoding="utf-8")
     with pytest.raises(DataError, match="must be a list"):
         check_recording(path, Quantities())
+
+
+class _Met(dict[str, str]):
+    """Contractions that remember which of them a text held."""
+
+    def __init__(self) -> None:
+        super().__init__(CONTRACTIONS)
+        self.met: set[str] = set()
+
+    def get(self, word: str, default: str) -> str:  # type: ignore[override]
+        if word in self:
+            self.met.add(word)
+        return super().get(word, default)
+
+
+def test_recordings_meet_forty_of_the_contractions(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = _Met()
+    monkeypatch.setattr(ten_answers, "CONTRACTIONS", table)
+    recorded = json.loads((SCORERS / "vqa_normalise.json").read_text(encoding="utf-8"))
+    for case in recorded["cases"]:
+        ten_answers.normalise.__wrapped__(case["input"])
+    assert (len(table), len(table.met)) == (112, 40)
 
 
 def _other(value: object) -> object:

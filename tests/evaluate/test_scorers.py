@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densekit.errors import DataError
+from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.questions import Answered
 from densekit.evaluate.scorers import (
     get_scorer,
@@ -23,6 +24,7 @@ from densekit.evaluate.scorers.mathvista import edit_distance
 from densekit.evaluate.scorers.mathvista_extract import by_rule
 from densekit.evaluate.scorers.scorer import accuracy, one_gold, percent
 from densekit.runs.benchmarks import Score
+from densekit.spec.types import Semantics
 from tests.evaluate.made import question, score, scored
 
 ABC = ("red", "green", "blue")
@@ -55,7 +57,7 @@ def test_people_agree_in_steps_of_three_tenths() -> None:
     result = scored("ten_answers", question(gold=people), "C D.")
     assert (result.score, result.parsed, result.gold) == (0.6, "c d", "g h")
     assert scored("ten_answers", question(gold=people), "z").score == 0
-    with pytest.raises(DataError, match="10 people's answers to a question, and one has 9"):
+    with pytest.raises(DataError, match="10 people's answers, and this question has 9"):
         ten_answers.soft_accuracies(people[1:])
 
 
@@ -72,7 +74,29 @@ def test_fixed_normalisation_keeps_words_apart_and_numbers_together() -> None:
     assert {text: ten_answers.normalise(text, "fixed") for text in fixed} == fixed
 
 
+def test_question_with_other_than_ten_answers_is_named() -> None:
+    with pytest.raises(DataError, match=r"question q7: the rule needs 10 .* has 1$"):
+        scored("ten_answers", question("q7", "a"), "a")
+
+
 # Letters
+
+
+@pytest.mark.parametrize("name", ["mmb", "sqa", "seed", "mmmu"])
+@pytest.mark.parametrize("gold", ["green", "b", "", "AB"])
+def test_right_answer_must_be_a_letter(name: str, gold: str) -> None:
+    scorer = get_protocol(name).scorer
+    assert scorer is not None
+    with pytest.raises(DataError, match=f"question 7: the right answer `{gold}` is no option's"):
+        scored(scorer, question(7, gold, options=ABC), "B")
+
+
+@pytest.mark.parametrize(
+    ("name", "semantics"), [("mmbench", "faithful"), ("sqa", "faithful"), ("seed", "fixed")]
+)
+def test_letters_of_no_options_are_refused(name: str, semantics: Semantics) -> None:
+    with pytest.raises(DataError, match="question 7 has no `options`"):
+        scored(name, question(7, "A"), "A", semantics)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +288,11 @@ def test_mme_refuses_other_data() -> None:
         mme.figures(_pairs(1))
     with pytest.raises(DataError, match="no category colour"):
         mme.figures(_pairs(1, 1, category="colour"))
+
+
+def test_mme_needs_yes_or_no_for_a_right_answer() -> None:
+    with pytest.raises(DataError, match="question 7: the right answer `y` is neither yes nor no"):
+        scored("mme", question(7, "Y"), "yes")
 
 
 def test_mme_fixed_ignores_blanks_in_front() -> None:

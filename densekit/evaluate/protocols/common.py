@@ -13,6 +13,13 @@ PADDED_AS_STORED = Quirk(
     faithful="an image is padded before it becomes RGB: palette colours change, grey ones fail",
     fixed="an image becomes RGB first",
 )
+OPTIONS_CUT = Quirk(
+    key="options_cut",
+    place="prompt",
+    faithful="options end at the first empty cell, and none, nan and NA are empty",
+    fixed="only an empty cell ends the options",
+)
+"""Of MMBench, in both languages."""
 TEN_ANSWERS = Quirk(
     key="ten_answers",
     place="score",

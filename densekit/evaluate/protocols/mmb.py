@@ -1,8 +1,8 @@
 """MMBench, the English development questions: every rotation of the options is asked."""
 
-from densekit.evaluate.protocols.common import LONG, PADDED_AS_STORED
+from densekit.evaluate.protocols.common import LONG, OPTIONS_CUT, PADDED_AS_STORED
 from densekit.evaluate.protocols.prompts import LETTER
-from densekit.runs.benchmarks import Expected, Protocol, Quirk
+from densekit.runs.benchmarks import Expected, Protocol
 
 PROTOCOL = Protocol(
     name="mmb",
@@ -14,14 +14,6 @@ PROTOCOL = Protocol(
     decoding=LONG,
     scorer="mmbench",
     figure="circular_accuracy",
-    quirks=(
-        PADDED_AS_STORED,
-        Quirk(
-            key="options_cut",
-            place="prompt",
-            faithful="options end at the first empty cell, and none, nan and NA are empty",
-            fixed="only an empty cell ends the options",
-        ),
-    ),
+    quirks=(PADDED_AS_STORED, OPTIONS_CUT),
     source="official runner; the service and its judge are gone, letters come from rules",
 )

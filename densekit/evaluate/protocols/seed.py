@@ -28,5 +28,5 @@ PROTOCOL = Protocol(
             fixed="its accuracy is 0",
         ),
     ),
-    source="official runner and script",
+    source="official runner and script; the layout of its question file is from memory",
 )

@@ -5,6 +5,7 @@ from densekit.evaluate.protocols.prompts import SHORT
 from densekit.runs.benchmarks import Protocol
 
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+"""From memory: no recorded prompt holds it."""
 
 PROTOCOL = Protocol(
     name="vizwiz",
@@ -18,5 +19,5 @@ PROTOCOL = Protocol(
     figure="accuracy",
     other_protocol="the paper's split is test, whose server is closed since December 2025",
     quirks=(TEN_ANSWERS,),
-    source="official question file, as lmms-eval's task quotes it",
+    source="official runner; the sentence of its question file is from memory",
 )

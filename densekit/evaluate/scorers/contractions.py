@@ -1,8 +1,8 @@
 """Contractions that the 10-answer rule writes with their apostrophe.
 
 As in the VQA metric: words without the apostrophe, or with it in the wrong place. The recorded
-normalisations hold 46 of them; the rest follow the same list. Its entries that lower-case text with
-`'s` split off can never equal are left out (`Im`, `let's`, ...).
+normalisations meet 40 of these 112; the rest are from memory of the same list. Its entries that
+lower-case text with `'s` split off can never equal are left out (`Im`, `let's`, ...).
 """
 
 _WITHOUT = """

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers.letters import letter_of
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, percent, score_of
+from densekit.evaluate.scorers.scorer import (
+    Scorer,
+    each,
+    options_of,
+    percent,
+    right_letter,
+    score_of,
+)
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -22,9 +29,11 @@ PREDICTION = 6
 
 
 def score(question: Question, text: str, _: Semantics) -> Score:
-    """1 where the answer names the right letter."""
-    gold = one_gold(question)
-    parsed = letter_of(text, question.options)
+    """1 where the answer names the right letter. Raises DataError for a question without options,
+    or whose right answer is no letter.
+    """
+    gold = right_letter(question)
+    parsed = letter_of(text, options_of(question))
     return score_of(question, parsed, gold=gold, score=float(parsed == gold))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, percent, score_of
+from densekit.evaluate.scorers.scorer import Scorer, each, percent, score_of, yes_or_no
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -42,8 +42,10 @@ def said(text: str, semantics: Semantics = "faithful") -> str:
 
 
 def score(question: Question, text: str, semantics: Semantics) -> Score:
-    """1 where yes or no is the right one, whatever its case."""
-    gold = one_gold(question).lower()
+    """1 where yes or no is the right one, whatever its case. Raises DataError for another right
+    answer.
+    """
+    gold = yes_or_no(question)
     parsed = said(text, semantics)
     note = "unparsed" if parsed == "other" else ""
     return score_of(question, parsed, gold=gold, score=float(parsed == gold), note=note)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from densekit.evaluate.questions import Answered
 from densekit.evaluate.scorers import mmmu_choice, mmmu_open
-from densekit.evaluate.scorers.scorer import Scorer, by_category, one_gold, percent, score_of
+from densekit.evaluate.scorers.scorer import Scorer, by_category, percent, right_letter, score_of
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -56,7 +56,7 @@ def score_all(answered: Sequence[Answered], semantics: Semantics) -> list[Score]
             scores.append(score_of(question, said, gold=gold, score=float(right)))
             continue
         letter, note = mmmu_choice.parse(text, question.options), ""
-        gold = one_gold(question)
+        gold = right_letter(question)
         if letter is None and semantics == "faithful":
             letter, note = draws.letter(question.options), f"{DRAWN} {len(question.options)}"
         scores.append(score_of(question, letter, gold=gold, score=float(letter == gold), note=note))

@@ -1,5 +1,6 @@
 """What a scorer is: a rule per answer, and the figures that a benchmark's scores make."""
 
+import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,36 @@ def one_gold(question: Question) -> str:
             f"question {question.id} has {len(question.gold)} right answers, and one is needed"
         )
     return question.gold[0]
+
+
+def right_letter(question: Question) -> str:
+    """The letter of the right option. Raises DataError where the right answer is no letter."""
+    gold = one_gold(question)
+    if len(gold) != 1 or gold not in string.ascii_uppercase:
+        raise DataError(
+            f"question {question.id}: the right answer `{gold[:60]}` is no option's letter "
+            "(A, B, ...)"
+        )
+    return gold
+
+
+def options_of(question: Question) -> tuple[str, ...]:
+    """The options that an answer chooses from. Raises DataError for a question without any."""
+    if not question.options:
+        raise DataError(
+            f"question {question.id} has no `options`, and an answer to it is one of their letters"
+        )
+    return question.options
+
+
+def yes_or_no(question: Question) -> str:
+    """The right answer, in lower case. Raises DataError for one that is neither yes nor no."""
+    gold = one_gold(question).lower()
+    if gold not in ("yes", "no"):
+        raise DataError(
+            f"question {question.id}: the right answer `{gold[:60]}` is neither yes nor no"
+        )
+    return gold
 
 
 def percent(values: Iterable[float]) -> float:

@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers.letters import letter_of
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, percent, score_of
+from densekit.evaluate.scorers.scorer import (
+    Scorer,
+    each,
+    options_of,
+    percent,
+    right_letter,
+    score_of,
+)
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -17,9 +24,12 @@ MISSING = "missing"
 
 
 def score(question: Question, text: str, semantics: Semantics) -> Score:
-    """1 where the answer is the letter. Fixed: letters as rules find them."""
-    gold = one_gold(question)
-    parsed = text if semantics == "faithful" else letter_of(text, question.options)
+    """1 where the answer is the letter. Fixed: letters as rules find them.
+
+    Raises DataError where the right answer is no letter; fixed: for a question without options.
+    """
+    gold = right_letter(question)
+    parsed = text if semantics == "faithful" else letter_of(text, options_of(question))
     return score_of(question, parsed, gold=gold, score=float(parsed == gold))
 
 

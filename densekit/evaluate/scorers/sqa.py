@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers.letters import letter_of
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, percent, score_of
+from densekit.evaluate.scorers.scorer import (
+    Scorer,
+    each,
+    options_of,
+    percent,
+    right_letter,
+    score_of,
+)
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -35,13 +42,13 @@ def choice(letter: str | None, choices: int) -> int:
 def score(question: Question, text: str, semantics: Semantics) -> Score:
     """1 for the letter of the right choice. Fixed: letters as rules find them.
 
-    Raises DataError where the right choice has no letter.
+    Raises DataError where the right choice has no letter, and for a question without options.
     """
-    gold = one_gold(question)
+    gold, options = right_letter(question), options_of(question)
     if gold not in LETTERS:
         raise DataError(f"question {question.id}: the right choice {gold} is none of {LETTERS}")
-    parsed = parse(text) if semantics == "faithful" else letter_of(text, question.options)
-    index = choice(parsed, len(question.options))
+    parsed = parse(text) if semantics == "faithful" else letter_of(text, options)
+    index = choice(parsed, len(options))
     return score_of(question, parsed, gold=gold, score=float(index == LETTERS.index(gold)))
 
 

@@ -62,7 +62,7 @@ def soft_accuracies(answers: Sequence[str], semantics: Semantics = "faithful") -
     """
     if len(answers) != PEOPLE:
         raise DataError(
-            f"the rule needs {PEOPLE} people's answers to a question, and one has {len(answers)}"
+            f"the rule needs {PEOPLE} people's answers, and this question has {len(answers)}"
         )
     counts = Counter(normalise(answer, semantics) for answer in answers)
     return {answer: _share(count) for answer, count in counts.items()}
@@ -76,7 +76,10 @@ def _share(count: int) -> float:
 
 def score(question: Question, text: str, semantics: Semantics) -> Score:
     """The score of an answer, with the commonest of the ten as its gold."""
-    worth = soft_accuracies(question.gold, semantics)
+    try:
+        worth = soft_accuracies(question.gold, semantics)
+    except DataError as error:
+        raise DataError(f"question {question.id}: {error}") from None
     parsed = normalise(text, semantics)
     commonest = max(worth, key=lambda answer: worth[answer])
     return score_of(question, parsed, gold=commonest, score=worth.get(parsed, 0.0))

@@ -3,8 +3,8 @@ that it reads back out of the stored prompt.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TypeVar
 
 from densekit.errors import DataError
 
@@ -13,14 +13,8 @@ OCR_BETWEEN = "Reference OCR token: "
 BETWEEN = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 ImageId = str | int
 """Images 1 and "1" are two."""
-
-
-class Stored(NamedTuple):
-    """One row of an official answer file, whose `question_id` is the image's."""
-
-    image_id: ImageId
-    prompt: str
-    text: str
+Key = tuple[ImageId | None, str]
+Annotation = TypeVar("Annotation")
 
 
 def asked_question(prompt: str) -> str:
@@ -44,18 +38,15 @@ def asked_question(prompt: str) -> str:
     return question.lower()
 
 
-def annotated(
-    rows: Sequence[Stored], annotations: Mapping[tuple[ImageId, str], Sequence[str]]
-) -> list[tuple[str, Sequence[str]]]:
-    """Each row's answer with the ten answers to its question; `annotations` is by image and
-    lower-case question.
+def annotation_of(image: ImageId, prompt: str, known: Mapping[Key, Annotation]) -> Annotation:
+    """What is `known` of the question of a stored prompt, by image and lower-case question.
 
-    Raises DataError for a row whose question is not there.
+    Raises DataError for a prompt of another shape, or a question that is not known.
     """
-    pairs = []
-    for row in rows:
-        key = (row.image_id, asked_question(row.prompt))
-        if key not in annotations:
-            raise DataError(f'image {key[0]} has no annotated question "{key[1][:60]}"')
-        pairs.append((row.text, annotations[key]))
-    return pairs
+    asked = asked_question(prompt)
+    if (image, asked) not in known:
+        raise DataError(
+            f'image {image} has no question "{asked[:60]}"; score answers against the questions '
+            "they were given to"
+        )
+    return known[image, asked]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from densekit.errors import DataError
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers.pope import confusion, f1_of
-from densekit.evaluate.scorers.scorer import Scorer, each, one_gold, score_of
+from densekit.evaluate.scorers.scorer import Scorer, each, score_of, yes_or_no
 from densekit.runs.benchmarks import Score
 from densekit.spec.types import Semantics
 
@@ -14,9 +14,7 @@ SAID = ("yes", "no")
 
 def score(question: Question, text: str, _: Semantics) -> Score:
     """1 where yes or no is right. Raises DataError for another right answer."""
-    gold = one_gold(question).lower()
-    if gold not in SAID:
-        raise DataError(f"question {question.id}: the right answer `{gold}` is neither yes nor no")
+    gold = yes_or_no(question)
     said = text.strip().lower()
     parsed = said if said in SAID else None
     return score_of(question, parsed, gold=gold, score=float(parsed == gold))
