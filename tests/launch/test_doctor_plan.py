@@ -1,12 +1,12 @@
 """`densekit doctor` where it looks at no GPU: disk from the plan, hardware that is elsewhere."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from densekit.launch.chain import load_chain
-from densekit.launch.checks import disk
 from densekit.launch.checks.disk import disk_checks
 from densekit.launch.doctor import Elsewhere, doctor
 from densekit.spec.check import Check
@@ -52,7 +52,7 @@ def test_the_disk_is_compared_with_what_the_plan_writes(
 
     def state(name: str, free_gib: float) -> str:
         usage = SimpleNamespace(free=int(free_gib * GIB))
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
         (check,) = disk_checks(load_chain(name, ()), roots, tmp_path / "runs")
         return check.state
 

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from densekit.data.fetch.archives import free_bytes
 from densekit.data.fetch.job import Job, Look, Sizes, Tools
 from densekit.data.fetch.progress import size_text
 from densekit.data.fetch.records import Records
 from densekit.errors import DataError, DensekitError
+from densekit.files.disks import disk, free_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Survey:
         disks: dict[int, list[Job]] = {}
         for job in self.missing:
             if job.label in self.sizes:
-                disks.setdefault(_device(job), []).append(job)
+                disks.setdefault(disk(job.place), []).append(job)
         lines = []
         for jobs in disks.values():
             sizes = [self.sizes[job.label] for job in jobs]
@@ -134,13 +134,6 @@ def _disk_error(error: OSError, place: Path) -> DataError:
             f"{reason}: give a folder of your own with --to DIR (or --data-dir and --models-dir)"
         )
     return DataError(f"{reason}; {kept}")
-
-
-def _device(job: Job) -> int:
-    place = job.place.resolve()
-    while not place.exists():
-        place = place.parent
-    return place.stat().st_dev
 
 
 def _any_unknown(sizes: Sequence[Sizes]) -> bool:

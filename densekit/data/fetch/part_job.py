@@ -12,7 +12,6 @@ from densekit.data.fetch.archives import (
     BrokenArchiveError,
     Extracted,
     extract,
-    free_bytes,
     unpacked_bytes,
 )
 from densekit.data.fetch.hub import HubFile, Listing, place
@@ -22,6 +21,7 @@ from densekit.data.fetch.progress import size_text
 from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.errors import DataError
+from densekit.files.disks import free_bytes
 from densekit.files.hashing import file_sha256
 
 HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
