@@ -15,6 +15,7 @@ from typing import Any, Literal
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.data.fetch.transfer import Patience, access_error
 from densekit.errors import DataError
+from densekit.files.disks import disk
 from densekit.files.weight_files import INDEX, SINGLE
 
 RepositoryKind = Literal["model", "dataset"]
@@ -221,6 +222,14 @@ def place(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
+
+
+def copied_bytes(source: Path, target: Path) -> int:
+    """Bytes that `place` writes for a file, or for each file of a folder; 0 where it can link."""
+    if disk(source) == disk(target):
+        return 0
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def model_files(files: Sequence[HubFile]) -> tuple[HubFile, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from densekit.data.fetch import fetch as fetch_module
+from densekit.data.fetch import hub
 from densekit.data.fetch.fetch import fetch_missing, survey
 from densekit.data.fetch.hub import HubClient
 from densekit.data.fetch.job import Job, Tools
@@ -23,6 +24,7 @@ from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.records import Records
 from densekit.data.fetch.transfer import Patience, Transfer
 from densekit.errors import DataError
+from tests.support.files import write_json
 from tests.support.http_double import FAULTS, serving
 from tests.support.hub_double import COMMIT, HubDouble
 from tests.support.published import LANGUAGE, small_world, tree
@@ -54,6 +56,8 @@ class World:
     root: Path
     jobs: Sequence[Job]
     said: list[str]
+    syncs: list[bool]
+    """One for each time the disks were synced: whether a complete record was there by then."""
 
     def fetch(self, jobs: Sequence[Job] | None = None, **tools: object) -> list[str]:
         """A whole fetch; its survey's lines."""
@@ -75,6 +79,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    syncs: list[bool] = []
+
+    def sync() -> None:
+        records = (tmp_path / "out").rglob("*.json")
+        syncs.append(any('"complete"' in path.read_text() for path in records))
+
+    monkeypatch.setattr(os, "sync", sync)
     with serving(HubDouble()) as server:
         assert isinstance(server, HubDouble)
         data_set = small_world(server, tmp_path)
@@ -87,7 +98,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         model = ModelJob(repository=LANGUAGE, commit=COMMIT, root=root / "models")
         hub = HubClient(server.url, QUICK)
         tools = Tools(transfer=transfer, hub=hub, progress=Progress(), brought=None)
-        yield World(server, tools, root, [model, *parts], [])
+        yield World(server, tools, root, [model, *parts], [], syncs)
         transfer.close()
 
 
@@ -134,7 +145,7 @@ def test_faults_of_the_hub_and_the_server_end_in_the_same_bytes(world: World) ->
     expected = tree(world.root)
     draw = random.Random(3)
     for number in range(3):
-        again = World(world.server, world.tools, world.root.with_name(f"out{number}"), [], [])
+        again = World(world.server, world.tools, world.root.with_name(f"out{number}"), [], [], [])
         again.jobs = [_moved(job, again.root) for job in world.jobs]
         hub = HubClient(world.server.url, QUICK)
         world.server.faults = deque(draw.choices([one for one in FAULTS if one != "drip"], k=6))
@@ -235,6 +246,31 @@ def test_what_the_hub_does_not_have_is_named(
         world.fetch([job])
 
 
+def test_a_refusal_is_said_once_with_what_it_is_about(world: World) -> None:
+    world.server.files.pop("/vg/images.zip")
+    nothing = ModelJob(repository="lab/nothing", commit=None, root=world.root / "models")
+    jobs = [nothing, *world.named("vg")]
+    found = survey(jobs, world.tools)
+    assert found.lines()[0] == "refused   lab/nothing"
+    first, second = fetch_missing(found, world.tools, world.said.append)
+    assert first.startswith("lab/nothing (or there is no such repository): HTTP 401")
+    assert second.startswith(f"captions: vg: {world.server.url}/vg/images.zip: HTTP 404")
+
+
+def test_what_a_record_names_is_on_the_disk_before_it(world: World) -> None:
+    world.fetch(world.named("vg"))
+    assert world.syncs == [False]
+
+
+def test_a_newly_pinned_commit_is_said_to_come_in_place_of_another(world: World) -> None:
+    world.fetch(world.named("images.zip"))
+    world.server.commit = "b" * 40
+    (part,) = world.named("images.zip")
+    assert isinstance(part, PartJob)
+    lines = world.fetch([dataclasses.replace(part, commit="b" * 40)])
+    assert lines[0].endswith(f"kB (commit {COMMIT} is there)")
+
+
 def test_archives_brought_by_hand_are_taken_and_kept(world: World, tmp_path: Path) -> None:
     brought = tmp_path / "usb"
     places = {
@@ -270,6 +306,41 @@ def test_what_was_brought_is_compared_with_the_catalog(world: World, tmp_path: P
     assert brought.exists() and not tree(world.root)
 
 
+def test_what_was_brought_and_is_no_good_is_to_be_brought_again(
+    world: World, tmp_path: Path
+) -> None:
+    (part,) = world.named("vg")
+    assert isinstance(part, PartJob)
+    place = tmp_path / "usb" / "captions" / "vg"
+    place.mkdir(parents=True)
+    (place / "images.zip").write_bytes(world.server.files["/vg/images.zip"][:-30])
+    with pytest.raises(DataError, match=r"^captions: vg: .*is no whole zip.*: bring it again"):
+        world.fetch([part], brought=tmp_path / "usb")
+    (place / "images.zip").unlink()
+    file = part.file.model_copy(update={"by_hand": "ask its author", "content_url": None})
+    by_hand = dataclasses.replace(part, file=file)
+    with pytest.raises(DataError, match=r"usb/captions/vg holds no file: bring the files of"):
+        world.fetch([by_hand], brought=tmp_path / "usb")
+    (place / "1.jpg").write_bytes(b"brought")
+    world.fetch([by_hand], brought=tmp_path / "usb")
+    assert list(tree(world.root)) == ["data/captions/vg/1.jpg"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_what_was_brought_takes_room_where_it_is_copied_or_converted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    folder = tmp_path / "usb" / LANGUAGE
+    folder.mkdir(parents=True)
+    for name, size in (("config.json", 100), ("pytorch_model.bin", 5000), ("modeling.py", 70)):
+        (folder / name).write_bytes(bytes(size))
+    if not linked:
+        monkeypatch.setattr(hub, "disk", lambda place: str(place).startswith(str(folder)))
+    tools = dataclasses.replace(world.tools, brought=tmp_path / "usb")
+    (sizes,) = survey(world.named(LANGUAGE), tools).sizes.values()
+    assert (sizes.download, sizes.stays) == (0, 5000 if linked else 5000 + 5100)
+
+
 def test_a_loose_archive_that_may_be_two_is_asked_about(world: World, tmp_path: Path) -> None:
     (tmp_path / "usb").mkdir()
     (tmp_path / "usb" / "images.zip").write_bytes(b"which?")
@@ -299,6 +370,25 @@ def test_an_archive_that_another_data_set_has_is_linked(
         folder = "coco/train2017" if name == "4.jpg" else "images"
         assert place.stat().st_ino == (data / "captions" / folder / name).stat().st_ino
     assert [look.state for _, look in survey(linked, world.tools).looks] == ["complete"] * 2
+
+
+def test_an_archive_that_two_data_sets_lack_takes_its_room_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (part,) = world.named("coco/train2017")
+    assert isinstance(part, PartJob)
+    other = part.data_set.model_copy(update={"name": "other", "root": "other"})
+    twin = dataclasses.replace(part, data_set=other)
+    alone, both = (survey(jobs, world.tools) for jobs in ([part], [part, twin]))
+    assert both.room()[0].split(" needed")[0] == alone.room()[0].split(" needed")[0]
+    assert both.lines()[-1] == alone.lines()[-1]
+    write_json(
+        tmp_path / "catalog.yaml",
+        [entry.model_dump(by_alias=True, mode="json") for entry in (part.data_set, other)],
+    )
+    monkeypatch.setenv("DENSEKIT_CATALOG", str(tmp_path / "catalog.yaml"))
+    world.fetch([part, twin])
+    assert world.server.bodies("/zips/train2017.zip") == 1
 
 
 def test_what_only_a_person_can_get_is_told_after_the_rest_came(world: World) -> None:
