@@ -42,7 +42,8 @@ def test_everything_missing_is_named_at_once_with_the_command_that_gets_it(tmp_p
     checks = doctor(PAPER, roots, tmp_path, elsewhere=elsewhere)
     for subject in ("language model", "vision tower", "annotations"):
         (message,) = told(checks, f"{PAPER}: {subject}")
-        assert f"`densekit fetch {PAPER}` gets what is missing" in message
+        folders = f"--data-dir {tmp_path} --models-dir {tmp_path}"
+        assert f"`densekit fetch {PAPER} {folders}` gets what is missing" in message
 
 
 def test_the_disk_is_compared_with_what_the_plan_writes(
