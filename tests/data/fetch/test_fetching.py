@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import random
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from densekit.data.fetch.part_job import PartJob
 from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.records import Records
 from densekit.data.fetch.transfer import Patience, Transfer
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 from tests.support.files import write_json
 from tests.support.http_double import FAULTS, serving
 from tests.support.hub_double import COMMIT, HubDouble
@@ -244,6 +245,30 @@ def test_what_the_hub_does_not_have_is_named(
     job = ModelJob(repository=repository, commit=commit, root=world.root / "models")
     with pytest.raises(DataError, match=words):
         world.fetch([job])
+
+
+def test_a_hub_that_does_not_answer_is_waited_for_once(world: World) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    client = HubClient(url, dataclasses.replace(QUICK, first_attempts=3))
+    with pytest.raises(DataError, match="3 times in a row; check the network"):
+        client.listing(LANGUAGE, "model", None)
+    with pytest.raises(DataError, match=r"refused; check the network \(HF_ENDPOINT"):
+        client.listing("lab/captions", "dataset", None)
+
+
+@pytest.mark.parametrize("endpoint", ["mirror.example", "ftp://mirror", "http://[bad", "http://"])
+def test_an_endpoint_that_is_no_address_is_named(endpoint: str) -> None:
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*, which is no address"):
+        HubClient(endpoint)
+
+
+def test_a_token_that_cannot_be_one_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
+    with pytest.raises(UsageError, match=r"HF_TOKEN .* copy it again") as caught:
+        HubClient("http://mirror")
+    assert "cret" not in str(caught.value)
 
 
 def test_a_refusal_is_said_once_with_what_it_is_about(world: World) -> None:
