@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class ModelJob:
             return Look(state="missing", note=f"commit {record.commit} is there")
         return Look(state="complete", note=f"commit {record.commit}" if record.commit else "")
 
-    def shared(self, tools: Tools) -> Hashable:
+    def shared(self, tools: Tools) -> None:
         """As `Job.shared`: no model is another's."""
         del tools
 
@@ -158,8 +158,7 @@ class ModelJob:
                 problems.append(f"{self.place} lacks config.json")
             if problems:
                 raise DataError(
-                    f"{self.repository}: {'; '.join(problems)}: the repository itself is not "
-                    f"complete; see {origin}"
+                    f"{self.repository}: {'; '.join(problems)}: {origin} itself is not complete"
                 )
         if commit:
             (self.place / REVISION).write_text(f"{commit}\n", encoding="utf-8")

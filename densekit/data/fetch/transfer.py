@@ -164,9 +164,10 @@ class Transfer:
             failures = 1 if went_on else failures + 1
             known = urlsplit(remote.url).netloc in self._answered
             if failures >= (self.patience.attempts if known else self.patience.first_attempts):
+                kept = f"{part.size} bytes are kept; " if part.size else ""
                 raise DataError(
-                    f"{remote.url}: {reason}, {failures} times in a row; {part.size} bytes are kept"
-                    ": the same command resumes them (check the network, and the proxy variables)"
+                    f"{remote.url}: {reason}, {failures} times in a row; {kept}check the network "
+                    "and the proxy variables, then give the same command again"
                 )
             seconds = self.patience.wait(failures, after)
             if failures > 1:
