@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from densekit.errors import DataError
+from densekit.files.json_files import json_kind
 from densekit.spec.types import IMAGE_TOKEN
 
 Form = Literal["llava", "sharegpt", "messages"]
@@ -57,7 +58,7 @@ def read_conversation(entry: object) -> Conversation:
     if not isinstance(entry, Mapping):
         raise EntryError(
             "entry_form",
-            f"is a JSON {type(entry).__name__}; an object with 'conversations' is needed",
+            f"is {json_kind(entry)}; an object with 'conversations' is needed",
         )
     if "video" in entry or "videos" in entry:
         field = "video" if "video" in entry else "videos"

@@ -70,7 +70,7 @@ def test_legal_entries(tmp_path: Path, name: str) -> None:
 
 
 REFUSED = {
-    "not an object": ("text", "is a JSON str"),
+    "not an object": ("text", "is a string"),
     "no conversations": ({"id": "x"}, "no 'conversations'"),
     "empty conversations": (_entry(), "no 'conversations'"),
     "no from": (_entry({"value": "x"}), "turn 0 has no 'from'"),
@@ -127,7 +127,7 @@ def test_a_tag_can_be_required(tmp_path: Path) -> None:
         ('[\n {"a": 1},\n {"b" 2}]', "line 3, column 7: broken JSON"),
         ("", "the file is empty"),
         ('{"data": [{"id": 1}]}', "a list of entries is needed: the list under 'data' alone"),
-        ('"text"', "holds a JSON str"),
+        ('"text"', "holds a string"),
         (
             '[{"conversations": []}',
             "line 1, column 23: broken JSON (Expecting ',' delimiter); the file may be cut off",

@@ -395,6 +395,26 @@ def test_damage_is_found(world: World, name: str) -> None:
     assert found_kinds(world.examine(FULL)) == expected
 
 
+@pytest.mark.parametrize("named", ["a/0.jpg", "0.jpg"])
+@pytest.mark.parametrize("file", [False, True])
+def test_the_image_folder_itself_is_missing(world: World, named: str, file: bool) -> None:
+    world.folder = world.folder.with_name("elsewhere")
+    if file:
+        world.folder.touch()
+    world.entries = [entry | {"image": named} for entry in world.entries[:1]]
+    found = world.examine(FULL)
+    (group,) = found.findings.groups()
+    assert group.kind.name == "image_folder"
+    assert group.places[0][1] == f"{world.folder}" + " is a file" * file
+
+
+def test_a_name_that_no_disk_can_hold(world: World) -> None:
+    world.entries[0]["image"] = "a/\ud800.jpg"
+    (group,) = world.examine(FULL).findings.groups()
+    assert group.kind.name == "image_path"
+    assert group.places[0][1] == "half of a surrogate pair in its name"
+
+
 def test_there_are_many_kinds_of_damage() -> None:
     assert len(DAMAGES) >= 90
     planted = set().union(*(kinds for _, kinds in DAMAGES.values()))

@@ -81,8 +81,8 @@ def test_text_alone() -> None:
 
 
 REFUSED: dict[str, tuple[object, str, str]] = {
-    "a list": ([], "entry_form", "is a JSON list"),
-    "nothing": (None, "entry_form", "is a JSON NoneType"),
+    "a list": ([], "entry_form", "is a list"),
+    "nothing": (None, "entry_form", "is null"),
     "system message": (
         {"messages": [{"role": "system", "content": "Be kind."}, *_messages("a", "b")["messages"]]},
         "system_turn",
