@@ -66,7 +66,7 @@ LEGAL = {
 def test_legal_entries(tmp_path: Path, name: str) -> None:
     annotations = Annotations.load(_write(tmp_path, [LEGAL[name]]))
     assert annotations[0].sample_id.startswith("0:")
-    assert annotations.untagged_images == (name == "image without tag")
+    assert annotations.untagged.tolist() == [name == "image without tag"]
 
 
 REFUSED = {

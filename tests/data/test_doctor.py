@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import zipfile
 import zlib
@@ -16,7 +17,8 @@ from PIL import Image
 from densekit.data.catalog import DataSet
 from densekit.data.doctor.examine import Examination, Request, examine
 from densekit.data.doctor.kinds import KINDS
-from densekit.data.doctor.subject import Subject
+from densekit.data.doctor.subject import Subject, find_subject
+from densekit.spec.roots import Roots
 from tests.support.damaged_data import GRADIENT, World, turns
 
 FULL = Request(depth="full")
@@ -501,6 +503,21 @@ def test_subject_of_a_file_needs_no_recipe(world: World) -> None:
     assert list(examine(subject, FULL, world.cache).findings) == []
     assert replace(subject, template="v1").template == "v1"
     assert json.loads(world.annotations.read_text())[0]["id"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("LLaVA-Instruct-150K", r"there is no such file; `densekit fetch \w+_stage2` gets it"),
+        ("tiny_stage2", "there is no such file; `densekit run tiny_stage2` makes it first"),
+    ],
+)
+def test_a_missing_annotation_file_is_got_by_a_command(
+    tmp_path: Path, name: str, advice: str
+) -> None:
+    subject = find_subject(name, Roots(data=tmp_path, models=tmp_path, cache=tmp_path))
+    (group,) = examine(subject, Request(), tmp_path).findings.groups()
+    assert group.kind.name == "annotations" and re.fullmatch(advice, group.places[0][1])
 
 
 def test_the_page_lists_every_kind() -> None:
