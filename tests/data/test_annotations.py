@@ -86,7 +86,7 @@ REFUSED = {
     "list of images": (_entry(HUMAN, GPT, image=["a.png", "b.png"]), "'image' is a list of 2"),
     "empty list of images": (_entry(HUMAN, GPT, image=[]), "'image' is a list of 0"),
     "NUL in the image": (_entry(HUMAN, GPT, image="a\0.png"), "not a file name"),
-    "message without content": ({"messages": [{"role": "user"}]}, "turn 0 has no 'value'"),
+    "message without content": ({"messages": [{"role": "user"}]}, "turn 0 has no 'content'"),
     "system message": (
         {"messages": [{"role": "system", "content": "x"}]},
         "turn 0 is from 'system': the",

@@ -1,13 +1,10 @@
 """The data doctor finds every planted damage, says its kind, and finds nothing on a clean tree."""
 
-import json
 import os
-import re
 import socket
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,8 @@ import pytest
 from PIL import Image
 
 from densekit.data.catalog import DataSet
-from densekit.data.doctor.examine import Examination, Request, examine
+from densekit.data.doctor.examine import Examination, Request
 from densekit.data.doctor.kinds import KINDS
-from densekit.data.doctor.subject import Subject, find_subject
-from densekit.spec.roots import Roots
 from tests.support.damaged_data import GRADIENT, World, turns
 
 FULL = Request(depth="full")
@@ -495,35 +490,3 @@ def test_a_sample_is_seeded_and_headers_are_all_looked_at(world: World) -> None:
         )
     assert all(1 <= len(names) <= 2 for names in seen)
     assert seen[0] == seen[1] and len({frozenset(names) for names in seen}) > 1
-
-
-def test_subject_of_a_file_needs_no_recipe(world: World) -> None:
-    world.write()
-    subject = Subject(name="x", annotations=world.annotations, images=world.folder)
-    assert list(examine(subject, FULL, world.cache).findings) == []
-    assert replace(subject, template="v1").template == "v1"
-    assert json.loads(world.annotations.read_text())[0]["id"] == "0"
-
-
-@pytest.mark.parametrize(
-    ("name", "advice"),
-    [
-        ("LLaVA-Instruct-150K", r"there is no such file; `densekit fetch \w+_stage2` gets it"),
-        ("tiny_stage2", "there is no such file; `densekit run tiny_stage2` makes it first"),
-    ],
-)
-def test_a_missing_annotation_file_is_got_by_a_command(
-    tmp_path: Path, name: str, advice: str
-) -> None:
-    subject = find_subject(name, Roots(data=tmp_path, models=tmp_path, cache=tmp_path))
-    (group,) = examine(subject, Request(), tmp_path).findings.groups()
-    assert group.kind.name == "annotations" and re.fullmatch(advice, group.places[0][1])
-
-
-def test_the_page_lists_every_kind() -> None:
-    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
-    rows = [
-        f"| `{kind.name}` | {kind.severity} | {kind.what} | {kind.remedy} |"
-        for kind in KINDS.values()
-    ]
-    assert page.partition("## Kinds of findings")[2].strip().splitlines()[2:] == rows
