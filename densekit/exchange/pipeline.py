@@ -12,11 +12,14 @@ from torch import Tensor
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.exchange.loading import load_model
-from densekit.exchange.source import Source
+from densekit.exchange.own_folder import is_own, load_own, read_conversation
+from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.model.answering import Decoding, generate
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.conversation import ConversationSettings
+from densekit.spec.part import MAX_COUNT
 from densekit.spec.types import IMAGE_TOKEN
 from densekit.text.answers import AnswerStream, answer_text, check_ending
 from densekit.text.conversation import Turn
@@ -52,7 +55,7 @@ class Pipeline:
     """A model on its device, with its tokenizer, template and image processor."""
 
     model: DenseConnectorForConditionalGeneration
-    source: Source
+    conversation: ConversationSettings
     tokenizer: Tokenizer
     encoder: SampleEncoder
     processor: ImageProcessor
@@ -86,16 +89,28 @@ class Pipeline:
         ids = self.encoder.encode_prompt(conversations, has_image=image is not None)
         of_image = 0 if image is None else self.model.config.image_layout.tokens(image.size)
         tokens = len(ids) - images + of_image
-        if tokens > self.source.max_length:
+        if tokens > self.conversation.max_length:
             picture = f", {of_image:,} of them the image's" if images else ""
             raise DataError(
                 f"the prompt has {tokens:,} tokens{picture}, and the model was trained on "
-                f"{self.source.max_length:,} at most: shorten it"
+                f"{self.conversation.max_length:,} at most: shorten it"
             )
         pixels = None
         if image is not None:
             pixels = normalise(torch.from_numpy(self.processor(image))[None], self._table)
         return Prompt(ids=torch.from_numpy(ids), pixels=pixels, tokens=tokens)
+
+    def _room(self, prompt: Prompt) -> int:
+        """New tokens that the language model has positions for."""
+        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if positions is None:
+            return MAX_COUNT
+        if prompt.tokens >= positions:
+            raise DataError(
+                f"the prompt has {prompt.tokens:,} tokens, and the language model has "
+                f"{positions:,} positions: shorten it"
+            )
+        return int(positions) - prompt.tokens
 
     def answers(
         self,
@@ -108,6 +123,7 @@ class Pipeline:
         """Answer prompts in one batch, padded on the left. `on_text` gets the text of a single
         answer piece by piece, as it comes.
         """
+        room = min(self._room(prompt) for prompt in prompts)
         stream = None if on_text is None else AnswerStream(self.tokenizer, self.encoder.end_tokens)
         images = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         generated = generate(
@@ -116,7 +132,7 @@ class Pipeline:
             torch.cat(images) if images else None,
             Decoding(
                 end_tokens=self.encoder.end_tokens,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=min(max_new_tokens, room),
                 temperature=temperature,
             ),
             on_token=None if stream is None else lambda id_: on_text(stream.add(id_)),
@@ -146,22 +162,31 @@ def load_pipeline(
     Raises UsageError and DataError as `load_model`, and DataError where the tokenizer has no token
     for the end of an answer.
     """
-    model, source = load_model(folder, dtype=dtype)
-    tokenizer = tokenizer_of(source.tokenizer)
-    name = template or source.template
+    own = is_own(folder)
+    if own:
+        conversation, texts, images = read_conversation(folder), folder, folder
+    else:
+        source = open_source(folder)
+        conversation, texts, images = source.conversation, source.tokenizer, source.tower
+    tokenizer = tokenizer_of(texts)
+    if template is not None:
+        conversation = conversation.model_copy(update={"template": template})
     try:
-        check_ending(tokenizer, name)
+        check_ending(tokenizer, conversation.template)
     except DataError as error:
         raise DataError(f"{folder}: {error}: choose another with --template") from None
+    processor = ImageProcessor.from_pretrained(images, conversation.image_aspect_ratio)
+    # Last, because it takes minutes where it is large.
+    model = load_own(folder, dtype=dtype) if own else load_model(folder, dtype=dtype)[0]
     return Pipeline(
         model=model.to(device),
-        source=source,
+        conversation=conversation,
         tokenizer=tokenizer,
         encoder=SampleEncoder(
             tokenizer=tokenizer,
-            template=name,
-            semantics=source.semantics,
-            max_length=source.max_length,
+            template=conversation.template,
+            semantics=conversation.semantics,
+            max_length=conversation.max_length,
         ),
-        processor=ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio),
+        processor=processor,
     )
