@@ -4,7 +4,7 @@ questions in batches.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def chat(request: ChatRequest) -> None:
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # refused with the question
     if sys.stdin.isatty():
-        import readline  # noqa: F401 (lines can be edited and are remembered)
+        with suppress(ImportError):
+            import readline  # noqa: F401 (lines can be edited and are remembered)
     with _memory_said(request):
         Terminal(conversation, folder=request.folder, seen=request.seen).run()
 
