@@ -169,15 +169,15 @@ def test_a_trained_run_sees_the_shape(recipe: str, session: list[Session], tmp_p
     place = Workplace(tmp_path)
     done = place.densekit("run", recipe, "--launcher", "local", timeout=3000)
     assert done.returncode == 0, done.stderr
-    questions = next((tmp_path / ".cache").rglob("*held_out*.json"))
-    entries = json.loads(questions.read_text())
+    (questions,) = (tmp_path / ".cache").rglob("held_out.json")
+    entries = json.loads(questions.read_text(encoding="utf-8"))
     wanted = [entry for entry in entries if "shape" in entry["conversations"][0]["value"]][:8]
     talk = Session(tmp_path, "chat", recipe, "--launcher", "local", "--device", "cpu")
     session.append(talk)
     talk.until(">>> ")
     right = 0
     for entry in wanted:
-        image = next((tmp_path / ".cache").rglob(Path(entry["image"]).name))
+        (image,) = (tmp_path / ".cache").rglob(Path(entry["image"]).name)
         talk.ask(f"/image {image}")
         question = entry["conversations"][0]["value"].replace("<image>", "").strip()
         given = talk.ask(question).rstrip(".").lower()
