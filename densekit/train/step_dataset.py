@@ -108,6 +108,9 @@ class StepBatch:
     micro_batches: list[MicroBatch]
     samples: int
     tokens: int
+    squares: int
+    """Sum of the squared lengths: what attention costs."""
+    images: int
     label_positions: int
     masked_samples: int
     empty_groups: int
@@ -235,6 +238,8 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
             ],
             samples=len(samples),
             tokens=sum(lengths),
+            squares=sum(length**2 for length in lengths),
+            images=int((self.reader.index.modality_lengths[samples] >= 0).sum()),
             label_positions=weights.label_positions,
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),
