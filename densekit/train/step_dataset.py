@@ -20,7 +20,7 @@ from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
-from densekit.spec.types import IGNORE_INDEX, Semantics
+from densekit.spec.types import Semantics
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.train.collate import WeightedSample, pack
@@ -93,11 +93,6 @@ class SampleReader:
             return ReadImage(pixels=self.processor(image), digest=digest)
         except DataError as error:
             raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
-
-
-def label_count(sequence: ModelSequence) -> int:
-    """Labels left after the shift by one."""
-    return int((sequence.labels[1:] != IGNORE_INDEX).sum())
 
 
 @dataclass(kw_only=True)
@@ -186,9 +181,7 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
     def _tokenised(self, sample: int, read: dict[int, ModelSequence]) -> Counted:
         sequence, encoded = self.reader.sequence(sample)
         read[sample] = sequence
-        return Counted(
-            tokens=len(sequence.input_ids), labels=label_count(sequence), notes=encoded.notes
-        )
+        return Counted.of(sequence, encoded)
 
     def _read(self, step: Step) -> StepBatch:
         # Weights and balance depend on the tokens of the whole step. Each rank begins elsewhere, so
