@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.files.hashing import file_sha256, json_sha256
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence
 from densekit.text.source import text_source_sha256
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 # Goes up when the meaning of a record changes.
 SCHEMA = 1
