@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densekit.cli.options import AsJson, CacheDir, DataDir, ModelsDir
-from densekit.cli.output import print_json
+from densekit.cli.output import counted, print_json
 
 if TYPE_CHECKING:
     from densekit.data.doctor.examine import Depth, Examination
@@ -188,9 +188,8 @@ def unpack(
     from densekit.data.parquet import unpack as write
 
     found = write(source, to)
-    entries = f"{found.entries:,} {'entry' if found.entries == 1 else 'entries'}"
-    images = f"{found.images:,} {'image' if found.images == 1 else 'images'}"
-    print(f"{found.annotations}: {entries}, {images}")
+    entries = counted(found.entries, "entry", "entries")
+    print(f"{found.annotations}: {entries}, {counted(found.images, 'image')}")
 
 
 def _processes(asked: int | None) -> int:
