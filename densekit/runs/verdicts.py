@@ -29,8 +29,8 @@ class SeedTerm(Part):
     """How large the noise of training is taken to be."""
 
     sd: Number
-    runs: PositiveInt | None
-    """Own runs that it is from; None: a prior."""
+    own: bool
+    """From own runs; else from recipes/paper.yaml."""
     source: str
 
 
@@ -64,6 +64,9 @@ class Gain(Part):
 
     benchmark: str
     title: str
+    a: Number
+    """The mean of A's runs."""
+    b: Number
     difference: Number
     low: Number
     """Of the 95 % interval."""
@@ -76,19 +79,24 @@ class Gain(Part):
     question_sd: Number
     """Of the difference, over images."""
     claim: Claim
+    effect: Number | None = None
+    """Where nothing was shown: the difference that `runs_needed` is about, the paper's if it has
+    one, else the one found.
+    """
     runs_needed: PositiveInt | None = None
     """Runs an arm that would show `effect` in four of five cases; None: no number of them."""
-    effect: Number | None = None
     note: str = ""
 
 
 class Gains(Part):
-    """A claim over all benchmarks that both arms were asked."""
+    """The claim "A is better than B" over all benchmarks that both were asked."""
 
+    recipe: str
+    """Name of A's recipe, or of its folder."""
+    runs: tuple[str, ...]
+    """Hashes of math.json of A's runs; an imported checkpoint has its folder's name."""
     baseline: str
-    """Name of its recipe."""
     baseline_runs: tuple[str, ...]
-    """Hashes of math.json."""
     lines: tuple[Gain, ...]
 
 
@@ -101,8 +109,12 @@ class Verdict(Part):
     """Hashes of math.json of the runs that were judged together."""
     evaluations: tuple[str, ...]
     """Hashes of their evaluations, so that an older verdict shows."""
-    calibration: str
-    """What the scorers and the evaluator were calibrated with; empty: nothing."""
+    changed: tuple[str, ...] = ()
+    """Fields in which the runs differ from the recipe of their name that ships: then the paper
+    reports nothing on them.
+    """
+    calibrated: tuple[str, ...] = ()
+    """The calibrations that passed, a line each."""
     lines: tuple[Line, ...]
     gains: Gains | None = None
 

@@ -4,6 +4,7 @@ By hand because the driver has no scipy: two functions do not justify a dependen
 """
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 NORMAL = NormalDist()
@@ -29,6 +30,7 @@ def two_sided_p(t: float, df: float) -> float:
     return _incomplete_beta(df / 2, 0.5, df / (df + t * t))
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(probability: float, df: float) -> float:
     """The value that a share `probability` (between 0 and 1) lies below, to 12 digits."""
     if math.isinf(df):
