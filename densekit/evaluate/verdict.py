@@ -9,7 +9,7 @@ from densekit.evaluate.alike import Asked, asked_alike
 from densekit.evaluate.arms import Arm, differing
 from densekit.evaluate.calibration import targets_by_step, uncalibrated
 from densekit.evaluate.compare import compare, prior_of, seed_term
-from densekit.evaluate.protocols import get_protocol, protocol_names
+from densekit.evaluate.protocols import benchmark_names, get_protocol
 from densekit.evaluate.statistics.bootstrap import replicates, standard_error
 from densekit.evaluate.statistics.interval import accuracy_interval, symmetric_interval
 from densekit.evaluate.statistics.reproduction import (
@@ -123,7 +123,7 @@ def _withheld(
     name: str, asked: Asked | None, arm: Arm, paper: Paper, known: Calibrations
 ) -> tuple[Withheld, str] | None:
     """Why the statistics are not asked, and in words; None where they are."""
-    protocol = get_protocol(name) if name in protocol_names() else None
+    protocol = get_protocol(name) if name in benchmark_names() else None
     if protocol is None:
         judge_model = paper.protocols[paper.benchmarks[name].protocol].judge
         return "OTHER PROTOCOL", f"the paper's judge is {judge_model}"
