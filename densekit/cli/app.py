@@ -25,6 +25,7 @@ from densekit.cli import (
     runs,
     talk,
     train,
+    verdicts,
 )
 from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 
@@ -75,7 +76,7 @@ _add_group(
     text="Verify, pin and describe data sets.",
     example="data verify vicuna7b_clip_stage2",
 )
-for group in (plan, train, runs, evidence, evaluate, parity, host):
+for group in (plan, train, runs, evidence, evaluate, verdicts, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(
