@@ -16,5 +16,6 @@ from tests.support.runs import made_math
 def test_steps_that_are_asked_for_replace_the_epochs(
     optimizer: dict[str, int | None], epochs: int | None, steps: int | None
 ) -> None:
-    length = RunLength.of(made_math({"optimizer": optimizer}))
-    assert (length.epochs, length.max_steps) == (epochs, steps)
+    math = made_math({"optimizer": optimizer, "ledger": {"U9": "fixed"}})
+    length = RunLength.of(math)
+    assert (length.epochs, length.max_steps, length.tail) == (epochs, steps, "fixed")
