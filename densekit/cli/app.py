@@ -23,6 +23,7 @@ from densekit.cli import (
     plan,
     recipes,
     runs,
+    talk,
     train,
     verdicts,
 )
@@ -65,7 +66,7 @@ def _add_group(name: str, commands: typer.Typer, *, panel: str, text: str, examp
     )
 
 
-for group in (recipes, models, exchange, fetch):
+for group in (recipes, models, exchange, talk, fetch):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(

@@ -110,7 +110,7 @@ class FlipRate(Part):
 
 
 class StoredResult(Part):
-    """A benchmark's figures under one semantics, and what they rest on: results.json has several."""
+    """A benchmark's figures under one semantics, and what they rest on; results.json has many."""
 
     benchmark: str
     title: str
