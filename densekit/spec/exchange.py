@@ -14,6 +14,8 @@ from densekit.spec.types import Dtype
 ExportFormat = Literal["llava-hf", "official", "densekit"]
 """Stock transformers' LlavaForConditionalGeneration; a folder of the official code; densekit's own
 model class."""
+PublishFormat = Literal["llava-hf", "densekit"]
+"""Those of safetensors alone, which a hub is given."""
 
 
 class ExportRequest(Part):

@@ -30,7 +30,6 @@ from densekit.model.towers import vision_config_of
 from densekit.model.weights import read_weights
 from densekit.runs.layout import RunDir
 from densekit.spec.types import Dtype
-from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 STATED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

@@ -18,7 +18,6 @@ from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.model.towers import load_tower, vision_config_of
 from densekit.model.weights import read_weights
 from densekit.spec.types import Dtype
-from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 
 def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:

@@ -42,7 +42,6 @@ from densekit.runs.layout import CONNECTOR_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.templates import template_names
-from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 LANGUAGE_MODEL: Where = "language_model"
 LORA = "lora"
