@@ -3,9 +3,9 @@
 A step's loss is a trend that every training has, the difficulty of that step's samples, which they
 share, and what two trainings make of the same samples differently.
 Each situation is simulated from its own description; the finding counts as right where it is the
-first of the losses (`losses` below), or is among the findings (`file`).
-The sizes (`Curves`) are those of tiny trainings and cautious: what two trainings share has twice
-the spread of what they do not, where tiny trainings have eight times.
+first of the losses (`losses` below), and where `file` says one, is among the findings besides.
+The sizes (`Curves`) are assumed, and such that two trainings of the same samples correlate about as
+tiny ones really do (docs/how-to/trajectory.md).
 """
 
 import argparse
@@ -186,7 +186,7 @@ def _shifted(seed: int, curves: Curves) -> Case:
 
 def _rate(seed: int, curves: Curves) -> Case:
     run, file = _two(seed, curves, rate=2 * RATE)
-    return Case(run=run, log=file.log(), losses="other_projector_seed", file="other_learning_rate")
+    return Case(run=run, log=file.log(), losses="same_order", file="other_learning_rate")
 
 
 def _coarse(seed: int, curves: Curves) -> Case:

@@ -3,9 +3,11 @@
 A step's loss is a trend, which every training of a model has, plus how hard that step's samples
 are.
 Two trends always correlate, whatever was fed; so the trend is taken out of either record first, by
-a straight line in the logarithm of the step, fitted to 15 neighbouring entries: it follows the
-steep fall of the first steps (a power of the step is a line there) and leaves what differs from
-step to step.
+a straight line in the logarithm of the step, fitted to 7 neighbouring entries.
+Steps where that line falls by more than its residuals scatter are left out: there the bend of the
+fall is as large as what is looked for (the first steps of stage 1).
+Without that rule, or with 15 neighbours, trainings of other orders that fall steeply correlate at
+lag 0 (docs/log.md).
 What is left becomes normal scores, so that one spike decides nothing, and is correlated at every
 lag.
 
@@ -22,13 +24,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from densekit.audit.trajectory.published import PublishedLog
 
-NEIGHBOURS = 15
+NEIGHBOURS = 7
 """Entries that the local trend is fitted to."""
 FEWEST = 20
 """Pairs below which a lag is not looked at."""
-APART = 3
-"""Lags (in entries) around one that share its pairs' trend: they are not part of its null."""
+APART = NEIGHBOURS - 1
+"""Lags (in entries) around one that share its local trends: they are not part of its null."""
 NORMAL = NormalDist()
+MAD_TO_SD = 1.4826
+"""A normal distribution's standard deviation by its median absolute deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,18 +117,26 @@ def align(run: np.ndarray, log: PublishedLog) -> Alignment:
 
 
 def detrended(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values [N] less their local line in log(step); NaN stays NaN."""
+    """Values [N] less their local line in log(step), each residual by its leverage; NaN stays NaN,
+    and becomes what falls or rises steeply.
+    """
     kept = np.flatnonzero(np.isfinite(values))
     left = np.full(len(values), np.nan)
-    if len(kept) < NEIGHBOURS:
+    if len(kept) < FEWEST:
         return left
     x, y = np.log(np.maximum(steps[kept], 1).astype(np.float64)), values[kept]
     start = np.clip(np.arange(len(kept)) - NEIGHBOURS // 2, 0, len(kept) - NEIGHBOURS)
     near_x = sliding_window_view(x, NEIGHBOURS)[start]
     near_y = sliding_window_view(y, NEIGHBOURS)[start]
-    centred = near_x - near_x.mean(axis=1, keepdims=True)
-    slope = (centred * near_y).sum(axis=1) / (centred**2).sum(axis=1)
-    left[kept] = y - near_y.mean(axis=1) - slope * (x - near_x.mean(axis=1))
+    from_mean = near_x - near_x.mean(axis=1, keepdims=True)
+    squares = (from_mean**2).sum(axis=1)
+    slope = (from_mean * near_y).sum(axis=1) / squares
+    away = x - near_x.mean(axis=1)
+    leverage = 1 / NEIGHBOURS + away**2 / squares
+    residuals = (y - near_y.mean(axis=1) - slope * away) / np.sqrt(1 - leverage)
+    scatter = MAD_TO_SD * np.median(np.abs(residuals))
+    by_step = np.abs(np.gradient(x)) * np.abs(slope)
+    left[kept] = np.where(by_step <= scatter, residuals, np.nan)
     return left
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densekit.audit.trajectory.alignment import NEIGHBOURS, detrended, normal_scores
+from densekit.audit.trajectory.alignment import FEWEST, detrended, normal_scores
 from densekit.audit.trajectory.pairs import Pairs, varying
 
 EARLY = 10
@@ -89,13 +89,16 @@ def _step_noise(differences: np.ndarray) -> float:
 
 
 def _by_length(pairs: Pairs) -> float | None:
-    if len(pairs) < NEIGHBOURS or np.isnan(varying(pairs.tokens)).any():
+    if len(pairs) < FEWEST or np.isnan(varying(pairs.tokens)).any():
         return None
     one, two = (
         normal_scores(detrended(pairs.steps, values))
         for values in (pairs.differences, pairs.tokens)
     )
-    return float((one * two).sum() / math.sqrt((one**2).sum() * (two**2).sum()))
+    both = np.isfinite(one) & np.isfinite(two)
+    one, two = one[both], two[both]
+    squares = float((one**2).sum() * (two**2).sum())
+    return float((one * two).sum()) / math.sqrt(squares) if squares > 0 else None
 
 
 def _first_outside(pairs: Pairs, band: float) -> int | None:

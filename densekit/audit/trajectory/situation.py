@@ -20,6 +20,7 @@ from densekit.spec.types import Positions
 Order = Literal["same", "shifted", "other", "undecided"]
 Kind = Literal[
     "same",
+    "same_order",
     "other_projector_seed",
     "other_order",
     "shifted_order",
@@ -44,7 +45,7 @@ CHANCE = 1e-3
 """Probability below which a correlation is no chance, at lag 0 or at the best of all lags."""
 CLEARLY = 0.2
 """By how much another lag must correlate better than a lag 0 that is no chance."""
-SHARED = 0.75
+SHARED = 0.7
 """Correlation at lag 0 that the same samples reach at least; every training that was measured
 stayed above (docs/how-to/trajectory.md). Another order is named where it is ruled out.
 """
@@ -167,13 +168,15 @@ def _of_offset(evidence: Evidence, *, rates_differ: bool) -> Situation:
     """The same samples: what the offset says."""
     offset, pairs = evidence.offset, evidence.pairs
     assert offset is not None, "an order was found among pairs"
+    if rates_differ:
+        return _situation("same_order", "the same samples in the same steps")
     tolerance = ROUNDING + EQUAL * np.abs(pairs.file)
-    if (np.abs(pairs.differences) <= tolerance)[:EARLY].all() and not rates_differ:
+    if (np.abs(pairs.differences) <= tolerance)[:EARLY].all():
         return _situation("same", "the same training, within the rounding of other kernels")
     if offset.systematic(evidence.band):
         sign = -1 if evidence.run.positions == "bf16" else 1
         grows = offset.by_length is None or sign * offset.by_length >= BY_LENGTH
-        if evidence.run.stage > 1 and sign * offset.early > 0 and grows and not rates_differ:
+        if evidence.run.stage > 1 and sign * offset.early > 0 and grows:
             return _situation("coarse_positions", _coarse(evidence.run.positions, offset))
         return _situation(
             "offset",
@@ -183,8 +186,8 @@ def _of_offset(evidence: Evidence, *, rates_differ: bool) -> Situation:
         )
     return _situation(
         "other_projector_seed",
-        "the same samples in the same steps, and no offset: what is left is another projector "
-        "seed, or rounding",
+        "the same samples in the same steps, and no offset at first: what is left is another "
+        "projector seed",
     )
 
 

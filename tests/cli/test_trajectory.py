@@ -1,0 +1,73 @@
+"""`densekit trajectory` on a command line: its report, its exit codes, wrong input."""
+
+import json
+from pathlib import Path
+
+from benchmarks.trajectory import CASES, LENGTH, Case, Curves
+from densekit.runs.records import METRICS_FILE
+from tests.support.command_line import Cli
+from tests.support.trajectory import write_run, write_state
+
+
+def case_of(name: str, folder: Path) -> tuple[Path, Path]:
+    """The run and the file of a simulated case."""
+    case: Case = CASES[name](0, Curves())
+    run = write_run(folder / "runs", case)
+    file = write_state(folder / "trainer_state.json", case.log, max_steps=case.length)
+    return run.path, file
+
+
+def test_a_run_of_50_steps_that_follows_the_file(run_cli: Cli, tmp_path: Path) -> None:
+    run, file = case_of("another projector seed", tmp_path)
+    result = run_cli("trajectory", run, file)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == f"run: {run} (50 of {LENGTH} steps)"
+    assert lines[1] == f"file: {file} (up to step {LENGTH} of {LENGTH}, logged every step)"
+    assert lines[2].startswith("lag 0: r +0.") and "best lag: 0 (" in lines[3]
+    assert lines[-1] == "nothing speaks against the run"
+    value = json.loads(run_cli("trajectory", run, tmp_path, "--json").out)
+    assert value["consistent"] and value["situations"][0]["kind"] == "other_projector_seed"
+    assert value["alignment"]["best"]["lag"] == 0 and value["entries"] == 50
+
+
+def test_a_run_that_does_not_follow_it(run_cli: Cli, tmp_path: Path) -> None:
+    run, file = case_of("another order", tmp_path)
+    result = run_cli("trajectory", run, file)
+    assert (result.code, result.err) == (1, "")
+    assert "finding: other samples in these steps" in result.out
+    assert not json.loads(run_cli("trajectory", run, file, "--json").out)["consistent"]
+
+
+def test_a_line_that_is_being_written_is_not_read(run_cli: Cli, tmp_path: Path) -> None:
+    run, file = case_of("the same training", tmp_path)
+    with (run / METRICS_FILE).open("a", encoding="utf-8") as metrics:
+        metrics.write('{"step": 51, "lo')
+    result = run_cli("trajectory", run, file)
+    assert result.code == 0 and "(50 of" in result.out
+
+
+def test_too_few_steps_are_said_to_be_too_few(run_cli: Cli, tmp_path: Path) -> None:
+    case = CASES["another order"](0, Curves())
+    run = write_run(tmp_path / "runs", case, steps=8)
+    file = write_state(tmp_path / "trainer_state.json", case.log)
+    result = run_cli("trajectory", run.path, file)
+    assert result.code == 0
+    assert "not decidable from 8 entries: wait until the run has 20 steps" in result.out
+
+
+def test_wrong_input(run_cli: Cli, tmp_path: Path) -> None:
+    run, file = case_of("the same training", tmp_path)
+    for arguments, code, message in (
+        ((run, run / "math.json"), 3, "has no `log_history`"),
+        ((run, tmp_path / "none.json"), 3, "none.json is missing"),
+        ((tmp_path / "nothing", file), 3, "nothing"),
+        ((run, file, "--band", "0"), 2, "--band 0.0: give a share between 0 and 1"),
+        ((run, file, "--band", "nan"), 2, "--band nan"),
+    ):
+        result = run_cli("trajectory", *arguments)
+        assert (result.code, result.out) == (code, "") and message in result.err, result
+    (run / METRICS_FILE).write_text("", encoding="utf-8")
+    result = run_cli("trajectory", run, file)
+    assert (result.code, result.out) == (3, "")
+    assert "has no step in its metrics.jsonl yet" in result.err
