@@ -71,3 +71,21 @@ def test_wrong_input(run_cli: Cli, tmp_path: Path) -> None:
     result = run_cli("trajectory", run, file)
     assert (result.code, result.out) == (3, "")
     assert "has no step in its metrics.jsonl yet" in result.err
+
+
+def test_what_cannot_be_followed_is_refused_before_a_run_exists(
+    run_cli: Cli, tmp_path: Path
+) -> None:
+    case = CASES["the same training"](0, Curves())
+    file = write_state(tmp_path / "trainer_state.json", case.log)
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}", encoding="utf-8")
+    where = ("--runs-dir", tmp_path / "runs")
+    for arguments, code, message in (
+        (("tiny_stage1", "--trajectory", bad), 3, "bad.json is not a trainer_state.json"),
+        (("tiny_stage1", "--trajectory-stop"), 2, "--trajectory-stop: give --trajectory FILE too"),
+        (("tiny_stage1", "tiny_stage2", "--trajectory", file), 2, "--trajectory: give one recipe"),
+    ):
+        result = run_cli("run", *arguments, *where)
+        assert result.code == code and message in result.err, result
+    assert not (tmp_path / "runs").exists()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from densekit.data.catalog import ARCHIVES, DataSet, FileObject, data_sets
+from densekit.data.catalog import ARCHIVES, DataSet, FileObject, Kind, data_sets
 from densekit.data.fetch.archives import (
     BrokenArchiveError,
     Extracted,
@@ -27,6 +27,11 @@ from densekit.files.hashing import file_sha256
 HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
 """Repository, revision and file of an address on the hub."""
 
+SUBJECT_OF: dict[Kind, Subject] = {
+    "training": "data",
+    "benchmark": "benchmarks",
+    "trajectory": "trajectories",
+}
 _SYNC_BYTES = 1 << 30
 """Less is on the disk soon."""
 
@@ -50,7 +55,7 @@ class PartJob:
     @property
     def subject(self) -> Subject:
         """As `Job.subject`."""
-        return "benchmarks" if self.data_set.kind == "benchmark" else "data"
+        return SUBJECT_OF[self.data_set.kind]
 
     @property
     def place(self) -> Path:
