@@ -31,7 +31,7 @@ def _below(path: str) -> str:
     """A relative path that stays where it starts."""
     parts = PurePosixPath(path).parts
     if not path or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ValueError("a folder is a relative path with `/` and without `..`")
+        raise ValueError("a name or folder is a relative path with `/` and without `..`")
     return path
 
 
@@ -50,7 +50,7 @@ class License(Part):
 class FileObject(Part):
     """A published file, or a folder of them: one part of a data set."""
 
-    name: str
+    name: Below
     """What `--part` calls it: this, or its first folder."""
     content_url: str | None = Field(default=None, alias="contentUrl", pattern=_URL)
     """http(s), or hf://datasets/OWNER/NAME[@REVISION]/FILE; None: the file `name` of the data set's
@@ -150,7 +150,7 @@ class Entries(Part):
 class DataSet(Part):
     """One data set: an annotation file and what it refers to; or one benchmark."""
 
-    name: str
+    name: Below
     description: str
     url: str
     kind: Kind
@@ -210,6 +210,8 @@ def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
 
 @functools.cache
 def _read(more: str | None) -> dict[str, DataSet]:
+    if more and not Path(more).is_file():
+        raise DataError(f"{VARIABLE} names {more}, and there is no such file; correct or unset it")
     entries = {data_set.name: data_set for data_set in load_catalog()}
     return entries | {entry.name: entry for entry in (load_catalog(Path(more)) if more else ())}
 

@@ -1,5 +1,6 @@
 """`densekit run`: a recipe after the stage that it needs, each in its own run directory."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
-from densekit.recipes.load import load_needed, load_recipe
+from densekit.recipes.load import load_needed, load_recipe, needed_name
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
@@ -73,17 +74,18 @@ def chain_math(
     chain: Sequence[Recipe],
     roots: Roots,
     *,
+    asked: str | None = None,
     launcher: Launcher | None = None,
     more: Sequence[Check] = (),
 ) -> list[RunMath]:
     """The math.json of every run of a chain, after a preflight of all of them: each names the run
-    it starts from.
+    it starts from. `asked`: as of `preflight`.
 
     Warnings, of `more` too, go to stderr. Raises DataError with everything that is missing or
     wrong, `more` among it; UsageError where only the container of the launcher would not see what
     is there.
     """
-    found = [preflight(recipe, roots, asked=chain[-1].name) for recipe in chain]
+    found = [preflight(recipe, roots, asked=asked or chain[-1].name) for recipe in chain]
     checks = [check for part in found for check in part.checks]
     for check in (*checks, *more):
         if check.state == "warn":
@@ -151,10 +153,16 @@ def prepare(
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
     plans, problems = _plans(chain, request, hardware, roots)
-    problems += [_memory_check(plan, request) for plan in plans if plan.fits is False]
+    called = [needed_name(chain[-1], name), name] if len(chain) > 1 else [name]
+    problems += [
+        _memory_check(plan, request, word)
+        for plan, word in zip(plans, called, strict=False)
+        if plan.fits is False
+    ]
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
-    maths = chain_math(chain, roots, launcher=launcher, more=problems)
+    asked = as_typed(name, overrides)
+    maths = chain_math(chain, roots, asked=asked, launcher=launcher, more=problems)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
@@ -164,11 +172,16 @@ def prepare(
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 
 
-def _memory_check(plan: Plan, request: ExecutionRequest) -> Check:
+def as_typed(name: str, overrides: Sequence[str]) -> str:
+    """A recipe and what is --set, as words of a command line."""
+    return shlex.join([name, *(word for override in overrides for word in ("--set", override))])
+
+
+def _memory_check(plan: Plan, request: ExecutionRequest, name: str) -> Check:
     """A plan that is estimated not to fit: refused, unless a micro-batch was given to try it."""
     tried = request.micro_batch_size is not None
     rest = "" if tried else "; train on other hardware, or try it here with --micro-batch N"
-    command = f"densekit plan {plan.recipe} --device {plan.execution.device}"
+    command = f"densekit plan {shlex.quote(name)} --device {plan.execution.device}"
     message = f"{plan.recipe} is estimated not to fit into memory (`{command}` says why){rest}"
     return Check(name="plan", state="warn" if tried else "fail", message=message)
 

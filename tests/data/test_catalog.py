@@ -63,7 +63,11 @@ def test_annotation_files_and_parts_are_unique() -> None:
         ),
         (
             f"{ENTRY}distribution: [{{name: f, folder: ../f, source: s}}]}}",
-            r"distribution\.0\.folder: a folder is a relative path",
+            r"distribution\.0\.folder: a name or folder is a relative path",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: ../f, source: s}}]}}",
+            r"distribution\.0\.name: a name or folder is a relative path",
         ),
         (
             f"{ENTRY}distribution: [{{name: f, contentUrl: 'ftp://f', source: s}}]}}",
@@ -89,6 +93,12 @@ def test_wrong_entries_are_named(tmp_path: Path, text: str, message: str) -> Non
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=f"{path}.*{message}"):
         load_catalog(path)
+
+
+def test_a_catalog_of_ones_own_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEKIT_CATALOG", "nowhere.yaml")
+    with pytest.raises(DataError, match=r"DENSEKIT_CATALOG names nowhere\.yaml, and there is no"):
+        data_sets()
 
 
 def test_catalog_is_installed_with_the_package() -> None:

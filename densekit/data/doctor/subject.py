@@ -39,6 +39,8 @@ class Subject:
     """Entries that the recipe expects."""
     pin: Pin | None = None
     """What was pinned of the data set."""
+    to_get: str | None = None
+    """The command that gets the annotation file, where one does."""
     missing: Missing = "refuse"
     missing_ceiling: float = MISSING_CEILING
 
@@ -112,9 +114,18 @@ def _of_recipe(name: str, recipe: Recipe, roots: Roots, images: Path | None) -> 
         image_tokens=image_tokens,
         tokenizer=tokenizer if tokenizer.is_dir() else None,
         samples=data.samples,
+        to_get=_to_get(recipe),
         missing=data.missing,
         missing_ceiling=data.missing_ceiling,
     )
+
+
+def _to_get(recipe: Recipe) -> str | None:
+    if recipe.makes(recipe.data.annotations):
+        return f"`densekit run {recipe.name}` makes it first"
+    if data_set_of(recipe.data.annotations) is None:
+        return None
+    return f"`densekit fetch {recipe.name}` gets it"
 
 
 def _pin(data_set: DataSet | None, roots: Roots) -> Pin | None:
