@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from benchmarks.trajectory import CASES, LENGTH, Case, Curves
+from densekit.launch.fetching import jobs_of
 from densekit.runs.records import METRICS_FILE
+from densekit.spec.roots import Roots
 from tests.support.command_line import Cli
 from tests.support.trajectory import write_run, write_state
 
@@ -89,3 +91,17 @@ def test_what_cannot_be_followed_is_refused_before_a_run_exists(
         result = run_cli("run", *arguments, *where)
         assert result.code == code and message in result.err, result
     assert not (tmp_path / "runs").exists()
+
+
+def test_fetch_says_where_no_log_is_known(run_cli: Cli) -> None:
+    result = run_cli("fetch", "vicuna7b_clip_stage1", "--only", "trajectories")
+    assert (result.code, result.err) == (0, "")
+    assert "no log of their training is known to be published" in result.out
+
+
+def test_known_logs_go_below_the_data_root(tmp_path: Path) -> None:
+    roots = Roots(data=tmp_path, models=tmp_path, cache=tmp_path)
+    (job,) = jobs_of(["vicuna7b_stage2"], (), roots, only=("trajectories",))
+    place = tmp_path / "trajectories" / "DenseConnector-v1.5-7B" / "trainer_state.json"
+    assert job.place == place
+    assert all(job.subject != "trajectories" for job in jobs_of(["vicuna7b_stage2"], (), roots))

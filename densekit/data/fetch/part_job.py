@@ -34,6 +34,7 @@ SUBJECT_OF: dict[Kind, Subject] = {
     "trajectory": "trajectories",
 }
 
+
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
     """One entry of a data set's `distribution`."""
