@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.connector_conversion import convert_connectors
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
@@ -234,13 +235,14 @@ def reproduce(
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
+    watch: Watch = unwatched,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
     an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is
     made. The launcher is the local one if none is given; `announce` is printed once nothing was
-    refused.
+    refused; `watch` is what is done while the recipe itself trains.
     """
     launcher = launcher or Local()
     chain = prepare(
@@ -268,7 +270,8 @@ def reproduce(
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
-                code = start(run, execution, launcher)
+                with (watch if stage is last else unwatched)(run):
+                    code = start(run, execution, launcher)
                 if code != 0:
                     return code
         previous = run
