@@ -22,6 +22,7 @@ from densekit.cli import (
     parity,
     plan,
     recipes,
+    report,
     runs,
     train,
 )
@@ -74,7 +75,7 @@ _add_group(
     text="Verify, pin and describe data sets.",
     example="data verify vicuna7b_clip_stage2",
 )
-for group in (plan, train, runs, evidence, evaluate, parity, host):
+for group in (plan, train, runs, evidence, report, evaluate, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(
