@@ -14,10 +14,11 @@ from densekit.data.pixels import ReadImage
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.workload import TrainedModel, Workload
+from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence
@@ -67,7 +68,7 @@ class MadeReader:
 
     @property
     def index(self) -> SimpleNamespace:
-        return SimpleNamespace(sample_id=lambda number: f"{number}:made")
+        return SimpleNamespace(sample_id=lambda number: f"{number}:{number:016x}")
 
     def sequence(self, number: int) -> tuple[ModelSequence, EncodedSample]:
         """Tokens and labels of a sample, drawn from its number."""

@@ -53,6 +53,7 @@ from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
+from densekit.train.utilization import Utilization
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
@@ -181,7 +182,15 @@ def _train(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
         )
         manifest = _start(run, execution, roots, reader.samples.sha256)
-    trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
+    trainer = build_trainer(
+        model,
+        reader,
+        order.steps(),
+        math,
+        execution,
+        accelerator,
+        utilization=Utilization.here(math, execution),
+    )
     check_schedule(math.optimizer, len(trainer.dataset))
     check_labels(trainer.dataset)
     started = resume(run, trainer, execution.from_checkpoint)

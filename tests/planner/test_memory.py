@@ -14,11 +14,12 @@ from densekit.planner.memory import PARTS, memory_of, traced_execution
 from densekit.planner.memory_trace.autograd import Meter, Tape
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import KEPT, LANGUAGE, TracedStep
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec import deepspeed
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.train.engines.process_group import deepspeed_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

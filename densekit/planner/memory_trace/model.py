@@ -31,8 +31,8 @@ from densekit.planner.memory_trace.operations import (
     scaled,
     tanh,
 )
-from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"
