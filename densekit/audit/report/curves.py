@@ -15,8 +15,10 @@ CURVES: dict[str, tuple[str, Value]] = {
     "Learning rate": ("", lambda step: step.lr),
     "Gradient norm": ("before clipping", lambda step: step.grad_norm),
     "Throughput": ("tokens/s of all ranks", lambda step: step.tokens_per_second or None),
+    "MFU": ("share of all GPUs' dense peak", lambda step: step.mfu),
 }
-SMOOTHED = ("Loss", "Throughput")
+SMOOTHED = ("Loss", "Throughput", "MFU")
+MEASURED = ("Throughput", "MFU")
 WIDE = 100.0
 """Ratio of highest to lowest gradient norm from which its axis is logarithmic."""
 
@@ -28,8 +30,8 @@ def run_charts(run: RecordedRun) -> Iterator[Chart]:
     numbers = tuple(step.step for step in run.steps)
     for title, (unit, value) in CURVES.items():
         values = tuple(value(step) for step in run.steps)
-        if title == "Throughput" and not any(values):
-            continue  # records of an earlier version
+        if title in MEASURED and not any(values):
+            continue  # not measured: on a CPU, or by an earlier version
         series = [Series(label="each step", steps=numbers, values=values)]
         if title in SMOOTHED:
             mean = Series(label="smoothed", steps=numbers, values=smoothed(values))

@@ -22,6 +22,7 @@ from densekit.runs.manifest import MANIFEST_FILE
 from densekit.runs.record_check import first_problem
 from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.runs.results import RESULTS_FILE
+from densekit.runs.verdicts import VERDICT_FILE
 
 READ = (
     *(MATH_FILE, STATUS_FILE, MANIFEST_FILE, METRICS_FILE, FEED_FILE, CERTIFICATE_FILE),
@@ -129,5 +130,5 @@ def _attempt_files(run: Path) -> list[Path]:
 
 def _evaluation_files(run: Path) -> list[Path]:
     found = [path for path in (run / EVALUATIONS).rglob("*.json*") if path.is_file()]
-    verdict = run / "verdict.json"
+    verdict = run / VERDICT_FILE
     return [*sorted(found), *([verdict] if verdict.is_file() else [])]

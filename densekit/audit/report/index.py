@@ -11,6 +11,7 @@ from densekit.audit.report.svg import sparkline
 from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
 from densekit.runs.layout import CERTIFICATE_FILE, MATH_FILE, RunDir
+from densekit.runs.verdicts import read_verdict
 
 POINTS = 80
 """Of a curve in the index."""
@@ -40,11 +41,13 @@ def folder_rows(runs_dir: Path) -> list[Row]:
 def _row(path: Path) -> Row:
     losses, count = sampled_losses(RunDir(path).metrics)
     known = [loss for loss in losses if loss is not None]
-    state, message, total, scored = "damaged", "", None, ""
+    state, message, total, scored, verdict = "damaged", "", None, "", ""
     try:
         total = optional_object(path / CERTIFICATE_FILE).get("steps")
         scores = held_out(path)
         scored = f"{100 * scores.images_in_place.accuracy:.1f}" if scores else ""
+        found = read_verdict(path)
+        verdict = found.word if found else ""
         status = RunDir(path).status
         state, message = status.state, status.message
     except DensekitError as error:
@@ -56,7 +59,7 @@ def _row(path: Path) -> Row:
         loss=f"{known[-1]:.4f}" if known else "",
         curve=Markup(sparkline(losses)),
         held_out=scored,
-        verdict="",
+        verdict=verdict,
         message=message,
         page=(path / "report.html").is_file(),
     )

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from densekit.audit.report.facts import Problem, ScoreRow
+from densekit.audit.report.judged import gain_rows, judged, verdict_of, verdict_problems
 from densekit.audit.run_reader import RecordedRun
 from densekit.audit.wording import count_of
 from densekit.errors import DataError
@@ -70,8 +71,13 @@ def score_rows(run: RecordedRun, problems: list[Problem]) -> Iterator[ScoreRow]:
     except DataError as error:
         problems.append(Problem(level="bad", message=str(error)))
         results = {}
+    verdict = verdict_of(run.path, problems)
+    problems += verdict_problems(verdict, {name: folder for name, (folder, _) in results.items()})
+    lines = {line.benchmark: line for line in verdict.lines} if verdict else {}
     for benchmark, (folder, result) in results.items():
-        yield _result_row(run.path, folder, result, reported.pop(benchmark, ""))
+        row = _result_row(run.path, folder, result, reported.pop(benchmark, ""))
+        yield judged(row, lines.get(benchmark))
+    yield from gain_rows(verdict.gains if verdict else None)
     for benchmark, value in reported.items():
         yield ScoreRow(
             title=paper.benchmarks[benchmark].title if paper else benchmark,
@@ -94,7 +100,9 @@ def missing_for_comparison(run: RecordedRun, rows: list[ScoreRow]) -> Iterator[s
         yield "this is stage 1, which trains the connector alone: the paper reports stage 2"
     unasked = [row.title for row in rows if row.ours == "not asked"]
     if unasked:
-        yield f"not asked yet: {', '.join(unasked)}"
+        yield f"not asked yet (`densekit evaluate`): {', '.join(unasked)}"
+    if any(row.ours != "not asked" and row.paper and not row.verdict for row in rows):
+        yield "scores that nobody judged: `densekit verdict` compares them with the paper's"
     if run.manifest is not None and run.manifest.data.certificate_root is None:
         yield (
             "the images' bytes are not certified: `densekit data verify --full` before the run "

@@ -12,6 +12,8 @@ from PIL import Image
 from densekit.audit.report.write import write_report
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
+from densekit.runs.layout import RunDir
+from densekit.runs.verdicts import Line, Verdict, write_verdict
 from tests.support.audit import edit, edit_line, edit_manifest, edit_metrics
 from tests.support.evaluations import evaluation, result, score, store
 from tests.support.reports import Page
@@ -190,6 +192,47 @@ def test_predictions_stand_beside_their_pictures(made: Path, run: Path) -> None:
     assert "asked without a picture" in page.text
     assert "GQA (made up) 50" in page.text
     assert "answered in fp32, officially fp16" in page.text
+
+
+def judge(run: Path, **changed: object) -> None:
+    """A verdict on the run's GQA."""
+    line = Line(
+        benchmark="gqa",
+        title="GQA",
+        reported=63.8,
+        ours=50.0,
+        interval=(48.0, 52.0),
+        reach=0.9,
+        p=0.001,
+        verdict="DIVERGED",
+    )
+    values = {
+        "recipe": "made",
+        "runs": (RunDir(run).sha256,),
+        "evaluations": (evaluation().sha256,),
+        "lines": (line,),
+    }
+    write_verdict(run, Verdict.model_validate({**values, **changed}))
+
+
+def test_a_verdict_stands_beside_its_score(made: Path, run: Path) -> None:
+    asked_about_pictures(run, made, answer="red")
+    judge(run)
+    text = page_of(run).text
+    assert "GQA (made up) 50 48 to 52 63.8 ± 0.9 DIVERGED" in text
+    assert "earlier answers" not in text
+
+
+def test_a_verdict_on_other_answers_says_so(made: Path, run: Path) -> None:
+    asked_about_pictures(run, made, answer="red")
+    judge(run, evaluations=("0" * 64,))
+    assert "verdict.json is of earlier answers than these of gqa" in page_of(run).text
+
+
+def test_a_verdict_of_another_run_is_damage(run: Path) -> None:
+    judge(run, runs=("0" * 64,))
+    text = page_of(run).text
+    assert "damaged or edited" in text and "verdict.json is another run's" in text
 
 
 def test_a_picture_that_changed_is_not_shown(made: Path, run: Path) -> None:
