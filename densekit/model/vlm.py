@@ -25,8 +25,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         pixel_values [I, 3, H, W]
             -> vision_tower, block by block -> hidden_states[0], [1], ... [I, P, D]
-            -> connector (none, sti, sci, dci) -> dense_features [I, N, C]      encode_images
-            -> projector -> image slots of the token embeddings [T, H]          trainable_part
+            -> frozen half of the connector -> dense_features [I, N, C]         encode_images
+            -> projector, and what the connector trains -> image slots of the
+               token embeddings [T, H]                                          trainable_part
             -> language_model -> logits at label positions [K, V] -> loss       trainable_part
 
     I images, P patch tokens of D channels, N feature tokens of C channels, T tokens of hidden size
@@ -43,8 +44,8 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         spec = config.connector_spec
         last_layer = spec.last_layer(config.tower_layers)
         self.vision_tower = make_tower(config.vision_config, last_layer)
-        width = spec.width(vision_config_of(config.vision_config).hidden_size)
-        self.projector = Projector(width, config.text_config.hidden_size)
+        width = vision_config_of(config.vision_config).hidden_size
+        self.projector = Projector(spec, width, config.text_config.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(
             config.text_config, trust_remote_code=False
         )

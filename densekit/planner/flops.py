@@ -42,9 +42,14 @@ def flops_of(
     tower_linear = last * tower.block_parameters
     tower_scores = last * 4 * tower.tokens**2 * tower.hidden
     hidden, width = language.hidden, shape.connector.width
+    connector = shape.connector.connector
+    passed = connector.passed_tokens(tower.patches)
+    # Forward and their own gradients; the frozen tower takes none.
+    learned = 4 * passed * shape.connector.learned // max(1, connector.modules)
+    per_image = shape.connector.projected * hidden * (4 * width + 6 * hidden) + learned
     parts = {
         "tower": images * (2 * tower.tokens * tower_linear + tower_scores),
-        "projector": images * shape.image_tokens * hidden * (4 * width + 6 * hidden),
+        "projector": images * per_image,
         "layers": tokens * 2 * in_layers * (2 + full + again),
         "adapters": tokens * 2 * adapters * (3 + again),
         "attention": samples
@@ -59,7 +64,8 @@ def flops_of(
     passes = f"forward 1, activations' gradients 1{weights}{recomputed}"
     formulas = {
         "tower": f"{last} blocks, forward only, {images:.0f} images of {tower.tokens} tokens",
-        "projector": f"{images * shape.image_tokens:.0f} image tokens, forward and backward",
+        "projector": f"{images * shape.connector.projected:.0f} image tokens, forward and backward"
+        + ", with the connector's modules" * bool(learned),
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
         "attention": f"causal scores, backward {FLASH_BACKWARD} times forward",

@@ -183,7 +183,7 @@ def _features(
     """What is left of the tower while the language model runs: dense features, pixels, inputs."""
     shape, width = model.shape, DTYPE_BYTES[execution.dtype]
     pixels = 3 * shape.tower.image_size**2
-    features = shape.image_tokens * shape.connector.width
+    features = shape.connector.features * shape.connector.feature_width
     return _inputs(model, micro_batch, images) + images * width * (pixels + features)
 
 

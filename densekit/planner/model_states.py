@@ -41,7 +41,8 @@ class ModelStates:
         self.share = -(-self.trained // (execution.world_size if execution.zero_stage else 1))
         """Trained weights that this process updates."""
         hidden = language.hidden
-        projector = max(model.shape.connector.width, hidden) * hidden
+        connector = model.shape.connector
+        projector = max(max(connector.width, hidden) * hidden, connector.learned)
         matrices = [i * o for _, i, o in language.linears]
         adapters = [model.lora_r * max(i, o) for _, i, o in language.linears]
         layer = max({"connector": [0], "full": matrices, "lora": adapters}[model.trains])

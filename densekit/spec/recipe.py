@@ -30,10 +30,7 @@ from densekit.spec.types import (
 
 Feature = Literal[
     "anyres",
-    "efficient_dc",
     "tuned_tower",
-    "conv_connector",
-    "linear_connector",
     "dual_tower",
 ]
 """Parts that rows of the paper need and that densekit does not have yet."""

@@ -15,6 +15,7 @@ from densekit.planner.memory_trace.autograd import (
     SizedTensor,
     Tape,
 )
+from densekit.planner.memory_trace.connector import learned
 from densekit.planner.memory_trace.operations import (
     add,
     checkpoint,
@@ -23,6 +24,7 @@ from densekit.planner.memory_trace.operations import (
     gather,
     layer_norm,
     linear,
+    mean,
     multiply,
     power,
     put,
@@ -105,9 +107,12 @@ class TracedStep:
 
     def _embedded(self, images: int) -> SizedTensor:
         """embed_row: projector, embedding, image features put into their slots."""
-        tape, hidden, n = self.tape, self.language.hidden, images * self.shape.image_tokens
-        width = self.shape.connector.width
-        x = SizedTensor(n * width, self.half, None)  # counted as the tower's
+        tape, hidden, connector = self.tape, self.language.hidden, self.shape.connector
+        n, width = images * connector.projected, connector.width
+        # What the frozen half hands over is counted as the tower's.
+        x = learned(tape, self.shape, images, self.half, lambda numel: self._weight(numel, True))
+        if x.numel > n * width:
+            x = mean(tape, x, n * width)
         for inputs in (width, hidden):
             x = linear(
                 tape,
@@ -117,6 +122,9 @@ class TracedStep:
                 bias=self._weight(hidden, True),
             )
             x = function(tape, x) if inputs == width else x
+        n = images * connector.image_tokens
+        if connector.image_tokens < connector.projected:
+            x = mean(tape, x, n * hidden)
         table = self._own(self.language.vocab * hidden)
         size, type_ = (
             self.tokens * hidden,
