@@ -36,7 +36,8 @@ class ModelStates:
         self.width = DTYPE_BYTES[execution.dtype]
         """Bytes of an element in the forward pass."""
         self.trained, self.frozen = model.trained, model.frozen
-        self.tower = model.shape.tower_parameters
+        self.tower = 0 if model.trains_tower else model.shape.tower_parameters
+        """Weights of a frozen tower."""
         self.embedding = language.embedding_parameters
         self.share = -(-self.trained // (execution.world_size if execution.zero_stage else 1))
         """Trained weights that this process updates."""

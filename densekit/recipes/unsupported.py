@@ -7,7 +7,6 @@ from densekit.spec.recipe import Feature, Recipe
 
 MISSING: dict[Feature, str] = {
     "anyres": "training on several tiles per image (AnyRes)",
-    "tuned_tower": "training the vision tower",
     "dual_tower": "a second vision tower (ConvNeXt, as in Mini-Gemini)",
 }
 

@@ -46,6 +46,8 @@ CONFIGURATIONS = [
     "vicuna7b_clip_sti_conv_stage2",
     "vicuna7b_clip_sci_conv_stage2",
     "vicuna7b_clip_dci_linear_stage2",
+    "vicuna7b_clip_tuned_stage2",
+    "vicuna7b_tuned_stage2",
     "vicuna7b_clip_efficient_stage2",
     "vicuna7b_clip_efficient_before_stage2",
     "phi2_stage2",
@@ -63,7 +65,6 @@ CONFIGURATIONS = [
     "llama3_8b_plain_stage2",
 ]
 WAITING = {
-    "tuned_tower": ["vicuna7b_clip_tuned_stage2", "vicuna7b_tuned_stage2"],
     "dual_tower": ["vicuna13b_clip_convnext_mgm_stage2", "vicuna7b_clip_convnext_mgm_stage2"],
     "anyres": [
         "vicuna13b_mgm_anyres_stage2",
@@ -220,6 +221,8 @@ LLM = {"models.language_model"}
             for stage in (1, 2)
             for llm in ("vicuna7b", "vicuna13b")
         ),
+        ("vicuna7b_tuned_stage2", "vicuna7b_stage2", {"optimizer.tower_learning_rate"}),
+        ("vicuna7b_clip_tuned_stage2", "vicuna7b_clip_stage2", {"optimizer.tower_learning_rate"}),
         ("vicuna13b_stage2", "vicuna7b_stage2", LLM),
         ("phi2_stage2", "vicuna7b_stage2", LLM | {"data.template"}),
         ("llama3_8b_stage2", "vicuna7b_stage2", LLM | {"data.template", "ledger.L1"}),
@@ -383,7 +386,7 @@ def test_recipe_with_missing_features_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("vicuna7b_clip_tuned_stage2", "vicuna7b_clip_stage2"),
+        ("vicuna7b_clip_anyres_stage2", "vicuna7b_clip_stage2"),
         ("vicuna7b_clip_convnext_mgm_stage1", "vicuna7b_mgm_stage1"),
         ("vicuna13b_mgm_anyres_stage2", "vicuna13b_mgm_stage2"),
     ],

@@ -8,14 +8,18 @@ from densekit.spec.architectures import ModelShape
 
 
 def learned(
-    tape: Tape, shape: ModelShape, images: int, half: int, weight: Callable[[int], SizedTensor]
+    tape: Tape,
+    shape: ModelShape,
+    images: int,
+    given: SizedTensor,
+    weight: Callable[[int], SizedTensor],
 ) -> SizedTensor:
-    """What the projector is given of so many images: the frozen half's features, through the
-    trainable modules where there are any. `weight` makes a trained parameter of so many elements.
+    """What the projector is given of so many images: the frozen half's features `given`, through
+    the trainable modules where there are any. `weight` makes a trained parameter of so many
+    elements.
     """
     connector, hidden = shape.connector.connector, shape.tower.hidden
     patches = images * shape.connector.features
-    given = SizedTensor(patches * shape.connector.feature_width, half, None)
     if connector.learned is None:
         return given
     copies = connector.modules
@@ -26,9 +30,11 @@ def learned(
     modules = [[weight(size) for size in sizes] for _ in range(copies)]
     numel = images * connector.passed_tokens(shape.tower.patches) * hidden // connector.passing
     whole = images * connector.unreduced(shape.tower.patches) * shape.connector.width
-    made = []
+    pieces = [_piece(tape, given, patches * hidden) for _ in range(1 + connector.extra)]
+    plain = len(pieces) - connector.passing
+    made = pieces[:plain]
     for index in range(connector.passing):
-        x = SizedTensor(patches * hidden, half, None)
+        x = pieces[plain + index]
         weights = modules[index % copies]
         if connector.kind == "dci_linear":
             scale, shift, *weights = weights
@@ -38,3 +44,9 @@ def learned(
             linear(tape, x, matrix, rows=patches, bias=bias[0] if bias else None, numel=numel)
         )
     return joined(tape, made, whole)
+
+
+def _piece(tape: Tape, given: SizedTensor, numel: int) -> SizedTensor:
+    """A state among the channels: a view, whose gradient fills a tensor of all of them."""
+    view, width = SizedTensor(numel, given.width, given.storage), given.width
+    return tape.operation(view, [given], lambda _: [tape.new(given.numel, width)])

@@ -33,6 +33,7 @@ from densekit.planner.memory_trace.operations import (
     scaled,
     tanh,
 )
+from densekit.planner.memory_trace.tower import TracedTower
 from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
 from densekit.spec.types import DTYPE_BYTES
@@ -109,8 +110,7 @@ class TracedStep:
         """embed_row: projector, embedding, image features put into their slots."""
         tape, hidden, connector = self.tape, self.language.hidden, self.shape.connector
         n, width = images * connector.projected, connector.width
-        # What the frozen half hands over is counted as the tower's.
-        x = learned(tape, self.shape, images, self.half, lambda numel: self._weight(numel, True))
+        x = learned(tape, self.shape, images, self._features(images), self._trained)
         if x.numel > n * width:
             x = mean(tape, x, n * width)
         for inputs in (width, hidden):
@@ -137,6 +137,20 @@ class TracedStep:
             # enable_input_require_grads: the embeddings become a leaf, and stay with its gradient.
             embedded = self._wanting(embedded)
         return put(tape, embedded, tape.cast(gather(tape, x, n * hidden), type_))
+
+    def _trained(self, numel: int) -> SizedTensor:
+        return self._weight(numel, True)
+
+    def _features(self, images: int) -> SizedTensor:
+        """Dense features: of a frozen tower they are counted as the tower's."""
+        shape, half = self.shape, self.half
+        size = images * shape.connector.features * shape.connector.feature_width
+        if not self.model.trains_tower:
+            return SizedTensor(size, half, None)
+        pixels = SizedTensor(3 * images * shape.tower.image_size**2, half, None)
+        again = self.execution.activation_checkpointing
+        tower = TracedTower(self.tape, shape, images, self._trained, checkpointing=again)
+        return self._mark(tower.features(pixels), "the tower")
 
     def _wanting(self, x: SizedTensor) -> SizedTensor:
         """x as a leaf that stays, with its gradient, until the micro-batch is done."""

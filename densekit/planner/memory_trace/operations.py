@@ -101,16 +101,14 @@ def shifted(tape: Tape, x: SizedTensor, bias: SizedTensor) -> SizedTensor:
 
 
 def joined(tape: Tape, parts: list[SizedTensor], numel: int) -> SizedTensor:
-    """torch.cat of parts, and of others without a history, to `numel` elements; gradients of parts
-    are views.
-    """
+    """torch.cat of parts, expanded or not, to `numel` elements; gradients of parts are views."""
     sizes = [part.numel for part in parts]
 
     def backward(given: Given) -> Gradients:
         whole = given.pop()
         return [SizedTensor(size, whole.width, whole.storage) for size in sizes]
 
-    return tape.operation(tape.new(numel, parts[0].width), parts, backward)
+    return tape.operation(tape.new(numel, max(part.width for part in parts)), parts, backward)
 
 
 def mean(tape: Tape, x: SizedTensor, means: int) -> SizedTensor:
