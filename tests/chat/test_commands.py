@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from densekit.data.pixels import open_image
+from densekit.exchange.pipeline import load_pipeline
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.ranks
@@ -145,6 +147,15 @@ def test_a_conversation_says_what_generate_says(
     assert talk.end() == 0
 
 
+@pytest.mark.parametrize("recipe", ["tiny_stage1", "tiny_stage2_lora"])
+def test_other_kinds_of_runs_answer(workplace: Workplace, recipe: str) -> None:
+    loaded = load_pipeline(workplace.run_dir(recipe))
+    assert loaded.conversation.template == "v1", "a stage-1 run has the one of its tokenizer"
+    image = open_image(pictures(workplace)[0])
+    prompts = [loaded.question("What shape is it?", shown) for shown in (image, None)]
+    assert all(answer.ids for answer in loaded.answers(prompts, max_new_tokens=4))
+
+
 def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_path: Path) -> None:
     place = ("--launcher", "local", "--device", "cpu")
     broken = tmp_path / "broken.png"
@@ -152,6 +163,7 @@ def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_
     for words, code, expected in [
         (("chat", "tiny_none"), 3, "no run tiny_none"),
         (("generate", "tiny_stage2"), 2, "no question: give --prompt, or --file"),
+        (("generate", "tiny_stage2", "--prompt", "<image>a"), 3, "no image: give an image"),
         (
             ("generate", "tiny_stage2", "--prompt", "a", "--image", str(broken)),
             3,
