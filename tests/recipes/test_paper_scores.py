@@ -255,8 +255,8 @@ PASSAGES = [
     ("than: MGM-7B,", "than: MGM-8B,", "`baselines`: no table has MGM-8B"),
     ("[vicuna13b_stage2]", "[vicuna7b_stage2]", "`baselines` lists a recipe twice"),
     (
-        "benchmark: mmb, value: 64.3, tolerance: 1,",
-        "benchmark: mmc, value: 1, tolerance: 1,",
+        "mmb, value: 64.3, tolerance: 1,",
+        "mmc, value: 1, tolerance: 1,",
         "mmc",
     ),
 ]
