@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
+from densekit.launch.connector_conversion import convert_connectors
 from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
@@ -162,6 +163,8 @@ def prepare(
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
     asked = as_typed(name, overrides)
+    execution = execution_of(plans[-1], roots, None) if plans else Execution()
+    convert_connectors(chain, roots, launcher, execution)
     maths = chain_math(chain, roots, asked=asked, launcher=launcher, more=problems)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":

@@ -103,7 +103,9 @@ def test_a_catalog_of_ones_own_that_is_not_there_is_named(monkeypatch: pytest.Mo
 
 def test_catalog_is_installed_with_the_package() -> None:
     root = Path(__file__).resolve().parents[2]
-    assert '"densekit.data" = ["catalog.yaml"]' in (root / "pyproject.toml").read_text()
+    assert (
+        '"densekit.data" = ["catalog.yaml", "models.yaml"]' in (root / "pyproject.toml").read_text()
+    )
     assert CATALOG.is_file()
 
 
