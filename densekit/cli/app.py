@@ -23,6 +23,7 @@ from densekit.cli import (
     plan,
     publish,
     recipes,
+    report,
     runs,
     talk,
     train,
@@ -77,7 +78,7 @@ _add_group(
     text="Verify, pin and describe data sets.",
     example="data verify vicuna7b_clip_stage2",
 )
-for group in (plan, train, runs, evidence, evaluate, verdicts, parity, host):
+for group in (plan, train, runs, evidence, report, evaluate, verdicts, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(

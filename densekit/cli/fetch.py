@@ -52,12 +52,13 @@ def fetch(
 ) -> None:
     """Fetch the models and data that recipes read, and that the stages they need read.
 
-    What is there is not fetched again; after an interruption the same command goes on.
+    What is there is not fetched again; after an interruption the same command goes on. Training
+    data that came whole are examined as `densekit data verify` does.
     """
     from densekit.cli.site import site_settings
     from densekit.errors import DataError, UsageError
     from densekit.launch.conversion import converter
-    from densekit.launch.fetching import DEFAULT, SUBJECTS, jobs_of
+    from densekit.launch.fetching import DEFAULT, SUBJECTS, chain_of, jobs_of
     from densekit.launch.fetching import fetch as fetch_jobs
     from densekit.launch.launchers.options import LauncherOptions
 
@@ -74,6 +75,12 @@ def fetch(
         why = "no log of their training is known to be published" if unknown else MADE
         print(f"{names}: nothing to fetch: {why}")
         return
-    by_hand = fetch_jobs(jobs, converter(None, LauncherOptions(), site), brought=brought)
+    by_hand = fetch_jobs(
+        jobs,
+        chain_of(recipe, overrides or ()),
+        site.roots,
+        converter(None, LauncherOptions(), site),
+        brought=brought,
+    )
     if by_hand:
         raise DataError("\n".join(by_hand))

@@ -18,6 +18,7 @@ from densekit.errors import DataError, DensekitError, UsageError
 from densekit.launch.conversion import convert, converter
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.verifying import verified
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.revisions import Revisions, load_revisions, repositories
 from densekit.spec.recipe import Recipe
@@ -42,7 +43,7 @@ def jobs_of(
     Raises UsageError for an unknown recipe, and for a part that none of them has.
     """
     revisions = load_revisions()
-    chain = _chain(names, overrides)
+    chain = chain_of(names, overrides)
     found: dict[str, Job] = {}
     for job in (
         *(job for recipe in chain for job in _models(recipe, roots, revisions)),
@@ -71,9 +72,17 @@ def fetches(recipe: Recipe, field: str, roots: Roots) -> bool:
     return any(repo.field == field for repo in repositories(recipe))
 
 
-def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = None) -> list[str]:
-    """Say what is there and what comes, check the room, fetch what is missing, and convert pickled
-    weights in the launcher's trainer environment. Returns what only a person can get, and how.
+def fetch(
+    jobs: Sequence[Job],
+    recipes: Sequence[Recipe],
+    roots: Roots,
+    launcher: Launcher,
+    *,
+    brought: Path | None = None,
+) -> list[str]:
+    """Say what is there and what comes, check the room, fetch what is missing, convert pickled
+    weights in the launcher's trainer environment, and verify the data of `recipes` that came.
+    Returns what only a person can get, and how.
 
     Raises DataError that names everything else that did not come.
     """
@@ -88,6 +97,8 @@ def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = Non
                 progress.say(line)
             problems = fetch_missing(found, tools, progress.say)
             problems += _convert(jobs, launcher, progress)
+            if not problems:
+                _verify(found.missing, recipes, tools, roots, progress)
         finally:
             transfer.close()
     if problems:
@@ -110,16 +121,43 @@ def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> lis
     return problems
 
 
+def _verify(
+    fetched: Sequence[Job],
+    recipes: Sequence[Recipe],
+    tools: Tools,
+    roots: Roots,
+    progress: Progress,
+) -> None:
+    """Examine the data sets of recipes of which a part came, once all of it is there."""
+    came = {job.data_set.name for job in fetched if isinstance(job, PartJob)}
+    for recipe in recipes:
+        data_set = data_set_of(recipe.data.annotations)
+        if data_set is None or data_set.name not in came:
+            continue
+        came.remove(data_set.name)
+        parts = _parts(data_set, roots, load_revisions())
+        absent = [_short(part) for part in parts if part.look(tools).state != "complete"]
+        if absent:
+            more = (
+                f" without {', '.join(absent)}: `densekit data verify {data_set.name}` does later"
+            )
+            progress.say(f"not verified yet: {data_set.name}{more}")
+            continue
+        progress.say(f"verifying {data_set.name}: every entry, and the header of every image")
+        progress.say(verified(data_set, recipe, roots))
+
+
 def fetch_for_run(names: Sequence[str], overrides: Sequence[str], site: Site) -> None:
     """What `densekit run --fetch` does before its checks, which find what only a person can get."""
-    jobs = jobs_of(names, overrides, site.roots)
+    jobs, recipes = jobs_of(names, overrides, site.roots), chain_of(names, overrides)
     if jobs:
         print(f"fetching what {', '.join(names)} reads", file=sys.stderr, flush=True)
-        for line in fetch(jobs, converter(None, LauncherOptions(), site)):
+        trainer = converter(None, LauncherOptions(), site)
+        for line in fetch(jobs, recipes, site.roots, trainer):
             print(line, file=sys.stderr, flush=True)
 
 
-def _chain(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:
+def chain_of(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:
     """Every recipe, behind the stage that it needs."""
     chain = []
     for name in names:
