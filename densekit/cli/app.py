@@ -21,6 +21,7 @@ from densekit.cli import (
     models,
     parity,
     plan,
+    publish,
     recipes,
     report,
     runs,
@@ -67,7 +68,7 @@ def _add_group(name: str, commands: typer.Typer, *, panel: str, text: str, examp
     )
 
 
-for group in (recipes, models, exchange, talk, fetch):
+for group in (recipes, models, exchange, publish, talk, fetch):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(

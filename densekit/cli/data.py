@@ -237,9 +237,9 @@ def unpack(
 
 
 def _processes(asked: int | None) -> int:
-    import os
+    from densekit.data.doctor.pool import usual_workers
 
-    return min(len(os.sched_getaffinity(0)), 32) if asked is None else asked
+    return usual_workers() if asked is None else asked
 
 
 def _print(found: "Examination", listed: Path | None) -> None:

@@ -25,7 +25,7 @@ from densekit.runs.evaluations import (
     EvaluationFolder,
     StoredResult,
 )
-from densekit.runs.layout import RunDir, open_run
+from densekit.runs.layout import open_run
 from densekit.spec.math import RunMath
 
 QUESTIONS, IMAGES = 600, 60
@@ -132,8 +132,3 @@ def figure(protocol: Protocol, scores: Sequence[Score]) -> float | None:
     if protocol.scorer is None:
         return None
     return get_scorer(protocol.scorer).figures(scores, "faithful")[protocol.figure]
-
-
-def runs_of(folders: Sequence[Path]) -> list[RunDir]:
-    """The run directories."""
-    return [RunDir(folder) for folder in folders]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from densekit.evaluate.statistics.student import t_quantile
+from densekit.evaluate.statistics.student import t_upper
 
 SMALLEST_P = 1e-12
 """p-values below it are this one."""
@@ -28,7 +28,7 @@ class Component:
 
 def half_width(components: Sequence[Component], alpha: float) -> float:
     """Of the two-sided interval that misses with probability `alpha`."""
-    return math.hypot(*(t_quantile(1 - alpha / 2, part.df) * part.sd for part in components))
+    return math.hypot(*(t_upper(alpha / 2, part.df) * part.sd for part in components))
 
 
 def p_value(difference: float, components: Sequence[Component]) -> float:
@@ -39,7 +39,7 @@ def p_value(difference: float, components: Sequence[Component]) -> float:
     if half_width(components, SMALLEST_P) <= distance:
         return SMALLEST_P
     low, high = math.log(SMALLEST_P), 0.0
-    while high - low > 1e-9:
+    while high - low > 1e-6:
         middle = (low + high) / 2
         wide = half_width(components, math.exp(middle)) > distance
         low, high = (middle, high) if wide else (low, middle)

@@ -13,7 +13,7 @@ import numpy as np
 from densekit.evaluate.statistics.bootstrap import named_generator
 from densekit.evaluate.statistics.difference import ALPHA
 from densekit.evaluate.statistics.figures import Floats
-from densekit.evaluate.statistics.student import NORMAL, t_quantile
+from densekit.evaluate.statistics.student import NORMAL, t_upper
 
 POWER = 0.8
 DRAWS = 20_000
@@ -77,7 +77,7 @@ def _needed(runs: int, seed_sd: float, question_sd: float) -> Floats:
     df = (runs - 1) * total**2 / (chi2**2).sum(axis=0)
     seeds = seed_sd**2 / runs
     grid = np.linspace(1 / (2 * runs - 2), 1 / (runs - 1), GRID)
-    quantiles = np.interp(1 / df, grid, [t_quantile(1 - ALPHA / 2, 1 / each) for each in grid])
+    quantiles = np.interp(1 / df, grid, [t_upper(ALPHA / 2, 1 / each) for each in grid])
     fixed = NORMAL.inv_cdf(1 - ALPHA / 2) * question_sd
     half = np.sqrt(quantiles**2 * seeds * total + fixed**2)
     return np.asarray(half - math.sqrt(2 * seeds + question_sd**2) * normal)
