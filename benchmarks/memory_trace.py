@@ -178,6 +178,8 @@ def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForCondi
             r = trained.lora_r
             add_lora(model, Lora(r=r, alpha=2 * r, dropout=LORA_DROPOUT))
     model.vision_tower.requires_grad_(False)
+    if trained.trains_tower:
+        model.train_tower()
     if trained.trains == "connector":
         model.language_model.requires_grad_(False)
     return model.train()
@@ -273,6 +275,18 @@ def like_cuda() -> Iterator[None]:
 def watch(engine: Engine, tracker: PhaseTracker) -> None:
     """Tell the tracker where the phases of a step begin."""
     model = engine.model
+    if model.trainable_part.vision_tower is not None:
+        # Its pass belongs to the forward pass; the way back to it begins at its features.
+        given = model.trainable_part.encode
+        assert given is not None
+
+        def with_graph(pixels: Tensor) -> Tensor:
+            tracker.begin("forward pass")
+            features = given(pixels)
+            features.register_hook(marked("backward pass of the tower"))
+            return features
+
+        model.trainable_part.encode = with_graph
     encode, backward = model.encode_images, engine._backward
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm

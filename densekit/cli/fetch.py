@@ -9,6 +9,7 @@ import typer
 from densekit.cli.options import DataDir, ModelsDir, Overrides, RecipeNames
 
 PANEL = "Data and models"
+MADE = "densekit makes it, or paths of your own name it"
 commands = typer.Typer()
 
 
@@ -18,6 +19,7 @@ class Only(StrEnum):
     models = "models"
     data = "data"
     benchmarks = "benchmarks"
+    trajectories = "trajectories"
 
 
 @commands.command(
@@ -28,7 +30,8 @@ def fetch(
     only: Annotated[
         list[Only] | None,
         typer.Option(
-            "--only", help="models, data or benchmarks (repeatable; default: models and data)"
+            "--only",
+            help="models, data, benchmarks or trajectories (repeatable; default: models and data)",
         ),
     ] = None,
     part: Annotated[
@@ -68,7 +71,9 @@ def fetch(
     jobs = jobs_of(recipe, overrides or (), site.roots, only=wanted, parts=part or ())
     if not jobs:
         names = ", ".join(recipe)
-        print(f"{names}: nothing to fetch: densekit makes it, or paths of your own name it")
+        unknown = wanted == ("trajectories",)
+        why = "no log of their training is known to be published" if unknown else MADE
+        print(f"{names}: nothing to fetch: {why}")
         return
     by_hand = fetch_jobs(
         jobs,

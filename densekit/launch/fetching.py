@@ -1,5 +1,5 @@
 """From recipes to what is fetched for them: the models and data of each and of the stage it needs,
-and the benchmarks of the catalog.
+the benchmarks of the catalog, and the logs of published trainings.
 """
 
 import sys
@@ -25,7 +25,7 @@ from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.spec.site import Site
 
-SUBJECTS: tuple[Subject, ...] = ("models", "data", "benchmarks")
+SUBJECTS: tuple[Subject, ...] = ("models", "data", "benchmarks", "trajectories")
 DEFAULT: tuple[Subject, ...] = ("models", "data")
 """What training needs."""
 
@@ -49,6 +49,7 @@ def jobs_of(
         *(job for recipe in chain for job in _models(recipe, roots, revisions)),
         *(job for recipe in chain for job in _data(recipe, roots, revisions)),
         *(job for entry in data_sets("benchmark") for job in _parts(entry, roots, revisions)),
+        *(job for recipe in chain for job in _trajectories(recipe, roots, revisions)),
     ):
         if job.subject in only:
             found.setdefault(job.label, job)
@@ -177,6 +178,12 @@ def _data(recipe: Recipe, roots: Roots, revisions: Revisions) -> Iterable[Job]:
     data_set = data_set_of(recipe.data.annotations)
     if data_set is not None and _goes_there(recipe, data_set, roots):
         yield from _parts(data_set, roots, revisions)
+
+
+def _trajectories(recipe: Recipe, roots: Roots, revisions: Revisions) -> Iterable[Job]:
+    for entry in data_sets("trajectory"):
+        if recipe.name in entry.recipes:
+            yield from _parts(entry, roots, revisions)
 
 
 def _parts(data_set: DataSet, roots: Roots, revisions: Revisions) -> Iterable[Job]:

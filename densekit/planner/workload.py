@@ -63,7 +63,13 @@ class Workload:
 
     def with_lora(self, lora: Lora) -> "Workload":
         """The same with adapters in place of the whole language model."""
-        model = replace(self.model, trains="lora", lora_r=lora.r, lora_dropout=bool(lora.dropout))
+        model = replace(
+            self.model,
+            trains="lora",
+            lora_r=lora.r,
+            lora_dropout=bool(lora.dropout),
+            trains_tower=False,
+        )
         return replace(self, model=model)
 
     def worst_micro_batches(self, samples: int, tokens: int | None = None) -> list[MicroBatchShape]:

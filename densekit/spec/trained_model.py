@@ -18,6 +18,8 @@ class TrainedModel:
     """Rank of the adapters; 0 without LoRA."""
     lora_dropout: bool = True
     """Whether adapters keep a dropout mask for the backward pass."""
+    trains_tower: bool = False
+    """Whether the vision tower has gradients."""
 
     @classmethod
     def of(cls, recipe: Recipe | Math, shape: ModelShape) -> "TrainedModel":
@@ -28,18 +30,22 @@ class TrainedModel:
             trains=recipe.trains,
             lora_r=lora.r if lora else 0,
             lora_dropout=bool(lora and lora.dropout),
+            trains_tower=recipe.trains_tower,
         )
 
     @property
     def trained(self) -> int:
-        """Weights with gradients: the projector, and with it the language model or its adapters."""
+        """Weights with gradients: the projector, and with it the language model or its adapters,
+        and a trained tower.
+        """
         language = self.shape.language
         more = {
             "connector": 0,
             "full": language.parameters,
             "lora": language.lora_parameters(self.lora_r),
         }
-        return self.shape.projector_parameters + more[self.trains]
+        tower = self.shape.tower_parameters if self.trains_tower else 0
+        return self.shape.projector_parameters + more[self.trains] + tower
 
     @property
     def frozen(self) -> int:

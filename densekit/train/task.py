@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from densekit.audit.report.write import keep_report
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.certificate import known_root
@@ -114,6 +115,7 @@ def train(run_dir: Path) -> None:
             # The result is written and hashed: what only served to continue goes.
             with suppress(OSError):  # what stays is removed by the next `densekit ls`
                 drop_checkpoints(run)
+            keep_report(run.path)
         end_process_group()
 
 

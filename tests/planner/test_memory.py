@@ -260,17 +260,27 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
         "tiny_stage2 replicated checkpointing",
         "tiny_stage2 half kept",
         "tiny_stage2_lora replicated checkpointing",
+        "vicuna7b_clip_sti_conv_stage1 half kept",
+        "vicuna7b_clip_efficient_stage1 half kept",
+        pytest.param(
+            "vicuna7b_clip_efficient_before_stage1 replicated kept", marks=pytest.mark.slow
+        ),
+        pytest.param("vicuna7b_clip_sci_conv_stage1 replicated kept", marks=pytest.mark.slow),
+        pytest.param("vicuna7b_clip_dci_linear_stage1 replicated kept", marks=pytest.mark.slow),
     ],
 )
 def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str) -> None:
+    layers = None if name.startswith("tiny") else 1
     (case,) = [
         case
-        for case in benchmark.cases([name.split()[0]], samples=2, layers=None)
+        for case in benchmark.cases([name.split()[0]], samples=2, layers=layers)
         if case.name == name
     ]
     result = benchmark.compare(case)
     assert result["off"] == []
-    assert result["figures"]["peak"]["ratio"] == pytest.approx(1.0, abs=0.05)
+    assert result["figures"]["peak"]["ratio"] == pytest.approx(
+        1.0, abs=0.05 if layers is None else 0.01
+    )
 
 
 def test_benchmark_fails_on_a_wrong_estimate(
