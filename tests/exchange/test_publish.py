@@ -146,7 +146,7 @@ def test_verdicts_are_in_the_card(run: Path) -> None:
         Line(benchmark="pope", title="POPE", reported=86.6, verdict="INCOMPLETE", note="no data"),
     )
     run_hash = read_json(run / "manifest.json")["run"]
-    verdict = Verdict(recipe="x", runs=(run_hash,), evaluations=(), calibration="", lines=lines)
+    verdict = Verdict(recipe="x", runs=(run_hash,), evaluations=(), lines=lines)
     write_verdict(run, verdict)
     published(asked(run, dry_run=True))
     card = (run.parent.parent / "published" / "README.md").read_text()

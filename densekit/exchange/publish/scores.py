@@ -79,9 +79,10 @@ def _verdict(subject: Subject) -> Iterator[str]:
     if verdict is None:
         yield "\nNo verdict on the paper's numbers was made (`densekit verdict`)."
         return
+    calibration = "; ".join(verdict.calibrated) or "none"
     yield (
         f"\nVerdict on the paper's numbers, over {len(verdict.runs)} "
-        f"run{'s' * (len(verdict.runs) != 1)}; calibration: {verdict.calibration or 'none'}.\n"
+        f"run{'s' * (len(verdict.runs) != 1)}; calibration: {calibration}.\n"
     )
     yield "| benchmark | reported | here | verdict | |"
     yield "|---|---|---|---|---|"
