@@ -22,7 +22,7 @@ from densekit.parity.curve import check_curve, check_weights
 from densekit.parity.names import by_official_name, official_name
 from densekit.spec.types import IGNORE_INDEX
 from densekit.train.optim import trainable
-from densekit.train.step_dataset import SampleReader, label_count
+from densekit.train.step_dataset import SampleReader
 
 RECORD = "record.json"
 GROUPS = "param_groups_with_weight_decay_0.1"
@@ -101,7 +101,7 @@ def _check_inputs(
     quantities.close("labels", labels, arrays["mm/labels"], 0.0)
     lengths = [len(sequence.labels) for sequence in sequences]
     quantities.exact("labels", lengths, record["expanded_lengths"])
-    supervised = [label_count(sequence) for sequence in sequences]
+    supervised = [sequence.label_count for sequence in sequences]
     quantities.exact("labels", supervised, record["n_supervised_per_sample"])
     table = torch.from_numpy(reader.processor.lookup_table())
     pixels = []
