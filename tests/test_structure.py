@@ -31,6 +31,7 @@ FLOORS = (
     ("files",),
     ("errors",),
     ("__init__",),
+    ("registration",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -51,6 +52,7 @@ TORCH_FREE = (
     "files",
     "errors",
     "__init__",
+    "registration",
 )
 HEAVY = {"torch", "transformers", "accelerate", "peft", "deepspeed"}
 
