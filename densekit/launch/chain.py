@@ -22,7 +22,7 @@ from densekit.recipes.load import load_needed, load_recipe, needed_name
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
-from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
+from densekit.runs.layout import RunDir, WorkDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.architectures import shape_of
 from densekit.spec.check import Check, refuse
@@ -302,22 +302,22 @@ def already_complete(run: RunDir) -> bool:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[None]:
+def locked(run: WorkDir) -> Iterator[None]:
     """Keep other drivers away from a run inside the block; UsageError when one is training it."""
     try:
         with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
             yield
     except Timeout:
         raise UsageError(
-            f"another densekit is training {run.path}; wait for it, or stop it with "
+            f"another densekit is {run.doing} {run.path}; wait for it, or stop it with "
             f"`densekit stop {run.path}`"
         ) from None
 
 
-def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -> int:
-    """Open the next attempt of a run and train it; returns an exit code.
+def start(run: WorkDir, execution: Execution, launcher: Launcher | None = None) -> int:
+    """Open the next attempt of a run, or of an evaluation, and carry it out; returns an exit code.
 
-    Raises UsageError when an earlier attempt, whose driver is gone, is still training.
+    Raises UsageError when an earlier attempt, whose driver is gone, is still under way.
     """
     launcher = launcher or Local()
     begin(run, execution, launcher)
@@ -330,15 +330,15 @@ def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -
         raise
 
 
-def begin(run: RunDir, execution: Execution, launcher: Launcher) -> None:
-    """Open the next attempt. Raises UsageError when an earlier one is still training."""
+def begin(run: WorkDir, execution: Execution, launcher: Launcher) -> None:
+    """Open the next attempt. Raises UsageError when an earlier one is still under way."""
     if (where := still_running(run)) is not None:
         raise UsageError(
-            f"{run.path} is still being trained ({where}); `densekit stop {run.path}` stops it"
+            f"{run.path} is still under way ({where}); `densekit stop {run.path}` stops it"
         )
     run.new_attempt(execution)
     by = "" if launcher.name == "local" else f" by {launcher.name}"
-    print(f"{run.name}: training in {run.path} {execution.describe(where=by)}", flush=True)
+    print(f"{run.name}: {run.doing} in {run.path} {execution.describe(where=by)}", flush=True)
 
 
 def open_next_attempt(path: Path) -> None:

@@ -19,6 +19,9 @@ from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_jsonl, read_object
 from densekit.runs.benchmarks import Protocol, Score
+from densekit.runs.layout import MATH_FILE, RunDir, WorkDir
+from densekit.spec.imported import is_imported, read_imported
+from densekit.spec.math import Math
 from densekit.spec.part import Number, Part, PositiveInt, read_part
 from densekit.spec.types import Device, Dtype, Semantics
 
@@ -110,7 +113,7 @@ class FlipRate(Part):
 
 
 class StoredResult(Part):
-    """A benchmark's figures under one semantics, and what they rest on: results.json has several."""
+    """A benchmark's figures under one semantics, and what they rest on (results.json)."""
 
     benchmark: str
     title: str
@@ -148,10 +151,39 @@ class StoredResult(Part):
 
 
 @dataclass(frozen=True)
-class EvaluationFolder:
-    """One evaluation: where its files are."""
+class EvaluationFolder(WorkDir):
+    """One evaluation: where its files are, and how it is carried out."""
 
-    path: Path
+    verb = "answer"
+    doing = "evaluating"
+    worker = "evaluator"
+    noun = "evaluation"
+    stops = "the answers are kept"
+
+    @property
+    def source(self) -> Path:
+        """The run, or the imported checkpoint, whose model is asked."""
+        return self.path.parent.parent
+
+    @property
+    def name(self) -> str:
+        """By its run's folder."""
+        return f"evaluation of {self.source.name}"
+
+    @property
+    def recipes(self) -> tuple[Math, ...]:
+        """The run's; none of an imported checkpoint."""
+        is_run = (self.source / MATH_FILE).is_file()
+        return (RunDir(self.source).math.recipe,) if is_run else ()
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The model's folder, and those that an import's record names."""
+        if not is_imported(self.source):
+            return (self.source,)
+        record = read_imported(self.source)
+        named = (record.language_model, record.vision_tower, record.tokenizer)
+        return (self.source, *(self.source / name for name in named))
 
     @property
     def evaluation(self) -> Evaluation:

@@ -1,5 +1,6 @@
 """The models of a run, inspected where the launcher could not do it."""
 
+from densekit.model.collectives import gather_objects
 from densekit.model.inspection import inspect
 from densekit.runs.model_verdicts import (
     installed_packages,
@@ -10,7 +11,6 @@ from densekit.runs.model_verdicts import (
 )
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
-from densekit.train.collectives import gather_objects
 
 
 def check_models(math: Math, roots: Roots, *, main: bool) -> None:

@@ -31,6 +31,7 @@ from torch import Tensor
 from densekit.errors import DataError, DensekitError
 from densekit.files import durable
 from densekit.files.json_files import json_bytes
+from densekit.model.collectives import gather_objects
 from densekit.model.tensor_files import write_tensors
 from densekit.runs.checkpoint import STATE_FILE, CheckpointState, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
@@ -38,7 +39,6 @@ from densekit.runs.records import Position
 from densekit.runs.results import Summary
 from densekit.spec.saved_file import SavedFile
 from densekit.train.checkpoints import owned, prune
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.feed_check import SAVE_FAILED, SAVING
 

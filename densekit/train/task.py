@@ -18,11 +18,13 @@ from densekit.data.certificate import known_root
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
+from densekit.model.collectives import end_process_group, gather_objects
 from densekit.model.weights import read_weights
 from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
+from densekit.runs.preemption import Interrupted, Preempted, RankLost, StopRequests
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
@@ -33,7 +35,6 @@ from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
-from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import (
@@ -46,7 +47,6 @@ from densekit.train.inputs import (
 )
 from densekit.train.model_check import check_models
 from densekit.train.outputs import load_trained, save_results
-from densekit.train.preemption import Interrupted, Preempted, RankLost, StopRequests
 from densekit.train.report import report
 from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
