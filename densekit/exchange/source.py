@@ -9,7 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from densekit.errors import DataError, UsageError
 from densekit.exchange.adapter import Adapter, read_adapter
 from densekit.exchange.official.importing import LORA, OFFICIAL
-from densekit.exchange.tokenizer import tokenizer_of
+from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.exchange.weight_file import WeightFile, open_weights
 from densekit.files.weight_files import BUFFERS, kind_of, read_weight_files
 from densekit.model.config import DenseConnectorConfig, read_config
@@ -17,7 +17,7 @@ from densekit.runs.complete import check_complete
 from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
 from densekit.spec.connector import Connector
 from densekit.spec.imported import is_imported, read_imported
-from densekit.spec.types import AspectRatio, Trains
+from densekit.spec.types import AspectRatio, Semantics, Trains
 
 OWN = "language_model."
 """How densekit's own folder of a full model names the language model's tensors."""
@@ -31,6 +31,8 @@ class Source:
     trains: Trains
     connector: Connector
     template: str
+    semantics: Semantics
+    """Of its conversations as ids (L1)."""
     image_aspect_ratio: AspectRatio
     max_length: int
     vocabulary: int
@@ -80,6 +82,7 @@ def _imported(path: Path) -> Source:
         trains=record.trains,
         connector=record.connector,
         template=record.template,
+        semantics="faithful",
         image_aspect_ratio=record.image_aspect_ratio,
         max_length=record.max_length,
         vocabulary=record.vocabulary,
@@ -112,7 +115,10 @@ def _run(path: Path) -> Source:
         path=path,
         trains=math.trains,
         connector=math.connector,
-        template="v1" if math.data.template == "plain" else math.data.template,
+        template=chat_template_of(tokenizer)
+        if math.data.template == "plain"
+        else math.data.template,
+        semantics=math.ledger["L1"],
         image_aspect_ratio=math.data.image_aspect_ratio,
         max_length=math.data.max_length,
         vocabulary=tokenizer_of(tokenizer).vocab_size,
