@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.files.hashing import file_sha256, json_sha256
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.text.source import text_source_sha256
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 

@@ -7,11 +7,11 @@ answered, and what that scored.
 `scores/<benchmark>.<semantics>.jsonl` and `results.json` follow from the answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -52,9 +52,9 @@ class AskedBenchmark(Part):
     prompt_sha256: str
     """How the protocol asks (densekit.evaluate.protocols.prompts)."""
     data_sha256: str
-    """Over all questions of the data with their right answers and the digests of their images."""
+    """Over all questions of the data with their right answers."""
     plan_sha256: str
-    """Over the questions that are asked, their texts, order and batches."""
+    """Over the questions that are asked: texts, digests of the images, order and batches."""
     questions: PositiveInt
     """That are asked."""
     available: PositiveInt
@@ -98,6 +98,10 @@ class Evaluation(Part):
         common = self.model_dump(mode="json", exclude={"benchmarks", "limit"})
         return json_sha256({**common, "asked": self.asked(benchmark).model_dump(mode="json")})
 
+    def asks(self, benchmark: str) -> bool:
+        """Whether a benchmark is among those that it asks."""
+        return any(asked.protocol.name == benchmark for asked in self.benchmarks)
+
     def asked(self, benchmark: str) -> AskedBenchmark:
         """One of the benchmarks. Raises KeyError for another."""
         found = {asked.protocol.name: asked for asked in self.benchmarks}
@@ -113,7 +117,7 @@ class FlipRate(Part):
 
 
 class StoredResult(Part):
-    """A benchmark's figures under one semantics, and what they rest on (results.json)."""
+    """A benchmark's figures under one semantics, and what they rest on; results.json has many."""
 
     benchmark: str
     title: str
@@ -150,6 +154,33 @@ class StoredResult(Part):
         return self.questions == self.available
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedQuestion:
+    """A line of `questions/<benchmark>.jsonl`."""
+
+    batch: int
+    """Counted from 0; the lines of a batch follow each other."""
+    question_id: str
+    asked: str
+    """The text, without the image's tag."""
+    image: str | None
+    """Where it is, with a root (densekit.spec.roots); None: a question without one."""
+    image_sha256: str | None
+    """Of the file."""
+    question: Mapping[str, Any]
+    """What the scorer reads: the fields of densekit.evaluate.questions."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What the hash of a plan covers: a folder may have another place."""
+        return [self.batch, self.question_id, self.asked, self.image_sha256]
+
+
+def plan_sha256(plan: Sequence[PlannedQuestion]) -> str:
+    """What identifies a plan."""
+    return json_sha256([planned.identity for planned in plan])
+
+
 @dataclass(frozen=True)
 class EvaluationFolder(WorkDir):
     """One evaluation: where its files are, and how it is carried out."""
@@ -169,6 +200,11 @@ class EvaluationFolder(WorkDir):
     def name(self) -> str:
         """By its run's folder."""
         return f"evaluation of {self.source.name}"
+
+    @property
+    def again(self) -> str:
+        """By the run's path."""
+        return f"`densekit evaluate {self.source}`"
 
     @property
     def recipes(self) -> tuple[Math, ...]:
@@ -260,23 +296,43 @@ def read_results(folder: EvaluationFolder) -> tuple[StoredResult, ...]:
     )
 
 
+def read_plan(folder: EvaluationFolder, asked: AskedBenchmark) -> list[PlannedQuestion]:
+    """The plan of a benchmark. Raises DataError for a file that is missing, not what densekit
+    wrote, or not the one whose hash evaluation.json has.
+    """
+    path = folder.questions(asked.protocol.name)
+    plan = _read_lines(path, PlannedQuestion)
+    if plan_sha256(plan) != asked.plan_sha256:
+        raise DataError(
+            f"{path} is not the plan that {folder.path / EVALUATION_FILE} names: it was edited; "
+            f"{REMEDY}"
+        )
+    return plan
+
+
 def read_scores(
     folder: EvaluationFolder, benchmark: str, semantics: Semantics = "faithful"
 ) -> tuple[Score, ...]:
     """The score of every question, in the plan's order. Raises DataError for a file that is missing
     or not what densekit wrote.
     """
-    path = folder.scores(benchmark, semantics)
-    adapter = TypeAdapter(Score)
-    scores = []
+    return tuple(_read_lines(folder.scores(benchmark, semantics), Score))
+
+
+Line = TypeVar("Line")
+
+
+def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
+    adapter = TypeAdapter(kind)
+    found: list[Line] = []
     for number, line in enumerate(read_jsonl(path, remedy=REMEDY), 1):
         try:
-            scores.append(adapter.validate_python(line))
+            found.append(adapter.validate_python(line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise DataError(f"{path}: line {number}: {field}: {first['msg']}; {REMEDY}") from None
-    return tuple(scores)
+    return found
 
 
 def _age(folder: Path) -> tuple[float, str]:

@@ -66,6 +66,11 @@ class WorkDir:
         raise NotImplementedError
 
     @property
+    def again(self) -> str:
+        """The command that opens its next attempt."""
+        raise NotImplementedError
+
+    @property
     def recipes(self) -> tuple[Math, ...]:
         """Whose files it reads."""
         raise NotImplementedError
@@ -123,7 +128,7 @@ class WorkDir:
 
     def set_status(self, state: RunState, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
-        _write_status(
+        write_status(
             self.path,
             Status(state=state, message=message, exit_code=exit_code, attempt=self.status.attempt),
         )
@@ -148,7 +153,7 @@ class WorkDir:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / EXECUTION_FILE, execution.as_json())
         self.stop_file.unlink(missing_ok=True)
-        _write_status(self.path, Status(state="created", attempt=number))
+        write_status(self.path, Status(state="created", attempt=number))
         return folder
 
 
@@ -185,6 +190,11 @@ class RunDir(WorkDir):
     def name(self) -> str:
         """Of the recipe."""
         return self.math.recipe.name
+
+    @property
+    def again(self) -> str:
+        """By the recipe's name."""
+        return f"`densekit run {self.name}` (--force when it is complete)"
 
     @property
     def recipes(self) -> tuple[Math, ...]:
@@ -248,7 +258,7 @@ def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
         number += 1
 
 
-def _write_status(folder: Path, status: Status) -> None:
+def write_status(folder: Path, status: Status) -> None:
     write_json(folder / STATUS_FILE, status.model_dump())
 
 
@@ -273,7 +283,7 @@ def _create(path: Path, math: RunMath) -> bool:
     try:
         follow_umask(temporary)
         write_json(temporary / MATH_FILE, math.as_json())
-        _write_status(temporary, Status(state="created", attempt=0))
+        write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)
     except OSError as error:
         if path.exists():

@@ -3,28 +3,27 @@ there."""
 
 import os
 import signal
-import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.certificate import known_root
-from densekit.errors import DataError, DensekitError, UsageError
+from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
-from densekit.model.collectives import end_process_group, gather_objects
+from densekit.model.collectives import end_process_group
 from densekit.model.weights import read_weights
+from densekit.model.work import carry_out
 from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
-from densekit.runs.preemption import Interrupted, Preempted, RankLost, StopRequests
+from densekit.runs.preemption import StopRequests
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
@@ -53,11 +52,6 @@ from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
 
-DYING_TRAINER_S = 5.0
-"""How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
-
-PEER_ENDED = "another rank of this run ended"
-
 
 def train(run_dir: Path) -> None:
     """Train the run in `run_dir`, from its newest checkpoint if it has one; its status says how far
@@ -73,79 +67,16 @@ def train(run_dir: Path) -> None:
     run = RunDir(run_dir)
     execution, math = run.execution, run.math.recipe
     accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
-    with ExitStack() as stack:
-        _claim(run, accelerator.is_main_process, stack)
-        requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
-        try:
-            _train(run, execution, accelerator, requests)
-        except Preempted as error:
-            run.set_status("preempted", message=str(error), exit_code=error.exit_code)
-            end_process_group()
-            if "TORCHELASTIC_RUN_ID" in os.environ:
-                # torchrun would report another code as a crash; the status tells.
-                raise SystemExit(0) from None
-            raise
-        except Interrupted as error:
-            lost = requests.lost_peer()
-            raise _failed(run, RankLost(PEER_ENDED) if lost else error) from None
-        except DensekitError as error:
-            raise _failed(run, error) from None
-        except BaseException as error:
-            if requests.lost_peer():  # a broken collective's error, not what happened
-                raise _failed(run, RankLost(PEER_ENDED)) from None
-            if isinstance(error, OSError):  # no disk space, no permission, a folder that went away
-                place = f"{error.filename}: " if error.filename else ""
-                raise _failed(run, DataError(f"{place}{error.strerror or error}")) from None
-            run.fail(f"{type(error).__name__}: {error}", 1)
-            raise
-        if accelerator.is_main_process:
-            run.set_status("complete")
-            # The result is written and hashed: what only served to continue goes.
-            with suppress(OSError):  # what stays is removed by the next `densekit ls`
-                drop_checkpoints(run)
-        end_process_group()
-
-
-def _failed(run: RunDir, error: DensekitError) -> BaseException:
-    """The error to raise: of several ranks that fail, the first one tells, and the others end
-    without a word.
-    """
-    try:
-        first = run.fail(str(error), error.exit_code)
-    except OSError:  # the disk is full: the error is said all the same
-        first = True
-    return error if first else SystemExit(error.exit_code)
-
-
-def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
-    """Rank 0 takes the run, for all ranks: one trainer per run, also where the driver that started
-    it is gone.
-
-    Raises UsageError on rank 0 when the run is taken or its attempt ran before; the other ranks end
-    without a word.
-    """
-    problem = None
-    if main:
-        try:
-            stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=DYING_TRAINER_S))
-            _check_fresh(run)
-            run.set_status("running")
-        except Timeout:
-            problem = f"{run.path} is being trained by another process; wait for it or stop it"
-        except UsageError as error:
-            problem = str(error)
-    (problem, *_) = gather_objects(problem)
-    if problem is not None:
-        raise UsageError(problem) if main else SystemExit(UsageError.exit_code)
-
-
-def _check_fresh(run: RunDir) -> None:
-    status = run.status
-    if status.state != "created":
-        raise UsageError(
-            f"{run.path}: attempt {status.attempt} ran before and is {status.state}; "
-            f"`densekit run {run.name}` opens another one (--force when it is complete)"
-        )
+    carry_out(
+        run,
+        lambda requests: _train(run, execution, accelerator, requests),
+        main=accelerator.is_main_process,
+    )
+    if accelerator.is_main_process:
+        # The result is written and hashed: what only served to continue goes.
+        with suppress(OSError):  # what stays is removed by the next `densekit ls`
+            drop_checkpoints(run)
+    end_process_group()
 
 
 def _train(
@@ -153,14 +84,6 @@ def _train(
 ) -> None:
     math, roots = run.math.recipe, execution.roots
     main = accelerator.is_main_process
-    here = socket.gethostname()
-    requests.install(
-        [
-            pid
-            for pid, host in gather_objects((os.getpid(), here))
-            if host == here and pid != os.getpid()
-        ]
-    )
     if main:
         write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
         if math.assets:

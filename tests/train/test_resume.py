@@ -339,7 +339,7 @@ def test_a_second_trainer_is_refused_and_changes_nothing(damaged: Started) -> No
         outcomes = damaged.attempt()
     assert (
         "UsageError" in outcomes[0].error
-        and "is being trained by another process" in outcomes[0].error
+        and "another process is training" in outcomes[0].error
     )
     assert "SystemExit: 2" in outcomes[1].error and damaged.run.status.state == "created"
     damaged.finish()

@@ -13,7 +13,6 @@ from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import OWN, Source
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.model.towers import load_tower, vision_config_of
 from densekit.model.weights import read_weights
