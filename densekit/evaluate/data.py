@@ -53,7 +53,9 @@ class BenchmarkData:
 
 
 def folder_of(benchmark: str) -> str:
-    """Where a benchmark of the catalogue is, with the data root."""
+    """Where a benchmark is, with the data root: as the catalogue says, where it has an entry."""
+    if benchmark not in DATA_SETS:
+        return f"data:benchmarks/{benchmark}"
     roots = {entry.name: entry.root for entry in load_catalog()}
     return f"data:{roots[DATA_SETS[benchmark]]}"
 
@@ -69,8 +71,8 @@ def question_file(benchmark: str, roots: Roots) -> Path | None:
 def present(math: Math | None, roots: Roots) -> tuple[str, ...]:
     """The benchmarks whose questions are here, for a run of the recipe `math`."""
     held_out = HELD_OUT if math is not None and math.probe else ()
-    there = [name for name in benchmark_names() if name in DATA_SETS and question_file(name, roots)]
-    return (*held_out, *there)
+    others = [name for name in benchmark_names() if name not in HELD_OUT]
+    return (*held_out, *(name for name in others if question_file(name, roots)))
 
 
 def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
@@ -97,10 +99,12 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
     file = question_file(benchmark, roots)
     if file is None:
         names = " or ".join(filter(None, (f"{benchmark}{OWN_SUFFIX}", OWN_FILES.get(benchmark))))
+        fetch = ""
+        if benchmark in DATA_SETS:
+            fetch = f"; `densekit fetch {DATA_SETS[benchmark]}` fetches what is published"
         raise DataError(
             f"{protocol.title} is not in {roots.resolve(folder)}: its questions are read from "
-            f"{names} there (docs/evaluation.md); `densekit fetch {DATA_SETS[benchmark]}` fetches "
-            "what is published"
+            f"{names} there (docs/evaluation.md){fetch}"
         )
     places = [f"{folder}/{name}" for name in IMAGE_FOLDERS]
     return BenchmarkData(

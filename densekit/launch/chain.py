@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,13 +231,14 @@ def reproduce(
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
+    afterwards: Callable[[RunDir, Execution], int] | None = None,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
     an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is
     made. The launcher is the local one if none is given; `announce` is printed once nothing was
-    refused.
+    refused. `afterwards` is given the complete run of a stage 2; its exit code is returned.
     """
     launcher = launcher or Local()
     chain = prepare(
@@ -260,8 +261,8 @@ def reproduce(
         with locked(run):
             if force and stage is last:
                 run = open_again(run)
+            execution = execution_of(stage.plan, roots, previous)
             if not already_complete(run):
-                execution = execution_of(stage.plan, roots, previous)
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
@@ -269,6 +270,8 @@ def reproduce(
                 if code != 0:
                     return code
         previous = run
+    if afterwards is not None and previous is not None and last.recipe.stage == 2:
+        return afterwards(previous, execution)
     return 0
 
 

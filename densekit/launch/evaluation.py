@@ -168,11 +168,15 @@ def report(results: Sequence[StoredResult]) -> list[str]:
 
 
 def _line(result: StoredResult) -> str:
-    value = f"{result.value:.2f}" if result.value is not None else f"no value: {result.problem}"
+    shown = f"{result.value:.2f}" if result.value is not None else f"no value: {result.problem}"
     marks = [result.semantics] if result.semantics == "fixed" else []
-    marks += [f"{name} {figure:.4g}" for name, figure in result.figures.items() if "/" not in name]
+    figures = {name: figure for name, figure in result.figures.items() if "/" not in name}
+    if (right := figures.pop("right", None)) is not None:
+        marks.append(f"{right:.0f}/{result.questions} right")
+    else:
+        marks.append(f"{result.questions} question{'' if result.questions == 1 else 's'}")
+    marks += [f"{name} {value:.4g}" for name, value in figures.items() if value != result.value]
     marks += [f"{count} {note}" for note, count in result.notes.items()]
-    marks.append(f"{result.questions} question{'' if result.questions == 1 else 's'}")
     if not result.complete:
         marks.append(f"INCOMPLETE: of {result.available}")
     if result.dtype != result.official_dtype:
@@ -181,7 +185,7 @@ def _line(result: StoredResult) -> str:
         marks.append(f"batch {result.batch_size}, {rate.flips} of {rate.questions} flipped")
     if result.other_protocol:
         marks.append(f"OTHER PROTOCOL: {result.other_protocol}")
-    return f"{result.title}, {result.split}: {value} ({'; '.join(marks)})"
+    return f"{result.title}, {result.split}: {shown} ({'; '.join(marks)})"
 
 
 def _carry_out(folder: EvaluationFolder, execution: Execution, launcher: Launcher) -> int:

@@ -18,6 +18,7 @@ from densekit.launch.chain import (
     prepare,
     reproduce,
 )
+from densekit.launch.evaluation import evaluate_here
 from densekit.launch.launchers.base import (
     UNDER_WAY,
     Arrays,
@@ -101,10 +102,19 @@ def sweep(
                 elements = _open_all(chains, roots, runs_dir, locks, force=force)
                 if announce:
                     print(announce, flush=True)
-                return _launch_all(elements, launcher, arrays)
+                code = _launch_all(elements, launcher, arrays)
+            asked = [chain[-1].math for chain in chains]
+            return code or _evaluate_all(elements, asked, launcher)
     first_code = 0
     for name in dict.fromkeys(names):
-        code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
+        code = reproduce(
+            name,
+            runs_dir=runs_dir,
+            force=force,
+            announce=announce,
+            afterwards=lambda run, execution: evaluate_here(run.path, execution, launcher),
+            **common,
+        )
         if code in (PREEMPTED_CODE, INTERRUPTED_CODE):
             return code
         first_code, announce = first_code or code, None
@@ -141,6 +151,20 @@ def _open_all(
                 )
             previous = elements[run_hash]
     return [*elements.values()]
+
+
+def _evaluate_all(
+    elements: Sequence[Element], asked_for: Sequence[RunMath], launcher: Launcher
+) -> int:
+    """Evaluate the stage-2 runs that were asked for, one after the other; returns the exit code of
+    the first that failed, else 0.
+    """
+    codes = [
+        evaluate_here(element.run.path, element.execution, launcher)
+        for element in elements
+        if element.run.math in asked_for and element.run.math.recipe.stage == 2
+    ]
+    return next((code for code in codes if code), 0)
 
 
 def _launch_all(elements: Sequence[Element], launcher: Launcher, arrays: Arrays) -> int:

@@ -255,7 +255,7 @@ def evaluations(run: Path) -> tuple[EvaluationFolder, ...]:
     """The evaluations of a run or of an imported checkpoint, the oldest first; those that are not
     finished are among them.
     """
-    found = [path.parent for path in (run / EVALUATIONS).glob(f"*/{EVALUATION_FILE}")]
+    found = [path.parent for path in (run / EVALUATIONS).glob(f"[!.]*/{EVALUATION_FILE}")]
     return tuple(EvaluationFolder(path) for path in sorted(found, key=_age))
 
 

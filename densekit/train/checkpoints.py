@@ -23,7 +23,7 @@ from torch import Tensor
 
 from densekit.errors import DataError
 from densekit.files import durable
-from densekit.model.collectives import gather_objects
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import CheckpointState, file_damage
 from densekit.runs.layout import checkpoints_in
 from densekit.train.engines.base import Engine

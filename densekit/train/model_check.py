@@ -1,7 +1,7 @@
 """The models of a run, inspected where the launcher could not do it."""
 
-from densekit.model.collectives import gather_objects
 from densekit.model.inspection import inspect
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.model_verdicts import (
     installed_packages,
     keep_problems,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from densekit.errors import DataError
 from densekit.files import durable
-from densekit.model.collectives import gather_objects
 from densekit.model.weights import read_weights
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import ASIDE, CheckpointState, read_checkpoint, step_of, with_step
 from densekit.runs.layout import INIT_FILE, RunDir, checkpoint_name, checkpoints_in
 from densekit.runs.record_check import check_up_to

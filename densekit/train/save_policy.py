@@ -2,7 +2,7 @@
 
 import time
 
-from densekit.model.collectives import gather_objects
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.layout import RunDir
 from densekit.runs.preemption import Preempted, StopRequests
 from densekit.runs.records import Position, Records

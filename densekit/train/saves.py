@@ -31,8 +31,8 @@ from torch import Tensor
 from densekit.errors import DataError, DensekitError
 from densekit.files import durable
 from densekit.files.json_files import json_bytes
-from densekit.model.collectives import gather_objects
 from densekit.model.tensor_files import write_tensors
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import STATE_FILE, CheckpointState, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position

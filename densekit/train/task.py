@@ -16,9 +16,9 @@ from densekit.data.certificate import known_root
 from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
-from densekit.model.collectives import end_process_group
 from densekit.model.weights import read_weights
-from densekit.model.work import carry_out
+from densekit.ranks.collectives import end_process_group
+from densekit.ranks.work import carry_out
 from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
@@ -30,8 +30,6 @@ from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.ledger import ledger_lines
 from densekit.spec.roots import Roots
-from densekit.text.tokenizers.base import load_tokenizer
-from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
 from densekit.train.engines.process_group import devices, make_accelerator
@@ -39,13 +37,12 @@ from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import (
     check_earlier_inputs,
     check_inputs,
-    make_encoder,
     make_reader,
     settle_certificate,
     settle_missing,
 )
 from densekit.train.model_check import check_models
-from densekit.train.outputs import load_trained, save_results
+from densekit.train.outputs import save_results
 from densekit.train.report import report
 from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
@@ -205,25 +202,11 @@ def _finish(
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
-    """Ask the held-out questions of the saved model, write results and manifest; returns the
-    report's lines.
-    """
-    math, roots = run.math.recipe, execution.roots
-    scores = None
-    if math.probe:
-        scores = run_probe(
-            load_trained(run, roots),
-            load_tokenizer(roots.resolve(math.models.tokenizer_folder)),
-            make_encoder(math, roots),
-            reader.processor,
-            roots.resolve(math.probe.questions),
-            roots.resolve(math.probe.images),
-            seed=math.seed,
-        )
-    results = Results(summary=summary, probe=scores)
+    """Write results and manifest; returns the report's lines."""
+    results = Results(summary=summary)
     files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed.as_json())
     for path in (files[-1], run.path / MANIFEST_FILE, run.path):
         durable.fsync(path)
-    return report(results, str(run.path), ledger_lines(math, execution.dtype))
+    return report(results, str(run.path), ledger_lines(run.math.recipe, execution.dtype))

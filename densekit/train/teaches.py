@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from densekit.errors import DataError
-from densekit.model.collectives import gather_objects
+from densekit.ranks.collectives import gather_objects
 from densekit.spec.math import Optimizer
 from densekit.train.engines.base import Engine
 from densekit.train.optim import learning_rate_factor

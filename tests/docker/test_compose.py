@@ -19,11 +19,12 @@ from tests.support.needs import needs
 from tests.support.paths import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
-GPU_SERVICES = ("pretrain", "finetune", "finetune-lora")
+GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
+NO_GPU = ("smoke", "evaluate-cpu", "fetch", "tensorboard")
 SERVICES = {
     "a100": {*GPU_SERVICES, "tensorboard"},
     "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "tensorboard"},
-    "cpu": {"smoke", "fetch", "tensorboard"},
+    "cpu": {*NO_GPU},
 }
 PROJECT = "densekit-test-compose"
 
@@ -75,7 +76,7 @@ def test_profiles(engine: Engine, profile: str) -> None:
             .get("devices", [])
         )
         wanted = [{"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}]
-        assert devices == ([] if name in ("smoke", "fetch", "tensorboard") else wanted)
+        assert devices == ([] if name in NO_GPU else wanted)
 
 
 @pytest.mark.parametrize("profile", ["a100", "v100"])
@@ -99,6 +100,17 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
     assert named
     assert named <= set(recipe_names())
     assert not [name for name in named if load_recipe(name).waits_for]
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_models_are_asked_where_they_are_trained(engine: Engine, profile: str) -> None:
+    services = config(engine, profile)
+    asking = [name for name in services if name.startswith("evaluate")]
+    assert len(asking) == 1
+    words = services[asking[0]]["command"]
+    assert words[:2] == ["densekit", "evaluate"] and words[2] in recipe_names()
+    device = "cpu" if profile == "cpu" else "cuda"
+    assert words[3:5] == ["--device", device]
 
 
 def test_only_fetch_writes_data_and_gets_the_token() -> None:

@@ -13,6 +13,6 @@ PROTOCOL = Protocol(
     image_aspect_ratio="square",
     scorer="closed",
     figure="accuracy",
-    other_protocol="the paper has no such benchmark",
+    other_protocol="not a benchmark of the paper",
     source="densekit's own",
 )

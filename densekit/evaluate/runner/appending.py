@@ -11,7 +11,7 @@ from torch import distributed
 
 from densekit.evaluate.runner.asking import Asker
 from densekit.evaluate.runner.batches import Batch, Preparer
-from densekit.model.collectives import gather_objects
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.answers import AnswerFile, read_answers
 from densekit.runs.evaluations import (
     AskedBenchmark,

@@ -16,8 +16,8 @@ from densekit.evaluate.runner.asking import Asker
 from densekit.evaluate.runner.batches import Preparer
 from densekit.evaluate.runner.loading import load_evaluated
 from densekit.files.json_files import read_object, write_json
-from densekit.model.collectives import end_process_group, gather_objects
-from densekit.model.work import carry_out
+from densekit.ranks.collectives import end_process_group, gather_objects
+from densekit.ranks.work import carry_out
 from densekit.runs.environment import ENVIRONMENT_FILE, environment
 from densekit.runs.evaluations import EvaluationFolder, read_plan
 from densekit.runs.preemption import StopRequests

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from filelock import FileLock, Timeout
 
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.model.collectives import end_process_group, gather_objects
+from densekit.ranks.collectives import end_process_group, gather_objects
 from densekit.runs.layout import WorkDir
 from densekit.runs.preemption import Interrupted, Preempted, RankLost, StopRequests
 
