@@ -75,6 +75,14 @@ def run(
     fetch_first: Annotated[
         bool, typer.Option("--fetch", help="Fetch missing models and data first")
     ] = False,
+    no_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--no-evaluation",
+            help="Ask no benchmark at the end",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
@@ -118,7 +126,7 @@ def run(
     models_dir: ModelsDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Train recipes, each after the stage it needs.
+    """Train recipes, each after the stage it needs; a stage 2 ends with its evaluation.
 
     A run that was stopped resumes from its newest checkpoint; a complete one is not trained again.
     """
@@ -187,7 +195,14 @@ def run(
     if show_only:
         print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, **common))
+    code = sweep(
+        recipe,
+        force=force,
+        announce=selection.reason,
+        evaluation=not no_evaluation,
+        **common,
+    )
+    raise typer.Exit(code)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit train runs/RUN")

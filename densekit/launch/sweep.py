@@ -31,7 +31,7 @@ from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.layout import RunDir, open_run
-from densekit.spec.execution import ExecutionRequest
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
@@ -79,9 +79,10 @@ def sweep(
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
+    evaluation: bool = True,
 ) -> int:
     """Run recipes, each after the stage it needs; returns the exit code of the first that failed,
-    else 0.
+    else 0. `evaluation`: a stage 2 ends with that of what benchmark data is here.
 
     All of them are checked before the first run directory is made. One that fails does not keep the
     others from training, Ctrl-C does.
@@ -104,7 +105,11 @@ def sweep(
                     print(announce, flush=True)
                 code = _launch_all(elements, launcher, arrays)
             asked = [chain[-1].math for chain in chains]
-            return code or _evaluate_all(elements, asked, launcher)
+            return code or (_evaluate_all(elements, asked, launcher) if evaluation else 0)
+
+    def evaluated(run: RunDir, execution: Execution) -> int:
+        return evaluate_here(run.path, execution, launcher)
+
     first_code = 0
     for name in dict.fromkeys(names):
         code = reproduce(
@@ -112,7 +117,7 @@ def sweep(
             runs_dir=runs_dir,
             force=force,
             announce=announce,
-            afterwards=lambda run, execution: evaluate_here(run.path, execution, launcher),
+            afterwards=evaluated if evaluation else None,
             **common,
         )
         if code in (PREEMPTED_CODE, INTERRUPTED_CODE):

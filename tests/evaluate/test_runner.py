@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.evaluate.results import finish
 from densekit.runs.evaluations import read_plan, read_results
@@ -44,6 +45,22 @@ def test_ten_kills_on_one_to_three_processes_leave_the_same_answers(
     ]
     assert read_results(asked.folder) == results and results[0].complete
     assert results[0].figures["majority_class"] > 0
+    assert evaluations_checked(run) == ["ok"]
+    for name in ("answers/held_out.jsonl", "scores/held_out.fixed.jsonl", "evaluation.json"):
+        path = asked.folder.path / name
+        original = path.read_bytes()
+        path.write_bytes(original.replace(b'"batch": 1', b'"batch": 2').replace(b"16", b"17"))
+        if path.read_bytes() == original:
+            path.write_bytes(original + b"\n")
+        assert "fail" in evaluations_checked(run), name
+        path.write_bytes(original)
+    (asked.folder.path / "results.json").unlink()
+    assert evaluations_checked(run) == ["warn"]
+
+
+def evaluations_checked(run: Path) -> list[str]:
+    """States of what `densekit verify` says of a run's evaluations."""
+    return [check.state for check in verify_run(run) if check.name == "evaluations"]
 
 
 @pytest.mark.ranks
