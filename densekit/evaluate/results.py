@@ -14,7 +14,7 @@ from densekit.evaluate.questions import Question
 from densekit.evaluate.scoring import score_answers
 from densekit.files.durable import fsync, rename
 from densekit.files.hashing import file_sha256, sealed
-from densekit.files.json_files import write_json
+from densekit.files.json_files import read_json, write_json
 from densekit.runs.answers import AnswerLine, read_answers
 from densekit.runs.benchmarks import Answer, Result, Score
 from densekit.runs.evaluations import (
@@ -77,8 +77,10 @@ def finish(
         "results": [result.model_dump(mode="json") for result in results],
         "files": {path.relative_to(folder.path).as_posix(): file_sha256(path) for path in files},
     }
-    write_json(folder.path / RESULTS_FILE, sealed(value))
-    fsync(folder.path / RESULTS_FILE)
+    path = folder.path / RESULTS_FILE
+    if not path.is_file() or read_json(path) != sealed(value):  # its time tells how new it is
+        write_json(path, sealed(value))
+        fsync(path)
     return tuple(results)
 
 

@@ -10,6 +10,7 @@ from densekit.evaluate.data import DATA_SETS, BenchmarkData, present, read_data
 from densekit.evaluate.flips import SAMPLE, compare, sample_images
 from densekit.evaluate.model_files import model_of
 from densekit.evaluate.planning import plan_benchmark
+from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.results import finish
 from densekit.evaluate.store import open_evaluation
 from densekit.launch.chain import locked, start
@@ -55,6 +56,8 @@ def evaluate(
     for option, value in (("--limit", limit), ("--batch-size", batch_size)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value}: give a number of at least 1")
+    for name in benchmarks:
+        get_protocol(name)
     model = model_of(source, execution.roots.cache)
     math, roots = math_of(source), execution.roots
     names = [*dict.fromkeys(benchmarks)] or [*present(math, roots)]

@@ -93,10 +93,20 @@ class Evaluation(Part):
     def key(self, benchmark: str) -> str:
         """What every answer to a benchmark depends on: the first link of its chain of answers.
 
-        Two evaluations with the same key have the same answers, whatever else they ask.
+        Two evaluations with the same key have the same answers, whatever else they ask, and however
+        right answers, or what the protocol says of itself, were mended in between.
         """
         common = self.model_dump(mode="json", exclude={"benchmarks", "limit"})
-        return json_sha256({**common, "asked": self.asked(benchmark).model_dump(mode="json")})
+        asked = self.asked(benchmark)
+        decides = {"name", "layout", "suffix", "decoding", "image_aspect_ratio"}
+        return json_sha256(
+            {
+                **common,
+                "protocol": asked.protocol.model_dump(mode="json", include=decides),
+                "prompt_sha256": asked.prompt_sha256,
+                "plan_sha256": asked.plan_sha256,
+            }
+        )
 
     def asks(self, benchmark: str) -> bool:
         """Whether a benchmark is among those that it asks."""
@@ -214,9 +224,10 @@ class EvaluationFolder(WorkDir):
 
     @property
     def reads(self) -> tuple[Path, ...]:
-        """The model's folder, and those that an import's record names."""
+        """The model's folder, and those that a run's execution or an import's record names."""
         if not is_imported(self.source):
-            return (self.source,)
+            roots = RunDir(self.source).execution.roots
+            return (self.source, roots.models, roots.cache)
         record = read_imported(self.source)
         named = (record.language_model, record.vision_tower, record.tokenizer)
         return (self.source, *(self.source / name for name in named))

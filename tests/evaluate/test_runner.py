@@ -1,6 +1,7 @@
 """Asking a model: on any number of processes, killed anywhere, always the same answers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.evaluate.results import finish
+from densekit.evaluate.runner.asking import sampling_seed
+from densekit.runs.benchmarks import Decoding
 from densekit.runs.evaluations import read_plan, read_results
 from densekit.runs.layout import RunDir
 from tests.support.evaluating import ask, copy_of, kill_again_and_again
@@ -64,23 +67,24 @@ def evaluations_checked(run: Path) -> list[str]:
 
 
 @pytest.mark.ranks
-def test_a_changed_image_is_never_mixed_with_what_was_answered(run: Path) -> None:
-    asked = ask(run, ["held_out"])
+def test_a_changed_image_is_never_mixed_with_what_was_answered(run: Path, tmp_path: Path) -> None:
+    trained = RunDir(run).execution.roots
+    shutil.copytree(trained.cache / "tiny" / "data", tmp_path / "cache" / "tiny" / "data")
+    roots = trained.model_copy(update={"cache": tmp_path / "cache"})
+    asked = ask(run, ["held_out"], roots=roots)
     asked.attempt(1, kill_after=3)
     plan = read_plan(asked.folder, asked.folder.evaluation.benchmarks[0])
     image = asked.execution.roots.resolve(str(plan[-1].image))
     original = image.read_bytes()
-    try:
-        image.write_bytes(original + b"\0")
-        (outcome,) = asked.attempt(1, kill_after=99)
-        assert outcome.error is not None
-        assert "is not the one that this evaluation was made for" in outcome.error
-        assert asked.folder.status.state == "failed" and asked.folder.status.exit_code == 3
-        with pytest.raises(DataError, match=r"begun with other inputs: the image .* changed"):
-            ask(run, ["held_out"])
-    finally:
-        image.write_bytes(original)
-    assert ask(run, ["held_out"]) == asked
+    image.write_bytes(original + b"\0")
+    (outcome,) = asked.attempt(1, may_fail=True)
+    assert outcome.error is not None
+    assert "is not the one that this evaluation was made for" in outcome.error
+    assert asked.folder.status.state == "failed" and asked.folder.status.exit_code == 3
+    with pytest.raises(DataError, match=r"begun with other inputs: the image .* changed"):
+        ask(run, ["held_out"], roots=roots)
+    image.write_bytes(original)
+    assert ask(run, ["held_out"], roots=roots) == asked
     asked.attempt(2)
     assert asked.folder.complete
 
@@ -105,6 +109,23 @@ def test_answers_to_the_same_are_taken_over_and_to_nothing_else(run: Path) -> No
 
 
 @pytest.mark.ranks
+def test_sampled_answers_are_the_question_s_own(run: Path, tmp_path: Path) -> None:
+    decoding = Decoding(do_sample=True, temperature=1, num_beams=2, max_new_tokens=4)
+    sampled = {"decoding": decoding}
+    two = ask(run, ["held_out"], protocol=sampled)
+    two.attempt(2, kill_after=5)
+    two.attempt(3)
+    one = ask(copy_of(run, tmp_path / "one"), ["held_out"], protocol=sampled)
+    (one.folder.answers("held_out")).unlink(missing_ok=True)
+    one.attempt(1)
+    assert one.answers() == two.answers()
+    other = ask(run, ["held_out"], protocol=sampled, seed=1)
+    other.attempt(1)
+    assert other.answers() != one.answers()
+    assert sampling_seed(1, "a") != sampling_seed(1, "b") != sampling_seed(2, "b")
+
+
+@pytest.mark.ranks
 def test_other_packages_do_not_go_on(run: Path) -> None:
     asked = ask(run, ["held_out"])
     asked.attempt(1, kill_after=2)
@@ -112,7 +133,7 @@ def test_other_packages_do_not_go_on(run: Path) -> None:
     value = json.loads(path.read_text())
     value["packages"]["torch"] = "0.1"
     path.write_text(json.dumps(value))
-    (outcome,) = asked.attempt(1, kill_after=99)
+    (outcome,) = asked.attempt(1, may_fail=True)
     assert outcome.error is not None and "was begun with torch 0.1" in outcome.error
 
 

@@ -9,9 +9,17 @@ from densekit.evaluate.runner.task import answer
 from densekit.launch.evaluation import evaluate, evaluate_here, evaluation_execution, report
 from densekit.launch.evaluation_selection import select_for_evaluation
 from densekit.launch.launchers.local import Local
+from densekit.launch.launchers.mounts import mounts
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.trainer_command import trainer_arguments
 from densekit.launch.launchers.waiting import settle
-from densekit.runs.evaluations import FlipRate, evaluations, newest_results
+from densekit.runs.evaluations import (
+    EVALUATIONS,
+    EvaluationFolder,
+    FlipRate,
+    evaluations,
+    newest_results,
+)
 from densekit.runs.layout import RunDir, WorkDir
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
@@ -75,6 +83,16 @@ def test_a_larger_batch_is_first_compared(run: Path, capsys: pytest.CaptureFixtu
     assert "0 of 16 answers differ between batches of 32 and of 64" in capsys.readouterr().out
     assert found.results[0].flip_rate == FlipRate(questions=16, flips=0)
     assert "batch 64, 0 of 16 flipped" in report(found.results)[0]
+
+
+def test_a_container_sees_the_run_and_writes_its_evaluation(workplace: Workplace) -> None:
+    run = workplace.run_dir("tiny_stage2")
+    folder = EvaluationFolder(run / EVALUATIONS / "0123456789")
+    execution = on_cpu(run)
+    found = {mount.path: mount.read_only for mount in mounts(folder, execution)}
+    assert found[run.resolve()] is True and found[folder.path.resolve()] is False
+    assert found[execution.roots.cache.resolve()] is False
+    assert trainer_arguments(folder, execution)[-2:] == ["answer", str(folder.path.resolve())]
 
 
 def test_without_data_one_line_says_what_to_do(

@@ -1,5 +1,7 @@
 """What processes do around their work: one takes the folder, and how it ends is recorded."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,16 @@ def folder(tmp_path: Path) -> EvaluationFolder:
     write_status(made.path, Status(state="created", attempt=0))
     made.new_attempt(Execution())
     return made
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What this process does with signals, put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def failing(error: BaseException) -> object:

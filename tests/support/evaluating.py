@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from densekit.evaluate.store import open_evaluation
 from densekit.launch.evaluation import KERNEL, SEED, evaluation_execution, math_of
 from densekit.runs.evaluations import Evaluation, EvaluationFolder
 from densekit.runs.layout import RunDir
+from densekit.runs.processes import alive
 from densekit.spec.execution import Execution
 from tests.support.ranks import Outcome, run_ranks
 
@@ -32,7 +33,9 @@ class Asked:
     folder: EvaluationFolder
     execution: Execution
 
-    def attempt(self, world_size: int, *, kill_after: int | None = None) -> list[Outcome]:
+    def attempt(
+        self, world_size: int, *, kill_after: int | None = None, may_fail: bool = False
+    ) -> list[Outcome]:
         """Answer on forked ranks; `kill_after`: SIGKILL to all of them once so many answers are on
         disk.
         """
@@ -40,7 +43,7 @@ class Asked:
 
         def kill(supervisor: int, ranks: Sequence[int]) -> None:
             assert kill_after is not None
-            while self.answered() < kill_after and not self.folder.complete:
+            while self.answered() < kill_after and any(map(alive, ranks)):
                 time.sleep(0.002)
             for pid in ranks:
                 with suppress(ProcessLookupError):
@@ -50,7 +53,7 @@ class Asked:
             world_size,
             answer,
             self.folder.path,
-            may_fail=kill_after is not None,
+            may_fail=may_fail or kill_after is not None,
             watch=None if kill_after is None else kill,
         )
 
@@ -71,13 +74,22 @@ def copy_of(run: Path, to: Path) -> Path:
 
 
 def ask(run: Path, benchmarks: Sequence[str] = HELD_OUT, **changed: Any) -> Asked:
-    """Plan an evaluation of a run as `densekit evaluate --batch-size 1` would."""
-    roots = RunDir(run).execution.roots
+    """Plan an evaluation of a run as `densekit evaluate --batch-size 1` would; `protocol` changes
+    fields of the benchmarks', other names fields of the evaluation.
+    """
+    roots = changed.pop("roots", RunDir(run).execution.roots)
     execution = evaluation_execution(Execution(roots=roots), dtype=None)
     limit = changed.pop("limit", None)
+    protocol = changed.pop("protocol", {})
+    data = [read_data(name, math_of(run), roots) for name in benchmarks]
     planned = [
-        plan_benchmark(read_data(name, math_of(run), roots), roots, limit=limit, batch_size=1)
-        for name in benchmarks
+        plan_benchmark(
+            replace(each, protocol=each.protocol.model_copy(update=protocol)),
+            roots,
+            limit=limit,
+            batch_size=1,
+        )
+        for each in data
     ]
     values: dict[str, Any] = {
         "model": model_of(run, roots.cache),
