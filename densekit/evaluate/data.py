@@ -2,6 +2,7 @@
 catalogue's entry, or as a recipe's `probe` says.
 """
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +57,13 @@ def folder_of(benchmark: str) -> str:
     """Where a benchmark is, with the data root: as the catalogue says, where it has an entry."""
     if benchmark not in DATA_SETS:
         return f"data:benchmarks/{benchmark}"
-    roots = {entry.name: entry.root for entry in load_catalog()}
-    return f"data:{roots[DATA_SETS[benchmark]]}"
+    return f"data:{_catalogue()[DATA_SETS[benchmark]]}"
+
+
+@functools.cache
+def _catalogue() -> dict[str, str]:
+    """Folder of every entry."""
+    return {entry.name: entry.root for entry in load_catalog()}
 
 
 def question_file(benchmark: str, roots: Roots) -> Path | None:

@@ -178,7 +178,8 @@ def _line(result: StoredResult) -> str:
         marks.append(f"{right:.0f}/{result.questions} right")
     else:
         marks.append(f"{result.questions} question{'' if result.questions == 1 else 's'}")
-    marks += [f"{name} {value:.4g}" for name, value in figures.items() if value != result.value]
+    shown_first = next((name for name in figures if figures[name] == result.value), None)
+    marks += [f"{name} {value:.4g}" for name, value in figures.items() if name != shown_first]
     marks += [f"{count} {note}" for note, count in result.notes.items()]
     if not result.complete:
         marks.append(f"INCOMPLETE: of {result.available}")

@@ -11,7 +11,7 @@ from densekit.errors import DataError
 from densekit.evaluate.results import finish
 from densekit.evaluate.runner.asking import sampling_seed
 from densekit.runs.benchmarks import Decoding
-from densekit.runs.evaluations import read_plan, read_results
+from densekit.runs.evaluations import EVALUATIONS, read_plan, read_results
 from densekit.runs.layout import RunDir
 from tests.support.evaluating import ask, copy_of, kill_again_and_again
 from tests.support.workplace import Workplace
@@ -110,16 +110,17 @@ def test_answers_to_the_same_are_taken_over_and_to_nothing_else(run: Path) -> No
 
 @pytest.mark.ranks
 def test_sampled_answers_are_the_question_s_own(run: Path, tmp_path: Path) -> None:
-    decoding = Decoding(do_sample=True, temperature=1, num_beams=2, max_new_tokens=4)
-    sampled = {"decoding": decoding}
-    two = ask(run, ["held_out"], protocol=sampled)
-    two.attempt(2, kill_after=5)
-    two.attempt(3)
-    one = ask(copy_of(run, tmp_path / "one"), ["held_out"], protocol=sampled)
-    (one.folder.answers("held_out")).unlink(missing_ok=True)
+    decoding = Decoding(do_sample=True, temperature=1, num_beams=2, max_new_tokens=3)
+    sampled = {"protocol": {"decoding": decoding}, "limit": 6}
+    two = ask(run, ["held_out"], **sampled)
+    two.attempt(2, kill_after=2)
+    two.attempt(2)
+    source = copy_of(run, tmp_path / "one")
+    shutil.rmtree(source / EVALUATIONS)
+    one = ask(source, ["held_out"], **sampled)
     one.attempt(1)
-    assert one.answers() == two.answers()
-    other = ask(run, ["held_out"], protocol=sampled, seed=1)
+    assert one.answers() == two.answers() and one.answered() == 6
+    other = ask(run, ["held_out"], **sampled, seed=1)
     other.attempt(1)
     assert other.answers() != one.answers()
     assert sampling_seed(1, "a") != sampling_seed(1, "b") != sampling_seed(2, "b")

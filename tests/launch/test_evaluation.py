@@ -142,6 +142,7 @@ def test_a_host_without_gpus_asks_on_its_cpu(
         select(tmp_path, world_size=0)
 
 
+@pytest.mark.ranks
 def test_a_gpu_host_asks_on_all_gpus_in_fp16(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
