@@ -22,7 +22,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("launch", "parity"),
-    ("train", "evaluate", "planner"),
+    ("train", "evaluate", "chat", "planner"),
     ("toy", "exchange", "audit", "ranks"),
     ("model", "runs", "data"),
     ("recipes", "containers"),
@@ -31,6 +31,7 @@ FLOORS = (
     ("files",),
     ("errors",),
     ("__init__",),
+    ("registration",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -51,6 +52,7 @@ TORCH_FREE = (
     "files",
     "errors",
     "__init__",
+    "registration",
 )
 IN_THE_TRAINER = "densekit.evaluate.runner"
 """Of a room that is free of torch otherwise: what runs where models are trained."""

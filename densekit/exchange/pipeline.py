@@ -12,14 +12,17 @@ from torch import Tensor
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.exchange.loading import load_model
-from densekit.exchange.source import Source
+from densekit.exchange.own_folder import is_own, load_own, read_conversation
+from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.model.answering import Decoding, generate
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.conversation import ConversationSettings
+from densekit.spec.part import MAX_COUNT
 from densekit.spec.types import IMAGE_TOKEN
 from densekit.text.answers import AnswerStream, answer_text, check_ending
-from densekit.text.conversation import Turn
+from densekit.text.conversation import Turn, check_tags, with_tag
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 
@@ -52,7 +55,7 @@ class Pipeline:
     """A model on its device, with its tokenizer, template and image processor."""
 
     model: DenseConnectorForConditionalGeneration
-    source: Source
+    conversation: ConversationSettings
     tokenizer: Tokenizer
     encoder: SampleEncoder
     processor: ImageProcessor
@@ -62,11 +65,10 @@ class Pipeline:
         return torch.from_numpy(self.processor.lookup_table())
 
     def question(self, text: str, image: Image.Image | None) -> Prompt:
-        """The prompt of a single question, the image in front of it as in the data that models
-        are trained on, unless the question says where. Raises DataError as `prompt`.
+        """The prompt of a single question, with the image in front of it unless it says where.
+        Raises DataError as `prompt`.
         """
-        tagged = image is not None and IMAGE_TOKEN not in text
-        return self.prompt([("human", f"{IMAGE_TOKEN}\n{text}" if tagged else text)], image)
+        return self.prompt([("human", with_tag(text, has_image=image is not None))], image)
 
     def prompt(self, turns: Sequence[Turn], image: Image.Image | None) -> Prompt:
         """The prompt of a conversation whose last turn is the human's.
@@ -75,27 +77,33 @@ class Pipeline:
         longer than the sequences that the model was trained on.
         """
         tags = sum(text.count(IMAGE_TOKEN) for role, text in turns if role == "human")
-        images = int(image is not None)
-        if tags != images:
-            raise DataError(
-                f"{tags} image tag{'s' * (tags != 1)} ({IMAGE_TOKEN}) in the prompt and "
-                f"{'one image' if images else 'no image'}: "
-                + ("give an image, or remove the tag" if tags > images else "write one tag")
-            )
+        check_tags(tags, has_image=image is not None)
         conversations = [{"from": role, "value": text} for role, text in turns]
         ids = self.encoder.encode_prompt(conversations, has_image=image is not None)
         of_image = 0 if image is None else self.model.config.image_layout.tokens(image.size)
-        tokens = len(ids) - images + of_image
-        if tokens > self.source.max_length:
-            picture = f", {of_image:,} of them the image's" if images else ""
+        tokens = len(ids) - tags + of_image
+        if tokens > self.conversation.max_length:
+            picture = f", {of_image:,} of them the image's" if tags else ""
             raise DataError(
                 f"the prompt has {tokens:,} tokens{picture}, and the model was trained on "
-                f"{self.source.max_length:,} at most: shorten it"
+                f"{self.conversation.max_length:,} at most: shorten it"
             )
         pixels = None
         if image is not None:
             pixels = normalise(torch.from_numpy(self.processor(image))[None], self._table)
         return Prompt(ids=torch.from_numpy(ids), pixels=pixels, tokens=tokens)
+
+    def _room(self, prompt: Prompt) -> int:
+        """New tokens that the language model has positions for."""
+        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if positions is None:
+            return MAX_COUNT
+        if prompt.tokens >= positions:
+            raise DataError(
+                f"the prompt has {prompt.tokens:,} tokens, and the language model has "
+                f"{positions:,} positions: shorten it"
+            )
+        return int(positions) - prompt.tokens
 
     def answers(
         self,
@@ -108,6 +116,7 @@ class Pipeline:
         """Answer prompts in one batch, padded on the left. `on_text` gets the text of a single
         answer piece by piece, as it comes.
         """
+        room = min(self._room(prompt) for prompt in prompts)
         stream = None if on_text is None else AnswerStream(self.tokenizer, self.encoder.end_tokens)
         images = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         generated = generate(
@@ -116,7 +125,7 @@ class Pipeline:
             torch.cat(images) if images else None,
             Decoding(
                 end_tokens=self.encoder.end_tokens,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=min(max_new_tokens, room),
                 temperature=temperature,
             ),
             on_token=None if stream is None else lambda id_: on_text(stream.add(id_)),
@@ -146,22 +155,31 @@ def load_pipeline(
     Raises UsageError and DataError as `load_model`, and DataError where the tokenizer has no token
     for the end of an answer.
     """
-    model, source = load_model(folder, dtype=dtype)
-    tokenizer = tokenizer_of(source.tokenizer)
-    name = template or source.template
+    own = is_own(folder)
+    if own:
+        conversation, texts, images = read_conversation(folder), folder, folder
+    else:
+        source = open_source(folder)
+        conversation, texts, images = source.conversation, source.tokenizer, source.tower
+    tokenizer = tokenizer_of(texts)
+    if template is not None:
+        conversation = conversation.model_copy(update={"template": template})
     try:
-        check_ending(tokenizer, name)
+        check_ending(tokenizer, conversation.template)
     except DataError as error:
         raise DataError(f"{folder}: {error}: choose another with --template") from None
+    processor = ImageProcessor.from_pretrained(images, conversation.image_aspect_ratio)
+    # Last, because it takes minutes where it is large.
+    model = load_own(folder, dtype=dtype) if own else load_model(folder, dtype=dtype)[0]
     return Pipeline(
         model=model.to(device),
-        source=source,
+        conversation=conversation,
         tokenizer=tokenizer,
         encoder=SampleEncoder(
             tokenizer=tokenizer,
-            template=name,
-            semantics=source.semantics,
-            max_length=source.max_length,
+            template=conversation.template,
+            semantics=conversation.semantics,
+            max_length=conversation.max_length,
         ),
-        processor=ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio),
+        processor=processor,
     )

@@ -11,11 +11,13 @@ from densekit.exchange.adapter import Adapter, read_adapter
 from densekit.exchange.official.importing import LORA, OFFICIAL
 from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.exchange.weight_file import WeightFile, open_weights
+from densekit.files.json_files import optional_object
 from densekit.files.weight_files import BUFFERS, kind_of, read_weight_files
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.runs.complete import check_complete
 from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
 from densekit.spec.connector import Connector
+from densekit.spec.conversation import ConversationSettings
 from densekit.spec.imported import is_imported, read_imported
 from densekit.spec.types import AspectRatio, Semantics, Trains
 
@@ -51,6 +53,16 @@ class Source:
     """The folder of densekit's own model class, of a run that trained the whole model."""
 
     @property
+    def conversation(self) -> ConversationSettings:
+        """How its prompts are made."""
+        return ConversationSettings(
+            template=self.template,
+            semantics=self.semantics,
+            image_aspect_ratio=self.image_aspect_ratio,
+            max_length=self.max_length,
+        )
+
+    @property
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """(dtype, shape) of every tensor of the language model."""
         return {
@@ -68,9 +80,30 @@ def open_source(path: Path) -> Source:
         return _imported(path)
     if (path / MATH_FILE).is_file():
         return _run(path)
-    raise UsageError(
-        f"{path} is neither a run directory nor a folder that `densekit import` made; import an "
-        "official checkpoint first"
+    raise UsageError(f"{path} {_otherwise(path)}")
+
+
+def _otherwise(path: Path) -> str:
+    """What a folder is that cannot be opened, and what to do with it."""
+    config = optional_object(path / "config.json")
+    kind = config.get("model_type")
+    if any(name.startswith("mm_") for name in config):
+        return "is a folder of the official code: read it with `densekit import` first"
+    if kind == DenseConnectorConfig.model_type:
+        return "is an export in densekit's own format: `densekit chat` and `generate` read it"
+    if kind == "llava":
+        return (
+            "is for stock transformers (LlavaForConditionalGeneration): use it there, and the run "
+            "that it was exported from here"
+        )
+    if kind is not None:
+        return (
+            f"holds a model of type {kind} without a connector (text alone, or a tower): name a "
+            "run, or a folder that `densekit import` made"
+        )
+    return (
+        "is neither a run directory nor a folder that `densekit import` made; import an official "
+        "checkpoint first"
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
+from densekit.launch.connector_conversion import convert_connectors
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
@@ -161,6 +163,8 @@ def prepare(
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
     asked = as_typed(name, overrides)
+    execution = execution_of(plans[-1], roots, None) if plans else Execution()
+    convert_connectors(chain, roots, launcher, execution)
     maths = chain_math(chain, roots, asked=asked, launcher=launcher, more=problems)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
@@ -231,6 +235,7 @@ def reproduce(
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
+    watch: Watch = unwatched,
     afterwards: Callable[[RunDir, Execution], int] | None = None,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
@@ -238,7 +243,8 @@ def reproduce(
 
     Everything that can be checked is checked for every stage before the first run directory is
     made. The launcher is the local one if none is given; `announce` is printed once nothing was
-    refused. `afterwards` is given the complete run of a stage 2; its exit code is returned.
+    refused; `watch` is what is done while the recipe itself trains. `afterwards` is given the
+    complete run of a stage 2; its exit code is returned.
     """
     launcher = launcher or Local()
     chain = prepare(
@@ -266,7 +272,8 @@ def reproduce(
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
-                code = start(run, execution, launcher)
+                with (watch if stage is last else unwatched)(run):
+                    code = start(run, execution, launcher)
                 if code != 0:
                     return code
         previous = run

@@ -5,6 +5,7 @@ one list of problems.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from densekit.data.images import Images
 from densekit.data.missing import choose_entries
@@ -23,7 +24,9 @@ from densekit.launch.checks.samples import (
     outside_problem,
 )
 from densekit.launch.checks.tokens import tokenizer_problems
+from densekit.launch.connector_conversion import awaits_conversion
 from densekit.launch.fetching import fetches
+from densekit.runs.connector_weights import connector_weights
 from densekit.spec.architectures import connector_shape
 from densekit.spec.check import Check, CheckState
 from densekit.spec.recipe import Recipe
@@ -82,10 +85,7 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
         found.add("tokenizer", tokenizer_problems(recipe, folder, config))
     if models.connector:
         weights = roots.resolve(models.connector)
-        found.add(
-            "connector",
-            projector_problems(weights, width=width, hidden=hidden, field="models.connector"),
-        )
+        found.connector(weights, width=width, hidden=hidden)
         if weights.is_file():
             found.inputs["connector"] = file_sha256(weights)
     outside = None
@@ -141,6 +141,19 @@ class _Found:
             self.say(subject, "fail", problem)
         if not problems:
             self.say(subject, "ok", "complete")
+
+    def connector(self, weights: Path, *, width: int | None, hidden: int | None) -> None:
+        """Weights of a connector, or what they are converted into when the run starts."""
+        field = "models.connector"
+        try:
+            if weights.is_file() and awaits_conversion(weights, self._roots.cache):
+                self.say("connector", "ok", f"{weights} is converted when the run starts")
+                return
+            weights = connector_weights(weights, self._roots.cache)
+        except DataError as error:
+            self.add("connector", [f"{field}: {error}"])
+            return
+        self.add("connector", projector_problems(weights, width=width, hidden=hidden, field=field))
 
     def images(self, images: Images, count: int) -> None:
         """Bad images are problems, or what the recipe's policy makes of them."""

@@ -19,6 +19,7 @@ from densekit.launch.chain import (
     reproduce,
 )
 from densekit.launch.evaluation import evaluate_here
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import (
     UNDER_WAY,
     Arrays,
@@ -79,6 +80,7 @@ def sweep(
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
+    watch: Watch = unwatched,
     evaluation: bool = True,
 ) -> int:
     """Run recipes, each after the stage it needs; returns the exit code of the first that failed,
@@ -95,6 +97,8 @@ def sweep(
         "launcher": launcher,
     }
     if len(names) > 1:
+        if watch is not unwatched:
+            raise UsageError("--trajectory: give one recipe, the one that the file belongs to")
         if request.from_checkpoint is not None:
             raise UsageError("--from-checkpoint: give one recipe, the one that is to be resumed")
         chains = [prepare(name, runs_dir=runs_dir, **common) for name in names]
@@ -117,6 +121,7 @@ def sweep(
             runs_dir=runs_dir,
             force=force,
             announce=announce,
+            watch=watch,
             afterwards=evaluated if evaluation else None,
             **common,
         )

@@ -57,6 +57,9 @@ class DenseConnectorConfig(PreTrainedConfig):
         return ImageLayout(patches=patches, connector=self.connector_spec)
 
 
+AutoConfig.register(DenseConnectorConfig.model_type, DenseConnectorConfig, exist_ok=True)
+
+
 def read_config(directory: Path, what: str) -> PreTrainedConfig:
     """The transformers configuration in a model folder; DataError when there is none that loads."""
     if not (directory / "config.json").is_file():
@@ -91,6 +94,7 @@ def model_config(
             raise ValueError(
                 f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
             )
+        connector.check_patches(num_patches(config.vision_config))
     except ValueError as error:
         raise DataError(f"connector on {vision_tower}: {error}") from None
     return config

@@ -56,8 +56,10 @@ class Models(Part):
     tokenizer: PathReference | None = None
     """Folder of the tokenizer; null = the language model's own folder."""
     connector: PathReference | None = None
-    """Projector weights to start from (safetensors with 0.weight, 0.bias, 2.weight, 2.bias);
-    null = drawn from the seed in stage 1, taken from the needed run in stage 2."""
+    """Projector weights to start from: a connector.safetensors, or an mm_projector.bin of the
+    official code or of LLaVA; null = drawn from the seed in stage 1, taken from the needed run in
+    stage 2.
+    """
 
     @property
     def tokenizer_folder(self) -> str:
@@ -114,6 +116,12 @@ class Optimizer(Part):
     """Peak rate, after warm-up."""
     connector_learning_rate: LearningRate | None = None
     """Peak rate of the connector; null = the same as the rest."""
+    tower_learning_rate: LearningRate | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Peak rate of the vision tower, which is trained where it is given (stage 2, no LoRA); null =
+    frozen. Not in the JSON when null: it came after schema 2.
+    """
     weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Decoupled decay, not on biases and norms."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -242,6 +250,11 @@ class Math(Part):
     def trains(self) -> Trains:
         """What has gradients."""
         return "connector" if self.stage == 1 else "lora" if self.lora else "full"
+
+    @property
+    def trains_tower(self) -> bool:
+        """Whether the vision tower has gradients too."""
+        return self.optimizer.tower_learning_rate is not None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; their hash identifies what is computed."""

@@ -28,7 +28,9 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         if name.startswith("projector.") or math.lora
     }
     full = math.stage == 2 and not math.lora
-    language_model = engine.language_model_weights() if full else {}
+    model = engine.model
+    parts = {"vision_tower": model.vision_tower, "language_model": model.language_model}
+    weights = {name: engine.weights_of(part) for name, part in parts.items()} if full else {}
     if engine.rank != 0:
         return []
     connector = {
@@ -47,7 +49,7 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         save_lora(engine.model, adapters, math.lora, run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
     elif full:
-        _save_model(engine, connector, language_model, run.path / "model")
+        _save_model(engine, {**weights, "projector": connector}, run.path / "model")
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
@@ -60,15 +62,8 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     return written
 
 
-def _save_model(
-    engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path
-) -> None:
+def _save_model(engine: Engine, parts: dict[str, dict[str, Tensor]], folder: Path) -> None:
     """The whole model in transformers' format, in the dtype it was trained in."""
-    parts = {
-        "vision_tower": engine.model.vision_tower.state_dict(),
-        "projector": connector,
-        "language_model": language_model,
-    }
     weights = {
         f"{part}.{name}": value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
         if value.is_floating_point()

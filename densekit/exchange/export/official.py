@@ -40,6 +40,12 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
     """
     vision = vision_config_of(read_config(source.tower, "vision tower"))
     is_clip = vision.model_type == "clip_vision_model"
+    if source.connector.reduce_tokens != "none" or source.connector.learned:
+        what = "trains a module" if source.connector.learned else "reduces the tokens of an image"
+        raise DataError(
+            f"connector {source.connector.kind} {what}, which the official code never did: its "
+            "folders cannot hold it; export with --format densekit"
+        )
     known = official_connector(source.connector.kind, vision.num_hidden_layers, is_clip)
     if known != source.connector:
         raise DataError(

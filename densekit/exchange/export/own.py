@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from densekit.exchange.export.tensors import ROWS, Fetch, LanguageModel, cast, layouts_of
+from densekit.exchange.own_folder import CONVERSATION
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import OWN, Source
 from densekit.files.json_files import write_json
@@ -50,6 +51,7 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
     value["text_config"]["vocab_size"] = source.vocabulary
     for part_config in (value, value["text_config"], value["vision_config"]):
         part_config.pop("_name_or_path", None)
+    value[CONVERSATION] = source.conversation.model_dump(mode="json")
     write_json(folder / "config.json", value)
     for name in TOKENIZER_FILES:
         if (source.tokenizer / name).is_file():

@@ -51,10 +51,10 @@ class ReplicatedEngine(Engine):
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
         return nullcontext() if enabled else self.accelerator.no_sync(self.module)
 
-    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+    def _loss(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
         half = self.execution.dtype != "fp32"
         with torch.autocast(self.device.type, TORCH_DTYPES[self.execution.dtype], enabled=half):
-            return super()._loss(micro_batch, dense_features)
+            return super()._loss(micro_batch, images)
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss * self.world_size).backward()  # DDP averages over ranks
