@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/batching/split.py": ("tests/batching/test_split.py",),
     "densekit/batching/steps.py": ("tests/batching/test_steps.py",),
     "densekit/batching/weights.py": ("tests/batching/test_token_weights.py",),
+    "densekit/text/answers.py": ("tests/text/test_answers.py",),
     "densekit/text/chunks.py": ("tests/text",),
     "densekit/text/conversation.py": ("tests/text",),
     "densekit/text/encode.py": TEXT,
