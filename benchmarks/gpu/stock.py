@@ -61,8 +61,9 @@ def _measure(what: str, size: str, device: str, steps: int) -> dict[str, Any]:
         _add_lora(ours, stock)
     if device == "cuda" and what != "stage1":
         ours.checkpoint_activations()
-        stock.gradient_checkpointing_enable({"use_reentrant": False})
-        stock.model.language_model.enable_input_require_grads()
+        language_model = stock.model.language_model
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        language_model.enable_input_require_grads()
     flash = device == "cuda" and execution.attention == "flash"
     if flash:
         stock.model.language_model.set_attn_implementation(FLASH)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densekit.audit.report.write import keep_report
 from densekit.errors import DataError, DensekitError, UsageError
 from densekit.evaluate.data import DATA_SETS, BenchmarkData, present, read_data
 from densekit.evaluate.flips import SAMPLE, compare, sample_images
@@ -103,7 +104,10 @@ def evaluate(
     found = ask(data, limit, batch_size)
     if found.code != 0 or found.folder is None:
         return found
-    return Evaluated(code=0, folder=found.folder, results=finish(found.folder, flips))
+    results = finish(found.folder, flips)
+    if math is not None:
+        keep_report(source)
+    return Evaluated(code=0, folder=found.folder, results=results)
 
 
 def evaluate_here(source: Path, execution: Execution, launcher: Launcher) -> int:
