@@ -81,8 +81,9 @@ def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -
             "planned: it changed since; evaluate it again"
         )
     tokenizer = tokenizer_of(found.tokenizer)
+    torch.nn.Module.to(model, device=device, dtype=dtype)
     return Evaluated(
-        model=model.to(device=device, dtype=dtype),
+        model=model,
         source=found,
         tokenizer=tokenizer,
         encoder=SampleEncoder(
