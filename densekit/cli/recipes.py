@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from densekit.cli.options import AsJson, Overrides, RecipeName
+from densekit.cli.options import AsJson, Overrides, RecipeName, RunsDir
 from densekit.cli.output import print_checks, print_json, print_lines
 from densekit.errors import UsageError
 
@@ -16,14 +16,17 @@ commands = typer.Typer()
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit recipes")
-def recipes(as_json: AsJson = False) -> None:
-    """List the recipes by the paper's tables, with the scores it reports."""
+def recipes(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
+    """List the recipes by the paper's tables: reported scores, and the verdict on runs here."""
+    from densekit.cli.site import site_settings
     from densekit.recipes import listing
+    from densekit.runs.verdicts import verdicts_here
 
+    here = verdicts_here(site_settings(runs_dir=runs_dir).runs_dir)
     if as_json:
-        print_json(listing.as_json())
+        print_json(listing.as_json(here))
     else:
-        print_lines(listing.list_lines())
+        print_lines(listing.list_lines(here))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit show tiny_stage2 --sources")
