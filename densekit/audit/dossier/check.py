@@ -12,7 +12,6 @@ from densekit.audit.wording import count_of
 from densekit.errors import DataError
 from densekit.files.hashing import check_seal, file_sha256
 from densekit.files.json_files import read_object
-from densekit.runs.evaluations import evaluations, read_results
 from densekit.spec.check import Check
 from densekit.spec.part import read_part
 
@@ -93,7 +92,6 @@ def _check_run(listed: DossierRun, folder: Path) -> Iterator[Check]:
         found = [problem.message for problem in record_problems(run, evidence)]
         if run.math is None or run.math.sha256 != listed.sha256:
             found.append(f"{listed.folder} is not the run that {DOSSIER_FILE} names")
-        found += _evaluation_problems(folder / listed.folder)
     except DataError as error:
         found = [str(error)]
     problems = [text.replace(f"{folder}/", "") for text in found]
@@ -107,19 +105,6 @@ def _check_run(listed: DossierRun, folder: Path) -> Iterator[Check]:
         count = count_of(len(listed.left_out), "file")
         message = f"{count} of the trained model are not in the dossier, only their hashes"
         yield Check(name=name, state="warn", message=message)
-
-
-def _evaluation_problems(run: Path) -> Iterator[str]:
-    """Answers and scores against the hashes in the results."""
-    for evaluation in evaluations(run):
-        for result in read_results(evaluation) if evaluation.has_results else ():
-            files = [(evaluation.answers(result.benchmark), result.answers_sha256)]
-            if result.scores_sha256:
-                scores = evaluation.scores(result.benchmark, result.semantics)
-                files.append((scores, result.scores_sha256))
-            for path, digest in files:
-                if not path.is_file() or file_sha256(path) != digest:
-                    yield f"{path} is not the file that {evaluation.path / 'results.json'} names"
 
 
 def _named(message: str, path: Path) -> str:

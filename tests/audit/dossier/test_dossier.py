@@ -22,7 +22,7 @@ from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, write_json
 from densekit.spec.check import Check
 from tests.support.audit import edit_line
-from tests.support.evaluations import result, score, store
+from tests.support.evaluations import answered
 from tests.support.paths import ROOT
 from tests.support.runs import make_world, train
 
@@ -249,10 +249,20 @@ def test_damaged_runs_are_refused_and_unfinished_ones_said(run: Path, tmp_path: 
 
 def test_changed_answers_are_noticed(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / run.name))
-    store(copy, [result(scores_sha256="0" * 64, answers_sha256="0" * 64)], [score(1, 1.0)])
+    folder = answered(copy, [("Is it red?", "yes", None, "yes"), ("Blue?", "no", None, "yes")])
+    folder.attempt_folder(1).mkdir(parents=True)
+    write_json(folder.attempt_folder(1) / "launch.json", {"launcher": "slurm", "host": "node7"})
     pack([copy], tmp_path / "a.zip")
-    found = " ".join(failed(verify_dossier(tmp_path / "a.zip")))
-    assert "scores/gqa.faithful.jsonl is not the file that" in found
+    assert not failed(verify_dossier(tmp_path / "a.zip"))
+    assert not [name for name in zipfile.ZipFile(tmp_path / "a.zip").namelist() if "launch" in name]
+    answers = f"runs/{run.name}/evaluations/{folder.path.name}/answers/gqa.jsonl"
+
+    def forge(files: dict[str, bytes]) -> None:
+        files[answers] = files[answers].replace(b'"yes"', b'"no"', 1)
+
+    found = " ".join(failed(verify_dossier(repack(tmp_path / "a.zip", tmp_path / "b.zip", forge))))
+    assert f"{answers} was changed" in found
+    assert "line 1 does not follow" in found
 
 
 def test_an_archive_is_not_replaced(run: Path, packed: Path) -> None:
