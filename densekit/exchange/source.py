@@ -42,6 +42,8 @@ class Source:
     connector_file: Path
     adapter: Adapter | None
     tower: Path
+    trained_tower: bool
+    """Whether the tower was trained too: `whole` then holds its blocks, and `tower` the rest."""
     tokenizer: Path
     official: Path | None
     """The official config.json and tower copy of an imported folder."""
@@ -88,6 +90,7 @@ def _imported(path: Path) -> Source:
         connector_file=path / CONNECTOR_FILE,
         adapter=read_adapter(path / LORA) if record.trains == "lora" else None,
         tower=path / record.vision_tower,
+        trained_tower=False,
         tokenizer=path / record.tokenizer,
         official=path / OFFICIAL,
         whole=None,
@@ -121,6 +124,7 @@ def _run(path: Path) -> Source:
         connector_file=path / CONNECTOR_FILE,
         adapter=read_adapter(path / LORA) if math.lora else None,
         tower=roots.resolve(math.models.vision_tower),
+        trained_tower=math.trains_tower,
         tokenizer=tokenizer,
         official=None,
         whole=folder if full else None,

@@ -73,6 +73,10 @@ class StepMetrics:
     """Of it: from the first forward pass to the update, on rank 0's device."""
     tokens_per_second: StrictFloat = 0.0
     """Tokens of all ranks by `seconds`."""
+    part_lrs: dict[StrictStr, StrictFloat] | None = None
+    """Learning rates of language model, connector and tower, where the tower is trained; else the
+    line has no such key.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +156,10 @@ def _read_lines(path: Path, kind: type[Line], size: int | None) -> list[Line]:
 
 def chain_next(previous: str, record: StepRecord) -> str:
     """The chain hash of a metrics line, given that of the line before (hex)."""
-    linked = canonical_json({name: getattr(record, name) for name in LINKED[record.schema]})
+    values = {name: getattr(record, name) for name in LINKED[record.schema]}
+    if record.part_lrs is not None:
+        values["part_lrs"] = record.part_lrs
+    linked = canonical_json(values)
     return hashlib.sha256(previous.encode() + b"\n" + linked).hexdigest()
 
 
@@ -201,7 +208,10 @@ class Records:
         fed = StepFeed(step=record.step, samples=list(samples), images=list(images))
         # The feed first: a metrics line always has its evidence.
         for file, line in ((self._feed, fed), (self._metrics, record)):
-            file.write(json.dumps(asdict(line)).encode() + b"\n")
+            values = asdict(line)
+            if values.get("part_lrs", ...) is None:
+                del values["part_lrs"]
+            file.write(json.dumps(values).encode() + b"\n")
             file.flush()
         return record
 
