@@ -174,16 +174,13 @@ def compared(path: Path, cache: Path) -> dict[str, Any]:
 
 def rank(path: Path, cache: Path, *, empty: bool = False) -> dict[str, Any]:
     """A rank and its two workers over the first steps of stage 2."""
-    import numpy as np
+    from text_only import Words, text_reader
     from torch.utils.data import DataLoader, Dataset
 
     from densekit.batching.run_order import RunOrder
     from densekit.data.annotations import Annotations
-    from densekit.data.index import SampleIndex
-    from densekit.data.pixels import ReadImage
     from densekit.recipes.load import load_recipe
-    from densekit.text.encode import EncodedSample
-    from densekit.train.step_dataset import SampleReader, StepDataset
+    from densekit.train.step_dataset import StepDataset
 
     class Nothing(Dataset[int]):
         """What a worker weighs that reads nothing."""
@@ -198,21 +195,6 @@ def rank(path: Path, cache: Path, *, empty: bool = False) -> dict[str, Any]:
         own = uss_bytes()
         workers = list(DataLoader(Nothing(), batch_size=None, num_workers=2))
         return {"uss_bytes": own, "worker_uss_bytes": max(workers)}
-
-    class Words:
-        """In the tokenizer's place: a word, an id."""
-
-        pad_id, max_length, semantics = 0, 2048, "faithful"
-
-        def encode(self, turns: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
-            ids = np.ones(len(" ".join(turn["value"] for turn in turns).split()), dtype=np.int64)
-            return EncodedSample(ids, ids, ())
-
-    class Reader(SampleReader):
-        """Without pixels."""
-
-        def image(self, index: int) -> ReadImage | None:
-            return None
 
     class Weighed(Dataset[int]):
         """Reads a step, says what its process then holds of its own."""
@@ -229,22 +211,11 @@ def rank(path: Path, cache: Path, *, empty: bool = False) -> dict[str, Any]:
                 raise batch
             return uss_bytes()
 
-    class Size:
-        size = 4
-
     clock = time.perf_counter()
     math = load_recipe(STAGES[1]).math()
     annotations = Annotations.load(path, cache=cache)
-    samples = SampleIndex.of(annotations)
-    steps = RunOrder(math, samples.modality_lengths).steps()
-    reader = Reader(
-        samples=annotations,
-        index=samples,
-        encoder=Words(),  # type: ignore[arg-type]
-        image_folder=path.parent,
-        processor=Size(),  # type: ignore[arg-type]
-        image_tokens=576,
-    )
+    reader = text_reader(annotations, Words())
+    steps = RunOrder(math, reader.index.modality_lengths).steps()
     dataset = StepDataset(
         reader, steps, loss_semantics="faithful", rank=0, world_size=8, micro_batch_size=16
     )
@@ -362,7 +333,15 @@ def main() -> None:
         part, path, cache = given.part
         print(json.dumps(PARTS[part](Path(path), Path(cache))))
         return
-    given.folder.mkdir(parents=True)
+    if min(given.entries, given.repeat) < 1:
+        parser.error("--entries and --repeat are at least 1")
+    try:
+        given.folder.mkdir(parents=True)
+    except OSError as error:
+        parser.error(
+            f"--folder {given.folder}: {error.strerror}; give one that can be made: it is removed "
+            "at the end, with what is in it"
+        )
     try:
         print(json.dumps(measure(given.folder, given.entries, given.repeat), indent=1))
     finally:

@@ -25,11 +25,12 @@ from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionC
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora, Optimizer
+from densekit.spec.trained_model import TrainedModel
 from densekit.train.engines.base import Engine, OptimizerStep
 from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator

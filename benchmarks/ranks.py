@@ -20,46 +20,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from text_only import Words, text_reader
 from torch import distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from densekit.batching.steps import Step
 from densekit.data.annotations import Annotations
-from densekit.data.index import SampleIndex
-from densekit.data.pixels import ReadImage
 from densekit.data.token_counts import TokenCounts
-from densekit.text.encode import EncodedSample
 from densekit.train import feed_check
 from densekit.train.feed_check import gather_feed
-from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
+from densekit.train.step_dataset import StepBatch, StepDataset
 
 WORLDS = (8, 32, 128, 512)
 GROUP = 2
 """Samples of a reference group."""
-
-
-class Words:
-    """In the tokenizer's place: an id a word, and as long a computation as a token takes."""
-
-    pad_id, max_length, semantics = 0, 2048, "faithful"
-
-    def encode(self, turns: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
-        words = " ".join(turn["value"] for turn in turns).split()
-        ids = np.array([len(word) + sum(map(ord, word)) % 99 + 3 for word in words], dtype=np.int64)
-        return EncodedSample(ids, ids, ())
-
-
-class Reader(SampleReader):
-    """Without pixels."""
-
-    def image(self, index: int) -> ReadImage | None:
-        return None
-
-
-class Size:
-    """The processor that nobody asks for pixels."""
-
-    size = 4
 
 
 def made(folder: Path, samples: int) -> Annotations:
@@ -97,17 +71,13 @@ def measure(annotations: Annotations, world: int, batch: int, steps: int) -> dic
         for number, groups in enumerate(order)
     ]
     counts = TokenCounts(Path("none"), np.zeros(len(annotations), dtype=np.uint64))
-    reader: Any = Reader(
-        samples=annotations,
-        index=SampleIndex.of(annotations),
-        encoder=Words(),  # type: ignore[arg-type]
-        image_folder=Path("none"),
-        processor=Size(),  # type: ignore[arg-type]
-        image_tokens=576,
-        counts=counts,
-    )
     dataset = StepDataset(
-        reader, plan, loss_semantics="faithful", rank=0, world_size=world, micro_batch_size=16
+        text_reader(annotations, Words(), counts),
+        plan,
+        loss_semantics="faithful",
+        rank=0,
+        world_size=world,
+        micro_batch_size=16,
     )
     first = timed(lambda step: dataset[step], steps)
     again = timed(lambda step: dataset[step], steps)
@@ -189,6 +159,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--batch", type=int, default=1024)
     given = parser.parse_args()
+    if given.steps < 1 or given.batch < GROUP or given.batch % GROUP:
+        parser.error(f"--steps is at least 1, --batch a multiple of {GROUP}")
     torch.set_num_threads(1)
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("launch", "parity"),
-    ("train", "evaluate", "planner"),
+    ("train", "evaluate", "chat", "planner"),
     ("toy", "exchange", "audit"),
     ("model", "runs", "data"),
     ("recipes", "containers"),

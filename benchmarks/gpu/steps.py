@@ -8,13 +8,12 @@ import torch
 
 from densekit.errors import UsageError
 from densekit.model.attention import require_kernel
-from densekit.planner.flops import flops_of
-from densekit.planner.lengths import AverageSample
 from densekit.planner.memory import Memory, memory_of
 from densekit.planner.model_states import ModelStates
 from densekit.planner.workload import MicroBatchShape, Workload
 from densekit.spec.capability import check_gpu
 from densekit.spec.execution import Execution
+from densekit.spec.flops import AverageSample, flops_of
 from densekit.spec.hardware import GIB, MIB, found_hardware
 from densekit.spec.types import AttentionKernel, Dtype
 from densekit.train.engines.process_group import make_accelerator

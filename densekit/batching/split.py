@@ -45,8 +45,7 @@ def split_step(
                 f"{max(lengths)} tokens: give at least data.max_length"
             )
         ranks = _deal(range(len(lengths)), lengths, shares)
-        most = max(sum(lengths[position] for position in rank) for rank in ranks)
-        for number in count(max(micro_batches, -(-most // tokens_per_micro_batch))):
+        for number in count(micro_batches):
             packed = [
                 _packed(rank, lengths, number, micro_batch_size, tokens_per_micro_batch)
                 for rank in ranks

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from densekit.cli.output import counted
 from densekit.data.doctor.conversations import histogram
 from densekit.data.doctor.examine import Examination
 from densekit.data.doctor.findings import Group
@@ -28,7 +29,7 @@ def print_examination(found: Examination, listed: Path | None) -> None:
     if found.files is not None:
         with_image = sum(map(len, entries.images.values()))
         console.print(
-            f"{entries.count:,} entries: {with_image:,} with an image, "
+            f"{counted(entries.count, 'entry', 'entries')}: {with_image:,} with an image, "
             f"{entries.text_only:,} text only; {_looked_at(found)}"
         )
         _composition(console, found)
@@ -46,8 +47,8 @@ def print_examination(found: Examination, listed: Path | None) -> None:
     if listed:
         console.print(escape(f"every finding is listed in {listed}"), soft_wrap=True)
     if found.certificate is not None:
-        files = len(found.certificate.files)
-        console.print(f"certificate {found.certificate.root} over {files:,} files", soft_wrap=True)
+        files = counted(len(found.certificate.files), "file")
+        console.print(f"certificate {found.certificate.root} over {files}", soft_wrap=True)
         if found.certificate_file is not None:
             console.print(escape(f"written to {found.certificate_file}"), soft_wrap=True)
     console.print(_verdict(found))
@@ -57,17 +58,16 @@ def _looked_at(found: Examination) -> str:
     assert found.files is not None
     pictures = found.files.pictures.values()
     decoded = sum(picture.sha256 is not None for picture in pictures)
-    named = len(found.entries.images)
+    named = counted(len(found.entries.images), "image")
     again = f", {found.files.again:,} known from before" if found.files.again else ""
-    return f"{len(pictures):,} of {named:,} images are there, {decoded:,} decoded{again}"
+    return f"{len(pictures):,} of {named} there, {decoded:,} decoded{again}"
 
 
 def _verdict(found: Examination) -> str:
-    notes = f"{found.notes:,} {'note' if found.notes == 1 else 'notes'}"
+    notes = counted(found.notes, "note")
     if not found.errors:
         return f"ok: training takes these data ({notes})"
-    errors = f"{found.errors:,} {'error' if found.errors == 1 else 'errors'}"
-    return f"fail: {errors}, {notes}"
+    return f"fail: {counted(found.errors, 'error')}, {notes}"
 
 
 def _composition(console: Console, found: Examination) -> None:

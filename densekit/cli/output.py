@@ -47,6 +47,11 @@ def wrapped(line: str, width: int) -> list[str]:
     ) or [""]
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, e.g. `1 entry`, `1,200 entries`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def print_table(rows: Sequence[Sequence[object]], *, header: Sequence[str]) -> None:
     """Columns as wide as their widest cell; the last is as long as it is."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from densekit.errors import DataError
-from densekit.files.json_files import check_depth, open_file, parse_integer
+from densekit.files.json_files import check_depth, json_kind, open_file, parse_integer
 
 MAX_BYTES = 1 << 34
 """Of an annotation file. The largest published ones take 1.5 GB."""
@@ -260,5 +260,5 @@ def _other_value(path: Path, value: Any) -> str:
     if isinstance(value, dict):
         inside = next((key for key, item in value.items() if isinstance(item, list)), None)
         hint = f": the list under '{inside[:40]}' alone" if inside else ""
-        return f"{path}: holds a JSON object without 'conversations'; {needed}{hint}"
-    return f"{path}: holds a JSON {type(value).__name__}; {needed}"
+        return f"{path}: holds an object without 'conversations'; {needed}{hint}"
+    return f"{path}: holds {json_kind(value)}; {needed}"

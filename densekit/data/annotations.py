@@ -127,11 +127,6 @@ class Annotations(Sequence[Sample]):
         return untagged
 
     @property
-    def untagged_images(self) -> int:
-        """How many entries of the file are untagged."""
-        return int(self.untagged.sum())
-
-    @property
     def has_images(self) -> bool:
         """Whether any entry of the file has an image."""
         return bool((self.entries.flags & HAS_IMAGE).any())

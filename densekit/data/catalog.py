@@ -23,14 +23,15 @@ _URL = r"^(https?://|hf://datasets/[\w.-]+/[\w.-]+(@[\w./-]+)?/)[^\s]+$"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Endings of files that are extracted; every other file is kept as it is."""
 
-Kind = Literal["training", "benchmark"]
+Kind = Literal["training", "benchmark", "trajectory"]
+"""trajectory: the log that a released checkpoint carries of its own training."""
 
 
 def _below(path: str) -> str:
     """A relative path that stays where it starts."""
     parts = PurePosixPath(path).parts
     if not path or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ValueError("a folder is a relative path with `/` and without `..`")
+        raise ValueError("a name or folder is a relative path with `/` and without `..`")
     return path
 
 
@@ -49,7 +50,7 @@ class License(Part):
 class FileObject(Part):
     """A published file, or a folder of them: one part of a data set."""
 
-    name: str
+    name: Below
     """What `--part` calls it: this, or its first folder."""
     content_url: str | None = Field(default=None, alias="contentUrl", pattern=_URL)
     """http(s), or hf://datasets/OWNER/NAME[@REVISION]/FILE; None: the file `name` of the data set's
@@ -149,7 +150,7 @@ class Entries(Part):
 class DataSet(Part):
     """One data set: an annotation file and what it refers to; or one benchmark."""
 
-    name: str
+    name: Below
     description: str
     url: str
     kind: Kind
@@ -160,6 +161,8 @@ class DataSet(Part):
     """Of that file; None where nobody published them."""
     questions: PositiveInt | None = None
     """Of a benchmark, as the paper's protocol asks them."""
+    recipes: tuple[str, ...] = ()
+    """The recipes whose training a trajectory is of."""
     root: Below
     """Folder below the data root that everything of it is in."""
     repository: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
@@ -174,6 +177,8 @@ class DataSet(Part):
     def _complete(self) -> "DataSet":
         if self.kind == "training" and self.annotations is None:
             raise ValueError("a data set for training needs `annotations`")
+        if (self.kind == "trajectory") != bool(self.recipes):
+            raise ValueError("a trajectory, and nothing else, needs the `recipes` it is of")
         names = [file.name for file in self.distribution]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -205,6 +210,8 @@ def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
 
 @functools.cache
 def _read(more: str | None) -> dict[str, DataSet]:
+    if more and not Path(more).is_file():
+        raise DataError(f"{VARIABLE} names {more}, and there is no such file; correct or unset it")
     entries = {data_set.name: data_set for data_set in load_catalog()}
     return entries | {entry.name: entry for entry in (load_catalog(Path(more)) if more else ())}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from densekit.errors import DataError
+from densekit.files.json_files import json_kind
 from densekit.spec.types import IMAGE_TOKEN
 
 Form = Literal["llava", "sharegpt", "messages"]
@@ -57,7 +58,7 @@ def read_conversation(entry: object) -> Conversation:
     if not isinstance(entry, Mapping):
         raise EntryError(
             "entry_form",
-            f"is a JSON {type(entry).__name__}; an object with 'conversations' is needed",
+            f"is {json_kind(entry)}; an object with 'conversations' is needed",
         )
     if "video" in entry or "videos" in entry:
         field = "video" if "video" in entry else "videos"
@@ -119,7 +120,7 @@ def _read_turns(raw: Sequence[object]) -> tuple[list[tuple[str, str]], bool, str
     renamed = False
     image: str | None = None
     for number, turn in enumerate(raw):
-        speaker, value = _fields(number, turn)
+        speaker, field, value = _fields(number, turn)
         if isinstance(value, list):
             value, named = _join_parts(number, value)
             if named and image not in (None, named):
@@ -128,25 +129,27 @@ def _read_turns(raw: Sequence[object]) -> tuple[list[tuple[str, str]], bool, str
         if not isinstance(value, str):
             raise EntryError(
                 "turn_form",
-                f"turn {number} has no 'value'; write the text of the turn as a string",
+                f"turn {number} has no '{field}'; write the text of the turn as a string",
             )
         if speaker == "system":
             raise EntryError("system_turn", f"turn {number} is from 'system': {SYSTEM}")
         if speaker not in ("human", "gpt", *ROLES):
             raise EntryError(
                 "speaker",
-                f"turn {number} is from {speaker[:40]!r}; only 'human' and 'gpt' are known",
+                f"turn {number} is from {speaker[:40]!r}; only 'human' and 'gpt' are known (and "
+                f"{', '.join(ROLES)} in their place)",
             )
         renamed |= speaker in ROLES
         turns.append((ROLES.get(speaker, speaker), value))
     return turns, renamed, image
 
 
-def _fields(number: int, turn: object) -> tuple[str, object]:
+def _fields(number: int, turn: object) -> tuple[str, str, object]:
+    """Who speaks; the name and value of the field with the text."""
     if isinstance(turn, Mapping):
         for who, what in (("from", "value"), ("role", "content")):
             if isinstance(turn.get(who), str):
-                return turn[who], turn.get(what)
+                return turn[who], what, turn.get(what)
     raise EntryError("turn_form", f'turn {number} has no \'from\'; write "from": "human" or "gpt"')
 
 
@@ -161,10 +164,10 @@ def _join_parts(number: int, parts: Sequence[object]) -> tuple[str, str | None]:
             texts.append(text)
             continue
         if kind not in ("image", "image_url"):
+            of = "without a type" if kind is None else f"of type {str(kind)[:40]!r}"
             raise EntryError(
                 "turn_form",
-                f"turn {number} has a part of type {str(kind)[:40]!r}; only text and one image are "
-                "read",
+                f"turn {number} has a part {of}; only text and one image are read",
             )
         assert isinstance(part, Mapping), "its kind was read from it"
         if IMAGE_TOKEN in texts:

@@ -48,9 +48,13 @@ def unpack(source: Path, target: Path) -> Unpacked:
 
     Every row is looked at before the annotation file appears, and it appears whole. Running it
     again writes the same. Raises DataError naming file and row of what is refused, and how many
-    more are; UsageError where there is no parquet file.
+    more are; UsageError where there is no parquet file, or `target` is a file.
     """
     files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    if not source.exists():
+        raise UsageError(f"{source} is missing; give a folder of parquet files, or one")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; give a folder to put {ANNOTATIONS} and {IMAGES}/ in")
     if not files:
         raise UsageError(f"{source} holds no .parquet file; give the folder that holds them")
     refused: list[str] = []
@@ -165,5 +169,7 @@ def _refused(source: Path, refused: list[str]) -> str:
     more = len(refused) - NAMED
     named = "\n".join(f"  - {line}" for line in refused[:NAMED])
     others = f"\n  - and {more} more" if more > 0 else ""
-    rows = "1 row is" if len(refused) == 1 else f"{len(refused)} rows are"
-    return f"{source}: {rows} refused; correct them, or leave them out:\n{named}{others}"
+    if len(refused) == 1:
+        return f"{source}: 1 row is refused; correct it, or leave it out:\n{named}"
+    rows = f"{len(refused)} rows are refused"
+    return f"{source}: {rows}; correct them, or leave them out:\n{named}{others}"

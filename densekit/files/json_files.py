@@ -99,7 +99,7 @@ def read_jsonl(
             try:
                 record = parse_json(line, non_finite=True)
                 if not isinstance(record, dict):
-                    raise ValueError(f"it is a {type(record).__name__}")
+                    raise ValueError(f"it is {json_kind(record)}")
             except ValueError as error:
                 raise DataError(
                     f"{path}: line {number} is not a JSON object ({error}): the file was cut off "
@@ -107,6 +107,18 @@ def read_jsonl(
                 ) from None
             records.append(record)
     return records
+
+
+def json_kind(value: object) -> str:
+    """What a value that JSON spelt is, in JSON's words and with the article."""
+    kinds = (
+        (bool, "true or false"),
+        (str, "a string"),
+        (int | float, "a number"),
+        (list, "a list"),
+        (dict, "an object"),
+    )
+    return next((words for kind, words in kinds if isinstance(value, kind)), "null")
 
 
 def parse_json(data: bytes, *, non_finite: bool = False) -> Any:

@@ -1,5 +1,6 @@
 """`densekit run`: a recipe after the stage that it needs, each in its own run directory."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
+from densekit.launch.connector_conversion import convert_connectors
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
@@ -17,7 +20,7 @@ from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
-from densekit.recipes.load import load_needed, load_recipe
+from densekit.recipes.load import load_needed, load_recipe, needed_name
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
@@ -72,17 +75,18 @@ def chain_math(
     chain: Sequence[Recipe],
     roots: Roots,
     *,
+    asked: str | None = None,
     launcher: Launcher | None = None,
     more: Sequence[Check] = (),
 ) -> list[RunMath]:
     """The math.json of every run of a chain, after a preflight of all of them: each names the run
-    it starts from.
+    it starts from. `asked`: as of `preflight`.
 
     Warnings, of `more` too, go to stderr. Raises DataError with everything that is missing or
     wrong, `more` among it; UsageError where only the container of the launcher would not see what
     is there.
     """
-    found = [preflight(recipe, roots, asked=chain[-1].name) for recipe in chain]
+    found = [preflight(recipe, roots, asked=asked or chain[-1].name) for recipe in chain]
     checks = [check for part in found for check in part.checks]
     for check in (*checks, *more):
         if check.state == "warn":
@@ -150,10 +154,18 @@ def prepare(
     """The chain of a recipe, with everything checked that can be before a run directory is made."""
     chain = load_chain(name, overrides)
     plans, problems = _plans(chain, request, hardware, roots)
-    problems += [_memory_check(plan, request) for plan in plans if plan.fits is False]
+    called = [needed_name(chain[-1], name), name] if len(chain) > 1 else [name]
+    problems += [
+        _memory_check(plan, request, word)
+        for plan, word in zip(plans, called, strict=False)
+        if plan.fits is False
+    ]
     if plans:
         problems += _launcher_problems(launcher, execution_of(plans[-1], roots, None))
-    maths = chain_math(chain, roots, launcher=launcher, more=problems)
+    asked = as_typed(name, overrides)
+    execution = execution_of(plans[-1], roots, None) if plans else Execution()
+    convert_connectors(chain, roots, launcher, execution)
+    maths = chain_math(chain, roots, asked=asked, launcher=launcher, more=problems)
     for recipe in chain:
         if (revisions := check_revisions(recipe, roots)).state != "ok":
             print(f"{revisions.name}: {revisions.message}", file=sys.stderr)
@@ -163,11 +175,16 @@ def prepare(
     return [Stage(recipe=recipe, plan=plan, math=math) for recipe, plan, math in parts]
 
 
-def _memory_check(plan: Plan, request: ExecutionRequest) -> Check:
+def as_typed(name: str, overrides: Sequence[str]) -> str:
+    """A recipe and what is --set, as words of a command line."""
+    return shlex.join([name, *(word for override in overrides for word in ("--set", override))])
+
+
+def _memory_check(plan: Plan, request: ExecutionRequest, name: str) -> Check:
     """A plan that is estimated not to fit: refused, unless a micro-batch was given to try it."""
     tried = request.micro_batch_size is not None
     rest = "" if tried else "; train on other hardware, or try it here with --micro-batch N"
-    command = f"densekit plan {plan.recipe} --device {plan.execution.device}"
+    command = f"densekit plan {shlex.quote(name)} --device {plan.execution.device}"
     message = f"{plan.recipe} is estimated not to fit into memory (`{command}` says why){rest}"
     return Check(name="plan", state="warn" if tried else "fail", message=message)
 
@@ -218,13 +235,14 @@ def reproduce(
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
+    watch: Watch = unwatched,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
     an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is
     made. The launcher is the local one if none is given; `announce` is printed once nothing was
-    refused.
+    refused; `watch` is what is done while the recipe itself trains.
     """
     launcher = launcher or Local()
     chain = prepare(
@@ -252,7 +270,8 @@ def reproduce(
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
-                code = start(run, execution, launcher)
+                with (watch if stage is last else unwatched)(run):
+                    code = start(run, execution, launcher)
                 if code != 0:
                     return code
         previous = run

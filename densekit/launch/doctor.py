@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DensekitError
-from densekit.launch.chain import load_chain
+from densekit.launch.chain import as_typed, load_chain
 from densekit.launch.checks.disk import disk_checks
 from densekit.launch.host_gpus import VISIBLE, Gpu, check_driver, find_gpus, kind_of, pick
 from densekit.launch.launchers.registry import launcher_class, launcher_names
@@ -55,7 +55,7 @@ def doctor(
             checks.append(_try("memory", lambda: _fits(chain, roots, kind, world_size, asked)))
     checks += disk_checks(chain, roots, runs_dir)
     for part in chain:
-        checks += preflight(part, roots, asked=name).checks
+        checks += preflight(part, roots, asked=as_typed(name, ()) if name else None).checks
         if part.assets is None:
             checks.append(check_revisions(part, roots))
     return checks

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.errors import DataError
-from densekit.launch.chain import chain_math, execution_of, load_chain, plan_stage
+from densekit.launch.chain import as_typed, chain_math, execution_of, load_chain, plan_stage
 from densekit.launch.launchers.base import Element, Launcher
 from densekit.runs.layout import STATUS_FILE, RunDir, run_path
 from densekit.spec.execution import ExecutionRequest
@@ -75,7 +75,7 @@ def _planned_runs(
     """Every recipe of a chain with its run."""
     chain = load_chain(name, overrides)
     try:
-        maths = chain_math(chain, roots, launcher=launcher)
+        maths = chain_math(chain, roots, asked=as_typed(name, overrides), launcher=launcher)
         paths = [run_path(runs_dir, math) for math in maths]
     except DataError as error:
         print(

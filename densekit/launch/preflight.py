@@ -2,8 +2,10 @@
 one list of problems.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from densekit.data.images import Images
 from densekit.data.missing import choose_entries
@@ -22,8 +24,9 @@ from densekit.launch.checks.samples import (
     outside_problem,
 )
 from densekit.launch.checks.tokens import tokenizer_problems
+from densekit.launch.connector_conversion import awaits_conversion
 from densekit.launch.fetching import fetches
-from densekit.recipes.load import recipe_names
+from densekit.runs.connector_weights import connector_weights
 from densekit.spec.architectures import connector_shape
 from densekit.spec.check import Check, CheckState
 from densekit.spec.recipe import Recipe
@@ -47,7 +50,8 @@ class Preflight:
 def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Preflight:
     """Check everything a run of `recipe` reads, short of decoding images and loading weights.
 
-    `asked`: the recipe that was asked for, where this one is a stage that it needs.
+    `asked`: the recipe that was asked for and what was --set, as words of a command line, where
+    that is not the recipe's name alone.
 
     What the kit makes itself (recipes with `assets`) is not there yet and not checked. Raises
     nothing for what is wrong: `spec.check.refuse` does.
@@ -81,10 +85,7 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
         found.add("tokenizer", tokenizer_problems(recipe, folder, config))
     if models.connector:
         weights = roots.resolve(models.connector)
-        found.add(
-            "connector",
-            projector_problems(weights, width=width, hidden=hidden, field="models.connector"),
-        )
+        found.connector(weights, width=width, hidden=hidden)
         if weights.is_file():
             found.inputs["connector"] = file_sha256(weights)
     outside = None
@@ -110,6 +111,17 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
     return Preflight(checks=tuple(found.checks), inputs=found.inputs, outside=outside)
 
 
+def _folders(roots: Roots) -> str:
+    """The options for folders that are not where they are without any."""
+    usual = Roots()
+    options = []
+    if roots.data != usual.data:
+        options += ["--data-dir", str(roots.data)]
+    if roots.models != usual.models:
+        options += ["--models-dir", str(roots.models)]
+    return f" {shlex.join(options)}" if options else ""
+
+
 class _Found:
     """The list that the pass fills."""
 
@@ -129,6 +141,19 @@ class _Found:
             self.say(subject, "fail", problem)
         if not problems:
             self.say(subject, "ok", "complete")
+
+    def connector(self, weights: Path, *, width: int | None, hidden: int | None) -> None:
+        """Weights of a connector, or what they are converted into when the run starts."""
+        field = "models.connector"
+        try:
+            if weights.is_file() and awaits_conversion(weights, self._roots.cache):
+                self.say("connector", "ok", f"{weights} is converted when the run starts")
+                return
+            weights = connector_weights(weights, self._roots.cache)
+        except DataError as error:
+            self.add("connector", [f"{field}: {error}"])
+            return
+        self.add("connector", projector_problems(weights, width=width, hidden=hidden, field=field))
 
     def images(self, images: Images, count: int) -> None:
         """Bad images are problems, or what the recipe's policy makes of them."""
@@ -157,9 +182,9 @@ class _Found:
     def get(self, field: str) -> str:
         """The command that gets what a field of the recipe refers to."""
         if fetches(self._recipe, field, self._roots):
-            name = self._asked if self._asked in recipe_names() else "RECIPE"
             return (
-                f"`densekit fetch {name}` gets what is missing, `densekit run {name} --fetch` too"
+                f"`densekit fetch {self._asked}{_folders(self._roots)}` gets what is missing, or "
+                "add --fetch to `densekit run`"
             )
         if field == "data.annotations":
             return "give the path of a JSON file"

@@ -18,6 +18,7 @@ from densekit.launch.chain import (
     prepare,
     reproduce,
 )
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import (
     UNDER_WAY,
     Arrays,
@@ -78,6 +79,7 @@ def sweep(
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
+    watch: Watch = unwatched,
 ) -> int:
     """Run recipes, each after the stage it needs; returns the exit code of the first that failed,
     else 0.
@@ -93,6 +95,8 @@ def sweep(
         "launcher": launcher,
     }
     if len(names) > 1:
+        if watch is not unwatched:
+            raise UsageError("--trajectory: give one recipe, the one that the file belongs to")
         if request.from_checkpoint is not None:
             raise UsageError("--from-checkpoint: give one recipe, the one that is to be resumed")
         chains = [prepare(name, runs_dir=runs_dir, **common) for name in names]
@@ -104,7 +108,9 @@ def sweep(
                 return _launch_all(elements, launcher, arrays)
     first_code = 0
     for name in dict.fromkeys(names):
-        code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
+        code = reproduce(
+            name, runs_dir=runs_dir, force=force, announce=announce, watch=watch, **common
+        )
         if code in (PREEMPTED_CODE, INTERRUPTED_CODE):
             return code
         first_code, announce = first_code or code, None

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
+from densekit.spec.flops import AverageSample
 from densekit.spec.recipe import Recipe
 
 TOKENS_PER_WORD = 1.4
@@ -47,17 +48,6 @@ CONVERSATIONS = Lengths(
     text_only_share=40688 / 665298,
     source="assumed: 200 text tokens with an image, 900 without one (6.1 % of the samples)",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AverageSample:
-    """An average sample as the language model sees it."""
-
-    tokens: float
-    squares: float
-    """Mean of the squared length: what causal attention costs."""
-    images: float
-    label_positions: float
 
 
 def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:

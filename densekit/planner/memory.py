@@ -13,9 +13,10 @@ from densekit.planner.memory_formulas import formulas
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import GRADIENTS, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, UPDATE, ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 WEIGHTS, OPTIMIZER, TOWER, BUFFERS = "weights", "optimizer", "tower", "buffers"

@@ -2,8 +2,9 @@
 
 from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.hardware import GIB
+from densekit.spec.trained_model import TrainedModel
 
 Phases = dict[str, dict[str, int]]
 

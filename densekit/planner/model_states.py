@@ -7,9 +7,9 @@ partitioned_param_coordinator.py) for the configuration that densekit writes
 """
 
 from densekit.planner.memory_trace.autograd import SINGLE
-from densekit.planner.workload import TrainedModel
 from densekit.spec.deepspeed import BUCKET_ELEMENTS, MAX_LIVE_ELEMENTS, SUB_GROUP_ELEMENTS
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 CUDA_CONTEXT = 723 * 2**20

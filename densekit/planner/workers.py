@@ -5,9 +5,9 @@ import math
 from densekit.planner.search import Decision
 from densekit.spec.execution import ExecutionRequest
 
-READ_SECONDS = 0.010
-"""CPU time that reading one sample takes a worker: its image 0.007 s (a JPEG of 640 x 480, padded),
-its text 0.002 s (docs/log.md), and packing.
+READ_SECONDS = 0.011
+"""CPU time that reading one sample takes a worker: its image 0.009 s (a JPEG of 640 x 480, padded
+for CLIP), its text 0.002 s (200 tokens, at 0.016 s for 2,042; docs/log.md).
 """
 RESERVE = 2.0
 """So many times faster than needed: images are larger, disks slower and cores shared."""
@@ -31,6 +31,6 @@ def planned_workers(
     needed = RESERVE * samples_per_rank * READ_SECONDS / fastest
     workers = min(max(math.ceil(needed), FEWEST), MOST)
     return workers, [
-        f"workers: {workers} a process; {samples_per_rank} samples take one "
-        f"{samples_per_rank * READ_SECONDS:.2f} s to read, a step {fastest:.2f} s or more"
+        f"workers: {workers} a process; one reads what a process feeds in a step in "
+        f"{samples_per_rank * READ_SECONDS:.2f} s, and the step takes {fastest:.2f} s or more"
     ]

@@ -96,10 +96,18 @@ def load_with_lines(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, D
 
 def load_needed(recipe: Recipe, name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load the stage-1 recipe that `recipe` (itself loaded as `name`) needs."""
+    return load_recipe(needed_name(recipe, name), overrides)
+
+
+def needed_name(recipe: Recipe, name: str) -> str:
+    """What a command line calls the recipe that `recipe` (loaded as `name`) needs: its name, or the
+    path of a file of one's own.
+    """
     assert recipe.needs is not None
     path = find_recipe(name)
     written_in = _read_with_parents(path, seen=()).needs_from or path.parent
-    return load_recipe(str(find_recipe(recipe.needs, relative_to=written_in)), overrides)
+    needed = find_recipe(recipe.needs, relative_to=written_in)
+    return needed.stem if needed.parent == RECIPES_DIR else str(needed)
 
 
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Document:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object, write_json
+from densekit.runs.connector_weights import connector_weights
 from densekit.spec.check import Check, refuse
 from densekit.spec.math import MADE_ASSETS, Math
 from densekit.spec.model_parts import ModelParts
@@ -24,11 +25,12 @@ def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
         for reference in (models.language_model, models.vision_tower)
     ):
         return None
+    weights = roots.resolve(models.connector).resolve() if models.connector else None
     return ModelParts(
         language_model=roots.resolve(models.language_model).resolve(),
         vision_tower=roots.resolve(models.vision_tower).resolve(),
         connector=math.connector,
-        connector_weights=roots.resolve(models.connector).resolve() if models.connector else None,
+        connector_weights=weights and connector_weights(weights, roots.cache),
         max_length=math.data.max_length,
         positions=math.positions,
     )

@@ -37,6 +37,8 @@ LINKED = {
 """What the chain of a line covers, by schema: in 2 everything but the times, which another run of
 the same math does not repeat.
 """
+ABSENT = (("mfu", None), ("part_lrs", None))
+"""What a line leaves out."""
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
 
@@ -76,6 +78,11 @@ class StepMetrics:
     part_lrs: dict[StrictStr, StrictFloat] | None = None
     """Learning rates of language model, connector and tower, where the tower is trained; else the
     line has no such key.
+    """
+    mfu: StrictFloat | None = None
+    """Model FLOPs utilisation: the share of all GPUs' dense peak that the model's own operations
+    take, without recomputed ones. The line has it where the GPU and its peak are known, so never
+    on a CPU.
     """
 
 
@@ -207,10 +214,8 @@ class Records:
         self.steps += 1
         fed = StepFeed(step=record.step, samples=list(samples), images=list(images))
         # The feed first: a metrics line always has its evidence.
-        for file, line in ((self._feed, fed), (self._metrics, record)):
-            values = asdict(line)
-            if values.get("part_lrs", ...) is None:
-                del values["part_lrs"]
+        line = {key: value for key, value in asdict(record).items() if (key, value) not in ABSENT}
+        for file, values in ((self._feed, asdict(fed)), (self._metrics, line)):
             file.write(json.dumps(values).encode() + b"\n")
             file.flush()
         return record

@@ -39,6 +39,10 @@ class Summary:
     """Of `seconds`: rank 0's device waited for data."""
     compute_seconds: float = 0.0
     """Of `seconds`: it computed."""
+    peak_seconds: float = 0.0
+    """What the model's own operations would take at the GPUs' dense peak: by `seconds` it is the
+    MFU. 0 where the peak is not known.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the process that imports and exports checkpoints is asked, and what it answers."""
+"""What the process that imports, exports and converts is asked, and what it answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,8 @@ from densekit.spec.types import Dtype
 ExportFormat = Literal["llava-hf", "official", "densekit"]
 """Stock transformers' LlavaForConditionalGeneration; a folder of the official code; densekit's own
 model class."""
+PublishFormat = Literal["llava-hf", "densekit"]
+"""Those of safetensors alone, which a hub is given."""
 
 
 class ExportRequest(Part):
@@ -33,22 +35,34 @@ class ExportRequest(Part):
     """Of the named roots in a run's recipe."""
 
 
+class ConnectorRequest(Part):
+    """What `models.connector` in the official code's format asks the trainer's environment for."""
+
+    file: Path
+    """mm_projector.bin, or what holds the same tensors."""
+    to: Path
+    """A folder that does not exist yet, or is empty."""
+
+
 class ExchangeRequest(Part):
-    """One of the two."""
+    """One of the three."""
 
     import_: ImportRequest | None = Field(default=None)
     export: ExportRequest | None = None
+    connector: ConnectorRequest | None = None
 
     @property
     def to(self) -> Path:
         """The folder that is written."""
-        asked = self.import_ or self.export
+        asked = self.import_ or self.export or self.connector
         assert asked is not None
         return asked.to
 
     @property
     def what(self) -> str:
         """In words."""
+        if self.connector is not None:
+            return "converting a connector"
         return "importing a checkpoint" if self.import_ else "exporting a model"
 
     def reads(self) -> Iterator[Path]:
@@ -62,6 +76,8 @@ class ExchangeRequest(Part):
             yield self.export.source
             yield self.export.roots.models
             yield self.export.roots.cache
+        if self.connector is not None:
+            yield self.connector.file
 
 
 class ExchangeReport(Part):

@@ -56,8 +56,10 @@ class Models(Part):
     tokenizer: PathReference | None = None
     """Folder of the tokenizer; null = the language model's own folder."""
     connector: PathReference | None = None
-    """Projector weights to start from (safetensors with 0.weight, 0.bias, 2.weight, 2.bias);
-    null = drawn from the seed in stage 1, taken from the needed run in stage 2."""
+    """Projector weights to start from: a connector.safetensors, or an mm_projector.bin of the
+    official code or of LLaVA; null = drawn from the seed in stage 1, taken from the needed run in
+    stage 2.
+    """
 
     @property
     def tokenizer_folder(self) -> str:

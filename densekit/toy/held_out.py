@@ -12,10 +12,12 @@ import torch
 
 from densekit.data.annotations import Annotations, Sample
 from densekit.data.pixels import ImageProcessor, open_image
+from densekit.model.answering import Decoding, generate
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.progress import Progress
 from densekit.runs.results import Accuracy, HeldOutScores
+from densekit.text.answers import answer_text
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 
@@ -43,6 +45,7 @@ def answers(
 ) -> list[str]:
     """Greedy answers to the first question of each sample about the image given for it."""
     table = torch.from_numpy(processor.lookup_table())
+    decoding = Decoding(end_tokens=encoder.end_tokens, max_new_tokens=MAX_NEW_TOKENS)
     texts: list[str] = []
     for start in range(0, len(samples), BATCH_SIZE):
         chosen = samples[start : start + BATCH_SIZE]
@@ -54,17 +57,8 @@ def answers(
             torch.from_numpy(processor(open_image(path)))
             for path in images[start : start + BATCH_SIZE]
         ]
-        generated = model.generate(
-            prompts,
-            normalise(torch.stack(pixels), table),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=tokenizer.eos_id,
-            pad_token_id=tokenizer.eos_id,
-        )
-        for row in generated.tolist():
-            end = row.index(tokenizer.eos_id) if tokenizer.eos_id in row else len(row)
-            texts.append(tokenizer.decode(row[:end]).strip())
+        generated = generate(model, prompts, normalise(torch.stack(pixels), table), decoding)
+        texts += [answer_text(tokenizer, ids, decoding.end_tokens) for ids in generated.ids]
         if progress is not None:
             progress.update(len(texts))
     return texts

@@ -9,6 +9,7 @@ from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.init import initial_projector
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import load_parts, read_weights, save_weights
+from densekit.runs.connector_weights import connector_weights
 from densekit.runs.layout import CONNECTOR_FILE, INIT_FILE, RunDir
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
@@ -59,7 +60,8 @@ def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> 
     Under `initial_weights: bf16` every value is rounded to bf16.
     """
     if math.models.connector:
-        connector = read_weights(roots.resolve(math.models.connector))
+        named = roots.resolve(math.models.connector)
+        connector = read_weights(connector_weights(named, roots.cache))
     elif stage1 is not None:
         connector = read_weights(stage1.path / CONNECTOR_FILE)
     else:

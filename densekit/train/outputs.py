@@ -8,7 +8,6 @@ from torch import Tensor
 
 from densekit.files import durable
 from densekit.files.permissions import follow_umask
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.pretrained import load_pretrained

@@ -53,6 +53,8 @@ def _waited(summary: Summary) -> str:
         f"{summary.tokens / summary.seconds:.0f} tokens/s; computing {compute:.0%} of the time, "
         f"waiting for data {data:.0%}"
     )
+    if summary.peak_seconds:
+        line += f"; MFU {summary.peak_seconds / summary.seconds:.1%}"
     if data > STALLED:
         line += ": the data loader is too slow; give more --workers, or a faster disk"
     return line

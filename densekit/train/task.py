@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from densekit.audit.report.write import keep_report
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.certificate import known_root
@@ -22,17 +24,26 @@ from densekit.model.weights import read_weights
 from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
-from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
+from densekit.runs.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ModelFiles,
+    complete_manifest,
+    hash_models,
+    start_manifest,
+)
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.ledger import ledger_lines
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
+from densekit.train.background import Worker
 from densekit.train.collectives import end_process_group, gather_objects
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
@@ -52,6 +63,7 @@ from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
+from densekit.train.utilization import Utilization
 
 DYING_TRAINER_S = 5.0
 """How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
@@ -103,6 +115,7 @@ def train(run_dir: Path) -> None:
             # The result is written and hashed: what only served to continue goes.
             with suppress(OSError):  # what stays is removed by the next `densekit ls`
                 drop_checkpoints(run)
+            keep_report(run.path)
         end_process_group()
 
 
@@ -171,6 +184,10 @@ def _train(
     reader = make_reader(math, roots)
     check_inputs(run, roots, reader.samples.sha256)
     order = RunOrder(math, reader.index.modality_lengths)
+    # Rank 0 hashes the models while it and the others load them.
+    hashing = Worker(partial(hash_models, _model_folders(math, roots)), name="hash")
+    if main:
+        hashing.start()
     model = build(run, math, roots, stage1, execution, accelerator)
     manifest: Manifest | None = None
     if main:
@@ -178,8 +195,16 @@ def _train(
         settle_certificate(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
         )
-        manifest = _start(run, execution, roots, reader.samples.sha256)
-    trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
+        manifest = _start(run, execution, roots, reader.samples.sha256, hashing.wait())
+    trainer = build_trainer(
+        model,
+        reader,
+        order.steps(),
+        math,
+        execution,
+        accelerator,
+        utilization=Utilization.here(math, execution),
+    )
     check_schedule(math.optimizer, len(trainer.dataset))
     check_labels(trainer.dataset)
     started = resume(run, trainer, execution.from_checkpoint)
@@ -238,9 +263,24 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
     return stage1
 
 
-def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
+def _model_folders(math: Math, roots: Roots) -> dict[str, Path]:
+    models = math.models
+    return {
+        "language_model": roots.resolve(models.language_model),
+        "vision_tower": roots.resolve(models.vision_tower),
+        "tokenizer": roots.resolve(models.tokenizer_folder),
+    }
+
+
+def _start(
+    run: RunDir,
+    execution: Execution,
+    roots: Roots,
+    annotations_sha256: str,
+    models: dict[str, ModelFiles],
+) -> Manifest:
     """Write the manifest of what this attempt starts from."""
-    models, images = run.math.recipe.models, roots.resolve(run.math.recipe.data.images)
+    images = roots.resolve(run.math.recipe.data.images)
     manifest = start_manifest(
         math=run.math,
         environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
@@ -249,11 +289,7 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
         certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
         certificate_root=known_root(roots.cache, annotations_sha256, images),
-        models={
-            "language_model": roots.resolve(models.language_model),
-            "vision_tower": roots.resolve(models.vision_tower),
-            "tokenizer": roots.resolve(models.tokenizer_folder),
-        },
+        models=models,
         init=run.path / INIT_FILE,
     )
     check_earlier_inputs(run, manifest)

@@ -175,6 +175,40 @@ def test_a_split_by_hand() -> None:
     ]
 
 
+def test_what_all_samples_have_in_common_does_not_count() -> None:
+    # Above 100: 5 opens the first part, 2, 1 and 1 fill the second, and 1 and 0 are left.
+    assert split_step([101, 105, 100, 101, 102, 101], world_size=1, micro_batch_size=4) == [
+        [[1, 2, 5], [0, 3, 4]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "samples", "tokens", "expected"),
+    [
+        ([5, 5, 2], 3, 5, [[0], [1], [2]]),  # each is as full as it may be
+        ([2, 3, 1], 3, 6, [[0, 1, 2]]),
+        ([2, 3, 1], 2, 6, [[1], [0, 2]]),  # no more samples than that
+        ([9, 1, 1, 1], 2, 9, [[0], [1, 3], [2]]),
+        ([3, 3], 2, 5, [[0], [1]]),  # one token too many
+        ([3, 4, 2], 3, 6, [[1], [0, 2]]),  # the longest first, then where the fewest tokens are
+        ([], 2, 5, []),
+    ],
+)
+def test_a_split_by_tokens_by_hand(
+    lengths: list[int], samples: int, tokens: int, expected: list[list[int]]
+) -> None:
+    assert split_step(
+        lengths, world_size=1, micro_batch_size=samples, tokens_per_micro_batch=tokens
+    ) == [expected]
+
+
+def test_every_rank_has_as_many_micro_batches_as_the_one_that_needs_most() -> None:
+    assert split_step([4, 4, 4], world_size=2, micro_batch_size=2, tokens_per_micro_batch=4) == [
+        [[0], [2]],
+        [[1], []],
+    ]
+
+
 def test_equal_lengths_are_dealt_in_turn() -> None:
     assert split_step([7] * 6, world_size=2, micro_batch_size=2) == [[[0, 4], [2]], [[1, 5], [3]]]
 

@@ -130,7 +130,7 @@ def test_the_memory_model_is_compared_with_a_traced_step() -> None:
     assert nothing.returncode == 1
 
 
-def _figures(*command: str) -> dict[str, Any]:
+def _figures(*command: str) -> Any:
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -140,8 +140,7 @@ def _figures(*command: str) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def test_the_index_is_compared_with_json(tmp_path: Path) -> None:
@@ -158,6 +157,26 @@ def test_the_index_is_compared_with_json(tmp_path: Path) -> None:
     assert found["compare"]["different"] == 0
     assert set(found["check"][1]["checks"].values()) == {"ok"}
     assert len(found["ranks"]) == 2 and not (tmp_path / "made").exists()
+
+
+def test_a_folder_that_is_there_is_refused_and_stays(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/index.py", "--folder", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2 and tmp_path.is_dir()
+    assert f"--folder {tmp_path}: File exists; give one that can be made" in done.stderr
+
+
+def test_the_host_of_a_rank_is_timed_in_worlds_of_any_size() -> None:
+    found = _figures("benchmarks/ranks.py", "--steps", "1", "--batch", "16")
+    assert [each["world_size"] for each in found] == [8, 32, 128, 512]
+    assert all(each["collectives_of_the_feed"] == {"all_gather": 1} for each in found)
+    assert all(min(each["read_first_ms"], each["gather_ms"]) > 0 for each in found)
 
 
 def test_the_input_of_a_worker_is_timed() -> None:

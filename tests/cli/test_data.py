@@ -29,8 +29,15 @@ def test_a_clean_file(world: World, run_cli: Cli) -> None:
     found = run_cli("data", "verify", world.annotations, *ALONE, "--sample", 2)
     assert found.code == 0, found.err
     assert "8 entries: 6 with an image, 2 text only" in found.out
-    assert "6 of 6 images are there, 2 decoded" in found.out
+    assert "6 of 6 images there, 2 decoded" in found.out
     assert "ok: training takes these data (0 notes)" in found.out
+
+
+def test_one_is_not_said_as_many(world: World, run_cli: Cli) -> None:
+    world.annotations.write_text(json.dumps(world.entries[:1]))
+    found = run_cli("data", "verify", world.annotations, *ALONE, "--full")
+    assert "1 entry: 1 with an image, 0 text only; 1 of 1 image there, 1 decoded" in found.out
+    assert "over 1 file\n" in found.out
 
 
 def test_findings_are_a_table_and_exit_code_3(world: World, run_cli: Cli) -> None:

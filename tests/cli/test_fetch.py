@@ -3,6 +3,7 @@ stages in small from nothing to a trained model.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,14 +61,13 @@ def test_one_command_fetches_checks_and_trains_both_stages(
     monkeypatch.setattr(Local, "inspect", lambda self, parts, execution: inspect(parts))
     refused = run_cli("run", "small_stage2.yaml", "--device", "cpu")
     assert refused.code == 3 and not list(tmp_path.glob("runs/*"))
-    assert (
-        "`densekit fetch RECIPE` gets what is missing, `densekit run RECIPE --fetch`" in refused.err
-    )
+    assert "`densekit fetch small_stage2.yaml` gets what is missing, or add --fetch" in refused.err
     assert not published.requests, "without --fetch nothing is asked for"
 
     done = run_cli("run", "small_stage2.yaml", "--fetch", "--device", "cpu")
     assert done.code == 0, done.err
     assert "needed in" in done.err and f"fetched   {LANGUAGE} to" in done.err
+    assert done.err.count("nothing that training refuses") == 2, "both data sets were verified"
     for name in ("small_stage1", "small_stage2"):
         (status,) = tmp_path.glob(f"runs/{name}-*/status.json")
         assert json.loads(status.read_text(encoding="utf-8"))["state"] == "complete"
@@ -84,10 +84,26 @@ def test_one_command_fetches_checks_and_trains_both_stages(
     assert len(published.requests) == asked, "pickles may go once they are converted"
 
 
+def test_the_command_that_a_refused_run_names_gets_what_it_lacks(
+    published: HubDouble, converted: list[Path], run_cli: Cli, tmp_path: Path
+) -> None:
+    own = tmp_path / "my own" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text(f"extends: {tmp_path}/small_stage1.yaml\n", encoding="utf-8")
+    words = ("run", own, "--set", f"models.vision_tower=models:{LANGUAGE}", "--models-dir", "m")
+    refused = run_cli(*words, "--device", "cpu")
+    commands = {words for words in refused.err.split("`") if words.startswith("densekit fetch")}
+    assert len(commands) == 1 and str(own) in refused.err
+    fetched = run_cli(*shlex.split(commands.pop())[1:], "--only", "models")
+    assert fetched.code == 0 and converted == [tmp_path.resolve() / "m" / LANGUAGE]
+    assert (tmp_path / "m" / LANGUAGE / "model.safetensors").is_file()
+
+
 def test_parts_subjects_and_folders_are_chosen(
     published: HubDouble, converted: list[Path], run_cli: Cli, tmp_path: Path
 ) -> None:
-    assert run_cli("fetch", "small_stage2.yaml", "--part", "coco", "--to", "there").code == 0
+    part = run_cli("fetch", "small_stage2.yaml", "--part", "coco", "--to", "there")
+    assert part.code == 0 and "not verified yet: " in part.err
     found = tree(tmp_path / "there")
     assert found and all(name.startswith("data/coco/train2017/") for name in found)
     done = run_cli("fetch", "small_stage2.yaml", "--only", "models", "--models-dir", "m")

@@ -66,11 +66,11 @@ LEGAL = {
 def test_legal_entries(tmp_path: Path, name: str) -> None:
     annotations = Annotations.load(_write(tmp_path, [LEGAL[name]]))
     assert annotations[0].sample_id.startswith("0:")
-    assert annotations.untagged_images == (name == "image without tag")
+    assert annotations.untagged.tolist() == [name == "image without tag"]
 
 
 REFUSED = {
-    "not an object": ("text", "is a JSON str"),
+    "not an object": ("text", "is a string"),
     "no conversations": ({"id": "x"}, "no 'conversations'"),
     "empty conversations": (_entry(), "no 'conversations'"),
     "no from": (_entry({"value": "x"}), "turn 0 has no 'from'"),
@@ -86,7 +86,7 @@ REFUSED = {
     "list of images": (_entry(HUMAN, GPT, image=["a.png", "b.png"]), "'image' is a list of 2"),
     "empty list of images": (_entry(HUMAN, GPT, image=[]), "'image' is a list of 0"),
     "NUL in the image": (_entry(HUMAN, GPT, image="a\0.png"), "not a file name"),
-    "message without content": ({"messages": [{"role": "user"}]}, "turn 0 has no 'value'"),
+    "message without content": ({"messages": [{"role": "user"}]}, "turn 0 has no 'content'"),
     "system message": (
         {"messages": [{"role": "system", "content": "x"}]},
         "turn 0 is from 'system': the",
@@ -127,7 +127,7 @@ def test_a_tag_can_be_required(tmp_path: Path) -> None:
         ('[\n {"a": 1},\n {"b" 2}]', "line 3, column 7: broken JSON"),
         ("", "the file is empty"),
         ('{"data": [{"id": 1}]}', "a list of entries is needed: the list under 'data' alone"),
-        ('"text"', "holds a JSON str"),
+        ('"text"', "holds a string"),
         (
             '[{"conversations": []}',
             "line 1, column 23: broken JSON (Expecting ',' delimiter); the file may be cut off",

@@ -63,7 +63,11 @@ def test_annotation_files_and_parts_are_unique() -> None:
         ),
         (
             f"{ENTRY}distribution: [{{name: f, folder: ../f, source: s}}]}}",
-            r"distribution\.0\.folder: a folder is a relative path",
+            r"distribution\.0\.folder: a name or folder is a relative path",
+        ),
+        (
+            f"{ENTRY}distribution: [{{name: ../f, source: s}}]}}",
+            r"distribution\.0\.name: a name or folder is a relative path",
         ),
         (
             f"{ENTRY}distribution: [{{name: f, contentUrl: 'ftp://f', source: s}}]}}",
@@ -91,9 +95,17 @@ def test_wrong_entries_are_named(tmp_path: Path, text: str, message: str) -> Non
         load_catalog(path)
 
 
+def test_a_catalog_of_ones_own_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEKIT_CATALOG", "nowhere.yaml")
+    with pytest.raises(DataError, match=r"DENSEKIT_CATALOG names nowhere\.yaml, and there is no"):
+        data_sets()
+
+
 def test_catalog_is_installed_with_the_package() -> None:
     root = Path(__file__).resolve().parents[2]
-    assert '"densekit.data" = ["catalog.yaml"]' in (root / "pyproject.toml").read_text()
+    assert (
+        '"densekit.data" = ["catalog.yaml", "models.yaml"]' in (root / "pyproject.toml").read_text()
+    )
     assert CATALOG.is_file()
 
 
@@ -122,3 +134,24 @@ def test_benchmarks_have_questions_and_a_licence_with_its_source() -> None:
     for entry in benchmarks:
         assert entry.license.text and entry.license.source
         assert entry.questions or entry.name == "Video-QA"
+
+
+def test_published_logs_are_of_recipes_that_exist() -> None:
+    logs = data_sets("trajectory")
+    assert {entry.name for entry in logs} >= {"DenseConnector-v1.5-7B", "DenseConnector-v1.5-13B"}
+    for entry in logs:
+        for name in entry.recipes:
+            assert load_recipe(name).stage == 2
+        (file,) = entry.distribution
+        assert file.file_name == "trainer_state.json" and file.sha256 is None, "nobody measured one"
+
+
+def test_a_trajectory_says_whose_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(
+        "- {name: x, description: d, url: u, kind: trajectory, license: {text: t, source: s}, "
+        "root: x, repository: a/b, distribution: [{name: trainer_state.json, source: s}]}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(DataError, match="a trajectory, and nothing else, needs the `recipes`"):
+        load_catalog(path)

@@ -1,12 +1,10 @@
 """The data doctor finds every planted damage, says its kind, and finds nothing on a clean tree."""
 
-import json
 import os
 import socket
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ import pytest
 from PIL import Image
 
 from densekit.data.catalog import DataSet
-from densekit.data.doctor.examine import Examination, Request, examine
+from densekit.data.doctor.examine import Examination, Request
 from densekit.data.doctor.kinds import KINDS
-from densekit.data.doctor.subject import Subject
 from tests.support.damaged_data import GRADIENT, World, turns
 
 FULL = Request(depth="full")
@@ -395,6 +392,26 @@ def test_damage_is_found(world: World, name: str) -> None:
     assert found_kinds(world.examine(FULL)) == expected
 
 
+@pytest.mark.parametrize("named", ["a/0.jpg", "0.jpg"])
+@pytest.mark.parametrize("file", [False, True])
+def test_the_image_folder_itself_is_missing(world: World, named: str, file: bool) -> None:
+    world.folder = world.folder.with_name("elsewhere")
+    if file:
+        world.folder.touch()
+    world.entries = [entry | {"image": named} for entry in world.entries[:1]]
+    found = world.examine(FULL)
+    (group,) = found.findings.groups()
+    assert group.kind.name == "image_folder"
+    assert group.places[0][1] == f"{world.folder}" + " is a file" * file
+
+
+def test_a_name_that_no_disk_can_hold(world: World) -> None:
+    world.entries[0]["image"] = "a/\ud800.jpg"
+    (group,) = world.examine(FULL).findings.groups()
+    assert group.kind.name == "image_path"
+    assert group.places[0][1] == "half of a surrogate pair in its name"
+
+
 def test_there_are_many_kinds_of_damage() -> None:
     assert len(DAMAGES) >= 90
     planted = set().union(*(kinds for _, kinds in DAMAGES.values()))
@@ -473,20 +490,3 @@ def test_a_sample_is_seeded_and_headers_are_all_looked_at(world: World) -> None:
         )
     assert all(1 <= len(names) <= 2 for names in seen)
     assert seen[0] == seen[1] and len({frozenset(names) for names in seen}) > 1
-
-
-def test_subject_of_a_file_needs_no_recipe(world: World) -> None:
-    world.write()
-    subject = Subject(name="x", annotations=world.annotations, images=world.folder)
-    assert list(examine(subject, FULL, world.cache).findings) == []
-    assert replace(subject, template="v1").template == "v1"
-    assert json.loads(world.annotations.read_text())[0]["id"] == "0"
-
-
-def test_the_page_lists_every_kind() -> None:
-    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
-    rows = [
-        f"| `{kind.name}` | {kind.severity} | {kind.what} | {kind.remedy} |"
-        for kind in KINDS.values()
-    ]
-    assert page.partition("## Kinds of findings")[2].strip().splitlines()[2:] == rows

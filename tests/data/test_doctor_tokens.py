@@ -133,6 +133,6 @@ def test_nothing_there_is_one_finding(tmp_path: Path) -> None:
     found = examine(subject, Request(), tmp_path / "cache")
     ((kind, place, detail),) = found.findings
     assert kind == "annotations" and place == str(subject.annotations)
-    assert "is missing" in detail and found.errors == 1
+    assert "there is no such file; `densekit fetch" in detail and found.errors == 1
     assert as_json(found, None)["entries"]["count"] == 0
     assert DataError.exit_code == 3

@@ -81,14 +81,18 @@ def test_text_alone() -> None:
 
 
 REFUSED: dict[str, tuple[object, str, str]] = {
-    "a list": ([], "entry_form", "is a JSON list"),
-    "nothing": (None, "entry_form", "is a JSON NoneType"),
+    "a list": ([], "entry_form", "is a list"),
+    "nothing": (None, "entry_form", "is null"),
     "system message": (
         {"messages": [{"role": "system", "content": "Be kind."}, *_messages("a", "b")["messages"]]},
         "system_turn",
         "turn 0 is from 'system': the template has its system prompt",
     ),
-    "tool message": ({"messages": [{"role": "tool", "content": "x"}]}, "speaker", "from 'tool'"),
+    "tool message": (
+        {"messages": [{"role": "tool", "content": "x"}]},
+        "speaker",
+        "from 'tool'; only 'human' and 'gpt' are known (and user, assistant",
+    ),
     "two image parts": (
         _parts({"type": "image", "image": "a.png"}, {"type": "image", "image": "b.png"}),
         "several_images",
@@ -117,9 +121,9 @@ REFUSED: dict[str, tuple[object, str, str]] = {
         "turn_form",
         "a part of type 'input_audio'; only text and one image",
     ),
-    "a part that is a text": (_parts("hello"), "turn_form", "a part of type 'None'"),
+    "a part that is a text": (_parts("hello"), "turn_form", "a part without a type"),
     "image part without image": (_parts({"type": "image"}), "tag_without_image", "no 'image'"),
-    "content null": (_messages(None, "x"), "turn_form", "turn 0 has no 'value'"),
+    "content null": (_messages(None, "x"), "turn_form", "turn 0 has no 'content'"),
     "two users": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
         "turn_order",

@@ -112,6 +112,11 @@ def test_what_is_refused_is_named_by_file_and_row(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_such_parquet(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="none is missing; give a folder of parquet files"):
+        unpack(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file; give a folder to put annotations"):
+        unpack(tmp_path, tmp_path / "file")
     with pytest.raises(UsageError, match=r"holds no \.parquet file"):
         unpack(tmp_path, tmp_path / "out")
     write(tmp_path / "a.parquet", {"text": "x", "label": 1})

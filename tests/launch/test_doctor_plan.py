@@ -1,12 +1,12 @@
 """`densekit doctor` where it looks at no GPU: disk from the plan, hardware that is elsewhere."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from densekit.launch.chain import load_chain
-from densekit.launch.checks import disk
 from densekit.launch.checks.disk import disk_checks
 from densekit.launch.doctor import Elsewhere, doctor
 from densekit.spec.check import Check
@@ -42,7 +42,8 @@ def test_everything_missing_is_named_at_once_with_the_command_that_gets_it(tmp_p
     checks = doctor(PAPER, roots, tmp_path, elsewhere=elsewhere)
     for subject in ("language model", "vision tower", "annotations"):
         (message,) = told(checks, f"{PAPER}: {subject}")
-        assert f"`densekit fetch {PAPER}` gets what is missing" in message
+        folders = f"--data-dir {tmp_path} --models-dir {tmp_path}"
+        assert f"`densekit fetch {PAPER} {folders}` gets what is missing" in message
 
 
 def test_the_disk_is_compared_with_what_the_plan_writes(
@@ -52,7 +53,7 @@ def test_the_disk_is_compared_with_what_the_plan_writes(
 
     def state(name: str, free_gib: float) -> str:
         usage = SimpleNamespace(free=int(free_gib * GIB))
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
         (check,) = disk_checks(load_chain(name, ()), roots, tmp_path / "runs")
         return check.state
 

@@ -14,11 +14,12 @@ from densekit.planner.memory import PARTS, memory_of, traced_execution
 from densekit.planner.memory_trace.autograd import Meter, Tape
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import KEPT, LANGUAGE, TracedStep
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec import deepspeed
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.train.engines.process_group import deepspeed_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -286,7 +287,10 @@ def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str)
     ("zero_stage", "checkpointing"),
     [
         (2, False),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((0, False), (0, True), (2, True))),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((0, False), (0, True), (2, True))
+        ),
     ],
 )
 def test_traced_step_of_a_trained_tower(

@@ -14,15 +14,7 @@ from densekit.files.json_files import write_json
 from densekit.planner.calibrate import MARGIN, measured_efficiency
 from densekit.planner.candidates import SearchSpace
 from densekit.planner.cluster import Cluster, usual_nodes
-from densekit.planner.flops import FLASH_BACKWARD, flops_of
-from densekit.planner.lengths import (
-    CAPTIONS,
-    CONVERSATIONS,
-    AverageSample,
-    average_sample,
-    counted,
-    lengths_of,
-)
+from densekit.planner.lengths import CAPTIONS, CONVERSATIONS, average_sample, counted, lengths_of
 from densekit.planner.plan import Plan, make_plan
 from densekit.planner.time import (
     HOST_BANDWIDTH,
@@ -32,14 +24,16 @@ from densekit.planner.time import (
     communication_seconds,
     step_time,
 )
-from densekit.planner.workload import TrainedModel, Workload
+from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe
 from densekit.runs.environment import Environment
 from densekit.runs.manifest import Certified, DataFiles, Manifest
 from densekit.runs.records import StepRecord
 from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.spec.flops import FLASH_BACKWARD, AverageSample, flops_of
 from densekit.spec.hardware import BY_NAME, hardware
 from densekit.spec.math import RunMath
+from densekit.spec.trained_model import TrainedModel
 from tests.support.runs import ENVIRONMENT
 
 FULL = Workload.of(load_recipe("vicuna7b_clip_stage2"), None)

@@ -61,6 +61,10 @@ class Double:
         headers = {"ETag": f'"{hashlib.md5(body).hexdigest()}"'} if self.etags else {}
         return 200, body, headers | self.headers.get(path, {})
 
+    def write(self, method: str, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        """The answer to what is sent to a path."""
+        return 405, b"", {}
+
     def bodies(self, path: str) -> int:
         """GET requests of a path."""
         return sum(method == "GET" and asked == path for method, asked, _ in self.requests)
@@ -78,6 +82,30 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._serve(body=True)
+
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        double: Double = self.server.double
+        double.requests.append((self.command, self.path, None))
+        double.token = self.headers.get("Authorization")
+        body = self._body()
+        code, content, headers = double.write(self.command, self.path, body)
+        self._send(code, content, headers)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _serve(self, *, body: bool) -> None:
         double: Double = self.server.double

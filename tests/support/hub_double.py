@@ -9,6 +9,7 @@ from typing import Any
 from tests.support.http_double import Double
 
 COMMIT = "a" * 40
+_INFO = r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?"
 
 
 @dataclass
@@ -25,8 +26,10 @@ class HubDouble(Double):
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         """As `Double.answer`."""
         path = path.partition("?")[0]
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/revision/([^/]+)", path):
-            return self._info(found[1].removesuffix("s"), found[2], found[3])
+        if found := re.fullmatch(
+            r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/([^/]+))?", path
+        ):
+            return self._info(found[1].removesuffix("s"), found[2], found[3] or "main")
         if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._file("dataset" if found[1] else "model", found[2], found[3], found[4])
         return super().answer(path)

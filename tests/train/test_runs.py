@@ -19,7 +19,7 @@ from densekit.model.weights import read_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
-from densekit.spec.types import LEDGER_ENTRIES
+from densekit.spec.types import IMAGE_TOKEN, LEDGER_ENTRIES
 from densekit.train.assembly import build_trainer
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.initial_state import load_base, prepare
@@ -191,6 +191,46 @@ def test_workers_change_no_bit(workplace: Workplace, tmp_path: Path) -> None:
     ours, theirs = (read_weights(folder / CONNECTOR_FILE) for folder in (run, alone))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_messages_train_as_the_same_conversations_do(workplace: Workplace, tmp_path: Path) -> None:
+    """JSON Lines of OpenAI's form, the image as a part of a message."""
+    roots = Roots(cache=workplace.root / ".cache/densekit")
+    alone = RunDir(workplace.run_dir("tiny_stage2"))
+    data = alone.math.recipe.data
+    lines = []
+    for entry in read_json(roots.resolve(data.annotations)):
+        messages = []
+        for turn in entry["conversations"]:
+            content: object = turn["value"]
+            if IMAGE_TOKEN in turn["value"]:
+                text = turn["value"].removeprefix(IMAGE_TOKEN).strip()
+                image = {"type": "image", "image": entry["image"]}
+                content = [image, {"type": "text", "text": text}]
+            role = {"human": "user", "gpt": "assistant"}[turn["from"]]
+            messages.append({"role": role, "content": content})
+        lines.append(json.dumps({"id": entry["id"], "messages": messages}))
+    (tmp_path / "messages.jsonl").write_text("\n".join(lines))
+    shutil.copytree(workplace.root / "runs", tmp_path / "runs")
+    code = reproduce(
+        "tiny_stage2",
+        overrides=(
+            "data.samples=null",
+            f"data.annotations={tmp_path}/messages.jsonl",
+            f"data.images={data.images}",
+            *SMALL,
+        ),
+        runs_dir=tmp_path / "runs",
+        roots=roots,
+        request=ExecutionRequest(),
+        launcher=Forked(),
+    )
+    (run,) = set((tmp_path / "runs").glob("tiny_stage2-*")) - {tmp_path / "runs" / alone.path.name}
+    assert code == 0 and any("image" in line for line in lines)
+    for ours, theirs in zip(_metrics(run), _metrics(alone.path), strict=True):
+        for field in ("loss", "grad_norm", "tokens", "supervised_tokens", "images"):
+            assert ours[field] == theirs[field]
+        assert ours["ids"] != theirs["ids"]
 
 
 def test_a_run_says_who_waited(workplace: Workplace) -> None:

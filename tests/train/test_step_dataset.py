@@ -1,21 +1,21 @@
 """What a rank reads of a step: its own samples, and of the others what nobody counted yet."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from text_only import text_reader
 
 from densekit.batching.steps import Step
 from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
-from densekit.data.pixels import ReadImage
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError
 from densekit.text.encode import EncodedSample
-from densekit.train.step_dataset import SampleReader, StepBatch, StepDataset
+from densekit.train.step_dataset import StepBatch, StepDataset
 
 SAMPLES, RANKS = 24, 4
 STEPS = [
@@ -41,17 +41,6 @@ class Words:
         return EncodedSample(ids, np.where(ids % 2, ids, -100), notes)
 
 
-class Reader(SampleReader):
-    """Without pixels."""
-
-    def image(self, index: int) -> ReadImage | None:
-        return None
-
-
-class Size:
-    size = 4
-
-
 @pytest.fixture
 def annotations(tmp_path: Path) -> Annotations:
     entries = [
@@ -68,17 +57,13 @@ def annotations(tmp_path: Path) -> Annotations:
 
 
 def _dataset(annotations: Annotations, counts: TokenCounts | None, rank: int = 0) -> StepDataset:
-    reader: Any = Reader(
-        samples=annotations,
-        index=SampleIndex.of(annotations),
-        encoder=Words(),  # type: ignore[arg-type]
-        image_folder=Path("none"),
-        processor=Size(),  # type: ignore[arg-type]
-        image_tokens=4,
-        counts=counts,
-    )
     return StepDataset(
-        reader, STEPS, loss_semantics="faithful", rank=rank, world_size=RANKS, micro_batch_size=4
+        text_reader(annotations, Words(), counts),
+        STEPS,
+        loss_semantics="faithful",
+        rank=rank,
+        world_size=RANKS,
+        micro_batch_size=4,
     )
 
 
@@ -128,13 +113,16 @@ def test_counts_of_taken_samples_are_those_of_their_places_in_the_file(
     counts = TokenCounts.open(tmp_path, {}, SAMPLES)
     places = np.array([5, 3])
     reader = _dataset(annotations.take(places), counts).reader
-    taken = Reader(**{**vars(reader), "index": SampleIndex.of(annotations).take(places)})
+    taken = replace(reader, index=SampleIndex.of(annotations).take(places))
     step = Step(index=0, groups=[np.array([0])], num_groups=1)
     dataset = StepDataset(
         taken, [step], loss_semantics="faithful", rank=0, world_size=1, micro_batch_size=1
     )
     assert _read(dataset).micro_batches[0].sample_ids[0].startswith("5:")
-    assert counts.get(5) == Counted(tokens=9, labels=4, notes=()) and counts.missing == SAMPLES - 1
+    assert (
+        counts.get(5) == Counted(tokens=9, labels=4, notes=())
+        and len(counts.missing()) == SAMPLES - 1
+    )
 
 
 def test_a_count_that_disagrees_is_an_error(annotations: Annotations, tmp_path: Path) -> None:

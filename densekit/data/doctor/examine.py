@@ -1,5 +1,6 @@
 """The examination: entries, images, tokens, counts and certificate, one after the other."""
 
+import os
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -90,7 +91,10 @@ def examine(subject: Subject, request: Request, cache: Path) -> Examination:
         with open_annotations(subject.annotations) as file:
             entries, digest = examine_entries(subject, file, findings)
     except DataError as error:
-        findings.add("annotations", str(subject.annotations), str(error))
+        detail = str(error)
+        if subject.to_get and not os.path.lexists(subject.annotations):
+            detail = f"there is no such file; {subject.to_get}"
+        findings.add("annotations", str(subject.annotations), detail)
         return _nothing(subject, request, findings)
     if not entries.texts:
         return _nothing(subject, request, findings, entries)

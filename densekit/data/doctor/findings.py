@@ -1,7 +1,7 @@
 """All findings, grouped by kind: how many of each, and where the first ones are."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,6 @@ class Findings:
         """Add one finding. Raises KeyError for a kind that there is not."""
         assert kind in KINDS, kind
         self._places.setdefault(kind, []).append((place, detail))
-
-    def extend(self, found: Iterable[tuple[str, str, str]]) -> None:
-        """Add many."""
-        for kind, place, detail in found:
-            self.add(kind, place, detail)
 
     def groups(self) -> tuple[Group, ...]:
         """Errors first, each severity in the order of KINDS."""

@@ -36,7 +36,10 @@ ANNOTATIONS = _kinds(
     "error",
     False,
     {
-        "annotations": ("annotation file cannot be read", "put the published file there"),
+        "annotations": (
+            "annotation file cannot be read",
+            "correct it, or put the published file there",
+        ),
         "tokenizer": ("tokenizer that cannot be used", "put the model's own tokenizer there"),
         "entry_count": (
             "another number of entries",

@@ -9,7 +9,7 @@ from densekit.data.annotation_file import parse_entry
 from densekit.data.doctor.subject import Subject
 from densekit.data.entries import read_conversation
 from densekit.errors import DataError
-from densekit.spec.types import IGNORE_INDEX, Semantics
+from densekit.spec.types import Semantics
 from densekit.text.encode import SampleEncoder
 from densekit.text.sequence import model_sequence
 from densekit.text.tokenizers.base import load_tokenizer
@@ -109,7 +109,7 @@ def token_counter(counting: Counting) -> Callable[[EntryText], Tokens | None]:
         ]
         return Tokens(
             length=len(sequences[0].input_ids),
-            labels=int((sequences[1].labels[1:] != IGNORE_INDEX).sum()),
+            labels=sequences[1].label_count,
             masked="masked_mismatch" in sample.notes,
         )
 

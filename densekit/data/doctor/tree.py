@@ -37,8 +37,10 @@ class Tree:
             return self._near(name)
         except PermissionError:
             return "image_folder_closed", f"{path.parent}: no permission"
-        except (OSError, ValueError) as error:
-            return "image_path", getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            return "image_path", error.strerror or str(error)
+        except ValueError:  # a JSON escape can spell it, a file system cannot
+            return "image_path", "half of a surrogate pair in its name"
         if stat.S_ISLNK(state.st_mode):
             try:
                 state = path.stat()
@@ -115,12 +117,14 @@ class Tree:
 
     def _no_folder(self, directory: str) -> tuple[str, str]:
         parts = PurePosixPath(directory).parts
-        for count in range(1, len(parts) + 1):
+        for count in range(len(parts) + 1):
             place = self.folder.joinpath(*parts[:count])
             if place.is_dir():
                 continue
             if place.exists():
                 return "image_folder", f"{place} is a file"
+            if count == 0:
+                return "image_folder", f"{place}"
             for ending in ARCHIVES:
                 archive = place.with_name(place.name + ending)
                 if archive.is_file():

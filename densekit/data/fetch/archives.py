@@ -3,17 +3,18 @@ no bombs; each file appears whole, so that extraction goes on after a kill.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import os
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -58,11 +59,16 @@ class BrokenArchiveError(DataError):
 
 
 def unpacked_bytes(archive: Path) -> int | None:
-    """Bytes of its files as a zip lists them; None for a tar, which lists nothing in front."""
+    """Bytes of its files as a zip lists them; None for a tar, which lists nothing in front, and for
+    a zip whose list cannot be read (extracting it says so).
+    """
     if not zipfile.is_zipfile(archive):
         return None
-    with zipfile.ZipFile(archive) as opened:
-        return sum(entry.file_size for entry in opened.infolist())
+    try:
+        with _reading(archive), zipfile.ZipFile(archive) as opened:
+            return sum(entry.file_size for entry in opened.infolist())
+    except DataError:
+        return None
 
 
 def extract(
@@ -82,14 +88,34 @@ def extract(
     is_zip = zipfile.is_zipfile(archive)
     if not is_zip and archive.suffix.lower() == ".zip":
         raise BrokenArchiveError(f"{archive} is no whole zip archive: its list of files is missing")
-    try:
+    with _reading(archive):
         kind = _extract_zip if is_zip else _extract_tar
         return kind(archive, folder, strip, limit, tell)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise BrokenArchiveError(f"{archive} is no whole archive ({reason})") from None
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """What zipfile and tarfile raise about an archive, in words."""
+    try:
+        yield
+    except (
+        *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+        *(EOFError, UnicodeDecodeError),
+    ) as error:
+        raise _broken(archive, error) from None
+    except OSError as error:
+        # Without a number: wrong bytes, of bz2. EINVAL: a place before the archive's first byte,
+        # or with a file's name one that the disk does not take.
+        if error.errno not in (None, errno.EINVAL) or error.filename is not None:
+            raise
+        raise _broken(archive, error) from None
     except NotImplementedError as error:
-        raise DataError(f"{archive}: {error}") from None
+        raise DataError(f"{archive}: {error}; extract it yourself") from None
+
+
+def _broken(archive: Path, error: Exception) -> BrokenArchiveError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return BrokenArchiveError(f"{archive} is no whole archive ({reason})")
 
 
 def _extract_zip(
@@ -152,12 +178,9 @@ def _check_stream(archive: Path, limit: int) -> None:
         return
     size = 0
     with stream as opened:
-        try:
-            while data := opened.read(_CHUNK):
-                size += len(data)
-                _check_limits(archive, 1, size, limit)
-        except OSError as error:  # what gzip and bz2 raise for wrong bytes
-            raise BrokenArchiveError(f"{archive} is no whole archive ({error})") from None
+        while data := opened.read(_CHUNK):
+            size += len(data)
+            _check_limits(archive, 1, size, limit)
 
 
 def _decompressed(archive: Path) -> io.BufferedIOBase | None:
@@ -241,11 +264,3 @@ def _write(archive: Path, source: IO[bytes], target: Path, member: Member) -> No
     if written != member.size:
         raise BrokenArchiveError(f"{archive}: {member.name} ends after {written} bytes")
     temporary.replace(target)
-
-
-def free_bytes(place: Path) -> int:
-    """Room on the disk of a path that need not exist yet."""
-    place = place.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free

@@ -3,16 +3,16 @@ other; one that fails does not keep the others from coming.
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from densekit.data.fetch.archives import free_bytes
 from densekit.data.fetch.job import Job, Look, Sizes, Tools
 from densekit.data.fetch.progress import size_text
 from densekit.data.fetch.records import Records
 from densekit.errors import DataError, DensekitError
+from densekit.files.disks import disk, free_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Survey:
     sizes: dict[str, Sizes]
     """By label; of those that are missing and can be had."""
     refused: dict[str, str]
-    """By label: why it cannot be had."""
+    """By label: why it cannot be had, in a sentence that begins with the label."""
 
     @property
     def missing(self) -> list[Job]:
@@ -40,13 +40,16 @@ class Survey:
         ]
 
     def lines(self) -> list[str]:
-        """A line per job, then what comes and what room it takes."""
+        """A line per job, then what comes and what room it takes. Why a job is refused, or what a
+        person has to do, is said in the end.
+        """
         lines = []
         for job, look in self.looks:
-            text = self.refused.get(job.label) or look.note
+            text = look.note if look.state == "complete" else ""
             sizes = self.sizes.get(job.label)
             if sizes is not None:
                 text = "size not published" if sizes.stays is None else size_text(sizes.stays)
+                text += f" ({look.note})" if look.note else ""
             state = "refused" if job.label in self.refused else look.state
             lines.append(f"{state:9} {job.label}  {text}".rstrip())
         coming = [self.sizes[job.label] for job in self.missing if job.label in self.sizes]
@@ -63,7 +66,7 @@ class Survey:
         disks: dict[int, list[Job]] = {}
         for job in self.missing:
             if job.label in self.sizes:
-                disks.setdefault(_device(job), []).append(job)
+                disks.setdefault(disk(job.place), []).append(job)
         lines = []
         for jobs in disks.values():
             sizes = [self.sizes[job.label] for job in jobs]
@@ -73,10 +76,11 @@ class Survey:
             roots = ", ".join(dict.fromkeys(str(job.root) for job in jobs))
             line = f"{size_text(needed)} needed in {roots}, {size_text(free)} free"
             if free < needed:
-                raise DataError(
+                problem = (
                     f"{line}: make room, give another folder with --to DIR, or fetch less at a time"
                     " (--only, --part); nothing was downloaded"
                 )
+                raise DataError("\n".join([problem, *self.refused.values()]))
             lines.append(line)
         return lines
 
@@ -86,13 +90,17 @@ def survey(jobs: Sequence[Job], tools: Tools) -> Survey:
     looks = tuple((job, job.look(tools)) for job in jobs)
     sizes: dict[str, Sizes] = {}
     refused: dict[str, str] = {}
+    coming: set[Hashable] = set()
     for job, look in looks:
         if look.state != "missing":
             continue
         try:
-            sizes[job.label] = job.sizes(tools)
+            shared = job.shared(tools)
+            linked = shared is not None and shared in coming
+            sizes[job.label] = Sizes(download=0, stays=0) if linked else job.sizes(tools)
+            coming.add(shared)
         except DensekitError as error:
-            refused[job.label] = str(error)
+            refused[job.label] = _of(job, error)
     return Survey(looks=looks, sizes=sizes, refused=refused)
 
 
@@ -116,10 +124,16 @@ def fetch_missing(found: Survey, tools: Tools, say: Callable[[str], None]) -> li
                 job.fetch(tools)
                 say(f"fetched   {job.label} to {job.place}")
             except DensekitError as error:
-                problems.append(str(error))
+                problems.append(_of(job, error))
             except OSError as error:
                 raise _disk_error(error, job.place) from None
     return problems
+
+
+def _of(job: Job, error: DensekitError) -> str:
+    """An error that says which job it is about."""
+    text = str(error)
+    return text if text.startswith(job.label) else f"{job.label}: {text}"
 
 
 def _disk_error(error: OSError, place: Path) -> DataError:
@@ -134,13 +148,6 @@ def _disk_error(error: OSError, place: Path) -> DataError:
             f"{reason}: give a folder of your own with --to DIR (or --data-dir and --models-dir)"
         )
     return DataError(f"{reason}; {kept}")
-
-
-def _device(job: Job) -> int:
-    place = job.place.resolve()
-    while not place.exists():
-        place = place.parent
-    return place.stat().st_dev
 
 
 def _any_unknown(sizes: Sequence[Sizes]) -> bool:

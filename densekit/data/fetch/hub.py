@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.data.fetch.transfer import Patience, access_error
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
+from densekit.files.disks import disk
 from densekit.files.weight_files import INDEX, SINGLE
 
 RepositoryKind = Literal["model", "dataset"]
@@ -54,10 +56,18 @@ class HubClient:
     """The hub, or a mirror that HF_ENDPOINT names, with HF_TOKEN."""
 
     def __init__(self, endpoint: str | None = None, patience: Patience | None = None) -> None:
-        from huggingface_hub import constants
+        _check_endpoint(endpoint or os.environ.get("HF_ENDPOINT"))
+        from huggingface_hub import constants, get_token
 
+        if (token := get_token()) and not (token.isascii() and token.isprintable()):
+            raise UsageError(
+                "HF_TOKEN (or the file that `hf auth login` left) holds a character that no token "
+                "has: copy it again"
+            )
         endpoint = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
         self.endpoint = endpoint.rstrip("/")
+        self._silent = False
+        """Whether the last attempts met no hub at all."""
         self._patience = patience or Patience()
         self._listings: dict[tuple[str, str, str], Listing] = {}
 
@@ -68,7 +78,8 @@ class HubClient:
     def listing(self, repository: str, kind: RepositoryKind, revision: str | None) -> Listing:
         """The files at a commit (None: the newest).
 
-        Raises DataError: no such repository or revision, no access, no answer.
+        Raises DataError: no such repository or revision, no access, no answer (after one attempt
+        where the hub did not answer before).
         """
         from huggingface_hub import constants
 
@@ -108,9 +119,11 @@ class HubClient:
         failures = 0
         while True:
             try:
-                return HfApi(endpoint=self.endpoint).repo_info(
+                info = HfApi(endpoint=self.endpoint).repo_info(
                     repository, repo_type=kind, revision=revision, files_metadata=True, timeout=60
                 )
+                self._silent = False
+                return info
             except GatedRepoError as error:
                 raise access_error(repository, page, error.response.status_code) from None
             except RevisionNotFoundError:
@@ -127,17 +140,19 @@ class HubClient:
                 code = error.response.status_code
                 if code in (401, 403):
                     raise access_error(repository, page, code) from None
-                reason = f"HTTP {code}"
+                reason, silent = f"HTTP {code}", False
                 if code < 500 and code not in (408, 429):
                     raise DataError(f"{page}: {reason}: {_first_line(error)}") from None
             except (httpx2.HTTPError, OSError, ValueError) as error:
-                reason = _first_line(error)
+                reason, silent = _first_line(error), True
             failures += 1
-            if failures >= self._patience.first_attempts:
+            # Every repository is on the same host: the second one is not waited for as long.
+            if failures >= (1 if self._silent else self._patience.first_attempts):
+                self._silent = silent
+                times = f", {failures} times in a row" if failures > 1 else ""
                 raise DataError(
-                    f"{page}: no list of files: {reason}, {failures} times in a row; check the "
-                    "network (HF_ENDPOINT, proxies); HF_HUB_OFFLINE=1 takes what the hub's cache "
-                    "holds"
+                    f"{page}: no list of files: {reason}{times}; check the network (HF_ENDPOINT, "
+                    "proxies); HF_HUB_OFFLINE=1 takes what the hub's cache holds"
                 )
             time.sleep(self._patience.wait(failures, None))
 
@@ -223,6 +238,14 @@ def place(source: Path, target: Path) -> None:
     temporary.replace(target)
 
 
+def copied_bytes(source: Path, target: Path) -> int:
+    """Bytes that `place` writes for a file, or for each file of a folder; 0 where it can link."""
+    if disk(source) == disk(target):
+        return 0
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def model_files(files: Sequence[HubFile]) -> tuple[HubFile, ...]:
     """What a model needs of its repository: weights in one form (safetensors where there are any),
     configuration and tokenizer.
@@ -245,6 +268,20 @@ def model_files(files: Sequence[HubFile]) -> tuple[HubFile, ...]:
         unused -= matching("*.bin.index.json")
     wanted = weights | (matching(*SMALL) - unused)
     return tuple(file for file in top if file.name in wanted)
+
+
+def _check_endpoint(endpoint: str | None) -> None:
+    """Raise UsageError for what is no address; huggingface_hub cannot even be imported with it."""
+    if not endpoint:
+        return
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(
+            f"HF_ENDPOINT is {endpoint}, which is no address: write https://HOST, as of a mirror"
+        )
 
 
 def _digest(sibling: Any) -> Digest | None:

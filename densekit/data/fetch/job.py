@@ -1,5 +1,6 @@
 """One thing to fetch, a model or a part of a data set, and what a fetch works with."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,7 +9,7 @@ from densekit.data.fetch.hub import HubClient
 from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.transfer import Transfer
 
-Subject = Literal["models", "data", "benchmarks"]
+Subject = Literal["models", "data", "benchmarks", "trajectories"]
 """What `--only` chooses from."""
 
 
@@ -71,6 +72,12 @@ class Job(Protocol):
 
     def look(self, tools: Tools) -> Look:
         """What is there."""
+        ...
+
+    def shared(self, tools: Tools) -> Hashable:
+        """What two jobs have in common that bring the same files: the second one's are links to
+        those of the first. None: nothing.
+        """
         ...
 
     def sizes(self, tools: Tools) -> Sizes:

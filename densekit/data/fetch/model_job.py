@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from densekit.data.fetch.hub import HubFile, Listing, model_files, place
+from densekit.data.fetch.hub import HubFile, Listing, copied_bytes, model_files, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
 from densekit.data.fetch.records import REVISION, Record, Records
@@ -70,24 +70,30 @@ class ModelJob:
             return Look(state="missing", note=f"commit {record.commit} is there")
         return Look(state="complete", note=f"commit {record.commit}" if record.commit else "")
 
+    def shared(self, tools: Tools) -> None:
+        """As `Job.shared`: no model is another's."""
+        del tools
+
     def sizes(self, tools: Tools) -> Sizes:
         """As `Job.sizes`."""
-        if self._brought(tools):
-            return Sizes(download=0, stays=0)
+        if (brought := self._brought(tools)) is not None:
+            files = model_files(_files_of(brought))
+            copied = sum(copied_bytes(brought / file.name, self.place) for file in files)
+            return Sizes(download=0, stays=copied + _pickled_bytes(files))
         listing = self._listing(tools)
         missing = [
             file for file in model_files(listing.files) if not self._has(file.name, file.size)
         ]
-        left = [
-            None if file.size is None else file.size - part_bytes(self.place / file.name)
-            for file in missing
-            if tools.hub.in_cache(listing, file) is None
-        ]
-        linked = [file.size for file in missing if tools.hub.in_cache(listing, file) is not None]
+        left: list[int | None] = []
+        copied = 0
+        for file in missing:
+            if (cached := tools.hub.in_cache(listing, file)) is not None:
+                copied += copied_bytes(cached, self.place)
+            else:
+                here = part_bytes(self.place / file.name)
+                left.append(None if file.size is None else file.size - here)
         download = sum(size or 0 for size in left)
-        # Pickles stay beside the safetensors that are made of them.
-        converted = sum(file.size or 0 for file in missing if file.name.endswith(".bin"))
-        stays = download + sum(size or 0 for size in linked) + converted
+        stays = download + copied + _pickled_bytes(missing)
         return Sizes(download=None if None in left else download, stays=stays)
 
     def fetch(self, tools: Tools) -> None:
@@ -131,12 +137,7 @@ class ModelJob:
 
     def _bring(self, brought: Path) -> None:
         """Take a folder that was brought by hand."""
-        here = [
-            HubFile(name=path.name, size=path.stat().st_size, digest=None)
-            for path in sorted(brought.iterdir())
-            if path.is_file()
-        ]
-        files = model_files(here)
+        files = model_files(_files_of(brought))
         commit = None
         with contextlib.suppress(OSError):
             commit = (brought / REVISION).read_text(encoding="utf-8").strip() or None
@@ -157,8 +158,7 @@ class ModelJob:
                 problems.append(f"{self.place} lacks config.json")
             if problems:
                 raise DataError(
-                    f"{self.repository}: {'; '.join(problems)}: the repository itself is not "
-                    f"complete; see {origin}"
+                    f"{self.repository}: {'; '.join(problems)}: {origin} itself is not complete"
                 )
         if commit:
             (self.place / REVISION).write_text(f"{commit}\n", encoding="utf-8")
@@ -205,6 +205,20 @@ class ModelJob:
 
     def _listing(self, tools: Tools) -> Listing:
         return tools.hub.listing(self.repository, "model", self.commit)
+
+
+def _files_of(folder: Path) -> list[HubFile]:
+    """What is in a folder that was brought by hand, as the hub would list it."""
+    return [
+        HubFile(name=path.name, size=path.stat().st_size, digest=None)
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    ]
+
+
+def _pickled_bytes(files: Sequence[HubFile]) -> int:
+    """Bytes of the safetensors that are made of pickles, which stay beside them."""
+    return sum(file.size or 0 for file in files if file.name.endswith(".bin"))
 
 
 def _all_of(tasks: Sequence[Callable[[], None]], tools: Tools) -> None:

@@ -3,32 +3,36 @@
 import contextlib
 import os
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from densekit.data.catalog import ARCHIVES, DataSet, FileObject, data_sets
+from densekit.data.catalog import ARCHIVES, DataSet, FileObject, Kind, data_sets
 from densekit.data.fetch.archives import (
     BrokenArchiveError,
     Extracted,
     extract,
-    free_bytes,
     unpacked_bytes,
 )
-from densekit.data.fetch.hub import HubFile, Listing, place
+from densekit.data.fetch.hub import HubFile, Listing, copied_bytes, place
 from densekit.data.fetch.job import Look, Sizes, Subject, Tools
 from densekit.data.fetch.part_file import part_bytes
 from densekit.data.fetch.progress import size_text
 from densekit.data.fetch.records import REVISION, Record, Records
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.errors import DataError
+from densekit.files.disks import free_bytes
 from densekit.files.hashing import file_sha256
 
 HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
 """Repository, revision and file of an address on the hub."""
 
-_SYNC_BYTES = 1 << 30
-"""Less is on the disk soon."""
+SUBJECT_OF: dict[Kind, Subject] = {
+    "training": "data",
+    "benchmark": "benchmarks",
+    "trajectory": "trajectories",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class PartJob:
     @property
     def subject(self) -> Subject:
         """As `Job.subject`."""
-        return "benchmarks" if self.data_set.kind == "benchmark" else "data"
+        return SUBJECT_OF[self.data_set.kind]
 
     @property
     def place(self) -> Path:
@@ -81,10 +85,10 @@ class PartJob:
         """As `Job.look`."""
         record = self._records.read(self._name)
         if record and record.state == "complete":
+            if self._moved(record):
+                return Look(state="missing", note=f"commit {record.commit} is there")
             if self._is_there(record):
-                moved = record.commit and self.commit not in (None, record.commit)
-                if not moved:
-                    return Look(state="complete")
+                return Look(state="complete")
             return Look(state="missing", note="was fetched, and is not there as it was")
         if record is None and self._found():
             return Look(state="found")
@@ -92,18 +96,37 @@ class PartJob:
             return Look(state="by hand", note=self.file.by_hand)
         return Look(state="missing")
 
-    def _twin(self) -> Path | None:
-        """Where another data set has the same archive extracted: its files are linked."""
+    def _moved(self, record: Record) -> bool:
+        """Whether another commit is pinned than was fetched."""
+        return record.commit is not None and self.commit not in (None, record.commit)
+
+    def shared(self, tools: Tools) -> Hashable:
+        """As `Job.shared`."""
+        return None if self._brought(tools) is not None else self._same_archive
+
+    @property
+    def _same_archive(self) -> Hashable:
+        """What parts have in common that are one archive, extracted alike; None for others."""
+        if not self.file.is_archive or self.file.by_hand:
+            return None
+        return (self.root, self._origin, self.file.strip, self.commit)
+
+    def _twin(self) -> tuple[Path, str | None] | None:
+        """Where another data set has the same archive extracted, whose files are linked, and the
+        commit.
+        """
+        if self._same_archive is None:
+            return None
         for entry in data_sets():
             for file in entry.distribution:
                 other = PartJob(data_set=entry, file=file, commit=self.commit, root=self.root)
-                if other.label == self.label or not file.is_archive or file.by_hand:
-                    continue
-                if (other._origin, file.strip) != (self._origin, self.file.strip):
+                if other.label == self.label or other._same_archive != self._same_archive:
                     continue
                 record = self._records.read(other._name)
-                if record and record.state == "complete" and other._is_there(record):
-                    return other.place
+                if record is None or record.state != "complete" or other._moved(record):
+                    continue
+                if other._is_there(record):
+                    return other.place, record.commit
         return None
 
     def _is_there(self, record: Record) -> bool:
@@ -129,14 +152,19 @@ class PartJob:
         """As `Job.sizes`."""
         published = None if self.file.bytes is None else int(self.file.bytes)
         if (brought := self._brought(tools)) is not None:
-            own = brought.stat().st_size if brought.is_file() else 0
-            return Sizes(download=0, stays=unpacked_bytes(brought) or own)
+            if brought.is_dir() or not self._leaves_a_folder:
+                return Sizes(download=0, stays=copied_bytes(brought, self.place))
+            return Sizes(download=0, stays=unpacked_bytes(brought) or brought.stat().st_size)
         if self.file.includes:
-            files = self._included(self._listing(tools))
+            files = [
+                file
+                for file in self._included(self._listing(tools))
+                if not _has(self.place / file.name, file.size)
+            ]
             known = [file.size for file in files if file.size is not None]
             total = sum(known) if len(known) == len(files) else None
             return Sizes(download=total, stays=total)
-        if self.file.is_archive and self._twin() is not None:
+        if self._twin() is not None:
             return Sizes(download=0, stays=0)
         size = tools.transfer.size(self._remote(tools))
         size = published if size is None else size
@@ -160,8 +188,6 @@ class PartJob:
             record = self._fetch_archive(tools)
         else:
             record = self._fetch_file(tools)
-        if record.folder_bytes > _SYNC_BYTES:
-            os.sync()  # what the record says is there must be, also after a power failure
         self._records.write(self._name, record)
 
     def _fetch_file(self, tools: Tools) -> Record:
@@ -219,9 +245,13 @@ class PartJob:
             return self._take_folder(brought)
         if brought is not None:
             self._check_brought(brought)
-            return self._record_of(brought, str(brought), None, self._extract(brought, tools))
+            try:
+                extracted = self._extract(brought, tools)
+            except BrokenArchiveError as error:
+                raise DataError(f"{error}: bring it again") from None
+            return self._record_of(brought, str(brought), None, extracted)
         if (twin := self._twin()) is not None:
-            return self._take_folder(twin)
+            return self._take_folder(*twin)
         cached = self._cached(tools)
         if cached is not None:
             extracted = self._extract(cached, tools)
@@ -273,14 +303,22 @@ class PartJob:
             folder_bytes=extracted.bytes,
         )
 
-    def _take_folder(self, brought: Path) -> Record:
+    def _take_folder(self, brought: Path, commit: str | None = None) -> Record:
         """A folder that was brought by hand or that another data set has, as it is."""
         count = size = 0
         for path in sorted(brought.rglob("*")):
             if path.is_file() and ".fetched" not in path.parts:
                 place(path.resolve(), self.place / path.relative_to(brought))
                 count, size = count + 1, size + path.stat().st_size
-        return Record(state="complete", origin=str(brought), folder_files=count, folder_bytes=size)
+        if not count:
+            raise DataError(f"{brought} holds no file: bring the files of {self.label} in it")
+        return Record(
+            state="complete",
+            origin=str(brought),
+            commit=commit,
+            folder_files=count,
+            folder_bytes=size,
+        )
 
     def _check_brought(self, brought: Path) -> None:
         if self.file.sha256 is None:
@@ -300,12 +338,13 @@ class PartJob:
         own = [base / self.file.name / name]
         if self._leaves_a_folder:
             own += [base / f"{self.file.name}{ending}" for ending in ARCHIVES]
-            own += [base / self.file.name] if self.file.by_hand else []
         alike = [file for file in self.data_set.distribution if file.file_name == name]
         own += [base / name] if len(alike) == 1 else []
-        found = next((path for path in own if path.exists()), None)
+        found = next((path for path in own if path.is_file()), None)
         if found is not None:
             return found
+        if self.file.by_hand and self._leaves_a_folder and (base / self.file.name).is_dir():
+            return base / self.file.name
         loose = tools.brought / name
         if not loose.is_file():
             return None
@@ -401,6 +440,10 @@ def _holds(folder: Path, files: int) -> bool:
         if count >= max(files, 1):
             return True
     return False
+
+
+def _has(path: Path, size: int | None) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _bytes_below(folder: Path) -> int:

@@ -3,6 +3,7 @@ root, written last, so that what it names is there whole.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,11 @@ class Records:
             return None
 
     def write(self, name: str, record: Record) -> None:
-        """Keep a record, by one rename."""
+        """Keep a record, by one rename. What a complete one names is on the disk before it, also
+        after a power failure.
+        """
+        if record.state == "complete":
+            os.sync()
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")

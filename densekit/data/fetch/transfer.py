@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from densekit.data.fetch.archives import PAGE
 from densekit.data.fetch.part_file import PartFile
 from densekit.data.fetch.remote import Remote
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,7 +29,7 @@ OVERLAP = 1 << 16
 _CHUNK = 1 << 18
 _AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 """Status codes that another attempt may not meet."""
-_CERTIFICATES = "SSL_CERT_FILE names the certificates of a proxy or a private authority"
+_CERTIFICATES = "SSL_CERT_FILE names a file with the certificates of a proxy or a private authority"
 _STARTS_ANEW = 3
 """A file whose bytes are wrong is fetched so many times."""
 
@@ -67,7 +67,10 @@ class _TryAgainError(Exception):
 
 
 class Transfer:
-    """Downloads over one client. Several threads may use one."""
+    """Downloads over one client. Several threads may use one.
+
+    Raises UsageError where the variables of proxies or certificates cannot be used.
+    """
 
     def __init__(
         self, patience: Patience | None = None, say: Callable[[str], None] = lambda _: None
@@ -78,11 +81,21 @@ class Transfer:
         self._answered: set[str] = set()
         self.stop = threading.Event()
         """Set: downloads end at their next chunk; what they have stays."""
-        self._client = httpx2.Client(
-            follow_redirects=True,
-            timeout=self.patience.timeout,
-            headers={"Accept-Encoding": "identity", "User-Agent": "densekit"},
-        )
+        try:
+            self._client = httpx2.Client(
+                follow_redirects=True,
+                timeout=self.patience.timeout,
+                headers={"Accept-Encoding": "identity", "User-Agent": "densekit"},
+            )
+        except OSError as error:
+            raise UsageError(
+                f"certificates cannot be read ({_words(error)}); {_CERTIFICATES}"
+            ) from None
+        except (ValueError, ImportError, httpx2.InvalidURL):
+            raise UsageError(
+                "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used: write "
+                "http://HOST:PORT or https://HOST:PORT"
+            ) from None
 
     def close(self) -> None:
         """Close every connection."""
@@ -151,9 +164,10 @@ class Transfer:
             failures = 1 if went_on else failures + 1
             known = urlsplit(remote.url).netloc in self._answered
             if failures >= (self.patience.attempts if known else self.patience.first_attempts):
+                kept = f"{part.size} bytes are kept; " if part.size else ""
                 raise DataError(
-                    f"{remote.url}: {reason}, {failures} times in a row; {part.size} bytes are kept"
-                    ": the same command resumes them (check the network, and the proxy variables)"
+                    f"{remote.url}: {reason}, {failures} times in a row; {kept}check the network "
+                    "and the proxy variables, then give the same command again"
                 )
             seconds = self.patience.wait(failures, after)
             if failures > 1:

@@ -23,7 +23,6 @@ from densekit.exchange.official.settings import CONFIG, official_connector
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
 from densekit.files.json_files import read_object, write_json
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import read_config
 from densekit.model.tensor_files import NAMES
 from densekit.model.towers import vision_config_of

@@ -1,6 +1,7 @@
 """Which kind of official folder one is, by what is in it, and where its files are."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +77,12 @@ def open_official(folder: Path, connector: Path | None = None) -> OfficialFolder
         settings=settings,
         trains="lora" if adapter else "full" if model else "connector",
         model=model,
-        connector=_connector(path) if path else None,
+        connector=read_connector(path) if path else None,
         adapter=adapter,
         dropped=dropped,
         notes=tuple(notes),
     )
-    _check_connector(found, path or folder)
+    _check_names(found.shapes("connector"), path or folder)
     return found
 
 
@@ -128,8 +129,13 @@ def _without_connector(folder: Path, adapter: Adapter | None, model: bool) -> st
     )
 
 
-def _connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
-    """The connector's file; names without `mm_projector.` are taken as they are."""
+def read_connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
+    """A connector's file, and each tensor's place; names without `mm_projector.` are taken as they
+    are.
+
+    Raises UsageError where there is none, DataError for one that holds more or less than a
+    two-layer projector.
+    """
     if not path.is_file():
         raise UsageError(f"connector {path} is not a file")
     file = open_weights(path)
@@ -144,13 +150,14 @@ def _connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
             f"{path} holds {few(besides)} beside the connector: other parts were trained too, and "
             "a connector alone would not be that model"
         )
+    _check_names((each.name for each in stored.values()), path)
     return file, stored
 
 
-def _check_connector(found: OfficialFolder, path: Path) -> None:
-    shapes = found.shapes("connector")
-    if sorted(shapes) != sorted(PROJECTOR_NAMES):
+def _check_names(names: Iterable[str], path: Path) -> None:
+    found = sorted(names)
+    if found != sorted(PROJECTOR_NAMES):
         raise DataError(
-            f"{path}: the connector's tensors are {few(sorted(shapes)) or 'missing'}; a two-layer "
-            f"projector (mlp2x_gelu) has {', '.join(PROJECTOR_NAMES)}"
+            f"{path}: the connector's tensors are {few(found) or 'missing'}; a two-layer projector "
+            f"(mlp2x_gelu) has {', '.join(PROJECTOR_NAMES)}"
         )

@@ -35,7 +35,6 @@ from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.files.weight_files import read_weight_files
 from densekit.model.tensor_files import write_tensors
 from densekit.runs.layout import CONNECTOR_FILE

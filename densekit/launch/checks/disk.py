@@ -2,11 +2,11 @@
 the plan.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from densekit.errors import DensekitError
+from densekit.files.disks import disk, free_bytes
 from densekit.planner.plan import make_plan
 from densekit.spec.check import Check
 from densekit.spec.hardware import GIB
@@ -18,7 +18,7 @@ def disk_checks(chain: Sequence[Recipe], roots: Roots, runs_dir: Path) -> list[C
     """One check for the disk of the runs, and one for each disk that data or models are missing
     from; without a recipe the room alone.
     """
-    free = _free(runs_dir)
+    free = free_bytes(runs_dir) / GIB
     message = f"{free:.1f} GiB free for {runs_dir}"
     if not chain:
         hint = "`densekit doctor RECIPE` says what a recipe needs"
@@ -50,10 +50,10 @@ def _checks(wanted: dict[Path, float]) -> list[Check]:
     """A check for each disk, with everything that is to be written to it."""
     disks: dict[int, list[Path]] = {}
     for place in wanted:
-        disks.setdefault(_existing(place).stat().st_dev, []).append(place)
+        disks.setdefault(disk(place), []).append(place)
     checks = []
     for places in disks.values():
-        free, needed = _free(places[0]), sum(wanted[place] for place in places)
+        free, needed = free_bytes(places[0]) / GIB, sum(wanted[place] for place in places)
         parts = ", ".join(f"{wanted[place]:.1f} for {place}" for place in places)
         message = f"{free:.1f} GiB free, {needed:.1f} GiB needed ({parts})"
         if free < needed:
@@ -61,14 +61,3 @@ def _checks(wanted: dict[Path, float]) -> list[Check]:
         state = "fail" if free < needed else "ok"
         checks.append(Check(name="disk", state=state, message=message))  # type: ignore[arg-type]
     return checks
-
-
-def _existing(place: Path) -> Path:
-    place = place.resolve()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
-def _free(place: Path) -> float:
-    return shutil.disk_usage(_existing(place)).free / GIB

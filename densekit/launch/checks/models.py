@@ -103,7 +103,7 @@ def tower_problems(
     return problems, shape
 
 
-GIVE = "the connector.safetensors of a run or of `densekit import`"
+GIVE = "the connector.safetensors of a run or of `densekit import`, or an mm_projector.bin"
 """What `models.connector` takes."""
 
 
@@ -115,11 +115,6 @@ def projector_problems(
     """
     if not path.is_file():
         return [f"{field}: {path} does not exist; give {GIVE}"]
-    if path.suffix in (".bin", ".pt", ".pth"):
-        return [
-            f"{field}: {path} is named as a pickle, which is never read: run `densekit import` on "
-            "the checkpoint that it is from and name the connector.safetensors that this makes"
-        ]
     try:
         tensors = read_header(path)
     except (DataError, OSError) as error:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
@@ -18,6 +18,7 @@ from densekit.launch.launchers.exchange import exchange_here
 from densekit.launch.launchers.inspection import inspect_here
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.paths import host_paths, refuse_paths
+from densekit.launch.launchers.talk import talk_here
 from densekit.launch.launchers.trainer_command import missing_packages
 from densekit.runs.layout import RunDir
 from densekit.runs.model_verdicts import installed_packages
@@ -29,6 +30,7 @@ from densekit.spec.execution import Execution
 from densekit.spec.math import Math
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
+from densekit.spec.talk import TalkRequest
 
 UNDER_WAY = ("created", "running")
 """States of a run whose trainer was started and has not ended."""
@@ -114,6 +116,12 @@ class Launcher(ABC):
         UsageError or DataError where that fails, with nothing half-written left.
         """
         return exchange_here(request)
+
+    def talk(self, request: TalkRequest, execution: Execution) -> NoReturn:
+        """Become a process of the trainer's environment that answers in this terminal. Raises
+        UsageError where it cannot be started.
+        """
+        talk_here(request, execution)
 
     # A run
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densekit.errors import DataError
-from densekit.launch.host_gpus import VISIBLE, Gpu, find_gpus, pick
+from densekit.launch.host_gpus import Gpu, gpu_variables
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
@@ -39,10 +39,7 @@ def environment(execution: Execution) -> dict[str, str]:
     numbers.
     """
     variables = trainer_environment(execution)
-    if execution.device == "cuda" and (found := find_gpus()):
-        numbers = ",".join(str(gpu.index) for gpu in pick(found, execution.world_size))
-        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: numbers}
-    return variables
+    return variables | gpu_variables(execution)
 
 
 class Local(Launcher):

@@ -34,8 +34,8 @@ from densekit.planner.memory_trace.operations import (
     tanh,
 )
 from densekit.planner.memory_trace.tower import TracedTower
-from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"

@@ -151,6 +151,29 @@ def test_a_damaged_archive_says_so(tmp_path: Path, name: str, damage: str) -> No
         assert path.read_bytes() == files[path.name], "what appears is whole"
 
 
+def spoil(data: bytearray, damage: str) -> bytes:
+    """A zip with wrong bytes where zipfile itself looks first."""
+    if damage == "list":
+        data[second_entry(data)] = 0
+    if damage == "name":
+        data[data.index("\u00e9".encode(), second_entry(data))] = 0xFF
+    if damage == "bz2":
+        data[data.index(b"BZh") + 5] ^= 255
+    return bytes(data[50:] if damage == "head" else data)
+
+
+@pytest.mark.parametrize("damage", ["list", "name", "bz2", "head"])
+def test_a_zip_whose_list_or_head_is_damaged_is_no_whole_archive(
+    tmp_path: Path, damage: str
+) -> None:
+    archive = zipped(tmp_path / "a.zip", {"\u00e9.jpg": b"x" * 500}, zipfile.ZIP_BZIP2)
+    assert unpacked_bytes(archive) == 500
+    archive.write_bytes(spoil(bytearray(archive.read_bytes()), damage))
+    assert unpacked_bytes(archive) in (500, None)
+    with pytest.raises(BrokenArchiveError, match="is no whole archive"):
+        extract(archive, tmp_path / "out")
+
+
 def test_a_web_page_in_place_of_an_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"<!doctype HTML><p>quota exceeded")
     with pytest.raises(DataError, match=re.escape("a.zip is a web page, not an archive")):

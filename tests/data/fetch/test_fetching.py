@@ -6,9 +6,8 @@ import dataclasses
 import errno
 import os
 import random
+import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,79 +15,15 @@ import pytest
 from densekit.data.fetch import fetch as fetch_module
 from densekit.data.fetch.fetch import fetch_missing, survey
 from densekit.data.fetch.hub import HubClient
-from densekit.data.fetch.job import Job, Tools
+from densekit.data.fetch.job import Job
 from densekit.data.fetch.model_job import ModelJob
 from densekit.data.fetch.part_job import PartJob
-from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.records import Records
-from densekit.data.fetch.transfer import Patience, Transfer
-from densekit.errors import DataError
-from tests.support.http_double import FAULTS, serving
-from tests.support.hub_double import COMMIT, HubDouble
-from tests.support.published import LANGUAGE, small_world, tree
-
-QUICK = Patience(
-    timeout=1,
-    attempts=8,
-    first_attempts=8,
-    first_wait=0.001,
-    longest_wait=0.01,
-    slowest=20_000,
-    window=0.2,
-)
-MODEL_FILES = {
-    "config.json",
-    "model-00001-of-00002.safetensors",
-    "model-00002-of-00002.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.model",
-}
-
-
-@dataclass
-class World:
-    """A server, the jobs of a recipe, and where they are put."""
-
-    server: HubDouble
-    tools: Tools
-    root: Path
-    jobs: Sequence[Job]
-    said: list[str]
-
-    def fetch(self, jobs: Sequence[Job] | None = None, **tools: object) -> list[str]:
-        """A whole fetch; its survey's lines."""
-        used = dataclasses.replace(self.tools, **tools)  # type: ignore[arg-type]
-        found = survey(jobs or self.jobs, used)
-        lines = [*found.lines(), *found.room()]
-        if problems := fetch_missing(found, used, self.said.append) + found.by_hand:
-            raise DataError("\n".join(problems))
-        return lines
-
-    def named(self, part: str) -> list[Job]:
-        """The jobs whose label ends so."""
-        return [job for job in self.jobs if job.label.endswith(part)]
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with serving(HubDouble()) as server:
-        assert isinstance(server, HubDouble)
-        data_set = small_world(server, tmp_path)
-        transfer = Transfer(QUICK)
-        root = tmp_path / "out"
-        parts = [
-            PartJob(data_set=data_set, file=file, commit=None, root=root / "data")
-            for file in data_set.distribution
-        ]
-        model = ModelJob(repository=LANGUAGE, commit=COMMIT, root=root / "models")
-        hub = HubClient(server.url, QUICK)
-        tools = Tools(transfer=transfer, hub=hub, progress=Progress(), brought=None)
-        yield World(server, tools, root, [model, *parts], [])
-        transfer.close()
+from densekit.errors import DataError, UsageError
+from tests.support.fetch_world import MODEL_FILES, QUICK, World
+from tests.support.http_double import FAULTS
+from tests.support.hub_double import COMMIT
+from tests.support.published import LANGUAGE, tree
 
 
 def test_everything_comes_once_and_only_what_is_needed(world: World) -> None:
@@ -134,7 +69,7 @@ def test_faults_of_the_hub_and_the_server_end_in_the_same_bytes(world: World) ->
     expected = tree(world.root)
     draw = random.Random(3)
     for number in range(3):
-        again = World(world.server, world.tools, world.root.with_name(f"out{number}"), [], [])
+        again = World(world.server, world.tools, world.root.with_name(f"out{number}"), [], [], [])
         again.jobs = [_moved(job, again.root) for job in world.jobs]
         hub = HubClient(world.server.url, QUICK)
         world.server.faults = deque(draw.choices([one for one in FAULTS if one != "drip"], k=6))
@@ -235,70 +170,53 @@ def test_what_the_hub_does_not_have_is_named(
         world.fetch([job])
 
 
-def test_archives_brought_by_hand_are_taken_and_kept(world: World, tmp_path: Path) -> None:
-    brought = tmp_path / "usb"
-    places = {
-        "captions/captions.json": world.server.repositories["dataset", "lab/captions"][
-            "captions.json"
-        ],
-        "captions/images.zip/images.zip": world.server.repositories["dataset", "lab/captions"][
-            "images.zip"
-        ],
-        "train2017.zip": world.server.files["/zips/train2017.zip"],
-        "captions/vg/images.zip": world.server.files["/vg/images.zip"],
-    }
-    model = world.server.repositories["model", LANGUAGE]
-    places |= {f"{LANGUAGE}/{name}": model[name] for name in MODEL_FILES}
-    for name, content in places.items():
-        (brought / name).parent.mkdir(parents=True, exist_ok=True)
-        (brought / name).write_bytes(content)
-    world.fetch(brought=brought)
-    assert not world.server.requests, "no network"
-    assert {name: (brought / name).read_bytes() for name in places} == places
-    assert len(tree(world.root / "data")) == 1 + 12 + 9 + 1
+def test_a_hub_that_does_not_answer_is_waited_for_once(world: World) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    client = HubClient(url, dataclasses.replace(QUICK, first_attempts=3))
+    with pytest.raises(DataError, match="3 times in a row; check the network"):
+        client.listing(LANGUAGE, "model", None)
+    with pytest.raises(DataError, match=r"refused; check the network \(HF_ENDPOINT"):
+        client.listing("lab/captions", "dataset", None)
 
 
-def test_what_was_brought_is_compared_with_the_catalog(world: World, tmp_path: Path) -> None:
-    (part,) = world.named("vg")
+@pytest.mark.parametrize("endpoint", ["mirror.example", "ftp://mirror", "http://[bad", "http://"])
+def test_an_endpoint_that_is_no_address_is_named(endpoint: str) -> None:
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*, which is no address"):
+        HubClient(endpoint)
+
+
+def test_a_token_that_cannot_be_one_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
+    with pytest.raises(UsageError, match=r"HF_TOKEN .* copy it again") as caught:
+        HubClient("http://mirror")
+    assert "cret" not in str(caught.value)
+
+
+def test_a_refusal_is_said_once_with_what_it_is_about(world: World) -> None:
+    world.server.files.pop("/vg/images.zip")
+    nothing = ModelJob(repository="lab/nothing", commit=None, root=world.root / "models")
+    jobs = [nothing, *world.named("vg")]
+    found = survey(jobs, world.tools)
+    assert found.lines()[0] == "refused   lab/nothing"
+    first, second = fetch_missing(found, world.tools, world.said.append)
+    assert first.startswith("lab/nothing (or there is no such repository): HTTP 401")
+    assert second.startswith(f"captions: vg: {world.server.url}/vg/images.zip: HTTP 404")
+
+
+def test_what_a_record_names_is_on_the_disk_before_it(world: World) -> None:
+    world.fetch(world.named("vg"))
+    assert world.syncs == [False]
+
+
+def test_a_newly_pinned_commit_is_said_to_come_in_place_of_another(world: World) -> None:
+    world.fetch(world.named("images.zip"))
+    world.server.commit = "b" * 40
+    (part,) = world.named("images.zip")
     assert isinstance(part, PartJob)
-    file = part.file.model_copy(update={"sha256": "0" * 64})
-    (tmp_path / "usb" / "captions" / "vg").mkdir(parents=True)
-    brought = tmp_path / "usb" / "captions" / "vg" / "images.zip"
-    brought.write_bytes(world.server.files["/vg/images.zip"])
-    with pytest.raises(DataError, match=r"images.zip is not the published file: SHA-256 .*0000"):
-        world.fetch([dataclasses.replace(part, file=file)], brought=tmp_path / "usb")
-    assert brought.exists() and not tree(world.root)
-
-
-def test_a_loose_archive_that_may_be_two_is_asked_about(world: World, tmp_path: Path) -> None:
-    (tmp_path / "usb").mkdir()
-    (tmp_path / "usb" / "images.zip").write_bytes(b"which?")
-    with pytest.raises(DataError, match=r"put it at .*captions/vg/images.zip for captions: vg"):
-        world.fetch(world.named("vg"), brought=tmp_path / "usb")
-
-
-def test_an_archive_that_another_data_set_has_is_linked(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DENSEKIT_CATALOG", str(tmp_path / "catalog.yaml"))
-    world.fetch(world.named("coco/train2017") + world.named("images.zip"))
-    part = world.named("coco/train2017")[0]
-    assert isinstance(part, PartJob)
-    hub = {"content_url": "hf://datasets/lab/captions/images.zip", "name": "pictures", "strip": 0}
-    other = part.data_set.model_copy(update={"name": "other", "root": "other"})
-    linked = [
-        dataclasses.replace(part, data_set=other),
-        dataclasses.replace(part, data_set=other, file=part.file.model_copy(update=hub)),
-    ]
-    asked = len(world.server.requests)
-    assert "to download: 0 B" in world.fetch(linked)
-    assert len(world.server.requests) == asked
-    data = world.root / "data"
-    for name in ("4.jpg", "00003/3.jpg"):
-        place = data / "other" / "coco" / "train2017" / name
-        folder = "coco/train2017" if name == "4.jpg" else "images"
-        assert place.stat().st_ino == (data / "captions" / folder / name).stat().st_ino
-    assert [look.state for _, look in survey(linked, world.tools).looks] == ["complete"] * 2
+    lines = world.fetch([dataclasses.replace(part, commit="b" * 40)])
+    assert lines[0].endswith(f"kB (commit {COMMIT} is there)")
 
 
 def test_what_only_a_person_can_get_is_told_after_the_rest_came(world: World) -> None:

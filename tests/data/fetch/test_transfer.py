@@ -12,7 +12,7 @@ import pytest
 
 from densekit.data.fetch.remote import Digest, Remote
 from densekit.data.fetch.transfer import OVERLAP, Patience, Transfer
-from densekit.errors import DataError
+from densekit.errors import DataError, UsageError
 from tests.support.http_double import FAULTS, Double, serving
 
 CONTENT = random.Random(1).randbytes(5 * OVERLAP + 123)
@@ -164,7 +164,7 @@ def test_a_page_in_answer_to_a_resumed_request_leaves_what_is_here(
 def test_a_server_that_is_gone_is_named(tmp_path: Path, transfer: Transfer) -> None:
     with serving(Double()) as double:
         url = double.url
-    with pytest.raises(DataError, match=r"5 times in a row; 0 bytes are kept.*proxy variables"):
+    with pytest.raises(DataError, match="5 times in a row; check the network and the proxy"):
         transfer.download(Remote(url=f"{url}/a", page="p"), tmp_path / "a")
 
 
@@ -179,3 +179,20 @@ def test_git_blobs_are_hashed_as_git_does(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"hello\n")
     digest = Digest(kind="git", value="ce013625030ba8dba906f756967f9e9ca394464a")
     assert digest.of(tmp_path / "a") == digest.value
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HTTP_PROXY", "ftp://x", "the proxy that .* cannot be used: write http://HOST:PORT"),
+        ("ALL_PROXY", "socks5://x:1", "the proxy that .* cannot be used: write http://HOST:PORT"),
+        ("HTTPS_PROXY", "http://x:port", "the proxy that .* cannot be used"),
+        ("SSL_CERT_FILE", "/nowhere", "certificates cannot be read .*SSL_CERT_FILE names a file"),
+    ],
+)
+def test_variables_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=words):
+        Transfer()

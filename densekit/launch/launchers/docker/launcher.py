@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import (
@@ -25,12 +25,14 @@ from densekit.launch.launchers.docker.container import (
     conversion_container,
     exchange_container,
     inspection_container,
+    talk_container,
 )
 from densekit.launch.launchers.docker.diagnosis import diagnose
 from densekit.launch.launchers.docker.follower import Follower, kill_container
 from densekit.launch.launchers.exchange import exchanged
 from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.talk import become, in_sight
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle
@@ -39,6 +41,7 @@ from densekit.spec.conversion import ConversionReport, ConversionRequest
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
+from densekit.spec.talk import TalkRequest
 
 UNKNOWN_ID = "sha256:UNKNOWN"
 """Stands in `--print` for an image's id where no engine is there to tell it."""
@@ -94,6 +97,19 @@ class Docker(Launcher):
         request.to.mkdir(parents=True, exist_ok=True)  # what is mounted has to be there
         container = exchange_container(request, image=image, user=user)
         return exchanged(*_output(engine, container))
+
+    def talk(self, request: TalkRequest, execution: Execution) -> NoReturn:
+        """Become the `docker run` of a container of the image, with one GPU where that is asked
+        for.
+        """
+        gpus = _gpus(execution)
+        image, engine = self._image(gpus), connect()
+        engine.image_id(image)
+        user = container_user(rootless=engine.rootless)
+        container = talk_container(
+            in_sight(request), image=image, devices=_indices(gpus), user=user
+        )
+        become(container.words(), {})
 
     def commands(self, run: RunDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""

@@ -2,11 +2,23 @@
 
 from dataclasses import dataclass
 
-from densekit.planner.lengths import AverageSample
-from densekit.planner.workload import TrainedModel
+from densekit.spec.trained_model import TrainedModel
 
 FLASH_BACKWARD = 2.5
 """Backward over forward of attention: two products become four, and the scores are recomputed."""
+ATTENTION_BACKWARD = 2.0
+"""The same without what is recomputed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageSample:
+    """An average sample as the language model sees it."""
+
+    tokens: float
+    squares: float
+    """Mean of the squared length: what causal attention costs."""
+    images: float
+    label_positions: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +90,12 @@ def flops_of(
         "tokens of vocabulary",
     }
     return Flops(parts=parts, formulas=formulas)
+
+
+def model_flops(model: TrainedModel, sample: AverageSample, samples: float) -> float:
+    """Operations that `samples` average samples need, whatever is recomputed besides: what model
+    FLOPs utilisation (MFU) counts.
+    """
+    flops = flops_of(model, sample, samples, activation_checkpointing=False)
+    recomputed = (FLASH_BACKWARD - ATTENTION_BACKWARD) / (1 + FLASH_BACKWARD)
+    return flops.total - recomputed * flops.parts["attention"]

@@ -1,0 +1,254 @@
+"""The evaluations of a run, `<run>/evaluations/<hash>/`: what was asked of its model, what it
+answered, and what that scored.
+
+`evaluation.json` says what decides the answers and never changes: its hash names the folder.
+`questions/<benchmark>.jsonl` is the plan, a question a line in the order that they are asked.
+`answers/<benchmark>.jsonl` grows batch by batch in that order, each line chained to the one before.
+`scores/<benchmark>.<semantics>.jsonl` and `results.json` follow from the answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from densekit.errors import DataError
+from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_jsonl, read_object
+from densekit.runs.benchmarks import Protocol, Score
+from densekit.spec.part import Number, Part, PositiveInt, read_part
+from densekit.spec.types import Device, Dtype, Semantics
+
+EVALUATIONS = "evaluations"
+"""Folder of a run, or of an imported checkpoint, that holds its evaluations."""
+EVALUATION_FILE = "evaluation.json"
+RESULTS_FILE = "results.json"
+SCHEMA: Literal[1] = 1
+REMEDY = "put back a copy of the file, or evaluate again (`densekit evaluate`)"
+
+
+class EvaluatedModel(Part):
+    """What decides an answer on the model's side."""
+
+    files: dict[str, str]
+    """SHA-256 of every file that is read, by part and name: weights, tower, processor, tokenizer.
+    """
+    template: str
+    """Of conversations (densekit.text.templates)."""
+    math: str | None
+    """Hash of the run's math.json; None for an imported checkpoint."""
+
+
+class AskedBenchmark(Part):
+    """One benchmark, as it is asked here."""
+
+    protocol: Protocol
+    prompt_sha256: str
+    """How the protocol asks (densekit.evaluate.protocols.prompts)."""
+    data_sha256: str
+    """Over all questions of the data with their right answers and the digests of their images."""
+    plan_sha256: str
+    """Over the questions that are asked, their texts, order and batches."""
+    questions: PositiveInt
+    """That are asked."""
+    available: PositiveInt
+    """That the data has; more than `questions` where a limit was set."""
+    batch_size: PositiveInt
+
+
+class Evaluation(Part):
+    """evaluation.json: everything that decides the answers. No number of processes is in it."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    model: EvaluatedModel
+    benchmarks: tuple[AskedBenchmark, ...]
+    limit: PositiveInt | None
+    """Images at most of each benchmark, chosen by hash; None: all."""
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+    """Names the generators of sampled answers, with the question's id."""
+    dtype: Dtype
+    device: Device
+    kernel: str
+    """Of attention."""
+    environment: str | None
+    """Versions of the packages, or the id of the container image; None where they are not known
+    before it runs: its environment.json tells.
+    """
+
+    def as_json(self) -> dict[str, Any]:
+        """What evaluation.json holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash that is the evaluation's identity."""
+        return json_sha256(self.as_json())
+
+    def key(self, benchmark: str) -> str:
+        """What every answer to a benchmark depends on: the first link of its chain of answers.
+
+        Two evaluations with the same key have the same answers, whatever else they ask.
+        """
+        common = self.model_dump(mode="json", exclude={"benchmarks", "limit"})
+        return json_sha256({**common, "asked": self.asked(benchmark).model_dump(mode="json")})
+
+    def asked(self, benchmark: str) -> AskedBenchmark:
+        """One of the benchmarks. Raises KeyError for another."""
+        found = {asked.protocol.name: asked for asked in self.benchmarks}
+        return found[benchmark]
+
+
+class FlipRate(Part):
+    """How many answers differ between batches of one and larger ones."""
+
+    questions: PositiveInt
+    """Asked both ways."""
+    flips: Annotated[int, Field(ge=0, strict=True)]
+
+
+class StoredResult(Part):
+    """A benchmark's figures under one semantics, and what they rest on; results.json has many."""
+
+    benchmark: str
+    title: str
+    split: str
+    semantics: Semantics
+    value: Number | None
+    """On the scale of the paper's tables; None: the metric has none here, `problem` says why."""
+    problem: str | None = None
+    figures: dict[str, Number] = Field(default_factory=dict)
+    """Beside the value: per category, and what others report under the same name."""
+    questions: PositiveInt
+    available: PositiveInt
+    notes: dict[str, int] = Field(default_factory=dict)
+    """How many scores carry each note."""
+    other_protocol: str | None = None
+    """Why the number is not the paper's, whatever the model; None: it can be compared."""
+    official_dtype: Dtype
+    dtype: Dtype
+    batch_size: PositiveInt
+    flip_rate: FlipRate | None = None
+    """None where it was not measured: at the protocol's own batch size."""
+    seed: int
+    prompt_sha256: str
+    data_sha256: str
+    plan_sha256: str
+    answers_sha256: str
+    """Of the file of answers."""
+    scores_sha256: str | None
+    """Of the file of scores; None where there is no value."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question of the benchmark was asked."""
+        return self.questions == self.available
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """One evaluation: where its files are."""
+
+    path: Path
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What is asked. Raises DataError for an evaluation.json that densekit did not write."""
+        path = self.path / EVALUATION_FILE
+        value = read_object(path, "schema", remedy=REMEDY)
+        if value["schema"] != SCHEMA:
+            raise DataError(
+                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
+                "version of densekit that made the evaluation"
+            )
+        return read_part(Evaluation, value, source=path, remedy=REMEDY)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all answers are there and were scored."""
+        return (self.path / RESULTS_FILE).is_file()
+
+    def questions(self, benchmark: str) -> Path:
+        """The plan of a benchmark: JSON lines."""
+        return self.path / "questions" / f"{benchmark}.jsonl"
+
+    def answers(self, benchmark: str) -> Path:
+        """What the model answered: JSON lines in the plan's order."""
+        return self.path / "answers" / f"{benchmark}.jsonl"
+
+    def scores(self, benchmark: str, semantics: Semantics) -> Path:
+        """What the answers scored: a Score a line, in the plan's order."""
+        return self.path / "scores" / f"{benchmark}.{semantics}.jsonl"
+
+
+def evaluations(run: Path) -> tuple[EvaluationFolder, ...]:
+    """The evaluations of a run or of an imported checkpoint, the oldest first; those that are not
+    finished are among them.
+    """
+    found = [path.parent for path in (run / EVALUATIONS).glob(f"*/{EVALUATION_FILE}")]
+    return tuple(EvaluationFolder(path) for path in sorted(found, key=_age))
+
+
+def latest(run: Path) -> EvaluationFolder | None:
+    """The newest evaluation with results; None where there is none."""
+    finished = [each for each in evaluations(run) if each.has_results]
+    return finished[-1] if finished else None
+
+
+def newest_results(
+    run: Path, semantics: Semantics = "faithful"
+) -> Mapping[str, tuple[EvaluationFolder, StoredResult]]:
+    """The result of each benchmark that counts, with the evaluation it is from: the newest one of
+    all questions, or the newest where there is none of all.
+    """
+    found: dict[str, tuple[EvaluationFolder, StoredResult]] = {}
+    for folder in evaluations(run):
+        for result in read_results(folder) if folder.has_results else ():
+            earlier = found.get(result.benchmark)
+            if result.semantics == semantics and not (
+                earlier and earlier[1].complete and not result.complete
+            ):
+                found[result.benchmark] = (folder, result)
+    return found
+
+
+def read_results(folder: EvaluationFolder) -> tuple[StoredResult, ...]:
+    """results.json of an evaluation. Raises DataError for one that is missing or not what densekit
+    wrote.
+    """
+    path = folder.path / RESULTS_FILE
+    entries = read_object(path, "results", remedy=REMEDY)["results"]
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: `results` must be a list; {REMEDY}")
+    return tuple(
+        read_part(StoredResult, entry, source=f"{path}: results.{number}", remedy=REMEDY)
+        for number, entry in enumerate(entries)
+    )
+
+
+def read_scores(
+    folder: EvaluationFolder, benchmark: str, semantics: Semantics = "faithful"
+) -> tuple[Score, ...]:
+    """The score of every question, in the plan's order. Raises DataError for a file that is missing
+    or not what densekit wrote.
+    """
+    path = folder.scores(benchmark, semantics)
+    adapter = TypeAdapter(Score)
+    scores = []
+    for number, line in enumerate(read_jsonl(path, remedy=REMEDY), 1):
+        try:
+            scores.append(adapter.validate_python(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise DataError(f"{path}: line {number}: {field}: {first['msg']}; {REMEDY}") from None
+    return tuple(scores)
+
+
+def _age(folder: Path) -> tuple[float, str]:
+    """When its results were written, or it was made."""
+    results = folder / RESULTS_FILE
+    path = results if results.is_file() else folder / EVALUATION_FILE
+    return path.stat().st_mtime, folder.name

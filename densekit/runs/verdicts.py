@@ -1,0 +1,189 @@
+"""verdict.json of a run: what its scores say about the paper's numbers, and about its gain over a
+baseline. Written by `densekit verdict`, read by whoever shows a run.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from densekit.errors import DataError
+from densekit.files.json_files import read_object, write_json
+from densekit.runs.layout import MATH_FILE, RunDir
+from densekit.spec.part import Number, Part, PositiveInt, read_part
+
+VERDICT_FILE = "verdict.json"
+SCHEMA: Literal[1] = 1
+REMEDY = "remove it and run `densekit verdict` again"
+
+Reproduction = Literal["REPRODUCED", "COMPATIBLE", "DIVERGED"]
+"""What the statistics say of a run's value and a printed one."""
+Withheld = Literal["OTHER PROTOCOL", "UNCALIBRATED", "INCOMPLETE"]
+"""Why they are not asked."""
+Claim = Literal["SUPPORTED", "NOT SHOWN", "CONTRADICTED"]
+"""What they say of "A is better than B"."""
+
+
+class SeedTerm(Part):
+    """How large the noise of training is taken to be."""
+
+    sd: Number
+    own: bool
+    """From own runs; else from recipes/paper.yaml."""
+    source: str
+
+
+class Line(Part):
+    """One benchmark of a verdict."""
+
+    benchmark: str
+    title: str
+    reported: Number | None = None
+    """None: the paper reports nothing here, and there is no verdict."""
+    ours: Number | None = None
+    """The mean of the runs; None where they have no value."""
+    by_run: tuple[Number, ...] = ()
+    interval: tuple[Number, Number] | None = None
+    """95 %, over the images that might have been asked: of a score without a reported one."""
+    reach: Number | None = None
+    """A rerun of the recipe lies within `reported` plus or minus this, with 95 %."""
+    seed: SeedTerm | None = None
+    p: Number | None = None
+    """Of no difference, after Holm over the benchmarks with a verdict."""
+    margin: Number | None = None
+    """Within which a value is the same."""
+    smallest_margin: Number | None = None
+    """What even an exact hit would need to be called REPRODUCED."""
+    verdict: Reproduction | Withheld | None = None
+    note: str = ""
+
+
+class Gain(Part):
+    """One benchmark of the claim that a recipe is better than a baseline."""
+
+    benchmark: str
+    title: str
+    a: Number
+    """The mean of A's runs."""
+    b: Number
+    difference: Number
+    low: Number
+    """Of the 95 % interval."""
+    high: Number
+    p: Number
+    """Of no difference, after Holm over the benchmarks of the claim."""
+    reported: Number | None = None
+    """The paper's own gain."""
+    seed: SeedTerm | None = None
+    question_sd: Number
+    """Of the difference, over images."""
+    claim: Claim
+    effect: Number | None = None
+    """Where nothing was shown: the difference that `runs_needed` is about, the paper's if it has
+    one, else the one found.
+    """
+    runs_needed: PositiveInt | None = None
+    """Runs an arm that would show `effect` in four of five cases; None: no number of them."""
+    note: str = ""
+
+
+class Gains(Part):
+    """The claim "A is better than B" over all benchmarks that both were asked."""
+
+    recipe: str
+    """Name of A's recipe, or of its folder."""
+    runs: tuple[str, ...]
+    """Hashes of math.json of A's runs; an imported checkpoint has its folder's name."""
+    baseline: str
+    baseline_runs: tuple[str, ...]
+    lines: tuple[Gain, ...]
+
+
+class Verdict(Part):
+    """verdict.json."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    recipe: str
+    runs: tuple[str, ...]
+    """Hashes of math.json of the runs that were judged together."""
+    evaluations: tuple[str, ...]
+    """Hashes of their evaluations, so that an older verdict shows."""
+    changed: tuple[str, ...] = ()
+    """Fields in which the runs differ from the recipe of their name that ships: then the paper
+    reports nothing on them.
+    """
+    calibrated: tuple[str, ...] = ()
+    """The calibrations that passed, a line each."""
+    lines: tuple[Line, ...]
+    gains: Gains | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a number diverged or a claim is contradicted."""
+        gains = self.gains.lines if self.gains else ()
+        return any(line.verdict == "DIVERGED" for line in self.lines) or any(
+            gain.claim == "CONTRADICTED" for gain in gains
+        )
+
+    @property
+    def word(self) -> str:
+        """The verdict in one word: the worst one that the statistics gave, else why they gave
+        none; `no verdict` where the paper reports nothing.
+        """
+        order = (
+            "DIVERGED",
+            "COMPATIBLE",
+            "REPRODUCED",
+            "UNCALIBRATED",
+            "INCOMPLETE",
+            "OTHER PROTOCOL",
+        )
+        given = {line.verdict for line in self.lines}
+        return next((word for word in order if word in given), "no verdict")
+
+
+def write_verdict(run: Path, verdict: Verdict) -> Path:
+    """Write verdict.json into a run; returns its path."""
+    path = run / VERDICT_FILE
+    write_json(path, verdict.model_dump(mode="json", by_alias=True))
+    return path
+
+
+def read_verdict(run: Path) -> Verdict | None:
+    """The verdict of a run; None where there is none yet. Raises DataError for a verdict.json that
+    densekit did not write, and for that of another run.
+    """
+    path = run / VERDICT_FILE
+    if not path.is_file():
+        return None
+    value = read_object(path, "schema", remedy=REMEDY)
+    if value["schema"] != SCHEMA:
+        raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
+    verdict = read_part(Verdict, value, source=path, remedy=REMEDY)
+    if RunDir(run).sha256 not in verdict.runs:
+        raise DataError(f"{path} is another run's; {REMEDY}")
+    return verdict
+
+
+def verdicts_here(runs_dir: Path) -> dict[str, str]:
+    """The word of the newest verdict on each recipe, of the runs in a folder.
+
+    Runs that were moved aside count as well; a verdict.json that cannot be read is `damaged`.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(_verdict_files(runs_dir), key=lambda path: path.stat().st_mtime):
+        try:
+            verdict = read_verdict(path.parent)
+        except DataError:
+            found[RunDir(path.parent).name] = "damaged"
+        else:
+            if verdict is not None:
+                found[verdict.recipe] = verdict.word
+    return found
+
+
+def _verdict_files(runs_dir: Path) -> Iterable[Path]:
+    return (
+        path for path in runs_dir.glob(f"*/{VERDICT_FILE}") if (path.parent / MATH_FILE).is_file()
+    )
