@@ -139,6 +139,12 @@ def _run(path: Path) -> Source:
         raise DataError(f"{path} is {run.status.state}, not complete: train it to its end first")
     check_complete(run)
     math, roots = run.math.recipe, run.execution.roots
+    if math.data.anyres:
+        raise DataError(
+            f"{path} was trained with AnyRes: exports and answers compute one view per image, not "
+            "several; its weights are in its model folder, for "
+            "DenseConnectorForConditionalGeneration"
+        )
     full = math.trains == "full"
     folder = path / "model" if full else roots.resolve(math.models.language_model)
     tokenizer = folder if full else roots.resolve(math.models.tokenizer_folder)

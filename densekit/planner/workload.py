@@ -53,7 +53,7 @@ class Workload:
         return cls(
             name=recipe.name,
             model=TrainedModel.of(recipe, shape),
-            sample=average_sample(recipe, lengths, shape.image_tokens),
+            sample=average_sample(recipe, lengths, shape.connector.typical_tokens),
             lengths=lengths.source,
             global_batch_size=recipe.global_batch_size,
             max_length=recipe.data.max_length,
@@ -77,7 +77,8 @@ class Workload:
         `max_length`): with as few images as fill it, with as many as fit, or text that has labels
         throughout.
         """
-        tokens, image = tokens or samples * self.max_length, self.model.shape.image_tokens
+        tokens = tokens or samples * self.max_length
+        image = self.model.shape.connector.min_tokens
         fewest = min(samples, -(-tokens // self.max_length))
         most = min(samples, max(fewest, tokens // (image + 1)))
         found = [

@@ -110,7 +110,7 @@ def test_a_trained_tower_resumes_to_the_last_bit_and_is_read_back(
         killed.execution.roots.resolve("cache:tiny/vision_tower") / "model.safetensors"
     )
     model = load_trained(killed.run, killed.execution.roots)
-    trained = {name: value for name, value in model.vision_tower.model.state_dict().items()}
+    trained = dict(model.vision_tower.model.state_dict())
     assert trained
     for name, value in trained.items():
         (before,) = (v for key, v in base.items() if key.endswith(name))
