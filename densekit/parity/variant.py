@@ -38,7 +38,7 @@ GRADIENTS = 1e-4
 TOWER = "vision_tower"
 NEWLINE = "image_newline"
 HEIGHTS_FIRST = 13
-"""The Pillow that may resize heights first."""
+"""The Pillow that resizes the heights of portraits first."""
 ZEROS = "_zero"
 """End of the name of a case that repeats another one's curve with zeros for absent gradients."""
 NO_GRADIENT = ".k_proj.bias"
@@ -78,8 +78,7 @@ def check_variant(root: Path, folder: Path, quantities: Quantities) -> None:
 @contextmanager
 def resizing_as(version: str) -> Iterator[None]:
     """Resize images as a Pillow before 13 inside the block, where one recorded: it resized widths
-    first, and 13 begins with the side that leaves less to do. Portraits round otherwise, by up to
-    two levels.
+    first, and 13 the heights of portraits, which differ by up to two levels (docs/log.md).
     """
     if int(version.partition(".")[0]) >= HEIGHTS_FIRST:
         yield

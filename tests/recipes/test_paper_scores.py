@@ -234,6 +234,6 @@ def test_how_scores_were_made(paper: Paper) -> None:
 def test_list_as_json() -> None:
     listed = {entry["name"]: entry for entry in as_json()}
     assert list(listed) == recipe_names()
-    assert listed["vicuna7b_anyres_stage2"]["waits_for"] == ("anyres",)
+    assert listed["vicuna7b_clip_convnext_mgm_stage2"]["waits_for"] == ("dual_tower",)
     score = listed["vicuna7b_stage2"]["scores"]["gqa"]
     assert score["value"] == 64.4 and score["conflict"]["values"]["T2"] == 64.2

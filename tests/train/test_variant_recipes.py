@@ -11,6 +11,7 @@ import torch
 from densekit.files.json_files import write_json
 from densekit.launch.chain import reproduce
 from densekit.model.weights import read_weights
+from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir
 from densekit.runs.records import read_steps
 from densekit.spec.execution import ExecutionRequest
@@ -33,8 +34,8 @@ STEPS = 3
 TILES = "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]"
 
 
-def prepared(name: str, golden_exchange: Path, folder: Path) -> tuple[str, list[str]]:
-    """The recipe to train, by name or path, and what is set."""
+def smaller(golden_exchange: Path, folder: Path) -> list[str]:
+    """What is set: models, data and sizes."""
     base = golden_exchange / "base"
     entries = [
         {
@@ -48,7 +49,7 @@ def prepared(name: str, golden_exchange: Path, folder: Path) -> tuple[str, list[
         for number in range(4 * STEPS)
     ]
     write_json(folder / "data.json", json.loads(json.dumps(entries)))
-    overrides = [
+    return [
         f"models.language_model={base / 'models' / 'llm_v1'}",
         f"models.vision_tower={base / 'models' / 'clip_tiny'}",
         f"data.annotations={folder / 'data.json'}",
@@ -59,43 +60,48 @@ def prepared(name: str, golden_exchange: Path, folder: Path) -> tuple[str, list[
         "reference={gpus: 1, per_device_batch_size: 4, grad_accum_steps: 1}",
         "optimizer.warmup_ratio=0",
     ]
-    if "anyres" not in name:
-        return name, overrides
-    # Stage 1 has no tiles, and what is set is set in both stages.
-    path = folder / f"small_{name}.yaml"
-    text = f"extends: {name}\ntitle: small\ndata: {{anyres: {{pinpoints: {TILES}}}}}\n"
-    path.write_text(text, encoding="utf-8")
-    return str(path), overrides
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> None:
-    recipe, overrides = prepared(name, golden_exchange, tmp_path)
-    roots = Roots(data=tmp_path, models=tmp_path, cache=tmp_path / "cache")
+def trained(name: str, overrides: list[str], folder: Path) -> RunDir:
+    """The run of one recipe."""
+    before = {*(folder / "runs").glob("*")}
     code = reproduce(
-        recipe,
+        name,
         overrides=overrides,
-        runs_dir=tmp_path / "runs",
-        roots=roots,
+        runs_dir=folder / "runs",
+        roots=Roots(data=folder, models=folder, cache=folder / "cache"),
         request=ExecutionRequest(),
         launcher=Forked(),
     )
     assert code == 0
-    runs = {RunDir(path).math.recipe.stage: RunDir(path) for path in (tmp_path / "runs").iterdir()}
-    assert {stage: run.complete for stage, run in runs.items()} == {1: True, 2: True}
-    lines = read_steps(runs[2].metrics)
+    (run,) = {*(folder / "runs").glob("*")} - before
+    return RunDir(run)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> None:
+    overrides = smaller(golden_exchange, tmp_path)
+    needed = load_recipe(name).needs
+    assert needed is not None
+    one = trained(needed, overrides, tmp_path)
+    start = one.path / "connector.safetensors"
+    overrides += ["needs=null", f"models.connector={start}"]
+    if "anyres" in name:
+        overrides.append(f"data.anyres.pinpoints={TILES}")
+    two = trained(name, overrides, tmp_path)
+    assert one.complete and two.complete
+    lines = read_steps(two.metrics)
     assert len(lines) == STEPS and all(line.loss is not None for line in lines)
     assert (lines[0].part_lrs is not None) == ("tuned" in name)
-    init = read_weights(runs[2].path / "init.safetensors")
+    init, first = read_weights(two.path / "init.safetensors"), read_weights(start)
     assert ("image_newline.weight" in init) == ("anyres" in name)
-    first = read_weights(runs[1].path / "connector.safetensors")
-    assert any(key.startswith("connector.") for key in first) == (
-        "conv" in name or "linear" in name
-    )
-    model = load_trained(runs[2], roots)
+    has_modules = any(key.startswith("connector.") for key in first)
+    assert has_modules == ("conv" in name or "linear" in name)
+    after = read_weights(two.path / "connector.safetensors")
+    assert all(not torch.equal(after[key], value) for key, value in first.items())
+    model = load_trained(two, two.execution.roots)
     if model.image_newline is not None:
         drawn = init["image_newline.weight"]
-        assert not torch.equal(model.image_newline.weight.cpu(), drawn)
-    layout = model.config.image_layout
+        assert not torch.equal(model.image_newline.weight, drawn)
     if "efficient" in name:
-        assert layout.max_tokens == 4
+        assert model.config.image_layout.max_tokens == 4
