@@ -26,6 +26,8 @@ class Conversation:
         """Begin anew with another picture. Raises DataError where it cannot be read; then
         everything stays as it is.
         """
+        if not path.is_file():
+            raise DataError(f"{path} is not a file: name a picture")
         open_image(path)
         self._image = path
         self.reset()

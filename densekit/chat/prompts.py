@@ -7,6 +7,7 @@ from densekit.errors import DataError
 from densekit.files.json_files import parse_json, read_file
 from densekit.spec.part import read_part
 from densekit.spec.talk import GenerateRequest, PromptLine
+from densekit.text.conversation import with_tag
 
 REMEDY = 'a line is {"prompt": "...", "image": "FILE", "id": ...}, the last two as you like'
 
@@ -16,6 +17,8 @@ def read_prompts(request: GenerateRequest) -> list[PromptLine]:
     names the line.
     """
     found = [*request.prompts]
+    for line in found:
+        with_tag(line.prompt, has_image=line.image is not None)
     if request.file is not None:
         found += _in_file(request.file)
     if not found:
@@ -34,6 +37,10 @@ def _in_file(path: Path) -> Iterator[PromptLine]:
         except ValueError as error:
             raise DataError(f"{place}: {error}; {REMEDY}") from None
         prompt = read_part(PromptLine, value, source=place, remedy=REMEDY)
+        try:
+            with_tag(prompt.prompt, has_image=prompt.image is not None)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
         if prompt.image is not None:
             image = path.absolute().parent / prompt.image
             if not image.is_file():

@@ -146,19 +146,20 @@ def count(
             f"{name}: tokens are counted with a recipe's template, tokenizer and model: give the "
             "name of a recipe whose models are there (`densekit fetch RECIPE --only models`)"
         )
-    totals = count_tokens(counting, roots.cache, workers=_processes(workers))
+    found = count_tokens(counting, roots.cache, workers=_processes(workers))
+    totals = found.totals
     if as_json:
-        print_json({**vars(totals), "file": str(totals.file)})
+        print_json({**vars(totals), "counted_before": found.before, "file": str(found.file)})
         return
-    now = totals.samples - totals.before
-    print(f"{totals.samples:,} samples: {totals.before:,} counted before, {now:,} now")
+    now = totals.samples - found.before
+    print(f"{totals.samples:,} samples: {found.before:,} counted before, {now:,} now")
     print(
         f"{totals.tokens / totals.samples:.1f} tokens on average, {totals.longest:,} in the "
         f"longest, {totals.label_positions / totals.samples:.1f} label positions"
     )
     for note, number in totals.notes.items():
         print(f"{note} {number:,}")
-    print(f"kept in {totals.file}")
+    print(f"kept in {found.file}; plans of these data take their hours from it")
 
 
 @commands.command(epilog="Example: densekit data pin LLaVA-Instruct-150K")

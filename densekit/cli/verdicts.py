@@ -142,48 +142,69 @@ def power(
     epilog="Example: densekit calibrate imported/llava-v1.5-7b --model llava-v1.5-7b",
 )
 def calibrate(
-    folder: Annotated[
+    target: Annotated[
         Path | None,
         typer.Argument(
-            help="Released weights that `densekit evaluate` has asked (default: list the records)",
+            metavar="FOLDER|FILE",
+            help="Released weights that `densekit evaluate` has asked, or an official answer file "
+            "(default: list the records)",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Whose weights these are, as in recipes/paper.yaml", show_default=False),
+        typer.Option(help="Whose they are, as in recipes/paper.yaml", show_default=False),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="What the file answers", show_default=False)
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="Its questions with right answers, for the file", show_default=False),
     ] = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record what released weights score here: without it a verdict is UNCALIBRATED.
+    """Record what known models score here: without it a verdict is UNCALIBRATED.
 
-    Scorers are calibrated by `densekit evaluate FILE --as llava --record MODEL`.
+    A folder calibrates the runner, an answer file the scorer of one benchmark.
     Exit code 0; 1 where a number is not the known one.
     """
     from densekit.cli.site import site_settings
+    from densekit.cli.verdict_tables import CALIBRATION_HEADER, calibration_row
     from densekit.errors import UsageError
-    from densekit.evaluate.calibration import runner_calibrations
+    from densekit.evaluate.calibration import calibrate_runner, calibrate_scorer
     from densekit.recipes.paper import load_paper
     from densekit.runs.calibrations import add_calibrations, read_calibrations
 
     place = site_settings(runs_dir=runs_dir).runs_dir
-    if (folder is None) != (model is None):
-        raise UsageError("calibrate takes a folder and --model, or neither: then it lists")
-    if folder is not None and model is not None:
-        new = runner_calibrations(load_paper(), folder, model=model)
-        add_calibrations(place, new)
+    if target is None:
+        if model or benchmark or questions:
+            raise UsageError("calibrate lists the records; with a FOLDER or FILE it adds to them")
+        records = list(read_calibrations(place).records)
+    elif model is None:
+        raise UsageError(f"calibrate {target}: --model says whose known numbers must come out")
+    elif target.is_dir():
+        if benchmark or questions:
+            raise UsageError("--benchmark and --questions belong to an answer file, not a folder")
+        records = calibrate_runner(load_paper(), target, model=model)
+    elif benchmark is None or questions is None:
+        raise UsageError("an answer file needs --benchmark NAME and --questions FILE")
     else:
-        new = list(read_calibrations(place).records)
+        records = [
+            calibrate_scorer(
+                load_paper(), target, model=model, benchmark=benchmark, questions=questions
+            )
+        ]
+    if target is not None:
+        add_calibrations(place, records)
     if as_json:
-        print_json([record.model_dump(mode="json") for record in new])
-    elif not new:
-        print(f"nothing is calibrated in {place}: docs/verdicts.md says how")
+        print_json([record.model_dump(mode="json") for record in records])
+    elif records:
+        print_table([calibration_row(record) for record in records], header=CALIBRATION_HEADER)
     else:
-        from densekit.cli.verdict_tables import CALIBRATION_HEADER, calibration_row
-
-        print_table([calibration_row(record) for record in new], header=CALIBRATION_HEADER)
-    raise typer.Exit(0 if all(record.passed for record in new) else 1)
+        print(f"nothing is calibrated in {place}: docs/verdicts.md says how")
+    raise typer.Exit(0 if all(record.passed for record in records) else 1)
 
 
 def _runs(names: str, runs_dir: Path | None) -> list[Path]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from densekit.data.annotations import Annotations
 from densekit.data.doctor.pool import Job
-from densekit.data.doctor.tokens import Counting
 from densekit.data.index import SampleIndex
+from densekit.data.sample_totals import Counting, SampleTotals, keep_totals
 from densekit.data.token_counts import Counted, TokenCounts, counting_key
 from densekit.errors import DataError
 from densekit.text.encode import SampleEncoder
@@ -28,24 +28,19 @@ NEVER = sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What all samples of an annotation file come to."""
+class Count:
+    """What counting came to."""
 
-    samples: int
+    totals: SampleTotals
     before: int
-    """Of them: counted before."""
-    tokens: int
-    """Image slots included."""
-    longest: int
-    label_positions: int
-    notes: dict[str, int]
-    """What happened to samples on the way to tokens, by kind."""
+    """Samples that had been counted before."""
     file: Path
     """Where the counts are kept."""
 
 
-def count_tokens(counting: Counting, cache: Path, *, workers: int) -> Totals:
-    """Count what nobody counted yet, with `workers` processes (0: this one), and sum all up.
+def count_tokens(counting: Counting, cache: Path, *, workers: int) -> Count:
+    """Count what nobody counted yet, with `workers` processes (0: this one), and sum all up, for
+    plans too.
 
     Raises DataError for a cache that cannot be written to, and, once all others are counted, for
     samples that cannot be tokenised.
@@ -83,7 +78,10 @@ def count_tokens(counting: Counting, cache: Path, *, workers: int) -> Totals:
         first = refused[min(refused)]
         more = f"; {len(refused) - 1} more cannot be counted either" if len(refused) > 1 else ""
         raise DataError(f"{counting.annotations}: {first}{more}; `densekit data verify` lists all")
-    return _totals(counts, samples, before=samples - len(missing))
+    images = int((annotations.entries.words >= 0).sum())
+    totals = _totals(counts, samples, images)
+    keep_totals(counting, cache, totals)
+    return Count(totals=totals, before=samples - len(missing), file=counts.path)
 
 
 def sample_counter(counting: Counting, cache: Path) -> Callable[[int], Counted | str]:
@@ -137,22 +135,22 @@ def _progress(label: str, total: int, *, before: int) -> Callable[[int], None]:
     return tell
 
 
-def _totals(counts: TokenCounts, samples: int, *, before: int) -> Totals:
-    tokens = longest = labels = 0
+def _totals(counts: TokenCounts, samples: int, images: int) -> SampleTotals:
+    tokens = squares = longest = labels = 0
     notes: Counter[str] = Counter()
     for place in range(samples):
         counted = counts.get(place)
         if counted is None:  # more tokens than a record holds
             continue
         tokens, labels = tokens + counted.tokens, labels + counted.labels
-        longest = max(longest, counted.tokens)
+        squares, longest = squares + counted.tokens**2, max(longest, counted.tokens)
         notes.update(counted.notes)
-    return Totals(
+    return SampleTotals(
         samples=samples,
-        before=before,
+        images=images,
         tokens=tokens,
+        squares=squares,
         longest=longest,
         label_positions=labels,
         notes=dict(sorted(notes.items())),
-        file=counts.path,
     )

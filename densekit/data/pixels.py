@@ -55,6 +55,12 @@ class ImageProcessor:
         """Read preprocessor_config.json; DataError when it is missing or not CLIP's or SigLIP's
         kind, and for pinpoints that are no grids of its size.
         """
+        if aspect_ratio == "anyres" and anyres is None:
+            raise DataError(
+                f"vision tower: {directory}: the model was trained on several tiles per image "
+                "(AnyRes), which training alone computes: it cannot be asked or exported yet; its "
+                "weights are in the run's model folder"
+            )
         path = directory / "preprocessor_config.json"
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
@@ -80,8 +86,6 @@ class ImageProcessor:
             mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
             if min(std) <= 0:
                 raise ValueError(f"image_std {list(std)} must be above 0")
-            if (anyres is None) == (aspect_ratio == "anyres"):
-                raise ValueError(f"aspect ratio {aspect_ratio} and sizes of tiles do not agree")
             if anyres is not None:
                 anyres.check_tile(edge)
         except KeyError as error:

@@ -8,11 +8,15 @@ from functools import cache
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
+from densekit.evaluate.answer_files import read_llava
+from densekit.evaluate.labels import read_questions
+from densekit.evaluate.protocols import get_protocol
+from densekit.evaluate.scoring import score_answers
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object
 from densekit.recipes.noise import CalibrationTarget, Step
 from densekit.recipes.paper import Paper
-from densekit.runs.benchmarks import Protocol, Result
+from densekit.runs.benchmarks import Protocol
 from densekit.runs.calibrations import Calibration, Calibrations
 from densekit.runs.environment import ENVIRONMENT_FILE
 from densekit.runs.evaluations import EvaluationFolder, newest_results
@@ -60,16 +64,17 @@ def target_of(paper: Paper, step: Step, model: str, benchmark: str) -> Calibrati
     )
 
 
-def scorer_calibration(
-    paper: Paper, protocol: Protocol, result: Result, *, model: str, answers: Path
+def calibrate_scorer(
+    paper: Paper, answers: Path, *, model: str, benchmark: str, questions: Path
 ) -> Calibration:
-    """The record of an official answer file that was scored.
+    """The record of an official answer file, which is scored here as the official scripts do.
 
-    Raises UsageError for `fixed` scores, and as `target_of`.
+    Raises as `target_of`, and DataError for a file of another form or of other questions.
     """
-    if result.semantics != "faithful":
-        raise UsageError("a scorer is calibrated under --semantics faithful: known numbers are so")
-    target = target_of(paper, "scorer", model, protocol.name)
+    protocol = get_protocol(benchmark)
+    target = target_of(paper, "scorer", model, benchmark)
+    asked = read_questions(protocol, questions)
+    result = score_answers(protocol, asked, read_llava(answers, protocol, asked))
     return _record(
         target,
         value=result.value,
@@ -79,27 +84,27 @@ def scorer_calibration(
     )
 
 
-def runner_calibrations(paper: Paper, folder: Path, *, model: str) -> list[Calibration]:
+def calibrate_runner(paper: Paper, folder: Path, *, model: str) -> list[Calibration]:
     """The records of a released model's evaluations, of every benchmark whose number is known.
 
-    Raises DataError where none of them was asked whole.
+    Raises UsageError for a model of which no number is known, DataError where none of its
+    benchmarks was asked whole.
     """
-    found = []
     targets = {t.benchmark: t for t in paper.calibration if (t.step, t.model) == ("runner", model)}
     if not targets:
         models = sorted({t.model for t in paper.calibration if t.step == "runner"})
         raise UsageError(f"the runner is calibrated with {', '.join(models)}, not with {model}")
-    for name, (evaluation, result) in newest_results(folder).items():
-        target = targets.get(name)
-        if target and result.complete and result.value is not None:
-            record = _record(
-                target,
-                value=result.value,
-                questions=result.questions,
-                environment=runner_environment(evaluation),
-                evidence=result.answers_sha256,
-            )
-            found.append(record)
+    found = [
+        _record(
+            targets[name],
+            value=result.value,
+            questions=result.questions,
+            environment=runner_environment(evaluation),
+            evidence=result.answers_sha256,
+        )
+        for name, (evaluation, result) in newest_results(folder).items()
+        if name in targets and result.complete and result.value is not None
+    ]
     if not found:
         raise DataError(
             f"{folder} has no whole evaluation of {', '.join(sorted(targets))}: "

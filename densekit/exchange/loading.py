@@ -32,12 +32,12 @@ def load_model(
             dtype=dtype,
             dropped=(),
         )
-        if source.trained_tower:
+        # The folder holds everything in the type it was trained in; a frozen tower is exact.
+        config = model.config
+        last_layer = source.connector.last_layer(config.tower_layers)
+        if source.tower_trained:
             model.vision_tower.float()
         else:
-            # The folder holds everything in the type it was trained in; the tower itself is exact.
-            config = model.config
-            last_layer = source.connector.last_layer(config.tower_layers)
             model.vision_tower = load_tower(
                 source.tower, config.vision_config, last_layer, torch.float32
             )

@@ -22,7 +22,7 @@ from densekit.spec.conversation import ConversationSettings
 from densekit.spec.part import MAX_COUNT
 from densekit.spec.types import IMAGE_TOKEN
 from densekit.text.answers import AnswerStream, answer_text, check_ending
-from densekit.text.conversation import Turn
+from densekit.text.conversation import Turn, check_tags, with_tag
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 
@@ -65,11 +65,10 @@ class Pipeline:
         return torch.from_numpy(self.processor.lookup_table())
 
     def question(self, text: str, image: Image.Image | None) -> Prompt:
-        """The prompt of a single question, the image in front of it as in the data that models
-        are trained on, unless the question says where. Raises DataError as `prompt`.
+        """The prompt of a single question, with the image in front of it unless it says where.
+        Raises DataError as `prompt`.
         """
-        tagged = image is not None and IMAGE_TOKEN not in text
-        return self.prompt([("human", f"{IMAGE_TOKEN}\n{text}" if tagged else text)], image)
+        return self.prompt([("human", with_tag(text, has_image=image is not None))], image)
 
     def prompt(self, turns: Sequence[Turn], image: Image.Image | None) -> Prompt:
         """The prompt of a conversation whose last turn is the human's.
@@ -78,19 +77,13 @@ class Pipeline:
         longer than the sequences that the model was trained on.
         """
         tags = sum(text.count(IMAGE_TOKEN) for role, text in turns if role == "human")
-        images = int(image is not None)
-        if tags != images:
-            raise DataError(
-                f"{tags} image tag{'s' * (tags != 1)} ({IMAGE_TOKEN}) in the prompt and "
-                f"{'one image' if images else 'no image'}: "
-                + ("give an image, or remove the tag" if tags > images else "write one tag")
-            )
+        check_tags(tags, has_image=image is not None)
         conversations = [{"from": role, "value": text} for role, text in turns]
         ids = self.encoder.encode_prompt(conversations, has_image=image is not None)
         of_image = 0 if image is None else self.model.config.image_layout.tokens(image.size)
-        tokens = len(ids) - images + of_image
+        tokens = len(ids) - tags + of_image
         if tokens > self.conversation.max_length:
-            picture = f", {of_image:,} of them the image's" if images else ""
+            picture = f", {of_image:,} of them the image's" if tags else ""
             raise DataError(
                 f"the prompt has {tokens:,} tokens{picture}, and the model was trained on "
                 f"{self.conversation.max_length:,} at most: shorten it"

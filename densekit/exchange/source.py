@@ -46,13 +46,13 @@ class Source:
     connector_file: Path
     adapter: Adapter | None
     tower: Path
-    trained_tower: bool
-    """Whether the tower was trained too: `whole` then holds its blocks, and `tower` the rest."""
     tokenizer: Path
     official: Path | None
     """The official config.json and tower copy of an imported folder."""
     whole: Path | None
     """The folder of densekit's own model class, of a run that trained the whole model."""
+    tower_trained: bool = False
+    """Whether `whole` holds another tower than `tower`."""
 
     @property
     def conversation(self) -> ConversationSettings:
@@ -126,7 +126,6 @@ def _imported(path: Path) -> Source:
         connector_file=path / CONNECTOR_FILE,
         adapter=read_adapter(path / LORA) if record.trains == "lora" else None,
         tower=path / record.vision_tower,
-        trained_tower=False,
         tokenizer=path / record.tokenizer,
         official=path / OFFICIAL,
         whole=None,
@@ -139,12 +138,6 @@ def _run(path: Path) -> Source:
         raise DataError(f"{path} is {run.status.state}, not complete: train it to its end first")
     check_complete(run)
     math, roots = run.math.recipe, run.execution.roots
-    if math.data.anyres:
-        raise DataError(
-            f"{path} was trained with AnyRes: exports and answers compute one view per image, not "
-            "several; its weights are in its model folder, for "
-            "DenseConnectorForConditionalGeneration"
-        )
     full = math.trains == "full"
     folder = path / "model" if full else roots.resolve(math.models.language_model)
     tokenizer = folder if full else roots.resolve(math.models.tokenizer_folder)
@@ -169,10 +162,10 @@ def _run(path: Path) -> Source:
         connector_file=path / CONNECTOR_FILE,
         adapter=read_adapter(path / LORA) if math.lora else None,
         tower=roots.resolve(math.models.vision_tower),
-        trained_tower=math.trains_tower,
         tokenizer=tokenizer,
         official=None,
         whole=folder if full else None,
+        tower_trained=math.trains_tower,
     )
 
 

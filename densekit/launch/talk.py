@@ -2,6 +2,7 @@
 with the least memory in use, or on its CPU.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,9 +40,24 @@ def talk(request: TalkRequest, launcher: Launcher, execution: Execution) -> NoRe
         raise UsageError(
             f"--template {settings.template} is not one of {', '.join(template_names())}"
         )
+    pictures = [request.chat.image] if request.chat is not None else []
     if request.generate is not None:
-        read_prompts(request.generate)
+        lines = read_prompts(request.generate)
+        pictures = [Path(line.image) for line in lines if line.image is not None]
+    _check_pictures(pictures)
     launcher.talk(request, execution)
+
+
+def _check_pictures(pictures: Sequence[Path | None]) -> None:
+    """Raises DataError for the first whose header cannot be read: the model takes its time."""
+    from densekit.data.decoding import examine
+
+    for picture in dict.fromkeys(pictures):
+        if picture is not None:
+            try:
+                examine(picture)
+            except DataError as error:
+                raise DataError(f"image {picture} cannot be read ({error})") from None
 
 
 def resolved_image(path: Path) -> Path:

@@ -69,6 +69,9 @@ class DenseConnectorConfig(PreTrainedConfig):
         )
 
 
+AutoConfig.register(DenseConnectorConfig.model_type, DenseConnectorConfig, exist_ok=True)
+
+
 def read_config(directory: Path, what: str) -> PreTrainedConfig:
     """The transformers configuration in a model folder; DataError when there is none that loads."""
     if not (directory / "config.json").is_file():

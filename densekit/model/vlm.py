@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+)
 from transformers.modeling_utils import PreTrainedModel
 
 from densekit.model.attention import KERNELS
@@ -193,3 +198,8 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return self.language_model.generate(
                 inputs_embeds=embeddings, attention_mask=mask, **kwargs
             )
+
+
+# After `import densekit`, these open a folder of densekit's own format (densekit/registration.py).
+for _auto in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText):
+    _auto.register(DenseConnectorConfig, DenseConnectorForConditionalGeneration, exist_ok=True)

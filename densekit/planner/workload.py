@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from densekit.planner.certificates import cached_lengths
-from densekit.planner.lengths import average_sample, lengths_of
+from densekit.planner.lengths import COUNTED, average_sample, counted_sample, lengths_of
 from densekit.spec.architectures import shape_of
 from densekit.spec.flops import AverageSample
 from densekit.spec.math import Lora
@@ -50,11 +50,18 @@ class Workload:
         """
         shape = shape_of(recipe, roots)
         lengths = lengths_of(recipe, cached_lengths(recipe, roots) if roots else None)
+        sample, source = (
+            average_sample(recipe, lengths, shape.connector.typical_tokens),
+            lengths.source,
+        )
+        counted = counted_sample(recipe, roots, shape.image_tokens) if roots else None
+        if counted is not None:
+            sample, source = counted, COUNTED
         return cls(
             name=recipe.name,
             model=TrainedModel.of(recipe, shape),
-            sample=average_sample(recipe, lengths, shape.connector.typical_tokens),
-            lengths=lengths.source,
+            sample=sample,
+            lengths=source,
             global_batch_size=recipe.global_batch_size,
             max_length=recipe.data.max_length,
             text_only=recipe.data.template != "plain",

@@ -35,7 +35,12 @@ class Flops:
 
 
 def flops_of(
-    model: TrainedModel, sample: AverageSample, samples: float, *, activation_checkpointing: bool
+    model: TrainedModel,
+    sample: AverageSample,
+    samples: float,
+    *,
+    activation_checkpointing: bool,
+    attention_backward: float = FLASH_BACKWARD,
 ) -> Flops:
     """Operations of `samples` average samples, forward and backward.
 
@@ -66,7 +71,7 @@ def flops_of(
         * views
         * (
             2 * tower.tokens * tower_linear * (1 + tuned * (2 + again))
-            + tower_scores * (1 + tuned * (FLASH_BACKWARD + again))
+            + tower_scores * (1 + tuned * (attention_backward + again))
         ),
         "projector": images * per_image,
         "layers": tokens * 2 * in_layers * (2 + full + again),
@@ -76,7 +81,7 @@ def flops_of(
         * 2
         * language.layers
         * language.query_width
-        * (1 + FLASH_BACKWARD + again),
+        * (1 + attention_backward + again),
         "lm_head": samples * sample.label_positions * 2 * language.vocab * hidden * (2 + full),
     }
     weights, recomputed = ", weights 1" * full, ", recomputed forward 1" * again
@@ -88,7 +93,7 @@ def flops_of(
         + ", with the connector's modules" * bool(learned),
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
-        "attention": f"causal scores, backward {FLASH_BACKWARD} times forward",
+        "attention": f"causal scores, backward {attention_backward:g} times forward",
         "lm_head": f"{samples * sample.label_positions:.0f} label positions x {language.vocab} "
         "tokens of vocabulary",
     }
@@ -99,6 +104,10 @@ def model_flops(model: TrainedModel, sample: AverageSample, samples: float) -> f
     """Operations that `samples` average samples need, whatever is recomputed besides: what model
     FLOPs utilisation (MFU) counts.
     """
-    flops = flops_of(model, sample, samples, activation_checkpointing=False)
-    recomputed = (FLASH_BACKWARD - ATTENTION_BACKWARD) / (1 + FLASH_BACKWARD)
-    return flops.total - recomputed * flops.parts["attention"]
+    return flops_of(
+        model,
+        sample,
+        samples,
+        activation_checkpointing=False,
+        attention_backward=ATTENTION_BACKWARD,
+    ).total

@@ -113,7 +113,9 @@ class Recipe(Part):
     waits_for: tuple[Feature, ...] = ()
     """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)
+    """Where values are from, by their dotted names; a section speaks for what is in it."""
     notes: tuple[str, ...] = ()
+    """Sentences that every plan of the recipe repeats."""
 
     @field_validator("name")
     @classmethod

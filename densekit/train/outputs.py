@@ -3,22 +3,17 @@
 import shutil
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from densekit.files import durable
 from densekit.files.permissions import follow_umask
-from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
-from densekit.model.pretrained import load_pretrained
-from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import read_weights, save_weights
-from densekit.runs.layout import CONNECTOR_FILE, INIT_FILE, RunDir
+from densekit.model.weights import save_weights
+from densekit.runs.layout import CONNECTOR_FILE, RunDir
 from densekit.spec.math import Math
-from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 from densekit.train.engines.base import Engine
-from densekit.train.initial_state import NEWLINE, apply_init, load_base
+from densekit.train.initial_state import NEWLINE
 from densekit.train.lora import save_lora
 
 
@@ -81,34 +76,3 @@ def _save_model(engine: Engine, parts: dict[str, dict[str, Tensor]], folder: Pat
     }
     engine.model.save_pretrained(folder, state_dict=weights)
     follow_umask(folder)
-
-
-def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:
-    """The model a complete run trained, in eval mode."""
-    math = run.math.recipe
-    if math.stage == 2 and not math.lora:
-        folder = run.path / "model"
-        trained: DenseConnectorForConditionalGeneration = load_pretrained(
-            DenseConnectorForConditionalGeneration,
-            folder,
-            what="trained model",
-            config=DenseConnectorConfig.from_pretrained(folder, local_files_only=True),
-            dtype=torch.float32,
-            dropped=(),
-        )
-        trained.eval()
-        return trained
-    model = load_base(math, roots)
-    # A newline vector that is not trained is the one that was drawn.
-    drawn = read_weights(run.path / INIT_FILE) if math.data.anyres else {}
-    init = {name: value for name, value in drawn.items() if name == NEWLINE}
-    init |= {
-        f"connector.{name}": value
-        for name, value in read_weights(run.path / CONNECTOR_FILE).items()
-    }
-    if math.lora:
-        adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
-        init |= {f"lora.{name}": value for name, value in adapters.items()}
-    apply_init(model, init)
-    model.eval()
-    return model

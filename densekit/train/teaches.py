@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from densekit.errors import DataError
+from densekit.ranks.collectives import gather_objects
 from densekit.spec.math import Optimizer
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.optim import learning_rate_factor
 from densekit.train.step_dataset import StepDataset

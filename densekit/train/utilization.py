@@ -38,8 +38,9 @@ class Utilization:
             model = TrainedModel.of(math, shape_of(math, execution.roots))
         except DensekitError:
             return None
-        peak = gpu.flops.get(execution.dtype)
-        return peak and cls(model=model, peak=peak * execution.world_size)
+        if execution.dtype not in gpu.flops:
+            return None
+        return cls(model=model, peak=gpu.flops[execution.dtype] * execution.world_size)
 
     def of(self, batch: StepBatch, seconds: float) -> float:
         """The share of the peak that a step of all ranks reached (0 to 1)."""

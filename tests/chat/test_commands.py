@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from densekit.data.pixels import open_image
+from densekit.exchange.pipeline import load_pipeline
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.ranks
@@ -139,10 +141,19 @@ def test_a_conversation_says_what_generate_says(
         assert text.partition("\n(cut off")[0].strip() == answer["answer"]
         assert ("(cut off after 9 tokens" in text) == (answer["finish"] == "length")
     assert talk.ask("And its colour?") is not None, "a second turn"
-    assert "is missing" in talk.ask("/image nothing.png") or talk.text == ""
+    assert "nothing.png is not a file: name a picture" in talk.ask("/image nothing.png")
     talk.type("\x03")
     assert "Ctrl-D or /quit ends" in talk.until(">>> ")
     assert talk.end() == 0
+
+
+@pytest.mark.parametrize("recipe", ["tiny_stage1", "tiny_stage2_lora"])
+def test_other_kinds_of_runs_answer(workplace: Workplace, recipe: str) -> None:
+    loaded = load_pipeline(workplace.run_dir(recipe))
+    assert loaded.conversation.template == "v1", "a stage-1 run has the one of its tokenizer"
+    image = open_image(pictures(workplace)[0])
+    prompts = [loaded.question("What shape is it?", shown) for shown in (image, None)]
+    assert all(answer.ids for answer in loaded.answers(prompts, max_new_tokens=4))
 
 
 def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_path: Path) -> None:
@@ -152,10 +163,11 @@ def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_
     for words, code, expected in [
         (("chat", "tiny_none"), 3, "no run tiny_none"),
         (("generate", "tiny_stage2"), 2, "no question: give --prompt, or --file"),
+        (("generate", "tiny_stage2", "--prompt", "<image>a"), 3, "no image: give an image"),
         (
             ("generate", "tiny_stage2", "--prompt", "a", "--image", str(broken)),
             3,
-            "broken.png",
+            "broken.png cannot be read (",
         ),
     ]:
         done = workplace.densekit(*words, *place)
@@ -169,15 +181,15 @@ def test_a_trained_run_sees_the_shape(recipe: str, session: list[Session], tmp_p
     place = Workplace(tmp_path)
     done = place.densekit("run", recipe, "--launcher", "local", timeout=3000)
     assert done.returncode == 0, done.stderr
-    questions = next((tmp_path / ".cache").rglob("*held_out*.json"))
-    entries = json.loads(questions.read_text())
+    (questions,) = (tmp_path / ".cache").rglob("held_out.json")
+    entries = json.loads(questions.read_text(encoding="utf-8"))
     wanted = [entry for entry in entries if "shape" in entry["conversations"][0]["value"]][:8]
     talk = Session(tmp_path, "chat", recipe, "--launcher", "local", "--device", "cpu")
     session.append(talk)
     talk.until(">>> ")
     right = 0
     for entry in wanted:
-        image = next((tmp_path / ".cache").rglob(Path(entry["image"]).name))
+        (image,) = (tmp_path / ".cache").rglob(Path(entry["image"]).name)
         talk.ask(f"/image {image}")
         question = entry["conversations"][0]["value"].replace("<image>", "").strip()
         given = talk.ask(question).rstrip(".").lower()

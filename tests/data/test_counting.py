@@ -18,8 +18,8 @@ from densekit.cli.app import app
 from densekit.data import counting
 from densekit.data.annotations import Annotations
 from densekit.data.counting import count_tokens
-from densekit.data.doctor.tokens import Counting
 from densekit.data.index import SampleIndex
+from densekit.data.sample_totals import Counting, kept_totals
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, UsageError
 from densekit.text.encode import SampleEncoder
@@ -88,12 +88,13 @@ def file_of(cache: Path) -> bytes:
 
 
 def test_counts_are_those_of_training(asked: Counting, tmp_path: Path) -> None:
-    totals = count_tokens(asked, tmp_path / "cache", workers=0)
-    wanted = trained_on(asked, tmp_path / "other")
-    counts = TokenCounts(totals.file, np.load(totals.file))
+    found = count_tokens(asked, tmp_path / "cache", workers=0)
+    wanted, totals = trained_on(asked, tmp_path / "other"), found.totals
+    counts = TokenCounts(found.file, np.load(found.file))
     assert [counts.get(place) for place in range(SAMPLES)] == wanted
-    assert (totals.samples, totals.before) == (SAMPLES, 0)
+    assert (totals.samples, totals.images, found.before) == (SAMPLES, 8, 0)
     assert totals.tokens == sum(each.tokens for each in wanted)
+    assert totals.squares == sum(each.tokens**2 for each in wanted)
     assert totals.longest == max(each.tokens for each in wanted)
     assert totals.label_positions == sum(each.labels for each in wanted) > SAMPLES
     assert counts.missing() == []
@@ -121,17 +122,40 @@ def test_a_count_that_was_killed_goes_on(asked: Counting, tmp_path: Path) -> Non
         (outcome,) = run_ranks(1, killed, asked, cache, 3, may_fail=True)
         assert outcome.exit_code == -signal.SIGKILL
     assert file_of(cache) != file_of(whole)
-    totals = count_tokens(asked, cache, workers=0)
-    assert totals.before == 6 and file_of(cache) == file_of(whole)
+    found = count_tokens(asked, cache, workers=0)
+    assert found.before == 6 and file_of(cache) == file_of(whole)
     assert count_tokens(asked, cache, workers=0).before == SAMPLES
 
 
 @pytest.mark.ranks
 def test_two_processes_count_the_same(asked: Counting, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    totals = [count_tokens(asked, alone, workers=0), count_tokens(asked, shared, workers=2)]
-    assert file_of(alone) == file_of(shared)
-    assert replace(totals[0], file=totals[1].file) == totals[1]
+    found = [count_tokens(asked, alone, workers=0), count_tokens(asked, shared, workers=2)]
+    assert file_of(alone) == file_of(shared) and found[0].totals == found[1].totals
+
+
+def test_totals_are_found_while_the_files_are_those_that_were_counted(
+    asked: Counting, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    assert kept_totals(asked, cache) is None
+    totals = count_tokens(asked, cache, workers=0).totals
+    assert kept_totals(asked, cache) == totals
+    assert kept_totals(replace(asked, max_length=9), cache) is None
+    (file,) = (cache / "totals").iterdir()
+    whole = file.read_text(encoding="utf-8")
+    for damaged in ("{", "[]", whole.replace('"samples": 12', '"samples": "all"')):
+        file.write_text(damaged, encoding="utf-8")
+        assert kept_totals(asked, cache) is None
+    file.write_text(whole, encoding="utf-8")
+    for changed in (asked.tokenizer / "tokenizer.json", asked.annotations):
+        assert kept_totals(asked, cache) == totals
+        state = changed.stat()
+        os.utime(changed, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+        assert kept_totals(asked, cache) is None
+        os.utime(changed, ns=(state.st_atime_ns, state.st_mtime_ns))
+    asked.annotations.unlink()
+    assert kept_totals(asked, cache) is None
 
 
 def test_progress_says_how_far_it_is(

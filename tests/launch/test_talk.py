@@ -155,6 +155,7 @@ def start(request: TalkRequest) -> None:
         ('\n\n{"question": "a"}', "line 3: prompt: Field required"),
         ('{"prompt": "a", "image": 3}', "line 1: image: "),
         ('{"prompt": ""}', "line 1: prompt: "),
+        ('{"prompt": "<image> a"}', "line 1: 1 image tag .* no image: give an image"),
         ('{"prompt": "a", "image": "none.png"}', "line 1: image .*none.png does not exist"),
     ],
 )

@@ -253,6 +253,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
+LARGE = (pytest.mark.ranks, pytest.mark.slow)
+"""At real widths, which takes seconds: not for every change."""
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -262,11 +266,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
         "tiny_stage2_lora replicated checkpointing",
         "vicuna7b_clip_sti_conv_stage1 half kept",
         "vicuna7b_clip_efficient_stage1 half kept",
-        pytest.param(
-            "vicuna7b_clip_efficient_before_stage1 replicated kept", marks=pytest.mark.slow
+        *(
+            pytest.param(f"vicuna7b_clip_{row}_stage1 replicated kept", marks=LARGE)
+            for row in ("efficient_before", "sci_conv", "dci_linear")
         ),
-        pytest.param("vicuna7b_clip_sci_conv_stage1 replicated kept", marks=pytest.mark.slow),
-        pytest.param("vicuna7b_clip_dci_linear_stage1 replicated kept", marks=pytest.mark.slow),
     ],
 )
 def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str) -> None:

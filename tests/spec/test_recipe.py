@@ -124,7 +124,7 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("optimizer.schedule", "linear"),
         ("data.template", "v2"),
         ("data.samples", 0),
-        ("data.image_aspect_ratio", "anyres"),
+        ("data.image_aspect_ratio", "wide"),
         ("models.language_model", None),
         ("models.language_model", "models:" + "x" * 300),
         ("models.vision_tower", "a\0b"),

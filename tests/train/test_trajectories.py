@@ -13,9 +13,8 @@ from densekit.runs.layout import INIT_FILE, RunDir
 from densekit.runs.records import METRICS_FILE, read_steps
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
-from tests.support.workplace import Forked
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ASSETS = ("assets.language_model_steps=40",)
 
@@ -34,7 +33,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             runs_dir=place,
             roots=Roots(data=folder, models=folder, cache=folder / "cache"),
             request=ExecutionRequest(),
-            launcher=Forked(),
         )
         assert code == 0
         (found[name],) = (path for path in place.iterdir() if path.is_dir())

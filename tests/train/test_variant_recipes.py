@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from densekit.exchange.loading import load_model
 from densekit.files.json_files import write_json
 from densekit.launch.chain import reproduce
 from densekit.model.weights import read_weights
@@ -16,7 +17,6 @@ from densekit.runs.layout import RunDir
 from densekit.runs.records import read_steps
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
-from densekit.train.outputs import load_trained
 from tests.support.workplace import Forked
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -99,7 +99,7 @@ def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> 
     assert has_modules == ("conv" in name or "linear" in name)
     after = read_weights(two.path / "connector.safetensors")
     assert all(not torch.equal(after[key], value) for key, value in first.items())
-    model = load_trained(two, two.execution.roots)
+    model, _ = load_model(two.path)
     if model.image_newline is not None:
         drawn = init["image_newline.weight"]
         assert not torch.equal(model.image_newline.weight, drawn)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from densekit.errors import UsageError
+from densekit.exchange.loading import load_model
 from densekit.model.init import initial_projector
 from densekit.model.projector import Projector
 from densekit.model.weights import read_weights
@@ -18,7 +19,6 @@ from densekit.recipes.load import load_recipe
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
-from densekit.train.outputs import load_trained
 from tests.support.ranks import run_ranks
 from tests.support.training import Kill, assert_equal, start_run
 from tests.support.workplace import Workplace
@@ -109,7 +109,7 @@ def test_a_trained_tower_resumes_to_the_last_bit_and_is_read_back(
     base = read_weights(
         killed.execution.roots.resolve("cache:tiny/vision_tower") / "model.safetensors"
     )
-    model = load_trained(killed.run, killed.execution.roots)
+    model, _ = load_model(killed.run.path)
     trained = dict(model.vision_tower.model.state_dict())
     assert trained
     for name, value in trained.items():

@@ -38,7 +38,7 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
     """Write the model into `folder`: a connector, an adapter with one, or a whole model. Raises
     DataError for a connector that the official code does not have.
     """
-    if source.trained_tower:
+    if source.tower_trained:
         raise DataError(
             "the vision tower was trained too, and the official code loads the one that "
             "mm_vision_tower names: its folder would answer with the untrained tower; export with "

@@ -33,7 +33,7 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
     """Write the model into `folder`, adapters merged."""
     vision = read_config(source.tower, "vision tower")
     layers = vision_config_of(vision).num_hidden_layers
-    if source.trained_tower:
+    if source.tower_trained:
         assert source.whole is not None
         rest = {f"{OWN_TOWER}{n}": v for n, v in trained_tower(source.whole).items()}
     else:

@@ -112,7 +112,7 @@ def tower_of(source: Source) -> dict[str, Tensor]:
     place what was trained, all in the type of that.
     """
     tensors = tower_tensors(source.tower)
-    if not source.trained_tower:
+    if not source.tower_trained:
         return tensors
     assert source.whole is not None
     trained = trained_tower(source.whole)

@@ -46,6 +46,10 @@ class ReplicatedEngine(Engine):
                 f"execution.json asks for DDP on {self.world_size} ranks, accelerate prepared "
                 f"{type(prepared).__name__}"
             )
+        if isinstance(prepared, DistributedDataParallel):
+            # No buffer changes in training (inv_freq): DDP sent them when it was made, and need not
+            # before every forward pass. As an argument torch calls it deprecated.
+            prepared.broadcast_buffers = False
         return prepared
 
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:

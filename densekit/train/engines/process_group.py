@@ -62,11 +62,8 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
     if execution.zero_stage == 0:
         # DDP sorts its buckets anew after a process's first step, unless it has to look for unused
         # parameters. With three ranks or more another place in a bucket is another order of
-        # summation: a resumed run would show it. And no buffer changes in training (inv_freq), so
-        # none has to be sent before every forward pass.
-        fixed_buckets = DistributedDataParallelKwargs(
-            find_unused_parameters=True, broadcast_buffers=False
-        )
+        # summation: a resumed run would show it.
+        fixed_buckets = DistributedDataParallelKwargs(find_unused_parameters=True)
         return Accelerator(cpu=on_cpu, kwargs_handlers=[fixed_buckets])
     import deepspeed
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
