@@ -286,16 +286,7 @@ def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str)
     )
 
 
-@pytest.mark.parametrize(
-    ("zero_stage", "checkpointing"),
-    [
-        (2, False),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in ((0, False), (0, True), (2, True))
-        ),
-    ],
-)
+@pytest.mark.parametrize(("zero_stage", "checkpointing"), [(2, False), (0, True)])
 def test_traced_step_of_a_trained_tower(
     benchmark: Any, zero_stage: int, checkpointing: bool
 ) -> None:

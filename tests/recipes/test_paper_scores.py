@@ -190,8 +190,12 @@ def test_lines_of_the_list() -> None:
         == "  yi34b_stage1 -> yi34b_stage2_lora"
     )
     assert "  every row: LLM Vicuna-7B, tower CLIP-L, data LLaVA-1.5, tuning full" in lines
-    number = lines.index("  vicuna7b_stage1 -> vicuna7b_anyres_stage2")
-    missing = "    not supported yet: training on several tiles per image (AnyRes)"
+    number = next(
+        index
+        for index, line in enumerate(lines)
+        if line.endswith("-> vicuna7b_clip_convnext_mgm_stage2")
+    )
+    missing = "    not supported yet: a second vision tower (ConvNeXt, as in Mini-Gemini)"
     assert lines[number + 1] == missing
     legend = " ".join(lines)
     for code in ("CI", "DO", "CU", "TU", "CO", "/5 is", "STI", "SCI", "DCI", "SQA-I", "MME-P"):

@@ -64,7 +64,7 @@ def smaller(golden_exchange: Path, folder: Path) -> list[str]:
 
 def trained(name: str, overrides: list[str], folder: Path) -> RunDir:
     """The run of one recipe."""
-    before = {*(folder / "runs").glob("*")}
+    before = {*(folder / "runs").glob("*/math.json")}
     code = reproduce(
         name,
         overrides=overrides,
@@ -74,8 +74,8 @@ def trained(name: str, overrides: list[str], folder: Path) -> RunDir:
         launcher=Forked(),
     )
     assert code == 0
-    (run,) = {*(folder / "runs").glob("*")} - before
-    return RunDir(run)
+    (math,) = {*(folder / "runs").glob("*/math.json")} - before
+    return RunDir(math.parent)
 
 
 @pytest.mark.parametrize("name", NAMES)
