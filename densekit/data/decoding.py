@@ -69,6 +69,17 @@ def decode(data: bytes, name: object) -> tuple[Image.Image, str]:
         raise DataError(f"image {name} cannot be decoded ({reason(error)}); {REMEDY}") from None
 
 
+def decode_palette(data: bytes, name: object) -> Image.Image | None:
+    """The image in a file's bytes where it has a palette, decoded fully and not converted; None for
+    any other. Raises DataError, which names `name`.
+    """
+    try:
+        with _open(io.BytesIO(data)) as image:
+            return image.copy() if image.mode == "P" else None
+    except Exception as error:  # decoders raise whatever they like
+        raise DataError(f"image {name} cannot be decoded ({reason(error)}); {REMEDY}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
     """What an image file says of itself in front of its pixels."""

@@ -141,10 +141,26 @@ class ImageProcessor:
         if width == height:
             return image
         edge = max(width, height)
-        colour = tuple(int(value * 255) for value in self.mean)
-        square = Image.new("RGB", (edge, edge), colour)
+        square = Image.new("RGB", (edge, edge), self._colour)
         square.paste(image, ((edge - width) // 2, (edge - height) // 2))
         return square
+
+    def padded_as_stored(self, image: Image.Image) -> Image.Image:
+        """An image with a palette, padded to a square before it becomes RGB, as the official code
+        does on some benchmarks: the square has a palette of its own, so that colours change.
+        """
+        width, height = image.size
+        if width == height or self.aspect_ratio != "pad":
+            return image
+        edge = max(width, height)
+        square = Image.new(image.mode, (edge, edge), self._colour)
+        square.paste(image, ((edge - width) // 2, (edge - height) // 2))
+        return square
+
+    @property
+    def _colour(self) -> tuple[int, ...]:
+        """What is padded with: the mean."""
+        return tuple(int(value * 255) for value in self.mean)
 
     def lookup_table(self) -> np.ndarray:
         """float32 [256, 3]: the normalised value of every uint8 in every channel.
