@@ -1,1 +1,1 @@
-"""Forensics of run directories: read, compare, verify."""
+"""Forensics of run directories: read, compare, verify, show, pack."""

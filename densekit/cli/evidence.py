@@ -75,13 +75,17 @@ def trajectory(
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit verify tiny_stage2")
 def verify(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
-    """Recheck every hash of a run, of its data and of its models.
+    """Recheck every hash of a run, of its data and of its models; or a dossier, by its FILE.zip.
 
     Exit code 0: no check fails; 1: one does.
     """
     from densekit.audit.verify.verify import verify_run
     from densekit.cli.site import named_run
 
+    if run.endswith(".zip"):
+        from densekit.audit.dossier.check import verify_dossier
+
+        print_checks(verify_dossier(Path(run)), as_json=as_json)
     found = named_run(run, runs_dir)
     print_checks(verify_run(found), as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""The verb that shows runs to others: `report`."""
+"""The verbs that show runs to others: `report` and `dossier`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -59,3 +59,39 @@ def report(
         else:
             page = write_comparison(found, to or folder / COMPARISON_FILE)
     print(page)
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: densekit dossier tiny_stage2 --to tiny_stage2.zip"
+)
+def dossier(
+    runs: RunNames,
+    to: Annotated[
+        Path,
+        typer.Option("--to", metavar="FILE", help="The archive to write", show_default=False),
+    ],
+    with_paths: Annotated[
+        bool,
+        typer.Option(
+            "--with-paths", help="Leave paths and host names of this machine in the records"
+        ),
+    ] = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Pack the records of runs into one archive for a reviewer: an RO-Crate.
+
+    With the stage-1 run that each starts from, answers, scores, page, packages and hashes; without
+    weights. `densekit verify FILE.zip` rechecks it on a laptop.
+    """
+    from densekit.audit.dossier.pack import pack
+    from densekit.cli.site import named_run
+
+    if not runs:
+        raise UsageError("dossier: name at least one run")
+    if to.suffix != ".zip" or not to.parent.is_dir():
+        raise UsageError(f"--to {to}: name a file that ends in .zip, in a folder that exists")
+    found = [named_run(name, runs_dir) for name in runs]
+    digest, listing = pack(found, to, with_paths=with_paths)
+    for run in listing.runs:
+        print(f"{run.recipe}: {run.folder} ({run.state})")
+    print(f"{to}: {len(listing.files)} files, SHA-256 {digest}")

@@ -79,6 +79,14 @@ def run(
     fetch_first: Annotated[
         bool, typer.Option("--fetch", help="Fetch missing models and data first")
     ] = False,
+    no_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--no-evaluation",
+            help="Ask no benchmark at the end",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
@@ -138,7 +146,7 @@ def run(
     models_dir: ModelsDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Train recipes, each after the stage it needs.
+    """Train recipes, each after the stage it needs; a stage 2 ends with its evaluation.
 
     A run that was stopped resumes from its newest checkpoint; a complete one is not trained again.
     """
@@ -207,8 +215,15 @@ def run(
     if show_only:
         print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    watch = _watch(trajectory, stop=trajectory_stop)
-    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, watch=watch, **common))
+    code = sweep(
+        recipe,
+        force=force,
+        announce=selection.reason,
+        watch=_watch(trajectory, stop=trajectory_stop),
+        evaluation=not no_evaluation,
+        **common,
+    )
+    raise typer.Exit(code)
 
 
 def _watch(file: Path | None, *, stop: bool) -> "Watch":

@@ -51,6 +51,8 @@ class Source:
     """The official config.json and tower copy of an imported folder."""
     whole: Path | None
     """The folder of densekit's own model class, of a run that trained the whole model."""
+    tower_trained: bool = False
+    """Whether `whole` holds another tower than `tower`."""
 
     @property
     def conversation(self) -> ConversationSettings:
@@ -163,6 +165,7 @@ def _run(path: Path) -> Source:
         tokenizer=tokenizer,
         official=None,
         whole=folder if full else None,
+        tower_trained=math.trains_tower,
     )
 
 

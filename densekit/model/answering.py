@@ -23,7 +23,10 @@ class Decoding:
     """See densekit.text.answers; empty: only the number of tokens ends an answer."""
     max_new_tokens: int
     temperature: float = 0.0
-    """0: greedy. Else sampled from all tokens, by torch's generator."""
+    """0: greedy. Else sampled, by torch's generator."""
+    top_k: int = 0
+    """Sampled from so many of the likeliest tokens; 0: from all."""
+    num_beams: int = 1
     max_prompt: int | None = None
     """A prompt that is longer with its images is cut at its end, as the official code does."""
 
@@ -81,10 +84,15 @@ def generate(
 def _configuration(decoding: Decoding, logits: bool) -> GenerationConfig:
     sampling = {}
     if decoding.temperature >= LOWEST_TEMPERATURE:
-        sampling = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0}
+        sampling = {
+            "do_sample": True,
+            "temperature": decoding.temperature,
+            "top_k": decoding.top_k,
+        }
     ends = [*decoding.end_tokens]
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
+        num_beams=decoding.num_beams,
         eos_token_id=ends or None,
         # Behind an end token, where other rows go on; cut off again.
         pad_token_id=ends[0] if ends else 0,

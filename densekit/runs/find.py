@@ -67,7 +67,7 @@ def find_runs(names: str, runs_dir: Path) -> list[Path]:
     for name in filter(None, (part.strip() for part in names.split(","))):
         of_recipe = [
             folder
-            for folder in sorted(runs_dir.glob(f"{name}-*"))
+            for folder in sorted(runs_dir.glob("*"))
             if folder.name.rpartition("-")[0] == name
             and _is_run(folder)
             and not DERIVED.search(folder.name)

@@ -2,7 +2,6 @@
 baseline. Written by `densekit verdict`, read by whoever shows a run.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object, write_json
-from densekit.runs.layout import MATH_FILE, RunDir
+from densekit.runs.layout import RunDir
 from densekit.spec.part import Number, Part, PositiveInt, read_part
 
 VERDICT_FILE = "verdict.json"
@@ -169,21 +168,19 @@ def read_verdict(run: Path) -> Verdict | None:
 def verdicts_here(runs_dir: Path) -> dict[str, str]:
     """The word of the newest verdict on each recipe, of the runs in a folder.
 
-    Runs that were moved aside count as well; a verdict.json that cannot be read is `damaged`.
+    A verdict.json that cannot be read is `damaged`; a folder that is no run is passed over.
     """
     found: dict[str, str] = {}
-    for path in sorted(_verdict_files(runs_dir), key=lambda path: path.stat().st_mtime):
+    files = sorted(runs_dir.glob(f"*/{VERDICT_FILE}"), key=lambda path: path.stat().st_mtime)
+    for path in files:
+        try:
+            name = RunDir(path.parent).name
+        except DataError:
+            continue
         try:
             verdict = read_verdict(path.parent)
         except DataError:
-            found[RunDir(path.parent).name] = "damaged"
+            found[name] = "damaged"
         else:
-            if verdict is not None:
-                found[verdict.recipe] = verdict.word
+            found[name] = verdict.word if verdict else "damaged"
     return found
-
-
-def _verdict_files(runs_dir: Path) -> Iterable[Path]:
-    return (
-        path for path in runs_dir.glob(f"*/{VERDICT_FILE}") if (path.parent / MATH_FILE).is_file()
-    )

@@ -32,6 +32,7 @@ from densekit.errors import DataError, DensekitError
 from densekit.files import durable
 from densekit.files.json_files import json_bytes
 from densekit.model.tensor_files import write_tensors
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import STATE_FILE, CheckpointState, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
@@ -39,7 +40,6 @@ from densekit.runs.results import Summary
 from densekit.spec.saved_file import SavedFile
 from densekit.train.background import Worker
 from densekit.train.checkpoints import owned, prune
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.feed_check import SAVE_FAILED, SAVING
 

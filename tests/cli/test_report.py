@@ -54,3 +54,33 @@ def test_what_cannot_be_shown_is_refused(
     assert result.code == code
     assert problem in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_dossier_is_packed_and_verified(run_cli: Cli, runs: Path) -> None:
+    result = run_cli("dossier", "made", "other", "--to", "both.zip")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[0].startswith("made: runs/made-")
+    assert "both.zip: " in result.out and "SHA-256 " in result.out
+    checked = run_cli("verify", "both.zip")
+    assert checked.code == 0 and "fail" not in checked.out
+    data = bytearray(Path("both.zip").read_bytes())
+    data[200] ^= 1
+    Path("both.zip").write_bytes(data)
+    checked = run_cli("verify", "both.zip")
+    assert checked.code == 1 and "it was changed" in checked.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (("made", "--to", "a.tar"), 2, "ends in .zip"),
+        (("made", "--to", "no/a.zip"), 2, "in a folder that exists"),
+        (("nothing", "--to", "a.zip"), 3, "no run nothing"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(
+    run_cli: Cli, runs: Path, words: tuple[str, ...], code: int, problem: str
+) -> None:
+    result = run_cli("dossier", *words)
+    assert (result.code, problem in result.err) == (code, True), result.err
+    assert "Traceback" not in result.err

@@ -53,7 +53,7 @@ def test_single_runs_by_name_and_comma(run_cli: Cli, runs: Path) -> None:
     a = [name for name in names if name.startswith(f"{DCI}-")]
     found = run_cli("compare", f"{a[0]},{a[1]}", NONE, "--runs-dir", runs)
     assert found.code == 0 and "(2 runs against 2)" in found.out
-    one = run_cli("compare", a[0], NONE, "--runs-dir", runs)
+    one = run_cli("compare", runs / a[0], NONE, "--runs-dir", runs)
     assert "(1 run against 2)" in one.out and "from 2 seeds of B" in one.out
     assert run_cli("compare", ",", NONE, "--runs-dir", runs).code == 2
     assert run_cli("compare", "nothing", NONE, "--runs-dir", runs).code == 3

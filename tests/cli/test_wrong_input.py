@@ -17,9 +17,9 @@ WRONG = {
         "no recipe named 'tiny_stage3'; did you mean tiny_stage",
     ),
     "a row that waits": (
-        ["run", "vicuna7b_anyres_stage2"],
+        ["run", "vicuna7b_clip_convnext_mgm_stage2"],
         2,
-        "vicuna7b_anyres_stage2 needs anyres: densekit does not support training on",
+        "vicuna7b_clip_convnext_mgm_stage2 needs dual_tower: densekit does not support a second",
     ),
     "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
@@ -158,7 +158,17 @@ WRONG = {
     "evaluate": (
         ["evaluate", "runs/x"],
         2,
-        "evaluate runs/x: a run's model cannot be asked the paper's benchmarks yet; an ",
+        "runs/x is neither a run directory nor a folder that `densekit import` made",
+    ),
+    "a benchmark of an answer file": (
+        ["evaluate", "x", "--benchmark", "gqa"],
+        2,
+        "--benchmark and --questions belong to an answer file",
+    ),
+    "two answer files": (
+        ["evaluate", "file", "file", "--as", "llava"],
+        2,
+        "one answer file at a time",
     ),
     "another form of answers": (
         ["evaluate", "file", "--as", "csv"],

@@ -19,13 +19,18 @@ from tests.support.needs import needs
 from tests.support.paths import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
-GPU_SERVICES = ("pretrain", "finetune", "finetune-lora")
+GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
 SERVICES = {
     "a100": {*GPU_SERVICES, "chat", "tensorboard"},
     "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "chat-v100", "tensorboard"},
-    "cpu": {"smoke", "fetch", "chat-cpu", "tensorboard"},
+    "cpu": {"smoke", "evaluate-cpu", "cross-check", "fetch", "chat-cpu", "tensorboard"},
 }
-GPUS = {"smoke": 0, "fetch": 0, "chat-cpu": 0, "tensorboard": 0, "chat": 1, "chat-v100": 1}
+GPUS = {
+    **dict.fromkeys(
+        ("smoke", "evaluate-cpu", "cross-check", "fetch", "chat-cpu", "tensorboard"), 0
+    ),
+    **dict.fromkeys(("chat", "chat-v100"), 1),
+}
 """Of services that do not train as the paper does, on 8."""
 PROJECT = "densekit-test-compose"
 
@@ -102,6 +107,17 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
     assert named
     assert named <= set(recipe_names())
     assert not [name for name in named if load_recipe(name).waits_for]
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_models_are_asked_where_they_are_trained(engine: Engine, profile: str) -> None:
+    services = config(engine, profile)
+    asking = [name for name in services if name.startswith("evaluate")]
+    assert len(asking) == 1
+    words = services[asking[0]]["command"]
+    assert words[:2] == ["densekit", "evaluate"] and words[2] in recipe_names()
+    device = "cpu" if profile == "cpu" else "cuda"
+    assert words[3:5] == ["--device", device]
 
 
 def test_chat_has_a_terminal_and_writes_nowhere() -> None:

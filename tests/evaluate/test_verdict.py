@@ -275,6 +275,8 @@ def test_a_verdict_is_read_as_it_was_written(tmp_path: Path, paper: Paper) -> No
     with pytest.raises(DataError, match="is another run's; remove it"):
         read_verdict(other)
     assert verdicts_here(tmp_path) == {DCI: "COMPATIBLE", NONE: "damaged"}
+    (other / "math.json").write_text("{}")
+    assert verdicts_here(tmp_path) == {DCI: "COMPATIBLE"}, "no run any more"
     value = json.loads(path.read_text())
     for key, wrong, problem in (
         ("schema", 2, "has schema 2; this version reads 1"),

@@ -7,7 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from densekit.evaluate.questions import Question
+from densekit.evaluate.results import finish
+from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
+from densekit.runs.answers import AnswerFile, AnswerLine, ReadAnswers, answer_key
 from densekit.runs.benchmarks import Decoding, Protocol, Score
 from densekit.runs.evaluations import (
     EVALUATION_FILE,
@@ -17,8 +21,11 @@ from densekit.runs.evaluations import (
     EvaluatedModel,
     Evaluation,
     EvaluationFolder,
+    PlannedQuestion,
     StoredResult,
+    plan_sha256,
 )
+from densekit.runs.layout import RunDir
 
 PROTOCOL = Protocol(
     name="gqa",
@@ -122,4 +129,55 @@ def store(
             lines = (json.dumps(asdict(score)) + "\n" for score in scores)
             file.write_text("".join(lines), encoding="utf-8")
     os.utime(path, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def answered(
+    run: Path, asked_here: Sequence[tuple[str, str, Path | None, str]]
+) -> EvaluationFolder:
+    """A whole evaluation of GQA, with chained answers and a sealed results.json: what was asked,
+    the right answer, the image (a file of the data root, or none), what the model said.
+    """
+    plan = [
+        PlannedQuestion(
+            batch=number,
+            question_id=str(number),
+            asked=text,
+            image=None if image is None else f"data:{image.name}",
+            image_sha256=None if image is None else file_sha256(image),
+            question=asdict(
+                Question(
+                    id=str(number),
+                    text=text,
+                    image=None if image is None else image.name,
+                    gold=(gold,),
+                )
+            ),
+        )
+        for number, (text, gold, image, _) in enumerate(asked_here)
+    ]
+    here = asked(plan_sha256=plan_sha256(plan), questions=len(plan), available=len(plan))
+    model = EvaluatedModel(files={"model: w": "4" * 64}, template="v1", math=RunDir(run).sha256)
+    made = evaluation(model=model, benchmarks=(here,))
+    folder = EvaluationFolder(run / EVALUATIONS / made.sha256[:10])
+    for path in (folder.path, folder.questions("gqa").parent, folder.answers("gqa").parent):
+        path.mkdir(parents=True)
+    write_json(folder.path / EVALUATION_FILE, made.as_json())
+    lines = (json.dumps(asdict(each)) + "\n" for each in plan)
+    folder.questions("gqa").write_text("".join(lines), encoding="utf-8")
+    key = made.key("gqa")
+    none = ReadAnswers(lines=[], size=0, cut=False)
+    with AnswerFile(folder.answers("gqa"), none, key) as file:
+        for planned, (_, _, _, said) in zip(plan, asked_here, strict=True):
+            line = AnswerLine(
+                batch=planned.batch,
+                question_id=planned.question_id,
+                text=said,
+                ids=[1],
+                ended="end",
+                prompt_sha256="8" * 64,
+                key=answer_key(key, planned, "8" * 64),
+            )
+            file.append([line])
+    finish(folder)
     return folder

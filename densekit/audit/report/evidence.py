@@ -5,6 +5,7 @@ from pathlib import Path
 
 from densekit.audit.report.facts import Evidence, FileState, Problem
 from densekit.audit.run_reader import RecordedRun
+from densekit.audit.verify.evaluations import check_evaluations
 from densekit.batching.certificate import CertificateBuilder
 from densekit.errors import DataError, DensekitError
 from densekit.files.hashing import check_seal, file_sha256, json_sha256
@@ -19,6 +20,7 @@ from densekit.runs.layout import (
     STATUS_FILE,
 )
 from densekit.runs.manifest import MANIFEST_FILE
+from densekit.runs.process_handle import LAUNCH_FILE
 from densekit.runs.record_check import first_problem
 from densekit.runs.records import FEED_FILE, METRICS_FILE
 from densekit.runs.results import RESULTS_FILE
@@ -68,6 +70,9 @@ def _contradictions(run: RecordedRun, evidence: Sequence[Evidence]) -> Iterator[
             if problem is not None:
                 yield Problem(level="bad", message=problem)
     yield from _feed_problems(run)
+    for check in check_evaluations(run):
+        if check.state == "fail":
+            yield Problem(level="bad", message=check.message)
     for file in evidence:
         if file.state == "changed":
             message = f"{file.path} is not the file that the run recorded: it was changed"
@@ -129,6 +134,10 @@ def _attempt_files(run: Path) -> list[Path]:
 
 
 def _evaluation_files(run: Path) -> list[Path]:
-    found = [path for path in (run / EVALUATIONS).rglob("*.json*") if path.is_file()]
+    found = [
+        path
+        for path in (run / EVALUATIONS).rglob("*.json*")
+        if path.is_file() and path.name != LAUNCH_FILE
+    ]
     verdict = run / VERDICT_FILE
     return [*sorted(found), *([verdict] if verdict.is_file() else [])]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from densekit.audit.report.scores import held_out
 from densekit.audit.report.svg import sparkline
 from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
+from densekit.runs.evaluations import newest_results
 from densekit.runs.layout import CERTIFICATE_FILE, MATH_FILE, RunDir
 from densekit.runs.verdicts import read_verdict
 
@@ -44,8 +44,9 @@ def _row(path: Path) -> Row:
     state, message, total, scored, verdict = "damaged", "", None, "", ""
     try:
         total = optional_object(path / CERTIFICATE_FILE).get("steps")
-        scores = held_out(path)
-        scored = f"{100 * scores.images_in_place.accuracy:.1f}" if scores else ""
+        _, held_out = newest_results(path).get("held_out", (None, None))
+        if held_out is not None and held_out.value is not None:
+            scored = f"{held_out.value:.1f}"
         found = read_verdict(path)
         verdict = found.word if found else ""
         status = RunDir(path).status

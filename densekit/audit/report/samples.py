@@ -5,14 +5,20 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from densekit.audit.report.facts import Prediction, Predictions, Problem
 from densekit.audit.run_reader import RecordedRun
 from densekit.errors import DensekitError
-from densekit.files.json_files import read_file, read_jsonl
+from densekit.files.json_files import read_file
+from densekit.runs.answers import read_answers
 from densekit.runs.benchmarks import Score
-from densekit.runs.evaluations import EvaluationFolder, newest_results, read_scores
+from densekit.runs.evaluations import (
+    EvaluationFolder,
+    PlannedQuestion,
+    newest_results,
+    read_plan,
+    read_scores,
+)
 from densekit.spec.roots import Roots
 
 SHOWN = 8
@@ -55,14 +61,17 @@ def predictions_of(run: RecordedRun, problems: list[Problem]) -> Iterator[Predic
 def _predictions(
     folder: EvaluationFolder, benchmark: str, roots: Roots, most: int
 ) -> list[Prediction]:
-    questions = {_id(line): line for line in read_jsonl(folder.questions(benchmark))}
-    answers = {_id(line): line for line in read_jsonl(folder.answers(benchmark))}
+    evaluation = folder.evaluation
+    plan = read_plan(folder, evaluation.asked(benchmark))
+    answers = read_answers(folder.answers(benchmark), evaluation.key(benchmark), plan)
+    texts = {line.question_id: line.text for line in answers.lines}
+    planned = {each.question_id: each for each in plan if each.question_id in texts}
     scores: dict[str, Score] = {}
     if folder.scores(benchmark, "faithful").is_file():
         scores = {score.question_id: score for score in read_scores(folder, benchmark)}
     return [
-        _prediction(questions[name], answers[name], scores.get(name), roots)
-        for name in chosen([name for name in questions if name in answers], scores, most)
+        _prediction(planned[name], texts[name], scores.get(name), roots)
+        for name in chosen(list(planned), scores, most)
     ]
 
 
@@ -78,15 +87,13 @@ def chosen(names: list[str], scores: dict[str, Score], most: int) -> list[str]:
 
 
 def _prediction(
-    planned: dict[str, Any], answer: dict[str, Any], score: Score | None, roots: Roots
+    planned: PlannedQuestion, answer: str, score: Score | None, roots: Roots
 ) -> Prediction:
-    question = planned.get("question")
-    gold = question.get("gold") if isinstance(question, dict) else None
-    reference = score.gold if score is not None and score.gold else _joined(gold)
-    image, note = _picture(planned.get("image"), planned.get("image_sha256"), roots)
+    reference = score.gold if score is not None and score.gold else ""
+    image, note = _picture(planned, roots)
     return Prediction(
-        question=_cut(planned.get("asked")),
-        answer=_cut(answer.get("text")),
+        question=_cut(planned.asked),
+        answer=_cut(answer),
         reference=_cut(reference),
         score=score.score if score is not None else None,
         image=image,
@@ -94,16 +101,16 @@ def _prediction(
     )
 
 
-def _picture(reference: object, sha256: object, roots: Roots) -> tuple[str, str]:
+def _picture(planned: PlannedQuestion, roots: Roots) -> tuple[str, str]:
     """A small copy as a data: URI, and why there is none."""
-    if not isinstance(reference, str) or not reference:
+    if planned.image is None:
         return "", "asked without a picture"
-    path = roots.resolve(reference)
+    path = roots.resolve(planned.image)
     if not path.is_file():
         return "", "the picture is not on this machine"
     try:
         data = read_file(path, limit=MAX_IMAGE_BYTES)
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        if hashlib.sha256(data).hexdigest() != planned.image_sha256:
             return "", "the picture was changed since it was asked about"
         return _small(data, path), ""
     except (DensekitError, OSError) as error:
@@ -120,15 +127,5 @@ def _small(data: bytes, path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
-def _id(line: dict[str, Any]) -> str:
-    return str(line.get("question_id"))
-
-
-def _joined(gold: object) -> str:
-    values = list(dict.fromkeys(map(str, gold))) if isinstance(gold, list) else []
-    return " / ".join(values)
-
-
-def _cut(text: object) -> str:
-    text = text if isinstance(text, str) else ""
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

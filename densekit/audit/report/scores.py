@@ -1,6 +1,6 @@
 """The scores of a run beside the paper's, and what a comparison with the paper still needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -9,60 +9,14 @@ from densekit.audit.report.judged import gain_rows, judged, verdict_of, verdict_
 from densekit.audit.run_reader import RecordedRun
 from densekit.audit.wording import count_of
 from densekit.errors import DataError
-from densekit.files.json_files import optional_object
 from densekit.recipes.paper import Paper, load_paper
 from densekit.runs.evaluations import EvaluationFolder, StoredResult, newest_results
-from densekit.runs.results import RESULTS_FILE, Accuracy, HeldOutScores
-from densekit.spec.part import Part, read_part
-
-REMEDY = "put back a copy of the file"
-
-
-class _Probe(Part):
-    """`probe` of results.json."""
-
-    questions: int
-    images_in_place: Mapping[str, float]
-    images_shuffled: Mapping[str, float]
-    majority_class: float
-
-
-def held_out(run: Path) -> HeldOutScores | None:
-    """The answers to held-out questions; None for a run without. Raises DataError for a damaged
-    results.json.
-    """
-    path = run / RESULTS_FILE
-    value = optional_object(path).get("probe")
-    if value is None:
-        return None
-    probe = read_part(_Probe, value, source=f"{path}: probe", remedy=REMEDY)
-    try:
-        places = [
-            Accuracy(
-                correct=int(part["correct"]),
-                accuracy=part["accuracy"],
-                wilson_lower=part["wilson_lower"],
-            )
-            for part in (probe.images_in_place, probe.images_shuffled)
-        ]
-    except KeyError as error:
-        raise DataError(f"{path}: probe has no {error}; {REMEDY}") from None
-    return HeldOutScores(
-        questions=probe.questions,
-        images_in_place=places[0],
-        images_shuffled=places[1],
-        majority_class=probe.majority_class,
-    )
 
 
 def score_rows(run: RecordedRun, problems: list[Problem]) -> Iterator[ScoreRow]:
     """A row for every benchmark that was asked or that the paper reports; what cannot be read goes
     to `problems`.
     """
-    try:
-        yield from _held_out_rows(run.path)
-    except DataError as error:
-        problems.append(Problem(level="bad", message=str(error)))
     paper = _paper() if run.math and run.math.recipe.assets is None else None
     scores = paper.scores(run.math.recipe.name) if paper and run.math else {}
     reported = {key: f"{score.value}" for key, score in scores.items()}
@@ -121,26 +75,6 @@ def _paper() -> Paper:
     return load_paper()
 
 
-def _held_out_rows(run: Path) -> Iterator[ScoreRow]:
-    scores = held_out(run)
-    if scores is None:
-        return
-    for name, part in (
-        ("images in place", scores.images_in_place),
-        ("images shuffled", scores.images_shuffled),
-    ):
-        yield ScoreRow(
-            title=f"held-out questions, {name}",
-            ours=f"{100 * part.accuracy:.1f}",
-            interval=f"from {100 * part.wilson_lower:.1f}",
-            paper="",
-            verdict="",
-            note=f"{part.correct}/{scores.questions}; majority class "
-            f"{100 * scores.majority_class:.1f}",
-            file=RESULTS_FILE,
-        )
-
-
 def _result_row(run: Path, folder: EvaluationFolder, result: StoredResult, paper: str) -> ScoreRow:
     notes = [result.problem or "", result.other_protocol or ""]
     if not result.complete:
@@ -148,10 +82,15 @@ def _result_row(run: Path, folder: EvaluationFolder, result: StoredResult, paper
     if result.dtype != result.official_dtype:
         notes.append(f"answered in {result.dtype}, officially {result.official_dtype}")
     notes += [f"{name} {count}" for name, count in sorted(result.notes.items())]
+    figures = result.figures
+    if "right" in figures:
+        notes.append(f"{figures['right']:.0f}/{result.questions}")
+    if "majority_class" in figures:
+        notes.append(f"majority class {figures['majority_class']:.1f}")
     return ScoreRow(
         title=f"{result.title} ({result.split})",
         ours="no value" if result.value is None else f"{result.value:.4g}",
-        interval="",
+        interval=f"from {figures['wilson_lower']:.1f}" if "wilson_lower" in figures else "",
         paper=paper,
         verdict="OTHER PROTOCOL" if result.other_protocol else "",
         note="; ".join(note for note in notes if note),

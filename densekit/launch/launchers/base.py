@@ -20,7 +20,7 @@ from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.paths import host_paths, refuse_paths
 from densekit.launch.launchers.talk import talk_here
 from densekit.launch.launchers.trainer_command import missing_packages
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import RunDir, WorkDir
 from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
@@ -80,7 +80,7 @@ class Launcher(ABC):
         self.check_options(execution)
 
     @abstractmethod
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands to read and run by hand; starts nothing."""
 
     def check_paths(self, runs_dir: Path, roots: Roots, maths: Sequence[Math]) -> None:
@@ -126,7 +126,7 @@ class Launcher(ABC):
     # A run
 
     @abstractmethod
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Train the run's latest attempt and wait for it; returns an exit code and leaves nothing
         running.
 
@@ -134,7 +134,7 @@ class Launcher(ABC):
         second kills it (130): see `wait_stoppable`. `note` what was started before waiting.
         """
 
-    def note(self, run: RunDir, **details: str | int) -> None:
+    def note(self, run: WorkDir, **details: str | int) -> None:
         """Write the handle of the latest attempt: what `is_alive`, `kill` and `where` are given."""
         write_handle(ProcessHandle(run=run, launcher=self.name, host=this_host(), details=details))
 

@@ -1,7 +1,6 @@
 """The page of one run: what it shows, that figures lead to files and hashes, what it hides."""
 
 import getpass
-import json
 import shutil
 import socket
 from pathlib import Path
@@ -12,10 +11,11 @@ from PIL import Image
 from densekit.audit.report.write import write_report
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
+from densekit.runs.evaluations import EvaluationFolder, evaluations
 from densekit.runs.layout import RunDir
 from densekit.runs.verdicts import Line, Verdict, write_verdict
 from tests.support.audit import edit, edit_line, edit_manifest, edit_metrics
-from tests.support.evaluations import evaluation, result, score, store
+from tests.support.evaluations import answered
 from tests.support.reports import Page
 from tests.support.runs import STEPS, make_world, train
 
@@ -161,26 +161,19 @@ def test_steps_without_a_loss_are_gaps(made: Path, tmp_path: Path) -> None:
     assert "fp16 overflows: 1" in page.text
 
 
-def asked_about_pictures(run: Path, world: Path, *, answer: str, changed: bool = False) -> None:
-    """An evaluation of two questions, one with a picture, in the format of `densekit evaluate`."""
-    folder = store(run, [result()], [score(1, 1.0), score(2, 0.0)], made=evaluation())
+def asked_about_pictures(
+    run: Path, world: Path, *, answer: str, changed: bool = False
+) -> EvaluationFolder:
+    """An evaluation of two questions, one with a picture; the picture is replaced afterwards where
+    `changed`.
+    """
     picture = world / "data" / "photo.png"
     Image.new("RGB", (2000, 1000), (200, 30, 30)).save(picture)
-    digest = file_sha256(picture)
+    questions = [("What colour?", "red", picture, answer), (BAD, "yes", None, "no")]
+    folder = answered(run, questions)
     if changed:
         Image.new("RGB", (10, 10)).save(picture)
-    planned = [
-        {"image": "data:photo.png", "image_sha256": digest, "asked": "What colour?"},
-        {"image": None, "image_sha256": None, "asked": BAD},
-    ]
-    for name, lines in (
-        ("questions", planned),
-        ("answers", [{"text": answer}, {"text": "no"}]),
-    ):
-        path = folder.path / name / "gqa.jsonl"
-        path.parent.mkdir()
-        lines = [{"question_id": str(n), **line} for n, line in enumerate(lines, 1)]
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return folder
 
 
 def test_predictions_stand_beside_their_pictures(made: Path, run: Path) -> None:
@@ -188,10 +181,18 @@ def test_predictions_stand_beside_their_pictures(made: Path, run: Path) -> None:
     page = page_of(run)
     (image,) = page.images
     assert image.startswith("data:image/jpeg;base64,") and len(image) < 40_000
-    assert "What colour? answer: red 1 reference: yes" in page.text
+    assert "What colour? answer: red 1 reference: red" in page.text
     assert "asked without a picture" in page.text
     assert "GQA (made up) 50" in page.text
     assert "answered in fp32, officially fp16" in page.text
+
+
+def test_edited_answers_are_marked(made: Path, run: Path) -> None:
+    folder = asked_about_pictures(run, made, answer="red")
+    edit_line(folder.answers("gqa"), 1, text="blue")
+    text = page_of(run).text
+    assert "damaged or edited" in text
+    assert "answers/gqa.jsonl: line 1 does not follow" in text
 
 
 def judge(run: Path, **changed: object) -> None:
@@ -209,7 +210,7 @@ def judge(run: Path, **changed: object) -> None:
     values = {
         "recipe": "made",
         "runs": (RunDir(run).sha256,),
-        "evaluations": (evaluation().sha256,),
+        "evaluations": tuple(each.evaluation.sha256 for each in evaluations(run)),
         "lines": (line,),
     }
     write_verdict(run, Verdict.model_validate({**values, **changed}))

@@ -25,7 +25,7 @@ from densekit.launch.launchers.trainer_command import (
     trainer_environment,
 )
 from densekit.runs.environment import IMAGE_VARIABLE
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.spec.conversion import ConversionRequest
 from densekit.spec.exchange import ExchangeRequest
 from densekit.spec.execution import Execution
@@ -98,7 +98,7 @@ def _mount(mount: Mount) -> str:
 
 
 def container_of(
-    run: RunDir,
+    run: WorkDir,
     execution: Execution,
     *,
     image: str,
@@ -110,7 +110,7 @@ def container_of(
     return Container(
         name=job_name(run),
         image=image,
-        command=["python", *trainer_arguments(run.path.resolve(), execution)],
+        command=["python", *trainer_arguments(run, execution)],
         environment={
             **passed_on(),
             **trainer_environment(execution),

@@ -34,7 +34,7 @@ from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.talk import become, in_sight
 from densekit.launch.launchers.waiting import settle, wait_stoppable
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
 from densekit.spec.conversion import ConversionReport, ConversionRequest
@@ -111,7 +111,7 @@ class Docker(Launcher):
         )
         become(container.words(), {})
 
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""
         gpus = _gpus(execution)
         image, rootless, image_id = self._image(gpus), False, UNKNOWN_ID
@@ -130,7 +130,7 @@ class Docker(Launcher):
         )
         return [container.shell()]
 
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Train in a container and remove it.
 
         Raises UsageError or DataError, with nothing left, when it cannot be started.
@@ -200,7 +200,7 @@ def _indices(gpus: Sequence[Gpu]) -> list[str]:
     return [str(gpu.index) for gpu in gpus]
 
 
-def _prepare_folders(run: RunDir, cache: Path, user: str) -> None:
+def _prepare_folders(run: WorkDir, cache: Path, user: str) -> None:
     """Make the cache. Where root starts a container that runs as a normal `user`, what root just
     made becomes theirs; UsageError when they may not write to a cache that was there.
     """
