@@ -25,13 +25,13 @@ def verdict_lines(found: Verdict, baseline: str | None) -> Iterator[str]:
     if not found.lines:
         yield "no benchmark was evaluated, and the paper reports nothing"
     elif reported:
-        header = ("", "reported", "ours", "a rerun lies within", "verdict", "note")
-        yield from table([_reported_row(line) for line in found.lines], header)
+        rows = [_reported_row(line) for line in found.lines]
+        yield from table(rows, ("", "reported", "ours", "a rerun lies within", "verdict", "note"))
         yield ""
         yield from _seed_lines(found.lines)
     else:
-        header = ("", "ours", "95 % over questions", "note")
-        yield from table([_own_row(line) for line in found.lines], header)
+        rows = [_own_row(line) for line in found.lines]
+        yield from table(rows, ("", "ours", "95 % over questions", "note"))
     if found.gains is not None:
         yield ""
         yield from gain_lines(found.gains)

@@ -45,8 +45,8 @@ def compare(
     from densekit.evaluate.compare import compare as compare_arms
     from densekit.recipes.paper import load_paper
 
-    arms = [read_arm(_runs(names, runs_dir), semantics) for names in (a, b)]
-    found = compare_arms(*arms, load_paper())
+    better, worse = (read_arm(_runs(names, runs_dir), semantics) for names in (a, b))
+    found = compare_arms(better, worse, load_paper())
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

@@ -106,8 +106,10 @@ def _row(
         seed_sd=seeds,
         seed_source="--seed-sd" if seed_sd or noise is None else noise.seed_source,
         question_sd=of_questions,
-        runs=effect and runs_needed(effect, seed_sd=seeds, question_sd=of_questions),
-        runs_these_questions=effect and runs_needed(effect, seed_sd=seeds, question_sd=0.0),
+        runs=runs_needed(effect, seed_sd=seeds, question_sd=of_questions) if effect else None,
+        runs_these_questions=(
+            runs_needed(effect, seed_sd=seeds, question_sd=0.0) if effect else None
+        ),
         questions=questions,
         questions_needed=(
             questions_needed(effect, question_sd=of_questions, questions=questions)

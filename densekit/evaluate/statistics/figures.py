@@ -93,7 +93,8 @@ def _pooled_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _f1(sums: Floats) -> Floats:
     """The mean of the parts' F1, 2 TP/(2 TP + FP + FN); 0 for a part where all three are 0."""
-    return 100 * np.mean(sums[..., ::2] / np.maximum(sums[..., 1::2], 1), axis=-1)
+    parts: Floats = sums[..., ::2] / np.maximum(sums[..., 1::2], 1)
+    return 100 * parts.mean(axis=-1)
 
 
 def _perception_rows(scores: Sequence[Score]) -> list[Row]:
@@ -115,7 +116,8 @@ def _perception_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _perception(sums: Floats) -> Floats:
     right, both, questions = sums[..., ::3], sums[..., 1::3], sums[..., 2::3]
-    return 100 * np.sum((right + mme.PER_IMAGE * both) / questions, axis=-1)
+    categories: Floats = (right + mme.PER_IMAGE * both) / questions
+    return 100 * categories.sum(axis=-1)
 
 
 MEAN = _Figure(rows=_mean_rows, of_sums=_mean)
@@ -153,7 +155,7 @@ def table_of(protocol: Protocol, scores: Sequence[Score], value: float) -> Table
     table = Table(
         clusters=tuple(clusters),
         strata=np.array([names.index(stratum[name]) for name in clusters], dtype=np.int64),
-        sums_CK=sums.reshape(len(clusters), width),
+        sums_CK=sums.astype(np.float64).reshape(len(clusters), width),
         figure=figure.of_sums,
     )
     again = float(table.figure(table.sums_CK.sum(axis=0)))
