@@ -25,8 +25,10 @@ SOURCE_FILES = {
     "benchmark": 2,
 }
 """Pages that add a part, and how many source files each may touch."""
-NOT_FOLLOWED = {"air-gapped"}
-"""It takes two machines, one with the hub; tests/data/fetch follows its `--from`."""
+NOT_FOLLOWED = {"air-gapped", "serve"}
+"""The first takes two machines, one with the hub; tests/data/fetch follows its `--from`. The second
+adds no part; tests/docs/test_serve.py follows it.
+"""
 COPIED = ("densekit", "recipes")
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
