@@ -143,8 +143,8 @@ test-all: $(FULL) ## run every test of every kind
 	@$(PYTEST) $(PARALLEL) -m 'unit or ranks or gpu' $(ARGS)
 	@$(PYTEST) -m system $(ARGS)
 
-chaos: $(FULL) ## kill training 200 times at random moments; every run must end in the same weights (about 10 minutes)
-	@$(PYTEST) -m ranks tests/train/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
+chaos: $(FULL) ## kill training 200 times and evaluations 100 times at random moments; all must end the same (about 15 minutes)
+	@$(PYTEST) -m ranks tests/train/test_chaos.py tests/evaluate/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
 fuzz: $(FULL) ## try 20,000 damaged recipes, overrides, annotation files and model folders (make test tries 500)
 	@DENSEKIT_FUZZ=40 $(PYTEST) $(PARALLEL) tests/fuzz $(ARGS)

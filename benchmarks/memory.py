@@ -25,11 +25,12 @@ import torch
 from densekit.planner.memory import TOWER, memory_of
 from densekit.planner.memory_trace.model import KEPT
 from densekit.planner.model_states import UPDATE, ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import ModelShape, shape_of
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 
 TOLERANCE = 0.05
 SMALL = 0.002

@@ -18,11 +18,12 @@ from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.planner.memory import memory_of
 from densekit.planner.model_states import ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora
+from densekit.spec.trained_model import TrainedModel
 from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.lora import add_lora

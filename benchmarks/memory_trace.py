@@ -25,11 +25,12 @@ from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionC
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.architectures import LanguageShape, ModelShape, TowerShape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Lora, Optimizer
+from densekit.spec.trained_model import TrainedModel
 from densekit.train.engines.base import Engine, OptimizerStep
 from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.engines.process_group import make_accelerator
@@ -177,6 +178,8 @@ def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForCondi
             r = trained.lora_r
             add_lora(model, Lora(r=r, alpha=2 * r, dropout=LORA_DROPOUT))
     model.vision_tower.requires_grad_(False)
+    if trained.trains_tower:
+        model.train_tower()
     if trained.trains == "connector":
         model.language_model.requires_grad_(False)
     return model.train()
@@ -272,6 +275,18 @@ def like_cuda() -> Iterator[None]:
 def watch(engine: Engine, tracker: PhaseTracker) -> None:
     """Tell the tracker where the phases of a step begin."""
     model = engine.model
+    if model.trainable_part.vision_tower is not None:
+        # Its pass belongs to the forward pass; the way back to it begins at its features.
+        given = model.trainable_part.encode
+        assert given is not None
+
+        def with_graph(pixels: Tensor) -> Tensor:
+            tracker.begin("forward pass")
+            features = given(pixels)
+            features.register_hook(marked("backward pass of the tower"))
+            return features
+
+        model.trainable_part.encode = with_graph
     encode, backward = model.encode_images, engine._backward
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ from twins import (
 TOLERANCE = 1e-5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STAGES = {1: "connector", 2: "connector and language model"}
+TRAINED: dict[int, tuple[str, ...]] = {1: ("projector",), 2: ("projector", "language_model")}
+"""Of a stage, how the names of what is trained begin."""
 BASELINES = ("padded", "alone")
 Inputs = list[tuple[dict[str, Any], float]]
 """Arguments of each forward pass, and what its loss weighs."""
@@ -52,15 +55,18 @@ class Side:
     """One of the two models with its inputs and optimiser."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, rename: Callable[[str], str], stage: int
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        rename: Callable[[str], str],
+        trained: Callable[[str], bool],
     ) -> None:
+        """`trained`: whether a parameter of this name in densekit is."""
         self.model, self.inputs = model.train(), inputs
         self.parameters: dict[str, nn.Parameter] = {}
         for name, parameter in model.named_parameters():
             ours = rename(name)
-            parameter.requires_grad_(
-                ours.startswith("projector") or (stage == 2 and ours.startswith("language_model"))
-            )
+            parameter.requires_grad_(trained(ours))
             parameter.grad = None
             if parameter.requires_grad:
                 self.parameters[ours] = parameter
@@ -180,10 +186,11 @@ def run(
     alone = stock_inputs_alone(sequences, images, pixels, size)
     stages = {}
     for stage in STAGES:
+        trained = partial(_begins, TRAINED[stage])
         sides = {
-            "densekit": Side(ours, packed, str, stage),
-            "padded": Side(stock, [(padded, 1.0)], stock_to_ours, stage),
-            "alone": Side(stock, alone, stock_to_ours, stage),
+            "densekit": Side(ours, packed, str, trained),
+            "padded": Side(stock, [(padded, 1.0)], stock_to_ours, trained),
+            "alone": Side(stock, alone, stock_to_ours, trained),
         }
         stages[str(stage)] = measure(sides, steps, where)
     return {
@@ -200,6 +207,10 @@ def run(
         "parameters": sum(parameter.numel() for parameter in stock.parameters()),
         "stages": stages,
     }
+
+
+def _begins(starts: tuple[str, ...], name: str) -> bool:
+    return name.startswith(starts)
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -32,11 +32,18 @@ class Size:
     heads: int
     vocabulary: int
     tower_hidden: int
+    tower_mlp: int
     tower_blocks: int
     tower_heads: int
     image_size: int
     layers: tuple[int, ...]
     batch: int
+    patch: int = 14
+
+    @property
+    def image_tokens(self) -> int:
+        """Feature tokens of an image."""
+        return (self.image_size // self.patch) ** 2
 
 
 SIZES = {
@@ -47,6 +54,7 @@ SIZES = {
         heads=4,
         vocabulary=128,
         tower_hidden=32,
+        tower_mlp=128,
         tower_blocks=4,
         tower_heads=2,
         image_size=56,
@@ -60,6 +68,7 @@ SIZES = {
         heads=4,
         vocabulary=256,
         tower_hidden=96,
+        tower_mlp=384,
         tower_blocks=8,
         tower_heads=2,
         image_size=168,
@@ -73,6 +82,7 @@ SIZES = {
         heads=32,
         vocabulary=32000,
         tower_hidden=1024,
+        tower_mlp=4096,
         tower_blocks=24,
         tower_heads=16,
         image_size=336,
@@ -80,7 +90,6 @@ SIZES = {
         batch=4,
     ),
 }
-PATCH = 14
 
 
 def make_models(
@@ -89,11 +98,11 @@ def make_models(
     """The two models over the same weight tensors."""
     vision = CLIPVisionConfig(
         hidden_size=size.tower_hidden,
-        intermediate_size=4 * size.tower_hidden,
+        intermediate_size=size.tower_mlp,
         num_hidden_layers=size.tower_blocks,
         num_attention_heads=size.tower_heads,
         image_size=size.image_size,
-        patch_size=PATCH,
+        patch_size=size.patch,
     )
     text = LlamaConfig(
         hidden_size=size.hidden,
@@ -108,7 +117,7 @@ def make_models(
         text_config=text.to_dict(),
         vision_feature_layer=[size.tower_blocks - 1, *size.layers],
         image_token_index=size.vocabulary,
-        image_seq_length=(size.image_size // PATCH) ** 2,
+        image_seq_length=size.image_tokens,
         dtype=dtype,
     )
     torch.manual_seed(0)
@@ -144,7 +153,7 @@ def stock_to_ours(name: str) -> str:
 def make_samples(size: Size, batch: int) -> tuple[list[ModelSequence], list[np.ndarray | None]]:
     """Random prompts and answers, 30 to 200 text tokens together; the last sample has no image."""
     random = np.random.default_rng(0)
-    patches = (size.image_size // PATCH) ** 2
+    patches = size.image_tokens
     sequences: list[ModelSequence] = []
     images: list[np.ndarray | None] = []
     for number in range(batch):
@@ -184,9 +193,9 @@ def our_inputs(
         )
         for number, (sequence, pixels) in enumerate(zip(sequences, images, strict=True))
     ]
-    micro_batch = pack(
-        samples, image_tokens=(size.image_size // PATCH) ** 2, image_size=size.image_size
-    ).to(device)
+    micro_batch = pack(samples, image_tokens=size.image_tokens, image_size=size.image_size).to(
+        device
+    )
     table = (
         ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None]
         .expand(256, 3)
@@ -227,3 +236,26 @@ def stock_inputs_alone(
         row += image is not None
         found.append((stock_inputs([sequence], rows, size), count / sum(counts)))
     return found
+
+
+def stock_inputs_padding_free(
+    sequences: list[ModelSequence], pixels: Tensor, size: Size, *, flash: bool
+) -> dict[str, Any]:
+    """The same samples end to end in one row, told apart by positions that begin anew: for
+    flash-attn with the boundaries at hand, else transformers makes a dense mask of them.
+    """
+    rows = [stock_inputs([sequence], pixels[:0], size) for sequence in sequences]
+    ids = torch.cat([row["input_ids"] for row in rows], dim=1)
+    labels = torch.cat([row["labels"] for row in rows], dim=1)
+    lengths = [row["input_ids"].shape[1] for row in rows]
+    begins = torch.tensor([0, *lengths], device=ids.device).cumsum(0)
+    labels[0, begins[:-1]] = IGNORE_INDEX  # no sample predicts the next one's first token
+    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    found: dict[str, Any] = {"input_ids": ids, "labels": labels, "position_ids": positions[None]}
+    if flash:
+        boundaries = begins.to(torch.int32)
+        found |= {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries}
+        found |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
+    if len(pixels):
+        found["pixel_values"] = pixels
+    return {**found, "use_cache": False}

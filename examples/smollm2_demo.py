@@ -27,6 +27,7 @@ from densekit.spec.roots import Roots
 HERE = Path(__file__).resolve().parent
 RECIPE = str(HERE / "smollm2_stage2.yaml")
 TOWER_SEED = 0
+MAX_NEW_TOKENS = 12
 
 
 def packaged_file(package: str, name: str) -> Path:
@@ -142,20 +143,17 @@ def ask(run: RunDir, roots: Roots, pictures: list[dict[str, Any]]) -> None:
     """Print the trained model's answer to the first question about every picture."""
     from transformers import logging
 
-    from densekit.text.tokenizers.base import load_tokenizer
-    from densekit.toy.held_out import answers
-    from densekit.train.inputs import make_encoder, make_reader
-    from densekit.train.outputs import load_trained
+    from densekit.data.pixels import open_image
+    from densekit.exchange.pipeline import load_pipeline
 
     logging.disable_progress_bar()
     math = run.math.recipe
-    model = load_trained(run, roots)
-    tokenizer = load_tokenizer(roots.resolve(math.models.tokenizer_folder))
-    processor = make_reader(math, roots).processor
-    samples = list(Annotations.load(roots.resolve(math.data.annotations)))
+    pipeline = load_pipeline(run.path)
+    (first, *_) = Annotations.load(roots.resolve(math.data.annotations))
+    question = first.conversations[0]["value"].removeprefix("<image>\n")
     images = [roots.resolve(math.data.images) / picture["file"] for picture in pictures]
-    given = answers(model, tokenizer, make_encoder(math, roots), processor, samples, images)
-    question = samples[0].conversations[0]["value"].removeprefix("<image>\n")
+    prompts = [pipeline.question(question, open_image(path)) for path in images]
+    given = [answer.text for answer in pipeline.answers(prompts, max_new_tokens=MAX_NEW_TOKENS)]
     print(
         "\nThe same question about every picture, so only the picture can decide the answer: "
         f"{question}"

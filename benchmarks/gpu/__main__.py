@@ -7,7 +7,9 @@ environment  versions, what is missing and what is done instead
 parity       the recorded cases of tests/golden (on the CPU, with this torch and transformers)
 kernels      every attention kernel that imports: compared with SDPA, and timed
 devices      both stages and LoRA at tiny size: the same losses on this device as on the CPU
-stage1, lora, full   a training step of the 7B shape: seconds, MFU, peak memory beside the plan's
+stage1, lora, full   a training step of the 7B shape: seconds of data and compute, MFU, peak memory
+             beside the plan's, and a profile: the kernels that take most, and the gaps
+stock        the same three beside stock transformers: padded, and padding-free
 
 On a CPU everything runs at tiny size. The results are one JSON object; `--out` writes it, and a
 table for docs, into a folder. Exit code 1 when a part failed or was not run.
@@ -37,6 +39,7 @@ LIMITS = {
     "stage1": 120,
     "lora": 120,
     "full": 120,
+    "stock": 200,
 }
 SIZES = {"cpu": "tiny", "cuda": "7b"}
 STEPS = {"cpu": 1, "cuda": 4}
@@ -58,6 +61,10 @@ def run_part(name: str, device: str) -> dict[str, Any]:
         from gpu.devices import losses_on
 
         return losses_on(name.removeprefix("devices-"))
+    if name == "stock":
+        from gpu.stock import measure_stock
+
+        return measure_stock(SIZES[device], device, STEPS[device])
     from gpu.steps import measure_step
 
     return measure_step(name, SIZES[device], device, STEPS[device])
@@ -163,13 +170,40 @@ def line(name: str, part: dict[str, Any]) -> str:
             f"{what} {stage['relative_difference']:.1e}" for what, stage in part["stages"].items()
         )
         told = f"largest relative difference of losses: {told}"
+    elif name == "stock":
+        told = "; ".join(_beside(what, stage) for what, stage in part["stages"].items())
     else:
-        told = f"{part['step_seconds']} s/step, {part['tokens_per_second']} tokens/s"
+        told = f"{part['step_seconds']} s/step (waiting for data {part['data_seconds']} s), "
+        told += f"{part['tokens_per_second']:.0f} tokens/s"
         if "mfu" in part:
             told += f", MFU {part['mfu']:.1%}, peak {part['peak_allocated_gib']} GiB"
             told += f" (planned {part['planned_allocated_gib']})"
         told += f"; {part['execution']}, {part['layers']} layers"
+        told += "".join(f"\n{'':18}{row}" for row in profile_lines(part["profile"]))
     return f"{name:12} {mark}  {told}"
+
+
+def _beside(what: str, stage: dict[str, Any]) -> str:
+    """A stage's step relative to both baselines."""
+    ratios = ", ".join(
+        f"{ratio:.2f} of {name.replace('_', '-')} ({stage['attention'][name]})"
+        for name, ratio in stage["time_ratio"].items()
+    )
+    mfu = ", ".join(f"{name} {share:.1%}" for name, share in stage.get("mfu", {}).items())
+    return f"{what} {ratios}" + (f", MFU {mfu}" if mfu else "")
+
+
+def profile_lines(profile: dict[str, Any]) -> list[str]:
+    """A profile for the page: kernels by their time, and when nothing ran."""
+    lines = [
+        f"{row['share']:6.1%} {row['ms']:9.2f} ms {row['calls']:6} x  {row['name'][:70]}"
+        for row in profile["top"]
+    ]
+    longest = "; ".join(
+        f"{gap['ms']} ms before {gap['before']}" for gap in profile["longest_gaps"][:1]
+    )
+    told = f"busy {profile['busy_share']:.1%}, {profile['gaps']} gaps of {profile['gap_ms']} ms"
+    return [*lines, f"{told} in all" + (f", the longest {longest}" if longest else "")]
 
 
 def write(result: dict[str, Any], folder: Path) -> Path:

@@ -14,21 +14,23 @@ from densekit.data.pixels import ReadImage
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.planner.workload import TrainedModel, Workload
+from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence
 from densekit.train.assembly import build_trainer
 from densekit.train.lora import add_lora
 from densekit.train.trainer import Trainer
+from densekit.train.utilization import Utilization
 
 RECIPES = {
     "7b": {
         "stage1": "vicuna7b_clip_stage1",
-        "lora": "vicuna7b_clip_stage2_lora",
+        "lora": "vicuna7b_clip_none_stage2_lora",
         "full": "vicuna7b_clip_stage2",
     },
     "tiny": {"stage1": "tiny_stage1", "lora": "tiny_stage2_lora", "full": "tiny_stage2"},
@@ -45,6 +47,13 @@ class MadeProcessor:
     def lookup_table(self) -> np.ndarray:
         """float32 [256, 3]: about normalised."""
         return np.repeat(np.linspace(-1.8, 2.2, 256, dtype=np.float32)[:, None], 3, axis=1)
+
+
+class EveryoneHasAnImage:
+    """Words of each sample, however many there are."""
+
+    def __getitem__(self, samples: list[int]) -> np.ndarray:
+        return np.ones(len(samples), dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +76,10 @@ class MadeReader:
 
     @property
     def index(self) -> SimpleNamespace:
-        return SimpleNamespace(sample_id=lambda number: f"{number}:made")
+        return SimpleNamespace(
+            sample_id=lambda number: f"{number}:{number:016x}",
+            modality_lengths=EveryoneHasAnImage(),
+        )
 
     def sequence(self, number: int) -> tuple[ModelSequence, EncodedSample]:
         """Tokens and labels of a sample, drawn from its number."""
@@ -90,9 +102,11 @@ class MadeReader:
         return ReadImage(pixels=pixels, digest=f"{number:016x}")
 
 
-def workload_of(size: str, what: str, layers: int | None = None) -> tuple[Math, Workload]:
+def workload_of(
+    size: str, what: str, layers: int | None = None, overrides: Sequence[str] = ()
+) -> tuple[Math, Workload]:
     """The recipe of a size, with fewer layers of the language model where asked."""
-    recipe = load_recipe(RECIPES[size][what])
+    recipe = load_recipe(RECIPES[size][what], overrides)
     workload = Workload.of(recipe, None)
     if layers is not None:
         shape = workload.model.shape
@@ -136,6 +150,7 @@ def make_trainer(
     steps: int,
     samples: int,
     on: str,
+    utilization: Utilization | None = None,
 ) -> Trainer:
     """The trainer of a run over made samples; its weights are drawn on the device `on`."""
     order: Sequence[Step] = [
@@ -144,4 +159,12 @@ def make_trainer(
     ]
     model = make_model(math, workload.model, execution, on)
     reader = MadeReader(workload=workload)
-    return build_trainer(model, reader, order, math, execution, accelerator)  # type: ignore[arg-type]
+    return build_trainer(
+        model,
+        reader,  # type: ignore[arg-type]
+        order,
+        math,
+        execution,
+        accelerator,
+        utilization=utilization,
+    )

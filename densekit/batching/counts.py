@@ -76,22 +76,20 @@ def count_steps(
             "number"
         )
 
-    if tail == "fixed":
-        whole_epochs, more = divmod(steps, updates)
-        fresh = whole_epochs * num_samples + more * topology.global_batch_size
-        repeated = 0
-    else:
+    dropped = repeated = 0
+    if tail == "faithful":
         whole_epochs, more = divmod(
             _rounds_consumed(rounds, topology.grad_accum_steps, steps), rounds
         )
         fresh = whole_epochs * num_samples + more * round_size
-        completed = topology.gpus > 1
-        repeated = whole_epochs * (rounds * round_size - num_samples) if completed else 0
+        dropped = max(math.floor(epochs or 0) * num_samples - fresh, 0)
+        if topology.gpus > 1:
+            repeated = whole_epochs * (rounds * round_size - num_samples)
     return StepCounts(
         rounds_per_epoch=rounds,
         updates_per_epoch=updates,
         steps=steps,
-        samples_dropped=max(math.floor(epochs or 0) * num_samples - fresh, 0),
+        samples_dropped=dropped,
         samples_repeated=repeated,
     )
 

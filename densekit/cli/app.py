@@ -23,8 +23,11 @@ from densekit.cli import (
     plan,
     publish,
     recipes,
+    report,
     runs,
+    talk,
     train,
+    verdicts,
 )
 from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 
@@ -65,7 +68,7 @@ def _add_group(name: str, commands: typer.Typer, *, panel: str, text: str, examp
     )
 
 
-for group in (recipes, models, exchange, publish, fetch):
+for group in (recipes, models, exchange, publish, talk, fetch):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(
@@ -75,7 +78,7 @@ _add_group(
     text="Verify, pin and describe data sets.",
     example="data verify vicuna7b_clip_stage2",
 )
-for group in (plan, train, runs, evidence, evaluate, parity, host):
+for group in (plan, train, runs, evidence, report, evaluate, verdicts, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(

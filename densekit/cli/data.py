@@ -117,6 +117,51 @@ def verify(
     raise typer.Exit(DataError.exit_code if found.errors else 0)
 
 
+@commands.command(epilog="Example: densekit data count vicuna7b_stage2")
+def count(
+    name: SubjectName,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    models_dir: ModelsDir = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the tokens of every sample of a recipe's data ahead of training.
+
+    Training does without, and then counts as it goes: until all is counted, ranks also tokenise
+    samples of others. Counts are kept in the cache for every run with this data, tokenizer and
+    template; the same command goes on after an interruption.
+    """
+    from densekit.cli.site import site_settings
+    from densekit.data.counting import count_tokens
+    from densekit.data.doctor.subject import find_subject
+    from densekit.data.doctor.tokens import counting_of
+    from densekit.errors import UsageError
+
+    roots = site_settings(data_dir=data_dir, models_dir=models_dir, cache_dir=cache_dir).roots
+    subject = find_subject(name, roots)
+    counting = counting_of(subject)
+    if counting is None or not subject.image_tokens:
+        raise UsageError(
+            f"{name}: tokens are counted with a recipe's template, tokenizer and model: give the "
+            "name of a recipe whose models are there (`densekit fetch RECIPE --only models`)"
+        )
+    found = count_tokens(counting, roots.cache, workers=_processes(workers))
+    totals = found.totals
+    if as_json:
+        print_json({**vars(totals), "counted_before": found.before, "file": str(found.file)})
+        return
+    now = totals.samples - found.before
+    print(f"{totals.samples:,} samples: {found.before:,} counted before, {now:,} now")
+    print(
+        f"{totals.tokens / totals.samples:.1f} tokens on average, {totals.longest:,} in the "
+        f"longest, {totals.label_positions / totals.samples:.1f} label positions"
+    )
+    for note, number in totals.notes.items():
+        print(f"{note} {number:,}")
+    print(f"kept in {found.file}; plans of these data take their hours from it")
+
+
 @commands.command(epilog="Example: densekit data pin LLaVA-Instruct-150K")
 def pin(
     name: SubjectName,
@@ -193,9 +238,9 @@ def unpack(
 
 
 def _processes(asked: int | None) -> int:
-    import os
+    from densekit.data.doctor.pool import usual_workers
 
-    return min(len(os.sched_getaffinity(0)), 32) if asked is None else asked
+    return usual_workers() if asked is None else asked
 
 
 def _print(found: "Examination", listed: Path | None) -> None:

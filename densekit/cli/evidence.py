@@ -1,4 +1,4 @@
-"""The verbs for finished runs: `diff`, `verify` and `replay`."""
+"""The verbs about what runs recorded: `diff`, `trajectory`, `verify` and `replay`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +39,38 @@ def diff(
     else:
         print("\n".join(found.report()))
     raise typer.Exit(0 if found.equal else 1)
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: densekit trajectory vicuna7b_stage2 trainer_state.json"
+)
+def trajectory(
+    run: RunName,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="trainer_state.json of the published training, or its folder", show_default=False
+        ),
+    ],
+    band: Annotated[
+        float, typer.Option("--band", help="Share of the file's loss that an offset may be")
+    ] = 0.05,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a run, also one that still trains, with a published log.
+
+    Exit code 0: nothing speaks against the run, or nothing can be said yet; 1: something does.
+    """
+    from densekit.audit.trajectory.compare import follow
+    from densekit.cli.site import named_run
+
+    found = follow(named_run(run, runs_dir), file, band=band)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print("\n".join(found.report()))
+    raise typer.Exit(0 if found.consistent else 1)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit verify tiny_stage2")

@@ -9,6 +9,7 @@ import typer
 from densekit.cli.options import DataDir, ModelsDir, Overrides, RecipeNames
 
 PANEL = "Data and models"
+MADE = "densekit makes it, or paths of your own name it"
 commands = typer.Typer()
 
 
@@ -18,6 +19,7 @@ class Only(StrEnum):
     models = "models"
     data = "data"
     benchmarks = "benchmarks"
+    trajectories = "trajectories"
 
 
 @commands.command(
@@ -28,7 +30,8 @@ def fetch(
     only: Annotated[
         list[Only] | None,
         typer.Option(
-            "--only", help="models, data or benchmarks (repeatable; default: models and data)"
+            "--only",
+            help="models, data, benchmarks or trajectories (repeatable; default: models and data)",
         ),
     ] = None,
     part: Annotated[
@@ -49,12 +52,13 @@ def fetch(
 ) -> None:
     """Fetch the models and data that recipes read, and that the stages they need read.
 
-    What is there is not fetched again; after an interruption the same command goes on.
+    What is there is not fetched again; after an interruption the same command goes on. Training
+    data that came whole are examined as `densekit data verify` does.
     """
     from densekit.cli.site import site_settings
     from densekit.errors import DataError, UsageError
     from densekit.launch.conversion import converter
-    from densekit.launch.fetching import DEFAULT, SUBJECTS, jobs_of
+    from densekit.launch.fetching import DEFAULT, SUBJECTS, chain_of, jobs_of
     from densekit.launch.fetching import fetch as fetch_jobs
     from densekit.launch.launchers.options import LauncherOptions
 
@@ -67,8 +71,16 @@ def fetch(
     jobs = jobs_of(recipe, overrides or (), site.roots, only=wanted, parts=part or ())
     if not jobs:
         names = ", ".join(recipe)
-        print(f"{names}: nothing to fetch: densekit makes it, or paths of your own name it")
+        unknown = wanted == ("trajectories",)
+        why = "no log of their training is known to be published" if unknown else MADE
+        print(f"{names}: nothing to fetch: {why}")
         return
-    by_hand = fetch_jobs(jobs, converter(None, LauncherOptions(), site), brought=brought)
+    by_hand = fetch_jobs(
+        jobs,
+        chain_of(recipe, overrides or ()),
+        site.roots,
+        converter(None, LauncherOptions(), site),
+        brought=brought,
+    )
     if by_hand:
         raise DataError("\n".join(by_hand))

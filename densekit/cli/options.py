@@ -69,6 +69,14 @@ RunName = Annotated[
         show_default=False,
     ),
 ]
+RunNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Run directories: paths, names in --runs-dir, or the starts of such names",
+        autocompletion=complete_runs,
+        show_default=False,
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="Path of a run directory that `densekit run` made")]
 Overrides = Annotated[
     list[str] | None,

@@ -1,27 +1,32 @@
 """`densekit recipes`, `show` and `pin`: what can be run, and where each number comes from."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from densekit.cli.options import AsJson, Overrides, RecipeName
-from densekit.cli.output import print_json, print_lines
+from densekit.cli.options import AsJson, Overrides, RecipeName, RunsDir
+from densekit.cli.output import print_checks, print_json, print_lines
+from densekit.errors import UsageError
 
 PANEL = "Recipes"
 commands = typer.Typer()
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit recipes")
-def recipes(as_json: AsJson = False) -> None:
-    """List the recipes by the paper's tables, with the scores it reports."""
+def recipes(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
+    """List the recipes by the paper's tables: reported scores, and the verdict on runs here."""
+    from densekit.cli.site import site_settings
     from densekit.recipes import listing
+    from densekit.runs.verdicts import verdicts_here
 
+    here = verdicts_here(site_settings(runs_dir=runs_dir).runs_dir)
     if as_json:
-        print_json(listing.as_json())
+        print_json(listing.as_json(here))
     else:
-        print_lines(listing.list_lines())
+        print_lines(listing.list_lines(here))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit show tiny_stage2 --sources")
@@ -50,6 +55,43 @@ def show(
         print(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
         ledger = ledger_of(load_recipe(recipe, overrides or ()))
         print("\n".join(f"# ledger {line}" for line in ledger))
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit lint recipes")
+def lint(
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder of recipes, or one YAML file", show_default=False
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Check every recipe of a folder, with all that it inherits and needs.
+
+    Exit code 0: no check fails; 1: one does.
+    """
+    from densekit.recipes.lint import lint as lint_files
+
+    print_checks(lint_files(place), as_json=as_json)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit schema recipe")
+def schema(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="recipe, or site for densekit.yaml")
+    ] = "recipe",
+) -> None:
+    """Print the JSON Schema of recipes, or of densekit.yaml, for editors.
+
+    The first line `# yaml-language-server: $schema=recipe.schema.json` of a recipe makes editors
+    complete keys and show what they mean.
+    """
+    from densekit.recipes.schema import schema as schema_of
+
+    if kind not in ("recipe", "site"):
+        raise UsageError(f"schema {kind}: there is one of recipe, and one of site")
+    print_json(schema_of("recipe" if kind == "recipe" else "site"))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,6 +1,7 @@
 """`densekit run`, and what launchers start for it: `train` and `attempt`."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +37,9 @@ from densekit.cli.options import (
     either,
 )
 from densekit.cli.packages import need_training_packages
+
+if TYPE_CHECKING:
+    from densekit.launch.following import Watch
 
 PANEL = "Train"
 commands = typer.Typer()
@@ -75,6 +79,14 @@ def run(
     fetch_first: Annotated[
         bool, typer.Option("--fetch", help="Fetch missing models and data first")
     ] = False,
+    no_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--no-evaluation",
+            help="Ask no benchmark at the end",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
     attention: AttentionName = None,
@@ -87,6 +99,22 @@ def run(
         ),
     ] = None,
     deterministic: Deterministic = False,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(
+            "--trajectory",
+            help="trainer_state.json to compare with as it trains",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    trajectory_stop: Annotated[
+        bool,
+        typer.Option(
+            "--trajectory-stop",
+            help="Stop the run where it does not follow that file",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     image: Image = None,
     container: Container = None,
     sbatch: Sbatch = None,
@@ -118,7 +146,7 @@ def run(
     models_dir: ModelsDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Train recipes, each after the stage it needs.
+    """Train recipes, each after the stage it needs; a stage 2 ends with its evaluation.
 
     A run that was stopped resumes from its newest checkpoint; a complete one is not trained again.
     """
@@ -187,7 +215,28 @@ def run(
     if show_only:
         print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    raise typer.Exit(sweep(recipe, force=force, announce=selection.reason, **common))
+    code = sweep(
+        recipe,
+        force=force,
+        announce=selection.reason,
+        watch=_watch(trajectory, stop=trajectory_stop),
+        evaluation=not no_evaluation,
+        **common,
+    )
+    raise typer.Exit(code)
+
+
+def _watch(file: Path | None, *, stop: bool) -> "Watch":
+    """What is done while the run trains. Raises DataError for a file that is no log."""
+    from densekit.audit.trajectory.published import read_published
+    from densekit.errors import UsageError
+    from densekit.launch.following import following, unwatched
+
+    if file is None:
+        if stop:
+            raise UsageError("--trajectory-stop: give --trajectory FILE too")
+        return unwatched
+    return following(read_published(file), stop=stop)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit train runs/RUN")

@@ -23,7 +23,8 @@ _URL = r"^(https?://|hf://datasets/[\w.-]+/[\w.-]+(@[\w./-]+)?/)[^\s]+$"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Endings of files that are extracted; every other file is kept as it is."""
 
-Kind = Literal["training", "benchmark"]
+Kind = Literal["training", "benchmark", "trajectory"]
+"""trajectory: the log that a released checkpoint carries of its own training."""
 
 
 def _below(path: str) -> str:
@@ -160,6 +161,8 @@ class DataSet(Part):
     """Of that file; None where nobody published them."""
     questions: PositiveInt | None = None
     """Of a benchmark, as the paper's protocol asks them."""
+    recipes: tuple[str, ...] = ()
+    """The recipes whose training a trajectory is of."""
     root: Below
     """Folder below the data root that everything of it is in."""
     repository: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
@@ -174,6 +177,8 @@ class DataSet(Part):
     def _complete(self) -> "DataSet":
         if self.kind == "training" and self.annotations is None:
             raise ValueError("a data set for training needs `annotations`")
+        if (self.kind == "trajectory") != bool(self.recipes):
+            raise ValueError("a trajectory, and nothing else, needs the `recipes` it is of")
         names = [file.name for file in self.distribution]
         twice = [name for name in names if names.count(name) > 1]
         if twice:

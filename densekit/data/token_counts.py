@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.files.hashing import file_sha256, json_sha256
-from densekit.files.tokenizer_files import TOKENIZER_FILES
+from densekit.text.encode import EncodedSample
+from densekit.text.sequence import ModelSequence
 from densekit.text.source import text_source_sha256
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 
@@ -45,13 +46,22 @@ class Counted:
     """After the shift by one."""
     notes: tuple[str, ...]
 
+    @classmethod
+    def of(cls, sequence: ModelSequence, encoded: EncodedSample) -> "Counted":
+        """The counts of a sample that was tokenised."""
+        return cls(tokens=len(sequence.input_ids), labels=sequence.label_count, notes=encoded.notes)
+
 
 class TokenCounts:
     """The counts of the samples of one annotation file, by their index in it."""
 
-    def __init__(self, path: Path, records: npt.NDArray[np.uint64]) -> None:
-        """Records in `path`; use `TokenCounts.open`."""
-        self.path, self._records = path, records
+    def __init__(
+        self, path: Path, records: npt.NDArray[np.uint64], *, shared: bool = False
+    ) -> None:
+        """Records in `path`; use `TokenCounts.open`. `shared`: whether another process finds them
+        there.
+        """
+        self.path, self._records, self.shared = path, records, shared
 
     @classmethod
     def open(cls, cache: Path, key: Mapping[str, Any], samples: int) -> "TokenCounts":
@@ -72,8 +82,8 @@ class TokenCounts:
                 raise ValueError(f"it does not hold {samples} counts")
         except (OSError, ValueError, EOFError) as error:
             print(f"{path}: not used ({error}); every rank counts tokens itself", file=sys.stderr)
-            records = np.zeros(samples, dtype=np.uint64)
-        return cls(path, np.asarray(records))
+            return cls(path, np.zeros(samples, dtype=np.uint64))
+        return cls(path, np.asarray(records), shared=True)
 
     def __reduce__(self) -> Any:
         """Another process that they are handed to maps the same file."""
@@ -99,10 +109,9 @@ class TokenCounts:
         value = counted.tokens | counted.labels << _COUNT_BITS | bits << 2 * _COUNT_BITS
         self._records[place] = _checked(place, value)
 
-    @property
-    def missing(self) -> int:
-        """How many samples nobody counted yet."""
-        return int((self._records == 0).sum())
+    def missing(self) -> list[int]:
+        """The samples that nobody counted yet, and those whose record was damaged."""
+        return [place for place in range(len(self._records)) if self.get(place) is None]
 
 
 def counting_key(
@@ -130,7 +139,8 @@ def counting_key(
 
 def _mapped(path: Path, samples: int) -> TokenCounts:
     try:
-        return TokenCounts(path, np.asarray(np.load(path, mmap_mode="r+", allow_pickle=False)))
+        records = np.load(path, mmap_mode="r+", allow_pickle=False)
+        return TokenCounts(path, np.asarray(records), shared=True)
     except (OSError, ValueError, EOFError):
         return TokenCounts(path, np.zeros(samples, dtype=np.uint64))
 

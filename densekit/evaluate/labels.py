@@ -98,6 +98,20 @@ def _gqa(path: Path) -> Iterator[Row]:
         }
 
 
+def _pope(path: Path) -> Iterator[Row]:
+    """coco_pope_random.json, JSON lines, with the other two categories beside it."""
+    for category in ("random", "popular", "adversarial"):
+        lines = read_jsonl(path.with_name(f"coco_pope_{category}.json"), remedy=REMEDY)
+        for row in lines:
+            yield {
+                "id": f"{category}/{row['question_id']}",
+                "text": row["text"],
+                "image": row["image"],
+                "gold": (row["label"],),
+                "category": category,
+            }
+
+
 def _textvqa(path: Path) -> Iterator[Row]:
     """TextVQA_0.5.1_val.json: `data`."""
     for row in read_object(path, "data", remedy=REMEDY)["data"]:
@@ -149,6 +163,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "gqa": _gqa,
     "mmb": _mmbench,
     "mmb_cn": _mmbench,
+    "pope": _pope,
     "seed": _seed,
     "textvqa": _textvqa,
 }

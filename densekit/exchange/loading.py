@@ -32,12 +32,15 @@ def load_model(
             dtype=dtype,
             dropped=(),
         )
-        # The folder holds everything in the type it was trained in; the tower itself is exact.
+        # The folder holds everything in the type it was trained in; a frozen tower is exact.
         config = model.config
         last_layer = source.connector.last_layer(config.tower_layers)
-        model.vision_tower = load_tower(
-            source.tower, config.vision_config, last_layer, torch.float32
-        )
+        if source.tower_trained:
+            model.vision_tower.float()
+        else:
+            model.vision_tower = load_tower(
+                source.tower, config.vision_config, last_layer, torch.float32
+            )
     else:
         language_model = source.files[0][0].path.parent
         model = load_parts(language_model, source.tower, source.connector, dtype=dtype)

@@ -9,15 +9,17 @@ from transformers.configuration_utils import PreTrainedConfig
 from densekit.errors import DataError, UsageError
 from densekit.exchange.adapter import Adapter, read_adapter
 from densekit.exchange.official.importing import LORA, OFFICIAL
-from densekit.exchange.tokenizer import tokenizer_of
+from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.exchange.weight_file import WeightFile, open_weights
+from densekit.files.json_files import optional_object
 from densekit.files.weight_files import BUFFERS, kind_of, read_weight_files
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.runs.complete import check_complete
 from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
 from densekit.spec.connector import Connector
+from densekit.spec.conversation import ConversationSettings
 from densekit.spec.imported import is_imported, read_imported
-from densekit.spec.types import AspectRatio, Trains
+from densekit.spec.types import AspectRatio, Semantics, Trains
 
 OWN = "language_model."
 """How densekit's own folder of a full model names the language model's tensors."""
@@ -31,6 +33,8 @@ class Source:
     trains: Trains
     connector: Connector
     template: str
+    semantics: Semantics
+    """Of its conversations as ids (L1)."""
     image_aspect_ratio: AspectRatio
     max_length: int
     vocabulary: int
@@ -47,6 +51,18 @@ class Source:
     """The official config.json and tower copy of an imported folder."""
     whole: Path | None
     """The folder of densekit's own model class, of a run that trained the whole model."""
+    tower_trained: bool = False
+    """Whether `whole` holds another tower than `tower`."""
+
+    @property
+    def conversation(self) -> ConversationSettings:
+        """How its prompts are made."""
+        return ConversationSettings(
+            template=self.template,
+            semantics=self.semantics,
+            image_aspect_ratio=self.image_aspect_ratio,
+            max_length=self.max_length,
+        )
 
     @property
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -66,9 +82,30 @@ def open_source(path: Path) -> Source:
         return _imported(path)
     if (path / MATH_FILE).is_file():
         return _run(path)
-    raise UsageError(
-        f"{path} is neither a run directory nor a folder that `densekit import` made; import an "
-        "official checkpoint first"
+    raise UsageError(f"{path} {_otherwise(path)}")
+
+
+def _otherwise(path: Path) -> str:
+    """What a folder is that cannot be opened, and what to do with it."""
+    config = optional_object(path / "config.json")
+    kind = config.get("model_type")
+    if any(name.startswith("mm_") for name in config):
+        return "is a folder of the official code: read it with `densekit import` first"
+    if kind == DenseConnectorConfig.model_type:
+        return "is an export in densekit's own format: `densekit chat` and `generate` read it"
+    if kind == "llava":
+        return (
+            "is for stock transformers (LlavaForConditionalGeneration): use it there, and the run "
+            "that it was exported from here"
+        )
+    if kind is not None:
+        return (
+            f"holds a model of type {kind} without a connector (text alone, or a tower): name a "
+            "run, or a folder that `densekit import` made"
+        )
+    return (
+        "is neither a run directory nor a folder that `densekit import` made; import an official "
+        "checkpoint first"
     )
 
 
@@ -80,6 +117,7 @@ def _imported(path: Path) -> Source:
         trains=record.trains,
         connector=record.connector,
         template=record.template,
+        semantics="faithful",
         image_aspect_ratio=record.image_aspect_ratio,
         max_length=record.max_length,
         vocabulary=record.vocabulary,
@@ -112,7 +150,10 @@ def _run(path: Path) -> Source:
         path=path,
         trains=math.trains,
         connector=math.connector,
-        template="v1" if math.data.template == "plain" else math.data.template,
+        template=chat_template_of(tokenizer)
+        if math.data.template == "plain"
+        else math.data.template,
+        semantics=math.ledger["L1"],
         image_aspect_ratio=math.data.image_aspect_ratio,
         max_length=math.data.max_length,
         vocabulary=tokenizer_of(tokenizer).vocab_size,
@@ -124,6 +165,7 @@ def _run(path: Path) -> Source:
         tokenizer=tokenizer,
         official=None,
         whole=folder if full else None,
+        tower_trained=math.trains_tower,
     )
 
 

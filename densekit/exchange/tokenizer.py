@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from densekit.text.templates import get_template
 from densekit.text.tokenizers.base import Tokenizer, load_tokenizer
 
 BY_TOKEN = (
@@ -26,13 +25,3 @@ def chat_template_of(folder: Path) -> str:
         if tokenizer.token_id(token) is not None:
             return template
     return "v1"
-
-
-def end_tokens(folder: Path, template: str) -> list[int]:
-    """Ids that end an answer: the tokenizer's end token, and what the template puts behind an
-    answer where that is a token.
-    """
-    tokenizer = tokenizer_of(folder)
-    ids = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    behind = tokenizer.token_id(get_template(template).assistant_end.strip())
-    return ids if behind is None or behind in ids else [*ids, behind]

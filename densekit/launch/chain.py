@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.connector_conversion import convert_connectors
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
 from densekit.launch.launchers.local import Local
 from densekit.launch.model_check import check_models
@@ -23,7 +24,7 @@ from densekit.recipes.load import load_needed, load_recipe, needed_name
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
-from densekit.runs.layout import RunDir, checkpoints_in, move_aside, open_run, run_path
+from densekit.runs.layout import RunDir, WorkDir, checkpoints_in, move_aside, open_run, run_path
 from densekit.runs.process_handle import read_handle, write_handle
 from densekit.spec.architectures import shape_of
 from densekit.spec.check import Check, refuse
@@ -234,13 +235,16 @@ def reproduce(
     force: bool = False,
     launcher: Launcher | None = None,
     announce: str | None = None,
+    watch: Watch = unwatched,
+    afterwards: Callable[[RunDir, Execution], int] | None = None,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
     an exit code.
 
     Everything that can be checked is checked for every stage before the first run directory is
     made. The launcher is the local one if none is given; `announce` is printed once nothing was
-    refused.
+    refused; `watch` is what is done while the recipe itself trains. `afterwards` is given the
+    complete run of a stage 2; its exit code is returned.
     """
     launcher = launcher or Local()
     chain = prepare(
@@ -263,15 +267,18 @@ def reproduce(
         with locked(run):
             if force and stage is last:
                 run = open_again(run)
+            execution = execution_of(stage.plan, roots, previous)
             if not already_complete(run):
-                execution = execution_of(stage.plan, roots, previous)
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
-                code = start(run, execution, launcher)
+                with (watch if stage is last else unwatched)(run):
+                    code = start(run, execution, launcher)
                 if code != 0:
                     return code
         previous = run
+    if afterwards is not None and previous is not None and last.recipe.stage == 2:
+        return afterwards(previous, execution)
     return 0
 
 
@@ -305,22 +312,22 @@ def already_complete(run: RunDir) -> bool:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[None]:
+def locked(run: WorkDir) -> Iterator[None]:
     """Keep other drivers away from a run inside the block; UsageError when one is training it."""
     try:
         with FileLock(run.path.with_name(f".{run.path.name}.lock"), timeout=0):
             yield
     except Timeout:
         raise UsageError(
-            f"another densekit is training {run.path}; wait for it, or stop it with "
+            f"another densekit is {run.doing} {run.path}; wait for it, or stop it with "
             f"`densekit stop {run.path}`"
         ) from None
 
 
-def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -> int:
-    """Open the next attempt of a run and train it; returns an exit code.
+def start(run: WorkDir, execution: Execution, launcher: Launcher | None = None) -> int:
+    """Open the next attempt of a run, or of an evaluation, and carry it out; returns an exit code.
 
-    Raises UsageError when an earlier attempt, whose driver is gone, is still training.
+    Raises UsageError when an earlier attempt, whose driver is gone, is still under way.
     """
     launcher = launcher or Local()
     begin(run, execution, launcher)
@@ -333,15 +340,15 @@ def start(run: RunDir, execution: Execution, launcher: Launcher | None = None) -
         raise
 
 
-def begin(run: RunDir, execution: Execution, launcher: Launcher) -> None:
-    """Open the next attempt. Raises UsageError when an earlier one is still training."""
+def begin(run: WorkDir, execution: Execution, launcher: Launcher) -> None:
+    """Open the next attempt. Raises UsageError when an earlier one is still under way."""
     if (where := still_running(run)) is not None:
         raise UsageError(
-            f"{run.path} is still being trained ({where}); `densekit stop {run.path}` stops it"
+            f"{run.path} is still under way ({where}); `densekit stop {run.path}` stops it"
         )
     run.new_attempt(execution)
     by = "" if launcher.name == "local" else f" by {launcher.name}"
-    print(f"{run.name}: training in {run.path} {execution.describe(where=by)}", flush=True)
+    print(f"{run.name}: {run.doing} in {run.path} {execution.describe(where=by)}", flush=True)
 
 
 def open_next_attempt(path: Path) -> None:

@@ -1,5 +1,5 @@
 """From recipes to what is fetched for them: the models and data of each and of the stage it needs,
-and the benchmarks of the catalog.
+the benchmarks of the catalog, and the logs of published trainings.
 """
 
 import sys
@@ -18,13 +18,14 @@ from densekit.errors import DataError, DensekitError, UsageError
 from densekit.launch.conversion import convert, converter
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.verifying import verified
 from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.revisions import Revisions, load_revisions, repositories
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.spec.site import Site
 
-SUBJECTS: tuple[Subject, ...] = ("models", "data", "benchmarks")
+SUBJECTS: tuple[Subject, ...] = ("models", "data", "benchmarks", "trajectories")
 DEFAULT: tuple[Subject, ...] = ("models", "data")
 """What training needs."""
 
@@ -42,12 +43,13 @@ def jobs_of(
     Raises UsageError for an unknown recipe, and for a part that none of them has.
     """
     revisions = load_revisions()
-    chain = _chain(names, overrides)
+    chain = chain_of(names, overrides)
     found: dict[str, Job] = {}
     for job in (
         *(job for recipe in chain for job in _models(recipe, roots, revisions)),
         *(job for recipe in chain for job in _data(recipe, roots, revisions)),
         *(job for entry in data_sets("benchmark") for job in _parts(entry, roots, revisions)),
+        *(job for recipe in chain for job in _trajectories(recipe, roots, revisions)),
     ):
         if job.subject in only:
             found.setdefault(job.label, job)
@@ -70,9 +72,17 @@ def fetches(recipe: Recipe, field: str, roots: Roots) -> bool:
     return any(repo.field == field for repo in repositories(recipe))
 
 
-def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = None) -> list[str]:
-    """Say what is there and what comes, check the room, fetch what is missing, and convert pickled
-    weights in the launcher's trainer environment. Returns what only a person can get, and how.
+def fetch(
+    jobs: Sequence[Job],
+    recipes: Sequence[Recipe],
+    roots: Roots,
+    launcher: Launcher,
+    *,
+    brought: Path | None = None,
+) -> list[str]:
+    """Say what is there and what comes, check the room, fetch what is missing, convert pickled
+    weights in the launcher's trainer environment, and verify the data of `recipes` that came.
+    Returns what only a person can get, and how.
 
     Raises DataError that names everything else that did not come.
     """
@@ -87,6 +97,8 @@ def fetch(jobs: Sequence[Job], launcher: Launcher, *, brought: Path | None = Non
                 progress.say(line)
             problems = fetch_missing(found, tools, progress.say)
             problems += _convert(jobs, launcher, progress)
+            if not problems:
+                _verify(found.missing, recipes, tools, roots, progress)
         finally:
             transfer.close()
     if problems:
@@ -109,16 +121,43 @@ def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> lis
     return problems
 
 
+def _verify(
+    fetched: Sequence[Job],
+    recipes: Sequence[Recipe],
+    tools: Tools,
+    roots: Roots,
+    progress: Progress,
+) -> None:
+    """Examine the data sets of recipes of which a part came, once all of it is there."""
+    came = {job.data_set.name for job in fetched if isinstance(job, PartJob)}
+    for recipe in recipes:
+        data_set = data_set_of(recipe.data.annotations)
+        if data_set is None or data_set.name not in came:
+            continue
+        came.remove(data_set.name)
+        parts = _parts(data_set, roots, load_revisions())
+        absent = [_short(part) for part in parts if part.look(tools).state != "complete"]
+        if absent:
+            more = (
+                f" without {', '.join(absent)}: `densekit data verify {data_set.name}` does later"
+            )
+            progress.say(f"not verified yet: {data_set.name}{more}")
+            continue
+        progress.say(f"verifying {data_set.name}: every entry, and the header of every image")
+        progress.say(verified(data_set, recipe, roots))
+
+
 def fetch_for_run(names: Sequence[str], overrides: Sequence[str], site: Site) -> None:
     """What `densekit run --fetch` does before its checks, which find what only a person can get."""
-    jobs = jobs_of(names, overrides, site.roots)
+    jobs, recipes = jobs_of(names, overrides, site.roots), chain_of(names, overrides)
     if jobs:
         print(f"fetching what {', '.join(names)} reads", file=sys.stderr, flush=True)
-        for line in fetch(jobs, converter(None, LauncherOptions(), site)):
+        trainer = converter(None, LauncherOptions(), site)
+        for line in fetch(jobs, recipes, site.roots, trainer):
             print(line, file=sys.stderr, flush=True)
 
 
-def _chain(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:
+def chain_of(names: Sequence[str], overrides: Sequence[str]) -> list[Recipe]:
     """Every recipe, behind the stage that it needs."""
     chain = []
     for name in names:
@@ -139,6 +178,12 @@ def _data(recipe: Recipe, roots: Roots, revisions: Revisions) -> Iterable[Job]:
     data_set = data_set_of(recipe.data.annotations)
     if data_set is not None and _goes_there(recipe, data_set, roots):
         yield from _parts(data_set, roots, revisions)
+
+
+def _trajectories(recipe: Recipe, roots: Roots, revisions: Revisions) -> Iterable[Job]:
+    for entry in data_sets("trajectory"):
+        if recipe.name in entry.recipes:
+            yield from _parts(entry, roots, revisions)
 
 
 def _parts(data_set: DataSet, roots: Roots, revisions: Revisions) -> Iterable[Job]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from densekit.containers.tags import CPU_TARGET, image_tag, target_of
 from densekit.errors import UsageError
 from densekit.spec.capability import GENERATIONS, Generation, container_image_for
+from densekit.spec.execution import Execution
 from densekit.spec.hardware import Hardware, found_hardware
 
 QUERY = ("index", "name", "compute_cap", "memory.total", "memory.used", "driver_version")
@@ -120,6 +121,16 @@ def pick(found: Sequence[Gpu], count: int) -> list[Gpu]:
             f"mixed GPU models ({'; '.join(kinds.values())}): list those of one model in {VISIBLE}"
         )
     return picked
+
+
+def gpu_variables(execution: Execution) -> dict[str, str]:
+    """Variables that give a process of this host its GPUs: those with the least memory in use, by
+    nvidia-smi's numbers. Raises UsageError as `pick`.
+    """
+    if execution.device != "cuda" or not (found := find_gpus()):
+        return {}
+    numbers = ",".join(str(gpu.index) for gpu in pick(found, execution.world_size))
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: numbers}
 
 
 def kind_of(picked: Sequence[Gpu]) -> Hardware:

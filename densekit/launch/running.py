@@ -5,7 +5,7 @@ stopped from another terminal.
 from densekit.errors import DensekitError, UsageError
 from densekit.launch.launchers.base import UNDER_WAY, Launcher, this_host
 from densekit.launch.launchers.registry import launcher_class
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.process_handle import ProcessHandle, read_handle
 
 
@@ -26,7 +26,7 @@ def is_alive(handle: ProcessHandle) -> bool:
     return launcher.is_alive(handle)
 
 
-def still_running(run: RunDir) -> str | None:
+def still_running(run: WorkDir) -> str | None:
     """Where an attempt that is not over runs or waits, in words; None when it is over or cannot be
     asked about.
 
@@ -41,7 +41,7 @@ def still_running(run: RunDir) -> str | None:
         return None
 
 
-def stop(run: RunDir, *, now: bool) -> str:
+def stop(run: WorkDir, *, now: bool) -> str:
     """Ask a run to stop at a checkpoint, or kill it `now`; returns what was done, in words.
 
     Raises UsageError when nothing runs, or when it has to be killed from another machine.

@@ -18,6 +18,8 @@ from densekit.launch.chain import (
     prepare,
     reproduce,
 )
+from densekit.launch.evaluation import evaluate_here
+from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import (
     UNDER_WAY,
     Arrays,
@@ -30,7 +32,7 @@ from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
 from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.layout import RunDir, open_run
-from densekit.spec.execution import ExecutionRequest
+from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
 from densekit.spec.math import RunMath
 from densekit.spec.roots import Roots
@@ -78,9 +80,11 @@ def sweep(
     launcher: Launcher,
     force: bool = False,
     announce: str | None = None,
+    watch: Watch = unwatched,
+    evaluation: bool = True,
 ) -> int:
     """Run recipes, each after the stage it needs; returns the exit code of the first that failed,
-    else 0.
+    else 0. `evaluation`: a stage 2 ends with that of what benchmark data is here.
 
     All of them are checked before the first run directory is made. One that fails does not keep the
     others from training, Ctrl-C does.
@@ -93,6 +97,8 @@ def sweep(
         "launcher": launcher,
     }
     if len(names) > 1:
+        if watch is not unwatched:
+            raise UsageError("--trajectory: give one recipe, the one that the file belongs to")
         if request.from_checkpoint is not None:
             raise UsageError("--from-checkpoint: give one recipe, the one that is to be resumed")
         chains = [prepare(name, runs_dir=runs_dir, **common) for name in names]
@@ -101,10 +107,24 @@ def sweep(
                 elements = _open_all(chains, roots, runs_dir, locks, force=force)
                 if announce:
                     print(announce, flush=True)
-                return _launch_all(elements, launcher, arrays)
+                code = _launch_all(elements, launcher, arrays)
+            asked = [chain[-1].math for chain in chains]
+            return code or (_evaluate_all(elements, asked, launcher) if evaluation else 0)
+
+    def evaluated(run: RunDir, execution: Execution) -> int:
+        return evaluate_here(run.path, execution, launcher)
+
     first_code = 0
     for name in dict.fromkeys(names):
-        code = reproduce(name, runs_dir=runs_dir, force=force, announce=announce, **common)
+        code = reproduce(
+            name,
+            runs_dir=runs_dir,
+            force=force,
+            announce=announce,
+            watch=watch,
+            afterwards=evaluated if evaluation else None,
+            **common,
+        )
         if code in (PREEMPTED_CODE, INTERRUPTED_CODE):
             return code
         first_code, announce = first_code or code, None
@@ -141,6 +161,20 @@ def _open_all(
                 )
             previous = elements[run_hash]
     return [*elements.values()]
+
+
+def _evaluate_all(
+    elements: Sequence[Element], asked_for: Sequence[RunMath], launcher: Launcher
+) -> int:
+    """Evaluate the stage-2 runs that were asked for, one after the other; returns the exit code of
+    the first that failed, else 0.
+    """
+    codes = [
+        evaluate_here(element.run.path, element.execution, launcher)
+        for element in elements
+        if element.run.math in asked_for and element.run.math.recipe.stage == 2
+    ]
+    return next((code for code in codes if code), 0)
 
 
 def _launch_all(elements: Sequence[Element], launcher: Launcher, arrays: Arrays) -> int:

@@ -94,6 +94,7 @@ def model_config(
             raise ValueError(
                 f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
             )
+        connector.check_patches(num_patches(config.vision_config))
     except ValueError as error:
         raise DataError(f"connector on {vision_tower}: {error}") from None
     return config

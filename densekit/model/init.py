@@ -18,15 +18,25 @@ def named_generator(seed: int, name: str) -> torch.Generator:
 
 
 def initial_projector(projector: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Weights drawn as nn.Linear draws them (uniform, 1/sqrt(fan_in)), from a named generator.
+    """Weights drawn as nn.Linear and the convolutions draw them (uniform, 1/sqrt(fan_in)), from a
+    named generator for the projector and one for the connector's own modules; norms start at 1 and
+    0.
 
     The official code draws them before it seeds anything (docs/upstream.md, U5).
     """
     generator = named_generator(seed, "connector")
+    learned = named_generator(seed, "connector.learned")
     drawn = {}
-    for name, module in projector.named_children():
-        if isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            for kind, shape in (("weight", module.weight.shape), ("bias", module.bias.shape)):
-                drawn[f"{name}.{kind}"] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    for name, module in projector.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if isinstance(module, nn.LayerNorm):
+            drawn |= {f"{name}.weight": torch.ones(own["weight"].shape)}
+            drawn |= {f"{name}.bias": torch.zeros(own["bias"].shape)}
+        elif own:
+            bound = own["weight"][0].numel() ** -0.5
+            source = generator if "." not in name else learned
+            for kind, value in own.items():
+                drawn[f"{name}.{kind}"] = (
+                    torch.rand(value.shape, generator=source) * 2 - 1
+                ) * bound
     return drawn

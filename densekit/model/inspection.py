@@ -115,9 +115,9 @@ def _connector(
     except (OSError, SafetensorError) as error:
         yield f"{place} cannot be read ({error}): put a safetensors file there"
         return
-    width = parts.connector.width(vision_config_of(vision).hidden_size)
+    width = vision_config_of(vision).hidden_size
     with torch.device("meta"):
-        projector = Projector(width, text.hidden_size)
+        projector = Projector(parts.connector, width, text.hidden_size)
     expected = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -1,5 +1,6 @@
 """What is trained: projector and language model over one micro-batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 from densekit.model.loss import weighted_cross_entropy
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.packing import PackedSequences
+from densekit.model.towers.base import VisionTower
 from densekit.spec.types import Positions
 
 
@@ -27,38 +29,48 @@ class PackedOutput(ModelOutput):
 class TrainablePart(nn.Module):
     """Everything behind the frozen tower: what is trained, and all that an engine has to shard.
 
+        (pixel_values [I, 3, H, W] -> vision_tower -> frozen half of the connector ->)
         dense_features [I, N, C] -> projector -> [I * N, H] \\
                                                             image slots of [T, H]
         input_ids [T] -> token embeddings -> [T, H]        /
             -> decoder layers, attention within cu_seqlens -> [T, H]
             -> label positions only -> lm_head -> logits [K, V] -> weighted cross-entropy -> loss
 
-    Its two modules are those of the model that it belongs to, so parameters are named
-    `projector.*` and `language_model.*`. The tower stays outside: it needs no hooks and no
-    gathering.
+    Its modules are those of the model that it belongs to, so parameters are named `projector.*`,
+    `language_model.*` and `vision_tower.*`. A frozen tower stays outside: it needs no hooks and no
+    gathering, and the part is given its dense features. A trained one is inside (`train_tower`),
+    and the part is given pixels.
     """
 
     def __init__(self, projector: nn.Module, language_model: nn.Module) -> None:
         super().__init__()
         self.projector = projector
         self.language_model: Any = language_model
+        self.vision_tower: VisionTower | None = None
+        self.encode: Callable[[Tensor], Tensor] | None = None
         self.positions: Positions = "exact"
         """What the language model's rotary tables are computed from."""
 
-    def embed(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
-        """Embeddings [T, H] of a micro-batch, its image slots filled from dense_features [I, N, C].
+    def train_tower(self, tower: VisionTower, encode: Callable[[Tensor], Tensor]) -> None:
+        """Take in the tower: `encode` makes dense features [I, N, C] of pixels with its graph."""
+        self.vision_tower, self.encode = tower, encode
 
-        A micro-batch without slots still runs the projector, so that every rank calls every
+    def embed(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
+        """Embeddings [T, H] of a micro-batch, its image slots filled from `images`: dense features
+        [I, N, C] of a frozen tower, pixels [I, 3, H, W] where it is trained.
+
+        A micro-batch without slots still runs tower and projector, so that every rank calls every
         parameter.
         """
+        dense_features = images if self.encode is None else self.encode(images)
         features_IN_H = self.projector(dense_features).flatten(0, 1)
         embeddings_TH: Tensor = self.language_model.get_input_embeddings()(micro_batch.input_ids)
         filled = features_IN_H[micro_batch.feature_index].to(embeddings_TH.dtype)
         return embeddings_TH.index_put((micro_batch.image_slots,), filled)
 
-    def forward(self, micro_batch: MicroBatch, dense_features: Tensor) -> PackedOutput:
-        """Loss and logits; lm_head runs on the K label positions only."""
-        embeddings_TH = self.embed(micro_batch, dense_features)
+    def forward(self, micro_batch: MicroBatch, images: Tensor) -> PackedOutput:
+        """Loss and logits; lm_head runs on the K label positions only. `images` as for `embed`."""
+        embeddings_TH = self.embed(micro_batch, images)
         output = self.language_model(
             inputs_embeds=embeddings_TH[None],
             position_ids=as_trained(micro_batch.position_ids, self.positions)[None],

@@ -30,8 +30,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         pixel_values [I, 3, H, W]
             -> vision_tower, block by block -> hidden_states[0], [1], ... [I, P, D]
-            -> connector (none, sti, sci, dci) -> dense_features [I, N, C]      encode_images
-            -> projector -> image slots of the token embeddings [T, H]          trainable_part
+            -> frozen half of the connector -> dense_features [I, N, C]         encode_images
+            -> projector, and what the connector trains -> image slots of the
+               token embeddings [T, H]                                          trainable_part
             -> language_model -> logits at label positions [K, V] -> loss       trainable_part
 
     I images, P patch tokens of D channels, N feature tokens of C channels, T tokens of hidden size
@@ -48,8 +49,8 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         spec = config.connector_spec
         last_layer = spec.last_layer(config.tower_layers)
         self.vision_tower = make_tower(config.vision_config, last_layer)
-        width = spec.width(vision_config_of(config.vision_config).hidden_size)
-        self.projector = Projector(width, config.text_config.hidden_size)
+        width = vision_config_of(config.vision_config).hidden_size
+        self.projector = Projector(spec, width, config.text_config.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(
             config.text_config, trust_remote_code=False
         )
@@ -59,7 +60,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.use_kernel("sdpa")
 
     trainable_part: TrainablePart
-    """Projector and language model: what an engine wraps."""
+    """Projector and language model, and a trained tower: what an engine wraps."""
 
     def replace_language_model(self, language_model: PreTrainedModel) -> None:
         """Take one with loaded weights in the place of the one that the configuration built."""
@@ -81,16 +82,23 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         enable = getattr(language_model, "activation_checkpointing_enable", None)
         enable = enable or language_model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+        if self.trainable_part.vision_tower is not None:
+            self.vision_tower.checkpoint_activations()
         # The embeddings need a graph, or nothing inside a checkpointed block would have one
         # (stage 1, LoRA).
         language_model.enable_input_require_grads()
 
     def train(self, mode: bool = True) -> "DenseConnectorForConditionalGeneration":
-        """Training mode for everything but the tower: it is frozen, dropout included."""
+        """Training mode for everything but a frozen tower, dropout included."""
         super().train(mode)
-        self.trainable_part.train(mode)
         self.vision_tower.eval()
+        self.trainable_part.train(mode)
         return self
+
+    def train_tower(self) -> None:
+        """Train the vision tower with the rest: an engine then wraps it too."""
+        self.vision_tower.requires_grad_(True)
+        self.trainable_part.train_tower(self.vision_tower, self._dense_features)
 
     @property
     def embedding_rows(self) -> int:
@@ -102,19 +110,27 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return embeddings
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Dense features [I, N, C] of normalised images [I, 3, H, W]; the tower is frozen, so no
-        graph.
-        """
+        """Dense features [I, N, C] of normalised images [I, 3, H, W], without a graph."""
         with torch.no_grad():
-            return dense_features(
-                self.vision_tower.hidden_states(pixel_values),
-                self.config.connector_spec,
-                tower_layers=self.config.tower_layers,
-            )
+            return self._dense_features(pixel_values)
+
+    def _dense_features(self, pixel_values: Tensor) -> Tensor:
+        return dense_features(
+            self.vision_tower.hidden_states(pixel_values),
+            self.config.connector_spec,
+            tower_layers=self.config.tower_layers,
+        )
+
+    def images_of(self, pixel_values: Tensor) -> Tensor:
+        """What the trainable part is given of normalised images [I, 3, H, W]: themselves where the
+        tower is trained, else its dense features.
+        """
+        trained = self.trainable_part.vision_tower is not None
+        return pixel_values if trained else self.encode_images(pixel_values)
 
     def forward(self, micro_batch: MicroBatch, pixel_values: Tensor) -> PackedOutput:
         """One micro-batch with its normalised images [I, 3, H, W] (model.preprocess)."""
-        output: PackedOutput = self.trainable_part(micro_batch, self.encode_images(pixel_values))
+        output: PackedOutput = self.trainable_part(micro_batch, self.images_of(pixel_values))
         return output
 
     @contextmanager

@@ -22,7 +22,7 @@ from densekit.parity.computed import normalised_pixels, pad
 from densekit.spec.connector import high_level_layer
 from densekit.spec.types import IGNORE_INDEX
 from densekit.text.encode import SampleEncoder
-from densekit.train.step_dataset import SampleReader, label_count
+from densekit.train.step_dataset import SampleReader
 
 
 def check_tokens(
@@ -52,9 +52,7 @@ def check_tokens(
     lengths = pad([np.ones(len(s.labels)) for s in sequences], 0)
     quantities.close("labels", lengths, arrays["mm/attention_mask"], 0.0)
     quantities.exact("labels", [len(s.labels) for s in sequences], recording.record["n_valid"])
-    quantities.exact(
-        "labels", [label_count(s) for s in sequences], recording.record["n_supervised"]
-    )
+    quantities.exact("labels", [s.label_count for s in sequences], recording.record["n_supervised"])
 
 
 def check_pixels(

@@ -48,7 +48,8 @@ def check_outputs(
     for name in ("loss", "loss_f64_from_logits"):
         if name in record:
             quantities.close("loss", loss, record[name], LOSS)
-    _check_gradients(model, record, by_official_name(full_gradients), quantities)
+    check_trainable(model, record, quantities)
+    check_gradients(model, record, by_official_name(full_gradients), quantities)
     if "param_groups" in record:
         _check_groups(trainer, record, quantities)
 
@@ -61,16 +62,18 @@ def check_trainable(model: Any, record: dict[str, Any], quantities: Quantities) 
             quantities.exact("trainable", ours, official_names(record[name]))
 
 
-def _check_gradients(
+def check_gradients(
     model: Any,
     record: dict[str, Any],
     full_gradients: dict[str, Tensor],
     quantities: Quantities,
+    *,
+    tolerance: float = GRADIENTS,
 ) -> None:
-    check_trainable(model, record, quantities)
+    """Gradients, whole and by their statistics, by official name."""
     gradients = {name: gradient(value) for name, value in trainable_parameters(model).items()}
     for name, recorded in full_gradients.items():
-        quantities.relative("gradients", gradients[name], recorded, GRADIENTS)
+        quantities.relative("gradients", gradients[name], recorded, tolerance)
     for name, statistics in by_official_name(record.get("grad", {})).items():
         compare_statistics(
             quantities, "gradient_statistics", gradients[name], statistics, STATISTICS

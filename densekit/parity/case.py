@@ -74,6 +74,7 @@ class Recording:
                 dropout=float(given.get("lora_dropout", 0.05)),
             )
         connector_rate = given.get("mm_projector_lr")
+        tower_rate = given.get("mm_vision_tower_lr")
         reference = Reference(
             gpus=1,
             per_device_batch_size=int(given["per_device_train_batch_size"]),
@@ -101,10 +102,12 @@ class Recording:
             optimizer=Optimizer(
                 learning_rate=float(given["learning_rate"]),
                 connector_learning_rate=float(connector_rate) if connector_rate else None,
+                tower_learning_rate=float(tower_rate) if tower_rate else None,
                 weight_decay=float(given.get("weight_decay", 0.0)),
                 warmup_ratio=float(given.get("warmup_ratio", 0.0)),
                 max_grad_norm=float(given.get("max_grad_norm", 1.0)),
-                max_steps=int(given["max_steps"]),
+                epochs=int(given.get("num_train_epochs", 1)),
+                max_steps=int(given["max_steps"]) if "max_steps" in given else None,
             ),
             lora=lora,
             global_batch_size=reference.global_batch_size,

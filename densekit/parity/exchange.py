@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from densekit.data.pixels import ImageProcessor, open_image
 from densekit.errors import DataError
@@ -23,6 +24,7 @@ from densekit.exchange.official.importing import import_folder
 from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.files.json_files import read_json, read_object
+from densekit.model.answering import Decoding, Generated, generate
 from densekit.model.preprocess import normalise
 from densekit.model.weights import read_weights
 from densekit.parity.compare import LOGITS, Quantities
@@ -172,8 +174,10 @@ class _Loaded:
         quantities.close("logits", logits[-1], self.arrays[f"{key}/last_logits"], LOGITS)
         quantities.close("logsumexp", logits.logsumexp(-1), recorded, LOGITS)
         quantities.exact("argmax", int(logits[-1].argmax()), prompt["argmax"])
-        generated = self._generate([ids], pixels, prompt["stop_ids"]).sequences[0]
-        quantities.close("generated_ids", generated, self.arrays[f"{key}/generated"], 0.0)
+        (generated,) = self._generate([ids], pixels, prompt["stop_ids"]).ids
+        quantities.close(
+            "generated_ids", torch.tensor(generated), self.arrays[f"{key}/generated"], 0.0
+        )
 
     def _check_batch(self, batch: dict[str, Any], prompts: list[dict[str, Any]]) -> None:
         mode, _, name = batch["name"].partition("/")
@@ -182,24 +186,20 @@ class _Loaded:
         output = self._generate(ids, torch.cat(images) if images else None, prompts[0]["stop_ids"])
         place = f"{mode}/batch/{name}"
         self.quantities.close(
-            "batch_logits", output.logits[0], self.arrays[f"{place}/first_scores"], LOGITS
+            "batch_logits", output.first_logits, self.arrays[f"{place}/first_scores"], LOGITS
         )
-        self.quantities.close(
-            "batch_generated_ids", output.sequences, self.arrays[f"{place}/generated"], 0.0
-        )
+        # The official code pads behind an end token where other rows go on.
+        rows = [torch.tensor(ids) for ids in output.ids]
+        padded = pad_sequence(rows, batch_first=True, padding_value=self.loader["pad_token_id"])
+        self.quantities.close("batch_generated_ids", padded, self.arrays[f"{place}/generated"], 0.0)
 
-    def _generate(self, ids: list[Tensor], pixels: Tensor | None, stop_ids: list[int]) -> Any:
-        return self.model.generate(
-            ids,
-            pixels,
-            max_prompt=self.record.max_length,
+    def _generate(self, ids: list[Tensor], pixels: Tensor | None, stop_ids: list[int]) -> Generated:
+        decoding = Decoding(
+            end_tokens=tuple(stop_ids),
             max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=stop_ids,
-            pad_token_id=self.loader["pad_token_id"],
-            return_dict_in_generate=True,
-            output_logits=True,
+            max_prompt=self.record.max_length,
         )
+        return generate(self.model, ids, pixels, decoding, logits=True)
 
     def _input_ids(self, prompt: dict[str, Any]) -> Tensor:
         """The prompt's ids, computed from its turns and compared with the recorded ones."""

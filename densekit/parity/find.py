@@ -18,8 +18,10 @@ from densekit.parity.probes import check_probes
 from densekit.parity.recorded_tokens import TOKENS_FILE
 from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
+from densekit.parity.variant import RECORD, check_variant
 
-UNSUPPORTED = ("anyres",)  # until AnyRes is built
+UNSUPPORTED = ("anyres", "anyres_clip_dci", "anyres_clip_dci_zero", "mgm")
+"""Of AnyRes and of Mini-Gemini's tower pair, until they are built."""
 SCORERS: Literal["scorers"] = "scorers"
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
 Check = Callable[[Quantities], None]
@@ -35,6 +37,7 @@ Kind = Literal[
     "probes",
     "checkpoint",
     "scorers",
+    "variant",
 ]
 """What a set of recordings may hold."""
 
@@ -127,6 +130,10 @@ def _extra_case(root: Path, folder: Path, stem: str) -> Case:
 
 def _training_cases(root: Path, folder: Path) -> Iterator[Case]:
     names = {path.name for path in folder.iterdir()}
+    if RECORD in names:
+        check_one = partial(check_variant, root, folder)
+        yield Case(name=folder.name, kind="variant", check=check_one)
+        return
     stages: list[tuple[int, Kind]] = [(1, "stage 1"), (2, "stage 2")]
     found = [
         Case(

@@ -7,6 +7,8 @@ from typing import TypeVar
 from densekit.errors import DataError
 
 CONNECTOR = "model.mm_projector."
+TOWER = "model.vision_tower.vision_tower.vision_model."
+OWN_TOWER = "vision_tower.model."
 _PEFT = "base_model.model."
 _ADAPTER = re.compile(r"\.(lora_[AB])\.default\.")
 _CONNECTOR_ALONE = re.compile(r"(projector|connector|mm_projector)\.|(?=\d+\.(weight|bias)$)")
@@ -20,8 +22,11 @@ def official_name(name: str) -> str:
     Understands densekit's own (`projector.0.weight`, `language_model.lm_head.weight`), the official
     ones, peft's (`base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight`, and the
     same without the adapter's name `default`, as peft saves it) and those of a file that holds the
-    connector alone (`mm_projector.0.weight`, `0.weight`). The connector is `model.mm_projector.*`.
+    connector alone (`mm_projector.0.weight`, `0.weight`). The connector is `model.mm_projector.*`,
+    the tower `model.vision_tower.vision_tower.vision_model.*`.
     """
+    if name.startswith(OWN_TOWER):
+        return TOWER + name.removeprefix(OWN_TOWER).removeprefix("vision_model.")
     name = name.removeprefix(_PEFT).removeprefix("language_model.")
     name = _ADAPTER.sub(r".\1.", name)
     return _CONNECTOR_ALONE.sub(CONNECTOR, name, count=1) if _CONNECTOR_ALONE.match(name) else name

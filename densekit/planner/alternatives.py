@@ -11,7 +11,7 @@ from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE, Cluster, usual_nodes
 from densekit.planner.time import Interval
 from densekit.spec.execution import ExecutionRequest
-from densekit.spec.hardware import GIB, HARDWARE, Hardware
+from densekit.spec.hardware import ADVISED, GIB, Hardware
 from densekit.spec.math import Lora
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -53,7 +53,7 @@ def alternatives(space: SearchSpace, steps: int, world_size: int) -> list[Altern
     GPU-hours first.
     """
     found: list[Alternative] = []
-    for row in HARDWARE:
+    for row in ADVISED:
         counts = [count for count in COUNTS if count <= space.workload.global_batch_size]
         fewest = next(_that_fit(space, [row], counts), None)
         same = next(_that_fit(space, [row], [world_size]), None)
@@ -120,7 +120,7 @@ def offers(space: SearchSpace, cluster: Cluster) -> Iterator[str]:
     own = cluster.hardware
     total = space.workload.global_batch_size
     more = [count for count in COUNTS if cluster.world_size < count <= total]
-    others = [row for row in HARDWARE if row.name != own.name]
+    others = [row for row in ADVISED if row.name != own.name]
     for kinds, counts in (([own], more), (others, [cluster.world_size]), (others, more)):
         found = next(_that_fit(free, kinds, counts), None)
         if found is not None:

@@ -6,15 +6,14 @@ import statistics
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
-from densekit.planner.flops import flops_of
-from densekit.planner.lengths import AverageSample
-from densekit.planner.workload import TrainedModel
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, read_manifest
 from densekit.runs.records import METRICS_FILE, read_steps
 from densekit.spec.architectures import shape_of
 from densekit.spec.execution import Execution
+from densekit.spec.flops import AverageSample, flops_of
 from densekit.spec.hardware import Efficiency, named_hardware
+from densekit.spec.trained_model import TrainedModel
 
 WARM_UP = 10
 """Steps of a run that are not counted: kernels are chosen and memory is allocated in them."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from densekit.planner.cluster import USABLE, Cluster
-from densekit.planner.flops import flops_of
 from densekit.planner.kernel import choose_kernel
 from densekit.planner.memory import Memory, memory_of
 from densekit.planner.model_states import ModelStates
 from densekit.planner.time import StepTime, step_time
-from densekit.planner.workload import MicroBatchShape, TrainedModel, Workload
+from densekit.planner.workload import MicroBatchShape, Workload
 from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.spec.flops import flops_of
 from densekit.spec.hardware import GIB, Efficiency
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import ZeroStage
 
 DEFAULT_MICRO_BATCH = 16

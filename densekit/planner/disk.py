@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from densekit.data.catalog import FileObject, data_set_of
-from densekit.planner.workload import TrainedModel
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES, Dtype
 
 GB = 10**9

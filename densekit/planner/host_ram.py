@@ -3,9 +3,9 @@ pretrained weights and what saving holds.
 """
 
 from densekit.planner.memory import Memory
-from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 PROCESS = 8 * GIB

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densekit.data.sample_totals import Counting, kept_totals
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
+from densekit.spec.flops import AverageSample
 from densekit.spec.recipe import Recipe
+from densekit.spec.roots import Roots
 
 TOKENS_PER_WORD = 1.4
 """Assumed for what is counted in words; the end of an answer and the speakers' names are in it."""
@@ -18,6 +21,7 @@ SYSTEM_TOKENS = 40
 LABEL_SHARE = 0.55
 """Assumed share of a stage-2 sample's text that is answers."""
 LENGTHS_FOLDER = "lengths"
+COUNTED = "tokens of every sample, counted by `densekit data count`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +51,6 @@ CONVERSATIONS = Lengths(
     text_only_share=40688 / 665298,
     source="assumed: 200 text tokens with an image, 900 without one (6.1 % of the samples)",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AverageSample:
-    """An average sample as the language model sees it."""
-
-    tokens: float
-    squares: float
-    """Mean of the squared length: what causal attention costs."""
-    images: float
-    label_positions: float
 
 
 def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
@@ -108,4 +101,27 @@ def average_sample(recipe: Recipe, lengths: Lengths, image_tokens: int) -> Avera
         squares=(1 - share) * image**2 + share * text**2,
         images=1 - share,
         label_positions=label_share * answers,
+    )
+
+
+def counted_sample(recipe: Recipe, roots: Roots, image_tokens: int) -> AverageSample | None:
+    """The average sample as `densekit data count` found it; None where it did not count these
+    data.
+    """
+    counting = Counting(
+        annotations=roots.resolve(recipe.data.annotations),
+        tokenizer=roots.resolve(recipe.models.tokenizer_folder),
+        template=recipe.data.template,
+        semantics=recipe.semantics_of("L1"),
+        max_length=recipe.data.max_length,
+        image_tokens=image_tokens,
+    )
+    totals = kept_totals(counting, roots.cache)
+    if totals is None or not totals.samples:
+        return None
+    return AverageSample(
+        tokens=totals.tokens / totals.samples,
+        squares=totals.squares / totals.samples,
+        images=totals.images / totals.samples,
+        label_positions=totals.label_positions / totals.samples,
     )

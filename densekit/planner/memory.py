@@ -13,9 +13,10 @@ from densekit.planner.memory_formulas import formulas
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import GRADIENTS, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, UPDATE, ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 WEIGHTS, OPTIMIZER, TOWER, BUFFERS = "weights", "optimizer", "tower", "buffers"
@@ -75,11 +76,16 @@ def memory_of(
         model, traced_execution(model, execution), size, accumulates=accumulates
     )
     features = _features(model, execution, micro_batch, images)
+    if model.trains_tower:  # its dense features are traced
+        features = _inputs(model, micro_batch, images) + images * 3 * DTYPE_BYTES[
+            execution.dtype
+        ] * (model.shape.tower.image_size**2)
     moving = {
         phase: parts | {TOWER: parts.get(TOWER, 0) + features}
         for phase, parts in activations.items()
     }
-    moving["tower"] = {TOWER: _tower_pass(model, execution, micro_batch, images)}
+    if not model.trains_tower:
+        moving["tower"] = {TOWER: _tower_pass(model, execution, micro_batch, images)}
     moving[UPDATE] = {}
     phases = {
         phase: _all_parts(states, phase, parts, accumulates=accumulates)
@@ -183,7 +189,7 @@ def _features(
     """What is left of the tower while the language model runs: dense features, pixels, inputs."""
     shape, width = model.shape, DTYPE_BYTES[execution.dtype]
     pixels = 3 * shape.tower.image_size**2
-    features = shape.image_tokens * shape.connector.width
+    features = shape.connector.features * shape.connector.feature_width
     return _inputs(model, micro_batch, images) + images * width * (pixels + features)
 
 

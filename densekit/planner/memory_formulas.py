@@ -2,8 +2,9 @@
 
 from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.spec.hardware import GIB
+from densekit.spec.trained_model import TrainedModel
 
 Phases = dict[str, dict[str, int]]
 
@@ -33,8 +34,8 @@ def formulas(
         GRADIENTS: in_host or f"{trained} x 4 B{ranks}",
         "optimizer": in_host
         or f"{trained} x {states_width} B{ranks} (exp_avg, exp_avg_sq{masters})",
-        "tower": f"{max(1, micro_batch.images)} images: {shape.image_tokens} tokens x "
-        f"{shape.connector.width} channels x {width} B and pixels "
+        "tower": f"{max(1, micro_batch.images)} images: {shape.connector.features} tokens x "
+        f"{shape.connector.feature_width} channels x {width} B and pixels "
         f"{3 * shape.tower.image_size**2} x {width + 4} B",
         LANGUAGE: f"{micro_batch.tokens:,} tokens: {language.layers} layers keep {kept:.2f} GiB "
         f"up to the loss, the {at} has {alive:.2f}",

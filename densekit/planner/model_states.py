@@ -7,9 +7,9 @@ partitioned_param_coordinator.py) for the configuration that densekit writes
 """
 
 from densekit.planner.memory_trace.autograd import SINGLE
-from densekit.planner.workload import TrainedModel
 from densekit.spec.deepspeed import BUCKET_ELEMENTS, MAX_LIVE_ELEMENTS, SUB_GROUP_ELEMENTS
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 CUDA_CONTEXT = 723 * 2**20
@@ -36,12 +36,14 @@ class ModelStates:
         self.width = DTYPE_BYTES[execution.dtype]
         """Bytes of an element in the forward pass."""
         self.trained, self.frozen = model.trained, model.frozen
-        self.tower = model.shape.tower_parameters
+        self.tower = 0 if model.trains_tower else model.shape.tower_parameters
+        """Weights of a frozen tower."""
         self.embedding = language.embedding_parameters
         self.share = -(-self.trained // (execution.world_size if execution.zero_stage else 1))
         """Trained weights that this process updates."""
         hidden = language.hidden
-        projector = max(model.shape.connector.width, hidden) * hidden
+        connector = model.shape.connector
+        projector = max(max(connector.width, hidden) * hidden, connector.learned)
         matrices = [i * o for _, i, o in language.linears]
         adapters = [model.lora_r * max(i, o) for _, i, o in language.linears]
         layer = max({"connector": [0], "full": matrices, "lora": adapters}[model.trains])

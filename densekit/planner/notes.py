@@ -7,6 +7,7 @@ from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
 from densekit.recipes.unsupported import MISSING
+from densekit.spec.capability import container_image_for
 from densekit.spec.hardware import GIB, Hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
@@ -30,6 +31,14 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
+def _untried(hardware: Hardware) -> str:
+    """What is not known of a kind of GPU."""
+    if container_image_for(hardware.capability) is not None:
+        return "densekit was never tried on such a card"
+    major, minor = hardware.capability
+    return f"no container image has kernels for compute capability {major}.{minor}"
+
+
 def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candidate]) -> list[str]:
     """Why this execution, and what its memory and its time are counted with."""
     execution, hardware = chosen.execution, chosen.cluster.hardware
@@ -42,6 +51,8 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
         size = space.request.micro_batch_size
         return [f"does not fit: {worst}; planned because --micro-batch {size} was given"]
     notes = [f"{', '.join(execution.engine())}: {_reason(candidates)}", f"memory: {worst}"]
+    if hardware.planned_only:
+        notes.append(f"{hardware.name} is for planning only: {_untried(hardware)}")
     measured = space.measured.get(hardware.name)
     low, high = measured or hardware.efficiency
     source = "as earlier runs measured" if measured else "as published"

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 from densekit.planner.cluster import Cluster
-from densekit.planner.flops import Flops
-from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
+from densekit.spec.flops import Flops
 from densekit.spec.hardware import Efficiency
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 LINK_SHARE = 0.7

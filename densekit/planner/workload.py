@@ -3,51 +3,13 @@
 from dataclasses import dataclass, replace
 
 from densekit.planner.certificates import cached_lengths
-from densekit.planner.lengths import AverageSample, average_sample, lengths_of
-from densekit.spec.architectures import ModelShape, shape_of
-from densekit.spec.math import Lora, Math
+from densekit.planner.lengths import COUNTED, average_sample, counted_sample, lengths_of
+from densekit.spec.architectures import shape_of
+from densekit.spec.flops import AverageSample
+from densekit.spec.math import Lora
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-from densekit.spec.types import Trains
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model and what of it has gradients."""
-
-    shape: ModelShape
-    trains: Trains
-    lora_r: int = 0
-    """Rank of the adapters; 0 without LoRA."""
-    lora_dropout: bool = True
-    """Whether adapters keep a dropout mask for the backward pass."""
-
-    @classmethod
-    def of(cls, recipe: Recipe | Math, shape: ModelShape) -> "TrainedModel":
-        """What a recipe trains of a model of this shape."""
-        lora = recipe.lora
-        return cls(
-            shape=shape,
-            trains=recipe.trains,
-            lora_r=lora.r if lora else 0,
-            lora_dropout=bool(lora and lora.dropout),
-        )
-
-    @property
-    def trained(self) -> int:
-        """Weights with gradients: the projector, and with it the language model or its adapters."""
-        language = self.shape.language
-        more = {
-            "connector": 0,
-            "full": language.parameters,
-            "lora": language.lora_parameters(self.lora_r),
-        }
-        return self.shape.projector_parameters + more[self.trains]
-
-    @property
-    def frozen(self) -> int:
-        """Weights of the language model without gradients."""
-        return 0 if self.trains == "full" else self.shape.language.parameters
+from densekit.spec.trained_model import TrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +50,15 @@ class Workload:
         """
         shape = shape_of(recipe, roots)
         lengths = lengths_of(recipe, cached_lengths(recipe, roots) if roots else None)
+        sample, source = average_sample(recipe, lengths, shape.image_tokens), lengths.source
+        counted = counted_sample(recipe, roots, shape.image_tokens) if roots else None
+        if counted is not None:
+            sample, source = counted, COUNTED
         return cls(
             name=recipe.name,
             model=TrainedModel.of(recipe, shape),
-            sample=average_sample(recipe, lengths, shape.image_tokens),
-            lengths=lengths.source,
+            sample=sample,
+            lengths=source,
             global_batch_size=recipe.global_batch_size,
             max_length=recipe.data.max_length,
             text_only=recipe.data.template != "plain",
@@ -101,7 +67,13 @@ class Workload:
 
     def with_lora(self, lora: Lora) -> "Workload":
         """The same with adapters in place of the whole language model."""
-        model = replace(self.model, trains="lora", lora_r=lora.r, lora_dropout=bool(lora.dropout))
+        model = replace(
+            self.model,
+            trains="lora",
+            lora_r=lora.r,
+            lora_dropout=bool(lora.dropout),
+            trains_tower=False,
+        )
         return replace(self, model=model)
 
     def worst_micro_batches(self, samples: int, tokens: int | None = None) -> list[MicroBatchShape]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from densekit.recipes.load import load_with_lines
+from densekit.recipes.load import WHOLE, load_with_lines
 from densekit.recipes.yaml_lines import RECIPES_DIR, Document, part_of
 from densekit.spec.capability import generation_of
 from densekit.spec.hardware import hardware
@@ -124,8 +124,11 @@ def _source(field: tuple[str, ...], sources: Mapping[str, str], document: Docume
     if key is None:
         return None
     described = _rank(document.line(("sources", key)), document)
-    written = _rank(_line(field, document), document)
-    return sources[key] if described >= written else None
+    line = _line(field, document)
+    around = document.line(field)
+    if line == SCHEMA_DEFAULT and around and (around.startswith(_OVERRIDE) or field[:1] == WHOLE):
+        line = around  # the section was written as a whole, and left this value to its default
+    return sources[key] if described >= _rank(line, document) else None
 
 
 def _nearest(field: tuple[str, ...], sources: Mapping[str, str]) -> str | None:
@@ -143,13 +146,13 @@ def _meaning(field: tuple[str, ...]) -> str:
     for name in field:
         if part is None or name not in part.model_fields:
             break
-        texts = (texts[name] for texts in _docstrings(part) if name in texts)
+        texts = (texts[name] for texts in docstrings(part) if name in texts)
         meaning = next(texts, meaning)
         part = part_of(part.model_fields[name].annotation)
     return " ".join(meaning.split())
 
 
-def _docstrings(part: type[BaseModel]) -> Iterator[dict[str, str]]:
+def docstrings(part: type[BaseModel]) -> Iterator[dict[str, str]]:
     """By field, what a part of the schema says about it, and then what each base of it says."""
     for base in part.__mro__:
         if issubclass(base, BaseModel) and base is not BaseModel:

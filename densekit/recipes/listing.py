@@ -2,7 +2,7 @@
 paper reports.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from densekit.spec.math import MADE_ASSETS
 from densekit.spec.recipe import Recipe
 
 DISAGREE = "!"
+NEVER = "never"
+"""In the column `here`: no run of the recipe was judged."""
 WIDTH = 80
 """Of a table; where it would be wider, the scores are on a line of their own."""
 LEGEND = (
@@ -24,6 +26,8 @@ LEGEND = (
     "Video: /5 is the judge's mean score, 0 to 5, of the benchmark to its left; CI correctness of "
     "information, DO detail orientation, CU contextual understanding, TU temporal understanding, "
     "CO consistency, each 0 to 5.",
+    "Here: what `densekit verdict` said of the newest runs in the folder of runs, in one word "
+    "(docs/verdicts.md).",
 )
 """What the short names of `densekit recipes` stand for."""
 _TOWERS = {"siglip": "SigLIP", "clip": "CLIP-L"}
@@ -92,8 +96,11 @@ def configurations() -> list[Configuration]:
     ]
 
 
-def list_lines() -> list[str]:
-    """What `densekit recipes` prints: tables at most 80 characters wide, and sentences."""
+def list_lines(here: Mapping[str, str]) -> list[str]:
+    """What `densekit recipes` prints: tables at most 80 characters wide, and sentences.
+
+    `here` has the verdict on runs of this machine, by recipe.
+    """
     paper = load_paper()
     rows = configurations()
     tables = {table.name: key for key, table in paper.tables.items()}
@@ -108,10 +115,10 @@ def list_lines() -> list[str]:
                 if key
                 else name or "Tiny: data and models are made by densekit"
             )
-            lines += [title, *_table_lines(members, key, paper), ""]
+            lines += [title, *_table_lines(members, key, paper, here), ""]
         elif name in tables and (scored := _scored_only(paper.tables[tables[name]], rows, paper)):
             title = f"{name}: {paper.tables[tables[name]].title}, scores of recipes listed above"
-            lines += [title, *_table_lines(scored, tables[name], paper), ""]
+            lines += [title, *_table_lines(scored, tables[name], paper, here), ""]
     recipes = {row.recipe.name for row in rows}
     disagree = [
         _disagreement(conflict, paper)
@@ -145,8 +152,10 @@ def _scored_only(table: Table, rows: list[Configuration], paper: Paper) -> list[
     return [replace(row, scored_only=True) for row in rows if row.recipe.name in subjects]
 
 
-def as_json() -> list[dict[str, Any]]:
-    """Every recipe for programs: what it is, what it waits for, and its scores by benchmark."""
+def as_json(here: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every recipe for programs: what it is, what it waits for, its scores by benchmark, and the
+    verdict on runs of this machine.
+    """
     paper = load_paper()
     fields = ("name", "title", "paper", "stage", "needs", "waits_for")
     recipes = [load_recipe(name) for name in recipe_names()]
@@ -156,13 +165,16 @@ def as_json() -> list[dict[str, Any]]:
             "scores": {
                 name: score.model_dump(mode="json")
                 for name, score in paper.scores(recipe.name).items()
-            }
+            },
+            "here": here.get(recipe.name, NEVER),
         }
         for recipe in recipes
     ]
 
 
-def _table_lines(members: list[Configuration], key: str | None, paper: Paper) -> Iterator[str]:
+def _table_lines(
+    members: list[Configuration], key: str | None, paper: Paper, here: Mapping[str, str]
+) -> Iterator[str]:
     table = paper.tables[key] if key else None
     subjects = [line.subject for line in table.rows] if table else []
     members = sorted(
@@ -178,7 +190,9 @@ def _table_lines(members: list[Configuration], key: str | None, paper: Paper) ->
     if alike := [f"{name} {settings[name][0]}" for name in settings if name not in varying]:
         yield f"  every row: {', '.join(alike)}"
     left = _joined([[name, *cells] for name, cells in settings.items() if name in varying], "<")
-    right = _joined(scores, ">") if scores else [""] * len(left)
+    verdicts = ["here", *(here.get(row.recipe.name, NEVER) for row in members)]
+    verdicts = _joined([verdicts], "<")
+    right = _joined([*scores, verdicts], ">")
     narrow = len(left[0]) + 1 + len(right[0]) <= WIDTH
     for index, (setting, numbers) in enumerate(zip(left, right, strict=True)):
         if narrow:

@@ -217,5 +217,8 @@ def _apply_override(document: Document, override: str) -> None:
             raise UsageError(f"--set {shown}: `{parent}` is a value, not a section")
         target = child
     target[field[-1]] = value
+    below = [known for known in document.lines if known[: len(field)] == field]
+    for known in below:  # of a section that is replaced as a whole, no line of a file is left
+        del document.lines[known]
     document.lines[field] = f"--set {shown}"
     _anchor_paths(document.values, Path.cwd())

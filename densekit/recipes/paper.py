@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from densekit.errors import UsageError
 from densekit.recipes.load import recipe_names
+from densekit.recipes.noise import Baseline, CalibrationTarget, Noise
 from densekit.recipes.yaml_lines import RECIPES_DIR, error_lines, read_document
 from densekit.spec.part import Part
 
@@ -145,6 +146,10 @@ class Paper(Part):
     tables: dict[str, Table]
     conflicts: tuple[Conflict, ...] = ()
     reruns: tuple[Rerun, ...] = ()
+    noise: dict[str, Noise] = Field(default_factory=dict)
+    """By benchmark."""
+    baselines: tuple[Baseline, ...] = ()
+    calibration: tuple[CalibrationTarget, ...] = ()
     notes: tuple[str, ...] = ()
 
     @field_validator("benchmarks")
@@ -207,6 +212,20 @@ class Paper(Part):
             raise ValueError(f"`conflicts`: no table has {', '.join(map(' '.join, listed))}")
         return self
 
+    @model_validator(mode="after")
+    def _yardsticks_exist(self) -> Self:
+        named = {*self.noise, *(target.benchmark for target in self.calibration)}
+        if unknown := sorted(named - self.benchmarks.keys()):
+            raise ValueError(f"no benchmark of that name: {', '.join(unknown)}")
+        subjects = {subject for subject, _ in self._reported}
+        better = [name for baseline in self.baselines for name in baseline.recipes]
+        named = {*better, *(baseline.than for baseline in self.baselines)}
+        if strangers := sorted(named - subjects):
+            raise ValueError(f"`baselines`: no table has {', '.join(strangers)}")
+        if len(set(better)) != len(better):
+            raise ValueError("`baselines` lists a recipe twice")
+        return self
+
     @cached_property
     def _reported(self) -> dict[tuple[str, str], dict[str, Number]]:
         found: dict[tuple[str, str], dict[str, Number]] = defaultdict(dict)
@@ -235,6 +254,23 @@ class Paper(Part):
             for (name, benchmark), values in self._reported.items()
             if name == subject
         }
+
+    def baseline(self, recipe: str) -> str | None:
+        """What the paper shows a recipe to be better than: a recipe or somebody else's model."""
+        return next((each.than for each in self.baselines if recipe in each.recipes), None)
+
+    def gain(self, recipe: str, benchmark: str) -> float | None:
+        """The printed gain of a recipe over its baseline; None where one of the two is not
+        printed.
+        """
+        than = self.baseline(recipe)
+        if than is None:
+            return None
+        pair = [self.scores(subject).get(benchmark) for subject in (recipe, than)]
+        if pair[0] is None or pair[1] is None:
+            return None
+        digits = max(decimals(pair[0].value), decimals(pair[1].value))
+        return round(pair[0].value - pair[1].value, digits)
 
 
 def load_paper(path: Path = PAPER_FILE) -> Paper:

@@ -7,10 +7,6 @@ from densekit.spec.recipe import Feature, Recipe
 
 MISSING: dict[Feature, str] = {
     "anyres": "training on several tiles per image (AnyRes)",
-    "efficient_dc": "reducing the tokens after the connector (Efficient DC)",
-    "tuned_tower": "training the vision tower",
-    "conv_connector": "a connector with a convolution",
-    "linear_connector": "a connector with LayerNorm and a shared Linear",
     "dual_tower": "a second vision tower (ConvNeXt, as in Mini-Gemini)",
 }
 

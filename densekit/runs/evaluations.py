@@ -7,11 +7,11 @@ answered, and what that scored.
 `scores/<benchmark>.<semantics>.jsonl` and `results.json` follow from the answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -19,6 +19,9 @@ from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_jsonl, read_object
 from densekit.runs.benchmarks import Protocol, Score
+from densekit.runs.layout import MATH_FILE, RunDir, WorkDir
+from densekit.spec.imported import is_imported, read_imported
+from densekit.spec.math import Math
 from densekit.spec.part import Number, Part, PositiveInt, read_part
 from densekit.spec.types import Device, Dtype, Semantics
 
@@ -49,9 +52,9 @@ class AskedBenchmark(Part):
     prompt_sha256: str
     """How the protocol asks (densekit.evaluate.protocols.prompts)."""
     data_sha256: str
-    """Over all questions of the data with their right answers and the digests of their images."""
+    """Over all questions of the data with their right answers."""
     plan_sha256: str
-    """Over the questions that are asked, their texts, order and batches."""
+    """Over the questions that are asked: texts, digests of the images, order and batches."""
     questions: PositiveInt
     """That are asked."""
     available: PositiveInt
@@ -90,10 +93,24 @@ class Evaluation(Part):
     def key(self, benchmark: str) -> str:
         """What every answer to a benchmark depends on: the first link of its chain of answers.
 
-        Two evaluations with the same key have the same answers, whatever else they ask.
+        Two evaluations with the same key have the same answers, whatever else they ask, and however
+        right answers, or what the protocol says of itself, were mended in between.
         """
         common = self.model_dump(mode="json", exclude={"benchmarks", "limit"})
-        return json_sha256({**common, "asked": self.asked(benchmark).model_dump(mode="json")})
+        asked = self.asked(benchmark)
+        decides = {"name", "layout", "suffix", "decoding", "image_aspect_ratio"}
+        return json_sha256(
+            {
+                **common,
+                "protocol": asked.protocol.model_dump(mode="json", include=decides),
+                "prompt_sha256": asked.prompt_sha256,
+                "plan_sha256": asked.plan_sha256,
+            }
+        )
+
+    def asks(self, benchmark: str) -> bool:
+        """Whether a benchmark is among those that it asks."""
+        return any(asked.protocol.name == benchmark for asked in self.benchmarks)
 
     def asked(self, benchmark: str) -> AskedBenchmark:
         """One of the benchmarks. Raises KeyError for another."""
@@ -110,7 +127,7 @@ class FlipRate(Part):
 
 
 class StoredResult(Part):
-    """A benchmark's figures under one semantics, and what they rest on: results.json has several."""
+    """A benchmark's figures under one semantics, and what they rest on; results.json has many."""
 
     benchmark: str
     title: str
@@ -147,11 +164,73 @@ class StoredResult(Part):
         return self.questions == self.available
 
 
-@dataclass(frozen=True)
-class EvaluationFolder:
-    """One evaluation: where its files are."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedQuestion:
+    """A line of `questions/<benchmark>.jsonl`."""
 
-    path: Path
+    batch: int
+    """Counted from 0; the lines of a batch follow each other."""
+    question_id: str
+    asked: str
+    """The text, without the image's tag."""
+    image: str | None
+    """Where it is, with a root (densekit.spec.roots); None: a question without one."""
+    image_sha256: str | None
+    """Of the file."""
+    question: Mapping[str, Any]
+    """What the scorer reads: the fields of densekit.evaluate.questions."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What the hash of a plan covers: a folder may have another place."""
+        return [self.batch, self.question_id, self.asked, self.image_sha256]
+
+
+def plan_sha256(plan: Sequence[PlannedQuestion]) -> str:
+    """What identifies a plan."""
+    return json_sha256([planned.identity for planned in plan])
+
+
+@dataclass(frozen=True)
+class EvaluationFolder(WorkDir):
+    """One evaluation: where its files are, and how it is carried out."""
+
+    verb = "answer"
+    doing = "evaluating"
+    worker = "evaluator"
+    noun = "evaluation"
+    stops = "the answers are kept"
+
+    @property
+    def source(self) -> Path:
+        """The run, or the imported checkpoint, whose model is asked."""
+        return self.path.parent.parent
+
+    @property
+    def name(self) -> str:
+        """By its run's folder."""
+        return f"evaluation of {self.source.name}"
+
+    @property
+    def again(self) -> str:
+        """By the run's path."""
+        return f"`densekit evaluate {self.source}`"
+
+    @property
+    def recipes(self) -> tuple[Math, ...]:
+        """The run's; none of an imported checkpoint."""
+        is_run = (self.source / MATH_FILE).is_file()
+        return (RunDir(self.source).math.recipe,) if is_run else ()
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The model's folder, and those that a run's execution or an import's record names."""
+        if not is_imported(self.source):
+            roots = RunDir(self.source).execution.roots
+            return (self.source, roots.models, roots.cache)
+        record = read_imported(self.source)
+        named = (record.language_model, record.vision_tower, record.tokenizer)
+        return (self.source, *(self.source / name for name in named))
 
     @property
     def evaluation(self) -> Evaluation:
@@ -187,7 +266,7 @@ def evaluations(run: Path) -> tuple[EvaluationFolder, ...]:
     """The evaluations of a run or of an imported checkpoint, the oldest first; those that are not
     finished are among them.
     """
-    found = [path.parent for path in (run / EVALUATIONS).glob(f"*/{EVALUATION_FILE}")]
+    found = [path.parent for path in (run / EVALUATIONS).glob(f"[!.]*/{EVALUATION_FILE}")]
     return tuple(EvaluationFolder(path) for path in sorted(found, key=_age))
 
 
@@ -228,23 +307,43 @@ def read_results(folder: EvaluationFolder) -> tuple[StoredResult, ...]:
     )
 
 
+def read_plan(folder: EvaluationFolder, asked: AskedBenchmark) -> list[PlannedQuestion]:
+    """The plan of a benchmark. Raises DataError for a file that is missing, not what densekit
+    wrote, or not the one whose hash evaluation.json has.
+    """
+    path = folder.questions(asked.protocol.name)
+    plan = _read_lines(path, PlannedQuestion)
+    if plan_sha256(plan) != asked.plan_sha256:
+        raise DataError(
+            f"{path} is not the plan that {folder.path / EVALUATION_FILE} names: it was edited; "
+            f"{REMEDY}"
+        )
+    return plan
+
+
 def read_scores(
     folder: EvaluationFolder, benchmark: str, semantics: Semantics = "faithful"
 ) -> tuple[Score, ...]:
     """The score of every question, in the plan's order. Raises DataError for a file that is missing
     or not what densekit wrote.
     """
-    path = folder.scores(benchmark, semantics)
-    adapter = TypeAdapter(Score)
-    scores = []
+    return tuple(_read_lines(folder.scores(benchmark, semantics), Score))
+
+
+Line = TypeVar("Line")
+
+
+def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
+    adapter = TypeAdapter(kind)
+    found: list[Line] = []
     for number, line in enumerate(read_jsonl(path, remedy=REMEDY), 1):
         try:
-            scores.append(adapter.validate_python(line))
+            found.append(adapter.validate_python(line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise DataError(f"{path}: line {number}: {field}: {first['msg']}; {REMEDY}") from None
-    return tuple(scores)
+    return found
 
 
 def _age(folder: Path) -> tuple[float, str]:

@@ -55,3 +55,24 @@ def _changed(folder: Path) -> float:
     """When the run's state last changed, seconds."""
     status = folder / STATUS_FILE
     return (status if status.is_file() else folder).stat().st_mtime
+
+
+def find_runs(names: str, runs_dir: Path) -> list[Path]:
+    """The run directories of an arm: names separated by commas, each as `find_run` takes it; the
+    name of a recipe with several runs means all of them, except those moved aside and replays.
+
+    Raises as `find_run`, and UsageError for no name at all.
+    """
+    found = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        of_recipe = [
+            folder
+            for folder in sorted(runs_dir.glob("*"))
+            if folder.name.rpartition("-")[0] == name
+            and _is_run(folder)
+            and not DERIVED.search(folder.name)
+        ]
+        found += of_recipe if len(of_recipe) > 1 else [find_run(name, runs_dir)]
+    if not found:
+        raise UsageError(f"no run is named in {names!r}: give runs, separated by commas")
+    return found

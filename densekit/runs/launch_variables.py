@@ -76,14 +76,15 @@ def clear_inherited(
     return names
 
 
-def clear_for(run: Path, execution: Execution) -> None:
-    """Make this process a rank of the run with this execution, or its only one.
+def clear_for(run: Path, execution: Execution, *, verb: str = "train") -> None:
+    """Make this process a rank of the run with this execution, or its only one; `verb` is what
+    launchers start on it.
 
     Raises UsageError where the run needs several ranks and torchrun did not start this one as one
     of them: it would wait for the others for ever.
     """
     if execution.is_distributed:
-        _check_ranks(run, execution)
+        _check_ranks(run, execution, verb)
     clear_inherited(keep_ranks=execution.is_distributed)
 
 
@@ -95,11 +96,12 @@ def _inherited(name: str, *, keep_ranks: bool) -> bool:
     return not keep_ranks and (name in RANK_NAMES or name.startswith(RANK_PREFIXES))
 
 
-def _check_ranks(run: Path, execution: Execution) -> None:
+def _check_ranks(run: Path, execution: Execution, verb: str) -> None:
     size = execution.world_size
+    driver = "run" if verb == "train" else "evaluate"
     start = (
-        "`densekit run` starts them, or `torchrun --standalone --nproc-per-node "
-        f"{size} -m densekit train {run}` does"
+        f"`densekit {driver}` starts them, or `torchrun --standalone --nproc-per-node "
+        f"{size} -m densekit {verb} {run}` does"
     )
     if missing := [name for name in SET_BY_TORCHRUN if name not in os.environ]:
         raise UsageError(

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from densekit.files.json_files import read_json, read_object, write_json
 from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
 from densekit.spec.execution import Execution
-from densekit.spec.math import SCHEMA, RunMath
+from densekit.spec.math import SCHEMA, Math, RunMath
 from densekit.spec.part import Part, read_part
 
 MATH_FILE = "math.json"
@@ -31,7 +31,7 @@ REMEDY = "give a run directory that `densekit run` made, or put back a copy of t
 
 
 class Status(Part):
-    """status.json: what state a run is in."""
+    """status.json: what state a run or an evaluation is in."""
 
     state: RunState
     message: str = ""
@@ -42,34 +42,43 @@ class Status(Part):
 
 
 @dataclass(frozen=True)
-class RunDir:
-    """One run: `math.json` says what is computed and never changes; attempts say how it was carried
-    out.
+class WorkDir:
+    """A folder that a launcher's processes carry out: a run that is trained, or an evaluation that
+    is answered. Attempts say how.
     """
 
     path: Path
 
-    @property
-    def math(self) -> RunMath:
-        """What the run computes. Raises DataError for a math.json that densekit did not write."""
-        path = self.path / MATH_FILE
-        value = read_object(path, "schema", remedy=REMEDY)
-        if value["schema"] != SCHEMA:
-            raise DataError(
-                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
-                "version of densekit that made the run"
-            )
-        return read_part(RunMath, value, source=path, remedy=REMEDY)
-
-    @property
-    def sha256(self) -> str:
-        """The hash that is the run's identity."""
-        return self.math.sha256
+    verb: ClassVar[str]
+    """The command that launchers start on it."""
+    doing: ClassVar[str]
+    """What that does, in a word."""
+    worker: ClassVar[str]
+    """Who does it."""
+    noun: ClassVar[str]
+    """What it is."""
+    stops: ClassVar[str]
+    """What it does when it is asked to stop."""
 
     @property
     def name(self) -> str:
-        """Of the recipe."""
-        return self.math.recipe.name
+        """What messages call it."""
+        raise NotImplementedError
+
+    @property
+    def again(self) -> str:
+        """The command that opens its next attempt."""
+        raise NotImplementedError
+
+    @property
+    def recipes(self) -> tuple[Math, ...]:
+        """Whose files it reads."""
+        raise NotImplementedError
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Folders that it reads besides."""
+        return ()
 
     @property
     def execution(self) -> Execution:
@@ -81,7 +90,7 @@ class RunDir:
 
     @property
     def status(self) -> Status:
-        """What state the run is in. Raises DataError for a status.json that is missing or not what
+        """What state it is in. Raises DataError for a status.json that is missing or not what
         densekit wrote.
         """
         path = self.path / STATUS_FILE
@@ -90,17 +99,12 @@ class RunDir:
 
     @property
     def complete(self) -> bool:
-        """Whether training finished and wrote its results."""
+        """Whether it came to its end and wrote what it found."""
         return (self.path / STATUS_FILE).is_file() and self.status.state == "complete"
 
     @property
-    def metrics(self) -> Path:
-        """JSON lines, one object per optimizer step."""
-        return self.path / METRICS_FILE
-
-    @property
     def stop_file(self) -> Path:
-        """Its presence asks the trainer to stop at the next step, at a checkpoint."""
+        """Its presence asks the processes to stop at the next step, with everything kept."""
         return self.path / "stop"
 
     @property
@@ -114,11 +118,6 @@ class RunDir:
         return self.log.exists()
 
     @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
     def attempt(self) -> Path:
         """Folder of the latest attempt."""
         return self.attempt_folder(self.status.attempt)
@@ -129,7 +128,7 @@ class RunDir:
 
     def set_status(self, state: RunState, *, message: str = "", exit_code: int = 0) -> None:
         """Record a state; the attempt number stays."""
-        _write_status(
+        write_status(
             self.path,
             Status(state=state, message=message, exit_code=exit_code, attempt=self.status.attempt),
         )
@@ -154,8 +153,63 @@ class RunDir:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / EXECUTION_FILE, execution.as_json())
         self.stop_file.unlink(missing_ok=True)
-        _write_status(self.path, Status(state="created", attempt=number))
+        write_status(self.path, Status(state="created", attempt=number))
         return folder
+
+
+@dataclass(frozen=True)
+class RunDir(WorkDir):
+    """One run: `math.json` says what is computed and never changes; attempts say how it was carried
+    out.
+    """
+
+    verb = "train"
+    doing = "training"
+    worker = "trainer"
+    noun = "run"
+    stops = "saving a checkpoint after this step"
+
+    @property
+    def math(self) -> RunMath:
+        """What the run computes. Raises DataError for a math.json that densekit did not write."""
+        path = self.path / MATH_FILE
+        value = read_object(path, "schema", remedy=REMEDY)
+        if value["schema"] != SCHEMA:
+            raise DataError(
+                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
+                "version of densekit that made the run"
+            )
+        return read_part(RunMath, value, source=path, remedy=REMEDY)
+
+    @property
+    def sha256(self) -> str:
+        """The hash that is the run's identity."""
+        return self.math.sha256
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+        return self.math.recipe.name
+
+    @property
+    def again(self) -> str:
+        """By the recipe's name."""
+        return f"`densekit run {self.name}` (--force when it is complete)"
+
+    @property
+    def recipes(self) -> tuple[Math, ...]:
+        """The one that it trains."""
+        return (self.math.recipe,)
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one object per optimizer step."""
+        return self.path / METRICS_FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
 
 
 def checkpoint_name(step: int) -> str:
@@ -204,7 +258,7 @@ def open_replay(runs_dir: Path, name: str, math: RunMath) -> RunDir:
         number += 1
 
 
-def _write_status(folder: Path, status: Status) -> None:
+def write_status(folder: Path, status: Status) -> None:
     write_json(folder / STATUS_FILE, status.model_dump())
 
 
@@ -229,7 +283,7 @@ def _create(path: Path, math: RunMath) -> bool:
     try:
         follow_umask(temporary)
         write_json(temporary / MATH_FILE, math.as_json())
-        _write_status(temporary, Status(state="created", attempt=0))
+        write_status(temporary, Status(state="created", attempt=0))
         temporary.rename(path)
     except OSError as error:
         if path.exists():

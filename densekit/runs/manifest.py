@@ -117,18 +117,15 @@ def start_manifest(
     certificate: BatchCertificate,
     annotations_sha256: str,
     certificate_root: str | None = None,
-    models: Mapping[str, Path],
+    models: Mapping[str, ModelFiles],
     init: Path,
 ) -> Manifest:
     """What an attempt starts from, sealed.
 
     `math` is math.json, `environment` and `execution` the attempt's, `attempts` its number, `init`
-    the file of the initial weights. `models` gives the folders of language_model, vision_tower and
-    tokenizer; every file directly in them is hashed, so this reads the weights once. Raises OSError
-    when one cannot be read.
+    the file of the initial weights, `models` what `hash_models` found. Raises OSError when a file
+    cannot be read.
     """
-    # One folder often serves two parts.
-    hashed = {folder: model_files(folder) for folder in set(models.values())}
     return Manifest(
         state="running",
         run=math.sha256,
@@ -139,9 +136,18 @@ def start_manifest(
         attempts=attempts,
         certificate=Certified.of(certificate),
         data=DataFiles(annotations_sha256=annotations_sha256, certificate_root=certificate_root),
-        models={name: hashed[folder] for name, folder in models.items()},
+        models=dict(models),
         init_sha256=file_sha256(init),
     ).sealed()
+
+
+def hash_models(folders: Mapping[str, Path]) -> dict[str, ModelFiles]:
+    """The files in the folders of language_model, vision_tower and tokenizer; reads the weights
+    once. Raises as `model_files`.
+    """
+    # One folder often serves two parts.
+    hashed = {folder: model_files(folder) for folder in set(folders.values())}
+    return {name: hashed[folder] for name, folder in folders.items()}
 
 
 def model_files(folder: Path) -> ModelFiles:

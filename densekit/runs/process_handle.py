@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object, write_json
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 
 LAUNCH_FILE = "launch.json"
 REMEDY = "delete it, and end what it names by hand"
@@ -18,7 +18,7 @@ REMEDY = "delete it, and end what it names by hand"
 class ProcessHandle:
     """What the latest attempt of a run runs as: a process, a container, a job."""
 
-    run: RunDir
+    run: WorkDir
     launcher: str
     """Its name in the registry."""
     host: str
@@ -53,7 +53,7 @@ def write_handle(handle: ProcessHandle) -> None:
     write_json(handle.run.attempt / LAUNCH_FILE, value)
 
 
-def read_handle(run: RunDir) -> ProcessHandle | None:
+def read_handle(run: WorkDir) -> ProcessHandle | None:
     """How the latest attempt was started; None where nothing was started or nobody noted it.
 
     Raises DataError for a file that densekit did not write.

@@ -37,6 +37,8 @@ LINKED = {
 """What the chain of a line covers, by schema: in 2 everything but the times, which another run of
 the same math does not repeat.
 """
+ABSENT = ("mfu", None)
+"""What a line leaves out."""
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
 
@@ -73,6 +75,11 @@ class StepMetrics:
     """Of it: from the first forward pass to the update, on rank 0's device."""
     tokens_per_second: StrictFloat = 0.0
     """Tokens of all ranks by `seconds`."""
+    mfu: StrictFloat | None = None
+    """Model FLOPs utilisation: the share of all GPUs' dense peak that the model's own operations
+    take, without recomputed ones. The line has it where the GPU and its peak are known, so never
+    on a CPU.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +207,9 @@ class Records:
         self.steps += 1
         fed = StepFeed(step=record.step, samples=list(samples), images=list(images))
         # The feed first: a metrics line always has its evidence.
-        for file, line in ((self._feed, fed), (self._metrics, record)):
-            file.write(json.dumps(asdict(line)).encode() + b"\n")
+        line = {key: value for key, value in asdict(record).items() if (key, value) != ABSENT}
+        for file, values in ((self._feed, asdict(fed)), (self._metrics, line)):
+            file.write(json.dumps(values).encode() + b"\n")
             file.flush()
         return record
 

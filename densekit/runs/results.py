@@ -1,8 +1,7 @@
-"""results.json: what a complete run did in all, and how its held-out questions were answered."""
+"""results.json: what a complete run did in all; its evaluations have their own."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from densekit.files.json_files import write_json
 
@@ -39,27 +38,10 @@ class Summary:
     """Of `seconds`: rank 0's device waited for data."""
     compute_seconds: float = 0.0
     """Of `seconds`: it computed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Right answers to a set of questions."""
-
-    correct: int
-    accuracy: float
-    wilson_lower: float
-    """Lower end of the 95 % Wilson score interval."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutScores:
-    """Answers to held-out questions with their own images, and with the images shuffled."""
-
-    questions: int
-    images_in_place: Accuracy
-    images_shuffled: Accuracy
-    majority_class: float
-    """Accuracy of always giving the commonest answer to each question."""
+    peak_seconds: float = 0.0
+    """What the model's own operations would take at the GPUs' dense peak: by `seconds` it is the
+    MFU. 0 where the peak is not known.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +49,9 @@ class Results:
     """results.json."""
 
     summary: Summary
-    probe: HeldOutScores | None = None
-    """None for a recipe without held-out questions."""
 
     def write(self, run: Path) -> Path:
         """Write results.json into the run directory `run`; returns its path."""
-        value: dict[str, Any] = {"summary": asdict(self.summary)}
-        if self.probe is not None:
-            value["probe"] = asdict(self.probe)
         path = run / RESULTS_FILE
-        write_json(path, value)
+        write_json(path, {"summary": asdict(self.summary)})
         return path

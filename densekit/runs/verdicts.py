@@ -2,7 +2,6 @@
 baseline. Written by `densekit verdict`, read by whoever shows a run.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object, write_json
-from densekit.runs.layout import MATH_FILE, RunDir
+from densekit.runs.layout import RunDir
 from densekit.spec.part import Number, Part, PositiveInt, read_part
 
 VERDICT_FILE = "verdict.json"
@@ -29,8 +28,8 @@ class SeedTerm(Part):
     """How large the noise of training is taken to be."""
 
     sd: Number
-    runs: PositiveInt | None
-    """Own runs that it is from; None: a prior."""
+    own: bool
+    """From own runs; else from recipes/paper.yaml."""
     source: str
 
 
@@ -64,6 +63,9 @@ class Gain(Part):
 
     benchmark: str
     title: str
+    a: Number
+    """The mean of A's runs."""
+    b: Number
     difference: Number
     low: Number
     """Of the 95 % interval."""
@@ -76,19 +78,24 @@ class Gain(Part):
     question_sd: Number
     """Of the difference, over images."""
     claim: Claim
+    effect: Number | None = None
+    """Where nothing was shown: the difference that `runs_needed` is about, the paper's if it has
+    one, else the one found.
+    """
     runs_needed: PositiveInt | None = None
     """Runs an arm that would show `effect` in four of five cases; None: no number of them."""
-    effect: Number | None = None
     note: str = ""
 
 
 class Gains(Part):
-    """A claim over all benchmarks that both arms were asked."""
+    """The claim "A is better than B" over all benchmarks that both were asked."""
 
+    recipe: str
+    """Name of A's recipe, or of its folder."""
+    runs: tuple[str, ...]
+    """Hashes of math.json of A's runs; an imported checkpoint has its folder's name."""
     baseline: str
-    """Name of its recipe."""
     baseline_runs: tuple[str, ...]
-    """Hashes of math.json."""
     lines: tuple[Gain, ...]
 
 
@@ -101,8 +108,12 @@ class Verdict(Part):
     """Hashes of math.json of the runs that were judged together."""
     evaluations: tuple[str, ...]
     """Hashes of their evaluations, so that an older verdict shows."""
-    calibration: str
-    """What the scorers and the evaluator were calibrated with; empty: nothing."""
+    changed: tuple[str, ...] = ()
+    """Fields in which the runs differ from the recipe of their name that ships: then the paper
+    reports nothing on them.
+    """
+    calibrated: tuple[str, ...] = ()
+    """The calibrations that passed, a line each."""
     lines: tuple[Line, ...]
     gains: Gains | None = None
 
@@ -157,21 +168,19 @@ def read_verdict(run: Path) -> Verdict | None:
 def verdicts_here(runs_dir: Path) -> dict[str, str]:
     """The word of the newest verdict on each recipe, of the runs in a folder.
 
-    Runs that were moved aside count as well; a verdict.json that cannot be read is `damaged`.
+    A verdict.json that cannot be read is `damaged`; a folder that is no run is passed over.
     """
     found: dict[str, str] = {}
-    for path in sorted(_verdict_files(runs_dir), key=lambda path: path.stat().st_mtime):
+    files = sorted(runs_dir.glob(f"*/{VERDICT_FILE}"), key=lambda path: path.stat().st_mtime)
+    for path in files:
+        try:
+            name = RunDir(path.parent).name
+        except DataError:
+            continue
         try:
             verdict = read_verdict(path.parent)
         except DataError:
-            found[RunDir(path.parent).name] = "damaged"
+            found[name] = "damaged"
         else:
-            if verdict is not None:
-                found[verdict.recipe] = verdict.word
+            found[name] = verdict.word if verdict else "damaged"
     return found
-
-
-def _verdict_files(runs_dir: Path) -> Iterable[Path]:
-    return (
-        path for path in runs_dir.glob(f"*/{VERDICT_FILE}") if (path.parent / MATH_FILE).is_file()
-    )

@@ -163,9 +163,18 @@ class ConnectorShape:
     last_layer: int
     """Blocks of the tower that run; later ones are not built."""
     image_tokens: int
-    """Feature tokens of one image."""
+    """Feature tokens of one image, as its sequence has them."""
+    features: int
+    """Tokens of one image that the frozen part hands over."""
+    projected: int
+    """Tokens of one image that pass the projector."""
     width: int
     """Channels that the projector reads."""
+    feature_width: int
+    """Channels of what the frozen part hands over."""
+    learned: int
+    """Parameters of its trainable modules."""
+    connector: Connector
     states: int
     """Hidden states, or running sums of them, that are alive until they are joined."""
 
@@ -193,9 +202,10 @@ class ModelShape:
 
     @property
     def projector_parameters(self) -> int:
-        """Two Linear layers with biases."""
+        """Two Linear layers with biases, and the connector's trainable modules."""
         hidden = self.language.hidden
-        return (self.connector.width + 1) * hidden + (hidden + 1) * hidden
+        linears = (self.connector.width + 1) * hidden + (hidden + 1) * hidden
+        return linears + self.connector.learned
 
     @property
     def parameters(self) -> int:
@@ -280,17 +290,28 @@ def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
 
 
 def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
-    """A recipe's connector on this tower. Raises UsageError for a layer that the tower lacks."""
+    """A recipe's connector on this tower. Raises UsageError for a layer that the tower lacks, and
+    for patches that cannot be reduced.
+    """
     last = connector.last_layer(tower.layers)
     if last > tower.layers:
         raise UsageError(
             f"connector: hidden_states[{last}] does not exist in a vision tower of {tower.layers} "
             "layers"
         )
+    try:
+        connector.check_patches(tower.patches)
+    except ValueError as error:
+        raise UsageError(f"connector: {error}") from None
     return ConnectorShape(
         last_layer=last,
+        features=connector.features(tower.patches),
+        projected=connector.projected(tower.patches),
         image_tokens=ImageLayout(patches=tower.patches, connector=connector).max_tokens,
         width=connector.width(tower.hidden),
+        feature_width=connector.feature_width(tower.hidden),
+        learned=connector.learned_parameters(tower.hidden),
+        connector=connector,
         states=connector.states_alive,
     )
 

@@ -48,6 +48,10 @@ class Hardware:
     """Whether `host_gib` is that of this host."""
     efficiency: Efficiency
     """Of training; docs/planner.md, "Hours", says where each interval comes from."""
+    planned_only: bool = False
+    """Plans can be made for it, and densekit was never tried on its generation; plans for other
+    kinds do not advise it.
+    """
     source: str
 
     @property
@@ -96,6 +100,17 @@ _ADA = partial(
     pcie_link=32e9,
     efficiency=(0.10, 0.50),
 )
+_AMPERE_CARD = partial(
+    Hardware,
+    capability=(8, 6),
+    link=32e9,
+    link_name="PCIe 4.0",
+    pcie_link=32e9,
+    network=6.25e9,
+    host_gib=512,
+    efficiency=(0.10, 0.50),
+    planned_only=True,
+)
 HARDWARE = (
     _A100(
         name="a100-40g",
@@ -141,19 +156,84 @@ HARDWARE = (
         memory_mib=24564,
         flops={"bf16": 165.2e12, "fp16": 165.2e12, "fp32": 82.6e12},
         network=1.25e9,
-        per_node=4,
         host_gib=128,
         source="NVIDIA Ada whitepaper (2022), with fp32 accumulation; "
-        "node: assumed, 4 cards and 128 GiB",
+        "node: assumed, 8 cards and 128 GiB",
+    ),
+    _AMPERE_CARD(
+        name="a6000-48g",
+        pattern="RTX A6000",
+        memory_mib=49140,
+        flops={"bf16": 154.8e12, "fp16": 154.8e12, "fp32": 38.7e12},
+        source="NVIDIA RTX A6000 data sheet (2021); node: assumed, 8 cards and 512 GiB",
+    ),
+    _AMPERE_CARD(
+        name="a10-24g",
+        pattern=r"A10\b",
+        memory_mib=23028,
+        flops={"bf16": 125e12, "fp16": 125e12, "fp32": 31.2e12},
+        source="NVIDIA A10 data sheet (2021); node: assumed, 8 cards and 512 GiB",
+    ),
+    Hardware(
+        name="t4-16g",
+        pattern=r"\bT4\b",
+        capability=(7, 5),
+        memory_mib=15360,
+        flops={"fp16": 65e12, "fp32": 8.1e12},
+        link=16e9,
+        link_name="PCIe 3.0",
+        pcie_link=16e9,
+        network=6.25e9,
+        host_gib=256,
+        efficiency=(0.10, 0.40),
+        planned_only=True,
+        source="NVIDIA T4 data sheet (2019); node: assumed, 8 cards and 256 GiB",
+    ),
+    Hardware(
+        name="b200-180g",
+        pattern="B200",
+        capability=(10, 0),
+        memory_mib=182630,
+        flops={"bf16": 2250e12, "fp16": 2250e12, "fp32": 80e12},
+        link=900e9,
+        pcie_link=64e9,
+        network=50e9,
+        host_gib=2048,
+        efficiency=(0.10, 0.50),
+        planned_only=True,
+        source="NVIDIA Blackwell architecture brief (2024), HGX B200; memory: as CUDA reports it; "
+        "node: DGX B200",
+    ),
+    Hardware(
+        name="rtx5090-32g",
+        pattern="RTX 5090",
+        capability=(12, 0),
+        memory_mib=32607,
+        flops={"bf16": 209.5e12, "fp16": 209.5e12, "fp32": 104.8e12},
+        link=64e9,
+        link_name="PCIe 5.0",
+        pcie_link=64e9,
+        network=1.25e9,
+        host_gib=128,
+        efficiency=(0.10, 0.50),
+        planned_only=True,
+        source="NVIDIA RTX Blackwell whitepaper (2025), with fp32 accumulation; "
+        "node: assumed, 8 cards and 128 GiB",
     ),
 )
 EXPORT_LINK = 200e9
 """Bytes/s of NVLink in one direction on an A800 or H800, which are slower in nothing else."""
 BY_NAME = {row.name: row for row in HARDWARE}
+ADVISED = tuple(row for row in HARDWARE if not row.planned_only)
+"""The kinds that a plan may advise instead of the one asked for."""
+VENDOR_WORDS = re.compile(r"^(nvidia|tesla|geforce|sxm\d?|gpu)$")
+"""Words of a card's full name that choose nothing here. PCIe does: it is a slower card."""
+MEMORY_WORD = re.compile(r"^(\d+)(?:g|gb|gib)$")
 
 
 def hardware(name: str, field: str = "--gpu") -> Hardware:
-    """The row of a name, or of the part of one that only one row has (`h200`, `rtx4090`).
+    """The row of a name as people type it: of the table, the part of one that only one row has
+    (`h200`), or a vendor's (`V100-32GB`, `RTX 4090`, `NVIDIA A100-SXM4-80GB`).
 
     Raises UsageError for an unknown or ambiguous name; it begins with `field`, the option or the
     recipe's field that gives the name.
@@ -161,15 +241,28 @@ def hardware(name: str, field: str = "--gpu") -> Hardware:
     wanted = name.strip().lower()
     if wanted in BY_NAME:
         return BY_NAME[wanted]
-    rows = [row.name for row in HARDWARE if row.name.startswith(f"{wanted}-")]
+    chip, memory = _chip_and_memory(wanted)
+    of_chip = [row.name for row in HARDWARE if row.name.partition("-")[0] in (chip, f"rtx{chip}")]
+    of_chip = of_chip or [
+        row for row in BY_NAME if row.partition("-")[0] == chip.removeprefix("rtx")
+    ]
+    rows = [row for row in of_chip if memory in (None, row.partition("-")[2])]
     if len(rows) == 1:
         return BY_NAME[rows[0]]
     if rows:
         raise UsageError(f"{field} {name} is ambiguous: name its memory too, {' or '.join(rows)}")
-    close = [row for row in BY_NAME if wanted and row.startswith(wanted)]
+    close = of_chip or [row for row in BY_NAME if wanted and row.startswith(wanted)]
     close = close or difflib.get_close_matches(wanted, BY_NAME, n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"{field} {name}: unknown GPU; {hint}known: {', '.join(BY_NAME)}, cpu")
+
+
+def _chip_and_memory(name: str) -> tuple[str, str | None]:
+    """`v100`, `32g` of `nvidia tesla v100-32gb`; None where the name does not say the memory."""
+    words = [word for word in re.split(r"[\s_-]+", name) if not VENDOR_WORDS.match(word)]
+    found = MEMORY_WORD.match(words[-1]) if len(words) > 1 else None
+    chip = "".join(words[:-1] if found else words)
+    return chip, f"{found[1]}g" if found else None
 
 
 def found_hardware(name: str, capability: Capability, memory_mib: int) -> Hardware:

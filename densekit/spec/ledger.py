@@ -30,8 +30,8 @@ def ledger_lines(math: Math, dtype: Dtype) -> list[str]:
 
 def _keys(math: Math, dtype: Dtype) -> Iterator[str]:
     for entry in LEDGER_ENTRIES:
-        if entry == "L2" and dtype != "fp16":
-            continue  # nothing overflows
+        if entry not in math.ledger or (entry == "L2" and dtype != "fp16"):
+            continue  # of a version that did not know the key; nothing overflows
         if math.ledger[entry] == "faithful":
             yield f"{entry} faithful: {FAITHFUL[entry]}"
         else:

@@ -116,6 +116,12 @@ class Optimizer(Part):
     """Peak rate, after warm-up."""
     connector_learning_rate: LearningRate | None = None
     """Peak rate of the connector; null = the same as the rest."""
+    tower_learning_rate: LearningRate | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Peak rate of the vision tower, which is trained where it is given (stage 2, no LoRA); null =
+    frozen. Not in the JSON when null: it came after schema 2.
+    """
     weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Decoupled decay, not on biases and norms."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -244,6 +250,11 @@ class Math(Part):
     def trains(self) -> Trains:
         """What has gradients."""
         return "connector" if self.stage == 1 else "lora" if self.lora else "full"
+
+    @property
+    def trains_tower(self) -> bool:
+        """Whether the vision tower has gradients too."""
+        return self.optimizer.tower_learning_rate is not None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; their hash identifies what is computed."""

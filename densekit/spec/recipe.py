@@ -30,10 +30,6 @@ from densekit.spec.types import (
 
 Feature = Literal[
     "anyres",
-    "efficient_dc",
-    "tuned_tower",
-    "conv_connector",
-    "linear_connector",
     "dual_tower",
 ]
 """Parts that rows of the paper need and that densekit does not have yet."""
@@ -120,7 +116,9 @@ class Recipe(Part):
     waits_for: tuple[Feature, ...] = ()
     """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)
+    """Where values are from, by their dotted names; a section speaks for what is in it."""
     notes: tuple[str, ...] = ()
+    """Sentences that every plan of the recipe repeats."""
 
     @field_validator("name")
     @classmethod
@@ -157,6 +155,13 @@ class Recipe(Part):
             raise ValueError(
                 "a stage-1 recipe trains the connector alone: remove `needs` and `lora`"
             )
+        if self.trains_tower and (self.stage == 1 or self.lora):
+            what = "with LoRA" if self.lora else "in stage 1"
+            raise ValueError(
+                f"optimizer.tower_learning_rate trains the vision tower, and {what} it stays "
+                "frozen: the tower is trained with the whole language model (stage 2 without "
+                "`lora`); omit it"
+            )
         if self.stage == 2 and bool(self.needs) == bool(self.models.connector):
             raise ValueError(
                 "a stage-2 recipe must say what it starts from: `needs` (the stage-1 recipe) or "
@@ -171,6 +176,11 @@ class Recipe(Part):
     def trains(self) -> Trains:
         """What has gradients."""
         return self.math().trains
+
+    @property
+    def trains_tower(self) -> bool:
+        """Whether the vision tower has gradients too."""
+        return self.optimizer.tower_learning_rate is not None
 
     def semantics_of(self, entry: LedgerEntry) -> Semantics:
         """Which behaviour of a ledger entry this recipe asks for."""

@@ -61,6 +61,26 @@ def alternating_turns(conversations: object) -> tuple[list[Turn], bool]:
     return turns, dropped
 
 
+def check_tags(tags: int, *, has_image: bool) -> None:
+    """Raises DataError where a prompt has another number of image tags than of images."""
+    if tags != int(has_image):
+        raise DataError(
+            f"{tags} image tag{'s' * (tags != 1)} ({IMAGE_TOKEN}) in the prompt and "
+            f"{'one image: write one tag, or none' if has_image else 'no image'}"
+            f"{'' if has_image else ': give an image, or remove the tag'}"
+        )
+
+
+def with_tag(question: str, *, has_image: bool) -> str:
+    """A single question with the tag of its image in front, as in the data that models are trained
+    on, unless it says itself where the image goes. Raises DataError as `check_tags`.
+    """
+    if has_image and IMAGE_TOKEN not in question:
+        return f"{IMAGE_TOKEN}\n{question}"
+    check_tags(question.count(IMAGE_TOKEN), has_image=has_image)
+    return question
+
+
 def collapse_tags(value: str) -> str:
     """Put one image tag and a newline before a text that holds any number of tags
     (docs/upstream.md, Q6).

@@ -9,6 +9,7 @@ import numpy as np
 
 from densekit.errors import UsageError
 from densekit.spec.types import IGNORE_INDEX, Semantics
+from densekit.text.answers import end_tokens
 from densekit.text.chunks import encode_chunks, tag_positions
 from densekit.text.official_walk import Walk
 from densekit.text.template import Rendered, Span
@@ -52,6 +53,7 @@ class SampleEncoder:
         self.semantics: Semantics = semantics if official else "fixed"
         self.max_length = max_length
         self.pad_id: int = _pad_id(tokenizer, self._template.pad_token)
+        self.end_tokens = end_tokens(tokenizer, template)
 
     def encode(self, conversations: list[dict[str, str]], *, has_image: bool) -> EncodedSample:
         """Encode one conversation for training.

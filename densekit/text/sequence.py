@@ -19,6 +19,11 @@ class ModelSequence:
     input_ids: np.ndarray
     labels: np.ndarray
 
+    @property
+    def label_count(self) -> int:
+        """Label positions: what is left of the labels after the shift by one."""
+        return int((self.labels[1:] != IGNORE_INDEX).sum())
+
 
 def model_sequence(
     sample: EncodedSample, *, pad_id: int, image_tokens: int, max_length: int, semantics: Semantics

@@ -1,1 +1,1 @@
-"""Data, tokenizer, tiny models and held-out questions that the kit makes itself."""
+"""Data, tokenizer and tiny models that the kit makes itself."""

@@ -12,6 +12,7 @@ from densekit.train.engines.base import Engine
 from densekit.train.engines.ddp import ReplicatedEngine
 from densekit.train.step_dataset import SampleReader, StepDataset
 from densekit.train.trainer import Trainer
+from densekit.train.utilization import Utilization
 
 
 def build_trainer(
@@ -21,6 +22,8 @@ def build_trainer(
     math: Math,
     execution: Execution,
     accelerator: Accelerator,
+    *,
+    utilization: Utilization | None = None,
 ) -> Trainer:
     """The trainer of `model`, which is at step 0, over `steps` of `reader`'s samples, on this rank
     of the accelerator's process group.
@@ -42,6 +45,7 @@ def build_trainer(
         seed=math.seed,
         overflow=math.ledger["L2"],
         workers=execution.workers,
+        utilization=utilization,
     )
 
 

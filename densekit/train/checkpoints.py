@@ -23,9 +23,9 @@ from torch import Tensor
 
 from densekit.errors import DataError
 from densekit.files import durable
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import CheckpointState, file_damage
 from densekit.runs.layout import checkpoints_in
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.shards import Shard
 

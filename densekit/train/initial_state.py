@@ -100,10 +100,12 @@ def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def set_trainable(model: Model, math: Math) -> None:
-    """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. Tower
-    frozen.
+    """Stage 1: the connector; stage 2: connector and language model, or connector and LoRA. The
+    tower is frozen unless it has a learning rate.
     """
     model.vision_tower.requires_grad_(False)
+    if math.trains_tower:
+        model.train_tower()
     model.projector.requires_grad_(True)
     if not math.lora:
         model.language_model.requires_grad_(math.stage == 2)

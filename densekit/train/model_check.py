@@ -1,6 +1,7 @@
 """The models of a run, inspected where the launcher could not do it."""
 
 from densekit.model.inspection import inspect
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.model_verdicts import (
     installed_packages,
     keep_problems,
@@ -10,7 +11,6 @@ from densekit.runs.model_verdicts import (
 )
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
-from densekit.train.collectives import gather_objects
 
 
 def check_models(math: Math, roots: Roots, *, main: bool) -> None:

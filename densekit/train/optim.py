@@ -12,6 +12,7 @@ from densekit.spec.math import Optimizer
 
 CONNECTOR = "projector"
 """The module of the model that holds all of the connector."""
+TOWER = "vision_tower"
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float) -> float:
@@ -38,25 +39,31 @@ def trainable(model: nn.Module, config: Optimizer) -> Iterator[tuple[nn.Paramete
     """Every trainable parameter once, with its base learning rate and whether weight decay applies
     to it.
 
-    Raises UsageError, behind the last one, where the connector has a rate of its own and no
-    parameter takes it.
+    Raises UsageError, behind the last one, where connector or tower have a rate of their own and
+    no parameter takes it.
     """
     seen: set[int] = set()
-    connector_rate = config.connector_learning_rate
-    applied = False
+    own = {
+        module: (part, rate)
+        for module, part, rate in (
+            (CONNECTOR, "connector", config.connector_learning_rate),
+            (TOWER, "tower", config.tower_learning_rate),
+        )
+        if rate is not None
+    }
+    idle = dict(own)
     for module_name, module in model.named_modules():
-        in_connector = module_name.split(".")[0] == CONNECTOR
+        part = module_name.split(".")[0]
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                rate = config.learning_rate
-                if in_connector and connector_rate is not None:
-                    rate, applied = connector_rate, True
+                idle.pop(part, None)
+                rate = own[part][1] if part in own else config.learning_rate
                 yield parameter, rate, decays(name, module)
-    if connector_rate is not None and not applied:
+    for part, rate in idle.values():
         raise UsageError(
-            f"optimizer.connector_learning_rate is {connector_rate:g}, and no parameter of the "
-            "connector is trained: set it to null"
+            f"optimizer.{part}_learning_rate is {rate:g}, and no parameter of the {part} is "
+            "trained: set it to null"
         )
 
 

@@ -3,23 +3,16 @@
 import shutil
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from densekit.files import durable
 from densekit.files.permissions import follow_umask
-from densekit.files.tokenizer_files import TOKENIZER_FILES
-from densekit.model.config import DenseConnectorConfig
 from densekit.model.dtypes import TORCH_DTYPES
-from densekit.model.pretrained import load_pretrained
-from densekit.model.vlm import DenseConnectorForConditionalGeneration
-from densekit.model.weights import read_weights, save_weights
+from densekit.model.weights import save_weights
 from densekit.runs.layout import CONNECTOR_FILE, RunDir
 from densekit.spec.math import Math
-from densekit.spec.roots import Roots
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 from densekit.train.engines.base import Engine
-from densekit.train.initial_state import apply_init, load_base
 from densekit.train.lora import save_lora
 
 
@@ -35,7 +28,9 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         if name.startswith("projector.") or math.lora
     }
     full = math.stage == 2 and not math.lora
-    language_model = engine.language_model_weights() if full else {}
+    model = engine.model
+    parts = {"vision_tower": model.vision_tower, "language_model": model.language_model}
+    weights = {name: engine.weights_of(part) for name, part in parts.items()} if full else {}
     if engine.rank != 0:
         return []
     connector = {
@@ -54,7 +49,7 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         save_lora(engine.model, adapters, math.lora, run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
     elif full:
-        _save_model(engine, connector, language_model, run.path / "model")
+        _save_model(engine, {**weights, "projector": connector}, run.path / "model")
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, run.path / "model" / name)
@@ -67,15 +62,8 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     return written
 
 
-def _save_model(
-    engine: Engine, connector: dict[str, Tensor], language_model: dict[str, Tensor], folder: Path
-) -> None:
+def _save_model(engine: Engine, parts: dict[str, dict[str, Tensor]], folder: Path) -> None:
     """The whole model in transformers' format, in the dtype it was trained in."""
-    parts = {
-        "vision_tower": engine.model.vision_tower.state_dict(),
-        "projector": connector,
-        "language_model": language_model,
-    }
     weights = {
         f"{part}.{name}": value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
         if value.is_floating_point()
@@ -85,31 +73,3 @@ def _save_model(
     }
     engine.model.save_pretrained(folder, state_dict=weights)
     follow_umask(folder)
-
-
-def load_trained(run: RunDir, roots: Roots) -> DenseConnectorForConditionalGeneration:
-    """The model a complete run trained, in eval mode."""
-    math = run.math.recipe
-    if math.stage == 2 and not math.lora:
-        folder = run.path / "model"
-        trained: DenseConnectorForConditionalGeneration = load_pretrained(
-            DenseConnectorForConditionalGeneration,
-            folder,
-            what="trained model",
-            config=DenseConnectorConfig.from_pretrained(folder, local_files_only=True),
-            dtype=torch.float32,
-            dropped=(),
-        )
-        trained.eval()
-        return trained
-    model = load_base(math, roots)
-    init = {
-        f"connector.{name}": value
-        for name, value in read_weights(run.path / CONNECTOR_FILE).items()
-    }
-    if math.lora:
-        adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
-        init |= {f"lora.{name}": value for name, value in adapters.items()}
-    apply_init(model, init)
-    model.eval()
-    return model

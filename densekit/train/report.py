@@ -9,8 +9,8 @@ STALLED = 0.1
 
 
 def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str]:
-    """Totals, everything masked, skipped or repeated, the held-out figures, and which keys of the
-    `ledger` were followed; `place` is the run directory.
+    """Totals, everything masked, skipped or repeated, and which keys of the `ledger` were followed;
+    `place` is the run directory.
     """
     summary = results.summary
     lines = [
@@ -31,16 +31,6 @@ def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str
             f"fp16 overflows: {summary.overflows}; steps whose batch changed no weight: "
             f"{summary.skipped_steps}"
         )
-    if (probe := results.probe) is not None:
-        for name, part in (
-            ("images in place", probe.images_in_place),
-            ("images shuffled", probe.images_shuffled),
-        ):
-            lines.append(
-                f"held-out questions, {name}: {part.correct}/{probe.questions} = "
-                f"{part.accuracy:.3f} (95 % Wilson lower bound {part.wilson_lower:.3f}; "
-                f"majority class {probe.majority_class:.3f})"
-            )
     return [*lines, *(f"ledger {line}" for line in ledger), f"results in {place}"]
 
 
@@ -53,6 +43,8 @@ def _waited(summary: Summary) -> str:
         f"{summary.tokens / summary.seconds:.0f} tokens/s; computing {compute:.0%} of the time, "
         f"waiting for data {data:.0%}"
     )
+    if summary.peak_seconds:
+        line += f"; MFU {summary.peak_seconds / summary.seconds:.1%}"
     if data > STALLED:
         line += ": the data loader is too slow; give more --workers, or a faster disk"
     return line

@@ -9,12 +9,12 @@ from pathlib import Path
 from densekit.errors import DataError
 from densekit.files import durable
 from densekit.model.weights import read_weights
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import ASIDE, CheckpointState, read_checkpoint, step_of, with_step
 from densekit.runs.layout import INIT_FILE, RunDir, checkpoint_name, checkpoints_in
 from densekit.runs.record_check import check_up_to
 from densekit.runs.records import Position
 from densekit.train.checkpoints import damaged_files, fill_masters, load_checkpoint
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.initial_state import init_by_parameter
 from densekit.train.trainer import Trainer

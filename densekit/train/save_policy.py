@@ -2,13 +2,13 @@
 
 import time
 
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.layout import RunDir
+from densekit.runs.preemption import Preempted, StopRequests
 from densekit.runs.records import Position, Records
 from densekit.spec.execution import SavePolicy
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.feed_check import SAVE, STOP
-from densekit.train.preemption import Preempted, StopRequests
 from densekit.train.saves import Cursor, Saves
 from densekit.train.trainer import Trainer
 

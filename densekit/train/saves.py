@@ -32,13 +32,14 @@ from densekit.errors import DataError, DensekitError
 from densekit.files import durable
 from densekit.files.json_files import json_bytes
 from densekit.model.tensor_files import write_tensors
+from densekit.ranks.collectives import gather_objects
 from densekit.runs.checkpoint import STATE_FILE, CheckpointState, step_of
 from densekit.runs.layout import checkpoint_name, checkpoints_in
 from densekit.runs.records import Position
 from densekit.runs.results import Summary
 from densekit.spec.saved_file import SavedFile
+from densekit.train.background import Worker
 from densekit.train.checkpoints import owned, prune
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.feed_check import SAVE_FAILED, SAVING
 
@@ -299,12 +300,12 @@ class _Save:
         """Parameter -> start and length of this rank's shard of it."""
         self.files: dict[str, SavedFile] = {}
         """Known once all ranks have written."""
-        self.worker: _Worker | None = None
+        self.worker: Worker | None = None
         self.cancelled = threading.Event()
 
     def start(self, action: Callable[[], Any]) -> None:
         """Begin a part in a thread."""
-        self.worker = _Worker(action)
+        self.worker = Worker(action, name="save")
         self.worker.start()
 
     def outcome(self) -> _Outcome:
@@ -320,21 +321,6 @@ class _Save:
         """Raises _Cancelled when nobody waits for this save any more."""
         if self.cancelled.is_set():
             raise _Cancelled
-
-
-class _Worker(threading.Thread):
-    """A thread that keeps its result or its error; a process that ends does not wait for it."""
-
-    def __init__(self, action: Callable[[], Any]) -> None:
-        super().__init__(name="save", daemon=True)
-        self.action, self.result = action, None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self.action()
-        except BaseException as error:  # told to all ranks at the next step
-            self.error = error
 
 
 def _attempt(action: Callable[[], Any], *, when: bool = True) -> _Outcome:

@@ -20,7 +20,7 @@ from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
-from densekit.spec.types import IGNORE_INDEX, Semantics
+from densekit.spec.types import Semantics
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.train.collate import WeightedSample, pack
@@ -95,11 +95,6 @@ class SampleReader:
             raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 
 
-def label_count(sequence: ModelSequence) -> int:
-    """Labels left after the shift by one."""
-    return int((sequence.labels[1:] != IGNORE_INDEX).sum())
-
-
 @dataclass(kw_only=True)
 class StepBatch:
     """What one rank feeds in one optimizer step, and the step's totals over all ranks."""
@@ -108,6 +103,9 @@ class StepBatch:
     micro_batches: list[MicroBatch]
     samples: int
     tokens: int
+    squares: int
+    """Sum of the squared lengths: what attention costs."""
+    images: int
     label_positions: int
     masked_samples: int
     empty_groups: int
@@ -183,9 +181,7 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
     def _tokenised(self, sample: int, read: dict[int, ModelSequence]) -> Counted:
         sequence, encoded = self.reader.sequence(sample)
         read[sample] = sequence
-        return Counted(
-            tokens=len(sequence.input_ids), labels=label_count(sequence), notes=encoded.notes
-        )
+        return Counted.of(sequence, encoded)
 
     def _read(self, step: Step) -> StepBatch:
         # Weights and balance depend on the tokens of the whole step. Each rank begins elsewhere, so
@@ -235,6 +231,8 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
             ],
             samples=len(samples),
             tokens=sum(lengths),
+            squares=sum(length**2 for length in lengths),
+            images=int((self.reader.index.modality_lengths[samples] >= 0).sum()),
             label_positions=weights.label_positions,
             masked_samples=sum(count == 0 for count in counts),
             empty_groups=len(weights.empty_groups),

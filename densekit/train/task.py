@@ -3,60 +3,63 @@ there."""
 
 import os
 import signal
-import socket
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from densekit.audit.report.write import keep_report
 from densekit.batching.certificate import BatchCertificate, CertificateBuilder
 from densekit.batching.run_order import RunOrder
 from densekit.data.certificate import known_root
-from densekit.errors import DataError, DensekitError, UsageError
+from densekit.errors import DataError
 from densekit.files import durable
 from densekit.files.json_files import read_json, write_json
 from densekit.model.weights import read_weights
+from densekit.ranks.collectives import end_process_group
+from densekit.ranks.work import carry_out
 from densekit.runs.complete import check_complete, drop_checkpoints
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment, environment
 from densekit.runs.layout import CERTIFICATE_FILE, INIT_FILE, RunDir
-from densekit.runs.manifest import MANIFEST_FILE, Manifest, complete_manifest, start_manifest
+from densekit.runs.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ModelFiles,
+    complete_manifest,
+    hash_models,
+    start_manifest,
+)
+from densekit.runs.preemption import StopRequests
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
 from densekit.spec.execution import Execution
 from densekit.spec.ledger import ledger_lines
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
-from densekit.text.tokenizers.base import load_tokenizer
-from densekit.toy.held_out import run_probe
 from densekit.toy.models import ensure_tiny
 from densekit.train.assembly import build_trainer
-from densekit.train.collectives import end_process_group, gather_objects
+from densekit.train.background import Worker
 from densekit.train.engines.process_group import devices, make_accelerator
 from densekit.train.initial_state import build, init_by_parameter
 from densekit.train.inputs import (
     check_earlier_inputs,
     check_inputs,
-    make_encoder,
     make_reader,
     settle_certificate,
     settle_missing,
 )
 from densekit.train.model_check import check_models
-from densekit.train.outputs import load_trained, save_results
-from densekit.train.preemption import Interrupted, Preempted, RankLost, StopRequests
+from densekit.train.outputs import save_results
 from densekit.train.report import report
 from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
-
-DYING_TRAINER_S = 5.0
-"""How long a run's lock is waited for: a killed trainer holds it until its last thread is gone."""
-
-PEER_ENDED = "another rank of this run ended"
+from densekit.train.utilization import Utilization
 
 
 def train(run_dir: Path) -> None:
@@ -73,79 +76,17 @@ def train(run_dir: Path) -> None:
     run = RunDir(run_dir)
     execution, math = run.execution, run.math.recipe
     accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
-    with ExitStack() as stack:
-        _claim(run, accelerator.is_main_process, stack)
-        requests = StopRequests(run.stop_file if accelerator.is_main_process else None)
-        try:
-            _train(run, execution, accelerator, requests)
-        except Preempted as error:
-            run.set_status("preempted", message=str(error), exit_code=error.exit_code)
-            end_process_group()
-            if "TORCHELASTIC_RUN_ID" in os.environ:
-                # torchrun would report another code as a crash; the status tells.
-                raise SystemExit(0) from None
-            raise
-        except Interrupted as error:
-            lost = requests.lost_peer()
-            raise _failed(run, RankLost(PEER_ENDED) if lost else error) from None
-        except DensekitError as error:
-            raise _failed(run, error) from None
-        except BaseException as error:
-            if requests.lost_peer():  # a broken collective's error, not what happened
-                raise _failed(run, RankLost(PEER_ENDED)) from None
-            if isinstance(error, OSError):  # no disk space, no permission, a folder that went away
-                place = f"{error.filename}: " if error.filename else ""
-                raise _failed(run, DataError(f"{place}{error.strerror or error}")) from None
-            run.fail(f"{type(error).__name__}: {error}", 1)
-            raise
-        if accelerator.is_main_process:
-            run.set_status("complete")
-            # The result is written and hashed: what only served to continue goes.
-            with suppress(OSError):  # what stays is removed by the next `densekit ls`
-                drop_checkpoints(run)
-        end_process_group()
-
-
-def _failed(run: RunDir, error: DensekitError) -> BaseException:
-    """The error to raise: of several ranks that fail, the first one tells, and the others end
-    without a word.
-    """
-    try:
-        first = run.fail(str(error), error.exit_code)
-    except OSError:  # the disk is full: the error is said all the same
-        first = True
-    return error if first else SystemExit(error.exit_code)
-
-
-def _claim(run: RunDir, main: bool, stack: ExitStack) -> None:
-    """Rank 0 takes the run, for all ranks: one trainer per run, also where the driver that started
-    it is gone.
-
-    Raises UsageError on rank 0 when the run is taken or its attempt ran before; the other ranks end
-    without a word.
-    """
-    problem = None
-    if main:
-        try:
-            stack.enter_context(FileLock(run.path / ".trainer.lock", timeout=DYING_TRAINER_S))
-            _check_fresh(run)
-            run.set_status("running")
-        except Timeout:
-            problem = f"{run.path} is being trained by another process; wait for it or stop it"
-        except UsageError as error:
-            problem = str(error)
-    (problem, *_) = gather_objects(problem)
-    if problem is not None:
-        raise UsageError(problem) if main else SystemExit(UsageError.exit_code)
-
-
-def _check_fresh(run: RunDir) -> None:
-    status = run.status
-    if status.state != "created":
-        raise UsageError(
-            f"{run.path}: attempt {status.attempt} ran before and is {status.state}; "
-            f"`densekit run {run.name}` opens another one (--force when it is complete)"
-        )
+    carry_out(
+        run,
+        lambda requests: _train(run, execution, accelerator, requests),
+        main=accelerator.is_main_process,
+    )
+    if accelerator.is_main_process:
+        # The result is written and hashed: what only served to continue goes.
+        with suppress(OSError):  # what stays is removed by the next `densekit ls`
+            drop_checkpoints(run)
+        keep_report(run.path)
+    end_process_group()
 
 
 def _train(
@@ -153,14 +94,6 @@ def _train(
 ) -> None:
     math, roots = run.math.recipe, execution.roots
     main = accelerator.is_main_process
-    here = socket.gethostname()
-    requests.install(
-        [
-            pid
-            for pid, host in gather_objects((os.getpid(), here))
-            if host == here and pid != os.getpid()
-        ]
-    )
     if main:
         write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
         if math.assets:
@@ -171,6 +104,10 @@ def _train(
     reader = make_reader(math, roots)
     check_inputs(run, roots, reader.samples.sha256)
     order = RunOrder(math, reader.index.modality_lengths)
+    # Rank 0 hashes the models while it and the others load them.
+    hashing = Worker(partial(hash_models, _model_folders(math, roots)), name="hash")
+    if main:
+        hashing.start()
     model = build(run, math, roots, stage1, execution, accelerator)
     manifest: Manifest | None = None
     if main:
@@ -178,8 +115,16 @@ def _train(
         settle_certificate(
             run, order.certificate(reader.index.sample_ids()), execution.certificate_sha256
         )
-        manifest = _start(run, execution, roots, reader.samples.sha256)
-    trainer = build_trainer(model, reader, order.steps(), math, execution, accelerator)
+        manifest = _start(run, execution, roots, reader.samples.sha256, hashing.wait())
+    trainer = build_trainer(
+        model,
+        reader,
+        order.steps(),
+        math,
+        execution,
+        accelerator,
+        utilization=Utilization.here(math, execution),
+    )
     check_schedule(math.optimizer, len(trainer.dataset))
     check_labels(trainer.dataset)
     started = resume(run, trainer, execution.from_checkpoint)
@@ -238,9 +183,24 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
     return stage1
 
 
-def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: str) -> Manifest:
+def _model_folders(math: Math, roots: Roots) -> dict[str, Path]:
+    models = math.models
+    return {
+        "language_model": roots.resolve(models.language_model),
+        "vision_tower": roots.resolve(models.vision_tower),
+        "tokenizer": roots.resolve(models.tokenizer_folder),
+    }
+
+
+def _start(
+    run: RunDir,
+    execution: Execution,
+    roots: Roots,
+    annotations_sha256: str,
+    models: dict[str, ModelFiles],
+) -> Manifest:
     """Write the manifest of what this attempt starts from."""
-    models, images = run.math.recipe.models, roots.resolve(run.math.recipe.data.images)
+    images = roots.resolve(run.math.recipe.data.images)
     manifest = start_manifest(
         math=run.math,
         environment=Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE)),
@@ -249,11 +209,7 @@ def _start(run: RunDir, execution: Execution, roots: Roots, annotations_sha256: 
         certificate=BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE)),
         annotations_sha256=annotations_sha256,
         certificate_root=known_root(roots.cache, annotations_sha256, images),
-        models={
-            "language_model": roots.resolve(models.language_model),
-            "vision_tower": roots.resolve(models.vision_tower),
-            "tokenizer": roots.resolve(models.tokenizer_folder),
-        },
+        models=models,
         init=run.path / INIT_FILE,
     )
     check_earlier_inputs(run, manifest)
@@ -282,25 +238,11 @@ def _finish(
     outputs: list[Path],
     summary: Summary,
 ) -> list[str]:
-    """Ask the held-out questions of the saved model, write results and manifest; returns the
-    report's lines.
-    """
-    math, roots = run.math.recipe, execution.roots
-    scores = None
-    if math.probe:
-        scores = run_probe(
-            load_trained(run, roots),
-            load_tokenizer(roots.resolve(math.models.tokenizer_folder)),
-            make_encoder(math, roots),
-            reader.processor,
-            roots.resolve(math.probe.questions),
-            roots.resolve(math.probe.images),
-            seed=math.seed,
-        )
-    results = Results(summary=summary, probe=scores)
+    """Write results and manifest; returns the report's lines."""
+    results = Results(summary=summary)
     files = [*outputs, results.write(run.path)]
     completed = complete_manifest(manifest, run=run.path, outputs=files)
     write_json(run.path / MANIFEST_FILE, completed.as_json())
     for path in (files[-1], run.path / MANIFEST_FILE, run.path):
         durable.fsync(path)
-    return report(results, str(run.path), ledger_lines(math, execution.dtype))
+    return report(results, str(run.path), ledger_lines(run.math.recipe, execution.dtype))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from densekit.errors import DataError
+from densekit.ranks.collectives import gather_objects
 from densekit.spec.math import Optimizer
-from densekit.train.collectives import gather_objects
 from densekit.train.engines.base import Engine
 from densekit.train.optim import learning_rate_factor
-from densekit.train.step_dataset import StepDataset, label_count
+from densekit.train.step_dataset import StepDataset
 from densekit.train.trainer import MASKED_ADVICE, MASKED_FROM_SAMPLES, Trainer, counted
 
 FEW_MASKED_LIMIT = 0.5
@@ -62,7 +62,7 @@ def check_labels(dataset: StepDataset) -> None:
     for sample in chain(first, order):
         sequence, encoded = dataset.reader.sequence(sample)
         read += 1
-        if label_count(sequence):
+        if sequence.label_count:
             if not few:
                 return
             continue

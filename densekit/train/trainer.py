@@ -23,6 +23,7 @@ from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
 from densekit.train.step_clock import Mark, StepClock
 from densekit.train.step_dataset import StepBatch, StepDataset
+from densekit.train.utilization import Utilization
 
 MASKED_LIMIT = 0.1
 MASKED_FROM_SAMPLES = 128
@@ -85,6 +86,7 @@ class Trainer:
     Ranks and micro-batches sum: every micro-batch carries its own token weights, so gradients add
     up to the gradient of the reference loss (docs/architecture.md, "Why sums"). `seed` names the
     draws of dropout. `overflow`: what an fp16 overflow does to its batch (docs/upstream.md, L2).
+    `utilization`: where the GPUs' peak is known.
     """
 
     def __init__(
@@ -96,11 +98,13 @@ class Trainer:
         seed: int,
         overflow: Semantics = "faithful",
         workers: int = 0,
+        utilization: Utilization | None = None,
     ) -> None:
         self.engine, self.dataset, self.optimizer_config = engine, dataset, optimizer_config
         table = dataset.reader.processor.lookup_table()
         self.lookup_table = torch.from_numpy(table).to(engine.device)
         self.seed, self.overflow, self.workers = seed, overflow, workers
+        self.utilization = utilization
         self.clock = StepClock(engine.device)
         self.summary = Summary()
         self.optimizer_steps = 0
@@ -192,6 +196,7 @@ class Trainer:
             data_seconds=round(min(pending.waited, idle), 4),
             compute_seconds=round(seconds - idle, 4),
             tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
+            mfu=self.utilization and round(self.utilization.of(running.batch, seconds), 4),
         )
         self._account(running.batch, record)
         if records is not None:
@@ -316,6 +321,7 @@ class Trainer:
             setattr(total, name, getattr(total, name) + getattr(batch, name))
         for name in ("data_seconds", "compute_seconds"):
             setattr(total, name, round(getattr(total, name) + getattr(record, name), 4))
+        total.peak_seconds = round(total.peak_seconds + (record.mfu or 0.0) * record.seconds, 4)
         total.supervised_tokens += batch.label_positions
         total.overflows += record.overflows
         total.skipped_steps += not record.updated

@@ -117,5 +117,7 @@ def test_no_length_two_lengths_and_no_samples_are_refused() -> None:
         count_steps(4, topology=topology, epochs=1, max_steps=1)
     with pytest.raises(UsageError, match="no step at all"):
         count_steps(4, topology=topology, max_steps=0)
+    with pytest.raises(UsageError, match="no step at all"):
+        count_steps(4, topology=topology, epochs=0)
     with pytest.raises(DataError, match="nothing to train on"):
         count_steps(0, topology=topology, epochs=1)

@@ -7,7 +7,7 @@ import torch
 from densekit.batching.rng import DEFAULT_SEED, TorchGenerator
 from densekit.errors import UsageError
 
-SEEDS = [0, 1, 42, 1234, 2**31, 2**32 - 1, 2**32 + 7, 2**64 - 1, -1, DEFAULT_SEED]
+SEEDS = [0, 1, 42, 1234, 2**31, 2**32 - 1, 2**32 + 7, 2**64 - 1, -1, -(2**63), DEFAULT_SEED]
 
 
 def _torch(seed: int) -> torch.Generator:

@@ -16,7 +16,7 @@ from tests.support.ranks import run_ranks
 pytestmark = pytest.mark.ranks
 
 
-PARTS = ["environment", "kernels", "devices", "stage1", "lora", "full"]
+PARTS = ["environment", "kernels", "devices", "stage1", "lora", "full", "stock"]
 """All but parity, which has tests of its own."""
 
 
@@ -48,11 +48,21 @@ def test_every_part_but_parity_is_ok_on_a_cpu(
     assert result["parts"]["environment"]["missing"] == {}
     for what in ("stage1", "lora", "full"):
         step = result["parts"][what]
-        assert step["step_seconds"] > 0 < step["tflops_per_second"]
+        assert step["step_seconds"] >= step["compute_seconds"] > 0 < step["tflops_per_second"]
+        assert step["data_seconds"] >= 0 and "mfu" not in step, "a CPU's peak is not known"
+        assert len(step["profile"]["top"]) == 10
+        shares = [row["share"] for row in step["profile"]["top"]]
+        assert shares == sorted(shares, reverse=True) and sum(shares) <= 1
+        assert 0 < step["profile"]["busy_share"] <= 1
         assert all(loss is not None for loss in step["losses"])
         assert result["parts"]["devices"]["stages"][what]["relative_difference"] == 0
-    page = program.write(result, tmp_path).with_suffix(".md")
-    assert "stage1       ok" in page.read_text(encoding="utf-8")
+        beside = result["parts"]["stock"]["stages"][what]
+        assert beside["gradient_difference"] <= 1e-5
+        assert beside["tokens"] <= beside["padded_tokens"]
+        assert set(beside["time_ratio"]) == {"padded", "padding_free"}
+    page = program.write(result, tmp_path).with_suffix(".md").read_text(encoding="utf-8")
+    assert "stage1       ok" in page and "of padding-free (sdpa)" in page
+    assert "aten::" in page and " gaps of " in page
 
 
 def test_the_command_runs_a_part_in_its_own_process_and_writes_the_result(tmp_path: Path) -> None:

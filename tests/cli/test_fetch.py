@@ -67,6 +67,7 @@ def test_one_command_fetches_checks_and_trains_both_stages(
     done = run_cli("run", "small_stage2.yaml", "--fetch", "--device", "cpu")
     assert done.code == 0, done.err
     assert "needed in" in done.err and f"fetched   {LANGUAGE} to" in done.err
+    assert done.err.count("nothing that training refuses") == 2, "both data sets were verified"
     for name in ("small_stage1", "small_stage2"):
         (status,) = tmp_path.glob(f"runs/{name}-*/status.json")
         assert json.loads(status.read_text(encoding="utf-8"))["state"] == "complete"
@@ -101,7 +102,8 @@ def test_the_command_that_a_refused_run_names_gets_what_it_lacks(
 def test_parts_subjects_and_folders_are_chosen(
     published: HubDouble, converted: list[Path], run_cli: Cli, tmp_path: Path
 ) -> None:
-    assert run_cli("fetch", "small_stage2.yaml", "--part", "coco", "--to", "there").code == 0
+    part = run_cli("fetch", "small_stage2.yaml", "--part", "coco", "--to", "there")
+    assert part.code == 0 and "not verified yet: " in part.err
     found = tree(tmp_path / "there")
     assert found and all(name.startswith("data/coco/train2017/") for name in found)
     done = run_cli("fetch", "small_stage2.yaml", "--only", "models", "--models-dir", "m")

@@ -70,10 +70,12 @@ def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
         line.split()[0] for name, lines in groups.items() if name != "Options" for line in lines
     }
     assert listed == {words.split()[0] for words in COMMANDS} - {
+        "answer",
         "attempt",
         "convert-folder",
         "exchange",
         "inspect",
+        "talk",
     }
 
 

@@ -44,7 +44,7 @@ def test_printed_parts_add_up_to_the_total(run_cli: Cli, recipe: str) -> None:
 def test_figures_have_no_more_than_three_digits(run_cli: Cli) -> None:
     table = run_cli("plan", "vicuna7b_clip_stage2").out.partition("what fits")[2]
     assert max(map(len, table.splitlines())) <= 80
-    assert re.search(r"  468 to 970 ", table) and not re.search(r"to \d{3,}\.\d", table)
+    assert re.search(r"  158 to 639 ", table) and not re.search(r"to \d{3,}\.\d", table)
 
 
 def test_exit_code_says_whether_the_plan_fits(

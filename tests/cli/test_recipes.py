@@ -18,7 +18,8 @@ def test_recipes_lists_every_recipe(run_cli: Cli) -> None:
     listed = json.loads(run_cli("recipes", "--json").out)
     assert [item["name"] for item in listed] == recipe_names()
     assert {"title", "paper", "stage", "needs"} <= listed[0].keys()
-    assert listed[0].keys() == {"name", "title", "paper", "stage", "needs", "waits_for", "scores"}
+    described = {"name", "title", "paper", "stage", "needs", "waits_for"}
+    assert listed[0].keys() == described | {"scores", "here"}
     result = run_cli("recipes").out
     assert "Table 4: language models\n" in result and "  phi2_stage1 -> phi2_stage2\n" in result
     for line in result.splitlines():
@@ -69,6 +70,32 @@ def test_show_keeps_the_source_of_a_section_for_what_was_not_overridden(run_cli:
     kept = {name: after["sources"].get(f"lora.{name}") for name in ("r", "alpha", "dropout")}
     text = before["sources"]["lora"]
     assert kept == {"r": None, "alpha": text, "dropout": text}
+
+
+def test_show_keeps_no_source_for_the_parts_of_a_replaced_section(
+    run_cli: Cli, tmp_path: Path
+) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: vicuna7b_clip_stage2\nconnector: {kind: none}\n")
+    override = ("show", "vicuna7b_clip_stage2", "--set", "connector={kind: none}")
+    for command in (override, ("show", str(child))):
+        sources = yaml.safe_load(run_cli(*command).out)["sources"]
+        assert not [name for name in sources if name.startswith("connector")]
+        assert "optimizer.learning_rate" in sources
+    told = json.loads(run_cli(*override, "--sources", "--json").out)
+    assert {value["place"] for value in told if value["field"] == "connector.kind"} == {
+        "--set connector={kind: none}"
+    }
+
+
+def test_schema_and_lint_speak_json_and_text(run_cli: Cli, tmp_path: Path) -> None:
+    assert "extends" in json.loads(run_cli("schema").out)["properties"]
+    assert "runs_dir" in json.loads(run_cli("schema", "site").out)["properties"]
+    assert run_cli("schema", "paper").code == 2
+    (tmp_path / "mine.yaml").write_text("extends: tiny_stage9\n")
+    result = run_cli("lint", "mine.yaml")
+    assert result.code == 1 and result.out.startswith("fail  mine.yaml: ")
+    assert json.loads(run_cli("lint", "mine.yaml", "--json").out)["ok"] is False
 
 
 def test_pin_without_a_network(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def test_run_trains_resumes_and_retrains_in_its_folders(
     run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "command", trainer("status('complete')"))
-    result = run_cli("run", "tiny_stage2", "--runs-dir", "r", "--data-dir", "d", "--gpus", "2")
+    tiny = ("run", "tiny_stage2", "--no-evaluation", "--runs-dir", "r")
+    result = run_cli(*tiny, "--data-dir", "d", "--gpus", "2")
     assert (result.code, result.err) == (0, "")
     assert re.search(
         r"tiny_stage1: training in r/tiny_stage1-[0-9a-f]{10} on 2 CPU process", result.out
@@ -45,8 +46,8 @@ def test_run_trains_resumes_and_retrains_in_its_folders(
     (execution,) = (tmp_path / "r").glob("tiny_stage2-*/attempts/0001/execution.json")
     values = json.loads(execution.read_text(encoding="utf-8"))
     assert values["roots"]["data"] == str(tmp_path / "d")
-    assert "already complete" in run_cli("run", "tiny_stage2", "--runs-dir", "r").out
-    forced = run_cli("run", "tiny_stage2", "--runs-dir", "r", "--force").out
+    assert "already complete" in run_cli(*tiny).out
+    forced = run_cli(*tiny, "--force").out
     assert "tiny_stage2: moved the earlier run aside to r/tiny_stage2-" in forced
 
 

@@ -158,7 +158,17 @@ WRONG = {
     "evaluate": (
         ["evaluate", "runs/x"],
         2,
-        "evaluate runs/x: a run's model cannot be asked the paper's benchmarks yet; an ",
+        "runs/x is neither a run directory nor a folder that `densekit import` made",
+    ),
+    "a benchmark of an answer file": (
+        ["evaluate", "x", "--benchmark", "gqa"],
+        2,
+        "--benchmark and --questions belong to an answer file",
+    ),
+    "two answer files": (
+        ["evaluate", "file", "file", "--as", "llava"],
+        2,
+        "one answer file at a time",
     ),
     "another form of answers": (
         ["evaluate", "file", "--as", "csv"],

@@ -134,3 +134,24 @@ def test_benchmarks_have_questions_and_a_licence_with_its_source() -> None:
     for entry in benchmarks:
         assert entry.license.text and entry.license.source
         assert entry.questions or entry.name == "Video-QA"
+
+
+def test_published_logs_are_of_recipes_that_exist() -> None:
+    logs = data_sets("trajectory")
+    assert {entry.name for entry in logs} >= {"DenseConnector-v1.5-7B", "DenseConnector-v1.5-13B"}
+    for entry in logs:
+        for name in entry.recipes:
+            assert load_recipe(name).stage == 2
+        (file,) = entry.distribution
+        assert file.file_name == "trainer_state.json" and file.sha256 is None, "nobody measured one"
+
+
+def test_a_trajectory_says_whose_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(
+        "- {name: x, description: d, url: u, kind: trajectory, license: {text: t, source: s}, "
+        "root: x, repository: a/b, distribution: [{name: trainer_state.json, source: s}]}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(DataError, match="a trajectory, and nothing else, needs the `recipes`"):
+        load_catalog(path)

@@ -32,7 +32,7 @@ def test_what_is_put_comes_back_and_nothing_else(
     counts.put(place, counted)
     found = [counts.get(other) for other in range(3)]
     assert found.pop(place) == counted and found == [None, None]
-    assert counts.missing == 2
+    assert counts.missing() == [other for other in range(3) if other != place]
 
 
 def test_more_than_a_record_holds_is_not_kept() -> None:

@@ -19,12 +19,17 @@ from tests.support.needs import needs
 from tests.support.paths import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
-GPU_SERVICES = ("pretrain", "finetune", "finetune-lora")
+GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
 SERVICES = {
-    "a100": {*GPU_SERVICES, "tensorboard"},
-    "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "tensorboard"},
-    "cpu": {"smoke", "fetch", "tensorboard"},
+    "a100": {*GPU_SERVICES, "chat", "tensorboard"},
+    "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "chat-v100", "tensorboard"},
+    "cpu": {"smoke", "evaluate-cpu", "fetch", "chat-cpu", "tensorboard"},
 }
+GPUS = {
+    **dict.fromkeys(("smoke", "evaluate-cpu", "fetch", "chat-cpu", "tensorboard"), 0),
+    **dict.fromkeys(("chat", "chat-v100"), 1),
+}
+"""Of services that do not train as the paper does, on 8."""
 PROJECT = "densekit-test-compose"
 
 
@@ -74,15 +79,16 @@ def test_profiles(engine: Engine, profile: str) -> None:
             .get("reservations", {})
             .get("devices", [])
         )
-        wanted = [{"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}]
-        assert devices == ([] if name in ("smoke", "fetch", "tensorboard") else wanted)
+        count = GPUS.get(name, 8)
+        wanted = [{"driver": "nvidia", "count": count, "capabilities": ["gpu"]}]
+        assert devices == (wanted if count else []), name
 
 
 @pytest.mark.parametrize("profile", ["a100", "v100"])
 def test_number_type_follows_the_gpu(engine: Engine, profile: str) -> None:
     """V100 has no bf16."""
     for name, service in config(engine, profile).items():
-        if service["command"] and service["command"][:2] == ["densekit", "run"]:
+        if service["command"] and service["command"][1] in ("run", "chat"):
             assert service["command"][-2:] == [
                 "--dtype",
                 {"a100": "bf16", "v100": "fp16"}[profile],
@@ -99,6 +105,26 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
     assert named
     assert named <= set(recipe_names())
     assert not [name for name in named if load_recipe(name).waits_for]
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_models_are_asked_where_they_are_trained(engine: Engine, profile: str) -> None:
+    services = config(engine, profile)
+    asking = [name for name in services if name.startswith("evaluate")]
+    assert len(asking) == 1
+    words = services[asking[0]]["command"]
+    assert words[:2] == ["densekit", "evaluate"] and words[2] in recipe_names()
+    device = "cpu" if profile == "cpu" else "cuda"
+    assert words[3:5] == ["--device", device]
+
+
+def test_chat_has_a_terminal_and_writes_nowhere() -> None:
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    for name in ("chat", "chat-v100", "chat-cpu"):
+        service = services[name]
+        assert service["stdin_open"] and service["tty"], name
+        assert all(place.endswith(":ro") for place in service["volumes"]), name
+        assert service["command"].split()[:2] == ["densekit", "chat"]
 
 
 def test_only_fetch_writes_data_and_gets_the_token() -> None:

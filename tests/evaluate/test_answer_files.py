@@ -181,5 +181,5 @@ def test_answers_without_id_or_text_are_refused(row: dict[str, object], tmp_path
 
 
 def test_other_files_of_a_benchmark_ask_for_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="POPE's own files are not read"):
-        _read("pope", tmp_path / "coco_pope_random.json")
+    with pytest.raises(DataError, match="MME-P's own files are not read"):
+        _read("mme", tmp_path / "MME.json")

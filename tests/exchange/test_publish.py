@@ -21,11 +21,13 @@ from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers.local import Local
 from densekit.launch.publishing import PublishRequest, publish
 from densekit.runs.manifest import Manifest
-from densekit.runs.results import RESULTS_FILE, Accuracy, HeldOutScores, Results, Summary
+from densekit.runs.results import RESULTS_FILE, Results, Summary
 from densekit.runs.verdicts import Line, Verdict, write_verdict
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
+from tests.support.evaluations import result as stored_result
+from tests.support.evaluations import store
 from tests.support.http_double import serving
 from tests.support.hub_writes import WritableHub
 from tests.support.runs import make_world, train
@@ -66,11 +68,10 @@ def run(tmp_path: Path) -> Path:
     annotations.parent.mkdir()
     annotations.write_bytes((world / "data" / "train.json").read_bytes())
     made = train(world, tmp_path / "runs", recipe=RECIPE)
-    half = Accuracy(correct=5, accuracy=0.5, wilson_lower=0.2)
-    probe = HeldOutScores(
-        questions=10, images_in_place=half, images_shuffled=half, majority_class=0.4
-    )
-    Results(summary=Summary(steps=6, masked_samples=3), probe=probe).write(made)
+    Results(summary=Summary(steps=6, masked_samples=3)).write(made)
+    held_out = stored_result(benchmark="held_out", title="held-out questions")
+    control = stored_result(benchmark="held_out_shuffled", value=20.0)
+    store(made, [held_out, control])
     _reseal(made)
     return made
 
@@ -112,7 +113,7 @@ def test_the_card_says_what_the_run_recorded(run: Path) -> None:
     assert metadata["license"] == "llama2"
     assert metadata["base_model"][0] == "lmsys/vicuna-7b-v1.5"
     assert metadata["datasets"] == ["liuhaotian/LLaVA-Instruct-150K"]
-    assert [result.metric_value for result in card.data.eval_results or []] == [0.5]
+    assert [result.metric_value for result in card.data.eval_results or []] == [50.0]
     manifest = read_json(run / "manifest.json")
     for said in (
         "`vicuna7b_clip_stage2`",
@@ -146,7 +147,7 @@ def test_verdicts_are_in_the_card(run: Path) -> None:
         Line(benchmark="pope", title="POPE", reported=86.6, verdict="INCOMPLETE", note="no data"),
     )
     run_hash = read_json(run / "manifest.json")["run"]
-    verdict = Verdict(recipe="x", runs=(run_hash,), evaluations=(), calibration="", lines=lines)
+    verdict = Verdict(recipe="x", runs=(run_hash,), evaluations=(), lines=lines)
     write_verdict(run, verdict)
     published(asked(run, dry_run=True))
     card = (run.parent.parent / "published" / "README.md").read_text()

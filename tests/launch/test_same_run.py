@@ -86,7 +86,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("local")
     for gpus in ("2", "4"):
         (place / gpus).mkdir()
-        finish(densekit(place / gpus, "run", "tiny_stage2", "--gpus", gpus, *SETS))
+        finish(
+            densekit(place / gpus, "run", "tiny_stage2", "--no-evaluation", "--gpus", gpus, *SETS)
+        )
     return place
 
 
@@ -169,7 +171,19 @@ def test_docker_run_equals_the_local_run(
     tmp_path: Path, local: Path, engine: dict[str, str], trainer_image: str
 ) -> None:
     chosen = ("--launcher", "docker", "--image", trainer_image)
-    finish(densekit(tmp_path, "run", "tiny_stage2", "--gpus", "2", *SETS, *chosen, **engine))
+    finish(
+        densekit(
+            tmp_path,
+            "run",
+            "tiny_stage2",
+            "--no-evaluation",
+            "--gpus",
+            "2",
+            *SETS,
+            *chosen,
+            **engine,
+        )
+    )
     assert_same(tmp_path, local / "2")
     for name in STAGES:
         run = run_of(tmp_path, name)
@@ -180,7 +194,9 @@ def test_docker_run_equals_the_local_run(
 def test_two_node_slurm_run_equals_the_local_run(
     tmp_path: Path, local: Path, slurm: dict[str, str]
 ) -> None:
-    output = finish(densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm))
+    output = finish(
+        densekit(tmp_path, "run", "tiny_stage2", "--no-evaluation", *SETS, *NODES, **slurm)
+    )
     assert output.count("on 4 CPU processes of 2 nodes by slurm") == 2
     assert_same(tmp_path, local / "4")
 
@@ -201,7 +217,7 @@ def test_interrupted_and_killed_run_resumes_to_the_same_end(
         )
     else:
         variables, chosen = request.getfixturevalue("slurm"), NODES
-    command = ("run", "tiny_stage2", *SETS, *chosen, "--save-steps", "10")
+    command = ("run", "tiny_stage2", "--no-evaluation", *SETS, *chosen, "--save-steps", "10")
 
     process = densekit(tmp_path, *command, **variables)
     wait_until(lambda: steps_of_stage_2(tmp_path) > 3, process)
@@ -235,7 +251,7 @@ def test_interrupted_and_killed_run_resumes_to_the_same_end(
 def test_preempted_job_requeues_to_the_same_end(
     tmp_path: Path, local: Path, slurm: dict[str, str], told: str
 ) -> None:
-    process = densekit(tmp_path, "run", "tiny_stage2", *SETS, *NODES, **slurm)
+    process = densekit(tmp_path, "run", "tiny_stage2", "--no-evaluation", *SETS, *NODES, **slurm)
     wait_until(lambda: steps_of_stage_2(tmp_path) > 3, process)
     run = run_of(tmp_path, "tiny_stage2")
     job = read_json(run.attempt / "launch.json")["job"]

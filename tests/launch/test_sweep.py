@@ -85,7 +85,7 @@ def settings(folder: Path, launcher: Launcher) -> dict[str, Any]:
 def go(
     folder: Path, names: Sequence[str] = PAIR, launcher: Launcher | None = None, **options: Any
 ) -> int:
-    return sweep(names, **settings(folder, launcher or Slurm()), **options)
+    return sweep(names, **settings(folder, launcher or Slurm()), evaluation=False, **options)
 
 
 def runs(folder: Path) -> dict[str, RunDir]:

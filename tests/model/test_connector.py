@@ -11,6 +11,7 @@ from densekit.model.towers import load_tower, make_tower, vision_config_of
 from densekit.spec.connector import KINDS, Connector
 
 HIDDEN, IMAGES = 32, 2
+LEARNED = {"shared": True, "high_level": False, "bias": True}
 
 
 @pytest.fixture(scope="module", params=["clip_tiny", "siglip_tiny"])
@@ -59,7 +60,9 @@ def test_every_kind_joins_the_states_in_official_order(tower_states: tuple) -> N
         ),
         Connector(kind="dci", groups=groups): dci,
     }
-    assert {connector.kind for connector in expected} == set(KINDS)
+    assert {connector.kind for connector in expected} == {
+        name for name, kind in KINDS.items() if kind.weights is None
+    }
     for connector, wanted in expected.items():
         found = _features(folder, pixels, connector)
         assert found.shape == wanted.shape, connector.kind
@@ -84,6 +87,10 @@ def test_paper_sizes() -> None:
         {"kind": "dci", "layers": (1,)},
         {"kind": "dci", "groups": ((),)},
         {"kind": "sci", "layers": (-1,)},
+        {"kind": "sci", "layers": (1,), "learned": LEARNED},
+        {"kind": "sci_conv2d", "layers": (1,)},
+        {"kind": "sti_conv1d", "layers": (1,), "learned": {**LEARNED, "high_level": True}},
+        {"kind": "sti", "layers": (1,), "reduce_tokens": "after_projector"},
     ],
 )
 def test_wrong_connectors_are_refused(arguments: dict) -> None:

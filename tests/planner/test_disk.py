@@ -4,9 +4,9 @@ import pytest
 
 from densekit.planner.disk import disk_of
 from densekit.planner.plan import make_plan
-from densekit.planner.workload import TrainedModel
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
+from densekit.spec.trained_model import TrainedModel
 
 
 def parts(name: str, keep: int = 2, container_image: bool = True) -> dict[str, float]:

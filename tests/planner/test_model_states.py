@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from densekit.planner.model_states import ModelStates
-from densekit.planner.workload import MicroBatchShape, TrainedModel
+from densekit.planner.workload import MicroBatchShape
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
+from densekit.spec.trained_model import TrainedModel
 from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.ranks

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from densekit.data.sample_totals import Counting, SampleTotals, keep_totals
 from densekit.files.json_files import write_json
 from densekit.planner.calibrate import MARGIN, measured_efficiency
 from densekit.planner.candidates import SearchSpace
 from densekit.planner.cluster import Cluster, usual_nodes
-from densekit.planner.flops import FLASH_BACKWARD, flops_of
 from densekit.planner.lengths import (
     CAPTIONS,
     CONVERSATIONS,
-    AverageSample,
+    COUNTED,
     average_sample,
     counted,
     lengths_of,
@@ -32,14 +32,17 @@ from densekit.planner.time import (
     communication_seconds,
     step_time,
 )
-from densekit.planner.workload import TrainedModel, Workload
+from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe
 from densekit.runs.environment import Environment
 from densekit.runs.manifest import Certified, DataFiles, Manifest
 from densekit.runs.records import StepRecord
 from densekit.spec.execution import Execution, ExecutionRequest
+from densekit.spec.flops import FLASH_BACKWARD, AverageSample, flops_of
 from densekit.spec.hardware import BY_NAME, hardware
 from densekit.spec.math import RunMath
+from densekit.spec.roots import Roots
+from densekit.spec.trained_model import TrainedModel
 from tests.support.runs import ENVIRONMENT
 
 FULL = Workload.of(load_recipe("vicuna7b_clip_stage2"), None)
@@ -318,3 +321,39 @@ def test_earlier_runs_replace_the_published_interval(tmp_path: Path) -> None:
     assert plan.execution == without.execution, "as `run` plans"
     assert plan.hours != without.hours
     assert measured_efficiency(tmp_path / "nowhere") == {}
+
+
+def test_hours_are_those_of_counted_tokens(tmp_path: Path) -> None:
+    recipe = load_recipe("vicuna7b_clip_stage2")
+    roots = Roots(data=tmp_path / "data", models=tmp_path / "models", cache=tmp_path / "cache")
+    folder = roots.resolve(recipe.models.tokenizer_folder)
+    annotations = roots.resolve(recipe.data.annotations)
+    for path in (folder / "tokenizer.model", annotations):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[]", encoding="utf-8")
+    assert Workload.of(recipe, roots).sample == FULL.sample
+    counting = Counting(
+        annotations=annotations,
+        tokenizer=folder,
+        template="v1",
+        semantics="faithful",
+        max_length=2048,
+        image_tokens=576,
+    )
+    totals = SampleTotals(
+        samples=4,
+        images=3,
+        tokens=4000,
+        squares=5_000_000,
+        longest=2000,
+        label_positions=900,
+        notes={},
+    )
+    keep_totals(counting, roots.cache, totals)
+    found = Workload.of(recipe, roots)
+    assert found.sample == AverageSample(
+        tokens=1000, squares=1_250_000, images=0.75, label_positions=225
+    )
+    assert found.lengths == COUNTED
+    tiny = Workload.of(load_recipe("vicuna7b_clip_stage2", ["data.max_length=1024"]), roots)
+    assert tiny.lengths != COUNTED, "cut elsewhere, samples have other lengths"

@@ -43,6 +43,13 @@ CONFIGURATIONS = [
     "vicuna7b_clip_sci_8_16_20_24_stage2",
     "vicuna7b_clip_sci_4_8_16_24_stage2",
     "vicuna7b_clip_sci_8_12_16_24_stage2",
+    "vicuna7b_clip_sti_conv_stage2",
+    "vicuna7b_clip_sci_conv_stage2",
+    "vicuna7b_clip_dci_linear_stage2",
+    "vicuna7b_clip_tuned_stage2",
+    "vicuna7b_tuned_stage2",
+    "vicuna7b_clip_efficient_stage2",
+    "vicuna7b_clip_efficient_before_stage2",
     "phi2_stage2",
     "vicuna7b_stage2",
     "vicuna13b_stage2",
@@ -58,10 +65,6 @@ CONFIGURATIONS = [
     "llama3_8b_plain_stage2",
 ]
 WAITING = {
-    "conv_connector": ["vicuna7b_clip_sci_conv_stage2", "vicuna7b_clip_sti_conv_stage2"],
-    "linear_connector": ["vicuna7b_clip_dci_linear_stage2"],
-    "efficient_dc": ["vicuna7b_clip_efficient_stage2"],
-    "tuned_tower": ["vicuna7b_clip_tuned_stage2", "vicuna7b_tuned_stage2"],
     "dual_tower": ["vicuna13b_clip_convnext_mgm_stage2", "vicuna7b_clip_convnext_mgm_stage2"],
     "anyres": [
         "vicuna13b_mgm_anyres_stage2",
@@ -170,7 +173,9 @@ def varies(name: str, other: str) -> set[str]:
     }
 
 
-CONNECTOR = {"connector.kind", "connector.layers", "connector.groups"}
+LEARNED = {f"connector.learned.{name}" for name in ("shared", "high_level", "bias")}
+CONNECTOR = {"connector.kind", "connector.layers", "connector.groups", *LEARNED}
+TRAINED = ("sti_conv", "sci_conv", "dci_linear")
 LORA = {
     "lora",
     "lora.r",
@@ -190,7 +195,16 @@ LLM = {"models.language_model"}
         *(
             (f"vicuna7b_clip_{kind}_stage{stage}", f"vicuna7b_clip_stage{stage}", CONNECTOR)
             for stage in (1, 2)
-            for kind in ("none", "sti", "sci", "dci3", "sci_8_16_20_24", "sti_8_16_20_24")
+            for kind in ("none", "sti", "sci", "dci3", "sci_8_16_20_24", "sti_8_16_20_24", *TRAINED)
+        ),
+        *(
+            (
+                f"vicuna7b_clip_{name}_stage{stage}",
+                f"vicuna7b_clip_stage{stage}",
+                {"connector.reduce_tokens"},
+            )
+            for stage in (1, 2)
+            for name in ("efficient", "efficient_before")
         ),
         *((f"{llm}_stage1", "vicuna7b_stage1", LLM) for llm in ("vicuna13b", "phi2")),
         ("llama3_8b_stage1", "vicuna7b_stage1", LLM | {"data.template", "ledger.L1"}),
@@ -207,6 +221,8 @@ LLM = {"models.language_model"}
             for stage in (1, 2)
             for llm in ("vicuna7b", "vicuna13b")
         ),
+        ("vicuna7b_tuned_stage2", "vicuna7b_stage2", {"optimizer.tower_learning_rate"}),
+        ("vicuna7b_clip_tuned_stage2", "vicuna7b_clip_stage2", {"optimizer.tower_learning_rate"}),
         ("vicuna13b_stage2", "vicuna7b_stage2", LLM),
         ("phi2_stage2", "vicuna7b_stage2", LLM | {"data.template"}),
         ("llama3_8b_stage2", "vicuna7b_stage2", LLM | {"data.template", "ledger.L1"}),
@@ -370,8 +386,8 @@ def test_recipe_with_missing_features_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("vicuna7b_clip_sti_conv_stage2", "vicuna7b_clip_sti_stage2"),
-        ("vicuna7b_clip_efficient_stage1", "vicuna7b_clip_stage1"),
+        ("vicuna7b_clip_anyres_stage2", "vicuna7b_clip_stage2"),
+        ("vicuna7b_clip_convnext_mgm_stage1", "vicuna7b_mgm_stage1"),
         ("vicuna13b_mgm_anyres_stage2", "vicuna13b_mgm_stage2"),
     ],
 )
@@ -381,7 +397,7 @@ def test_nearest_recipe_that_runs(name: str, nearest: str) -> None:
 
 def test_stage_1_with_missing_features_is_refused_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: vicuna7b_clip_efficient_stage2\nwaits_for: []\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="vicuna7b_clip_efficient_stage1 needs efficient_dc"):
+    path.write_text("extends: vicuna7b_clip_convnext_mgm_stage2\nwaits_for: []\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="vicuna7b_clip_convnext_mgm_stage1 needs dual_tower"):
         load_chain(str(path), ())
     refuse_unsupported(load_recipe("vicuna7b_clip_stage1"))

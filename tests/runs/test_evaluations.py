@@ -52,11 +52,16 @@ def test_all_questions_count_before_a_newer_part_of_them(tmp_path: Path) -> None
         {"seed": 1},
         {"environment": "torch 9"},
         {"benchmarks": (asked(prompt_sha256="8" * 64),)},
-        {"benchmarks": (asked(data_sha256="8" * 64),)},
+        {"benchmarks": (asked(plan_sha256="8" * 64),)},
     ],
 )
 def test_the_key_of_answers_is_what_decides_them(changed: dict[str, object]) -> None:
     assert evaluation(**changed).key("gqa") != evaluation().key("gqa")
+
+
+def test_mended_right_answers_are_not_in_the_key() -> None:
+    mended = evaluation(benchmarks=(asked(data_sha256="8" * 64, available=3),))
+    assert mended.key("gqa") == evaluation().key("gqa") and mended.sha256 != evaluation().sha256
 
 
 def test_what_else_is_asked_is_not_in_the_key() -> None:

@@ -18,6 +18,7 @@ from densekit.runs.manifest import (
     Manifest,
     ModelFiles,
     complete_manifest,
+    hash_models,
     start_manifest,
 )
 from densekit.spec.execution import Execution
@@ -41,7 +42,9 @@ def start(folder: Path, **changes: Any) -> Manifest:
             source="made",
         ),
         "annotations_sha256": "a" * 64,
-        "models": dict.fromkeys(("language_model", "vision_tower", "tokenizer"), folder),
+        "models": hash_models(
+            dict.fromkeys(("language_model", "vision_tower", "tokenizer"), folder)
+        ),
         "init": Path(__file__),
     }
     return start_manifest(**(values | changes))

@@ -47,6 +47,8 @@ def count(module: torch.nn.Module, *, trained: bool = False) -> int:
         "phi2_stage1",
         "llama3_8b_stage1",
         "vicuna7b_clip_sci_stage1",
+        "vicuna7b_clip_efficient_stage1",
+        "vicuna7b_clip_dci_linear_stage1",
     ],
 )
 def test_parameter_counts_are_those_of_the_modules(name: str) -> None:
@@ -63,7 +65,7 @@ def test_parameter_counts_are_those_of_the_modules(name: str) -> None:
         assert count(model.vision_tower) == shape.tower_parameters
         assert count(model.projector) == shape.projector_parameters
         assert config.image_layout.max_tokens == shape.image_tokens
-        assert model.projector[0].in_features == shape.connector.width
+        assert model.projector.get_submodule("0").in_features == shape.connector.width
         linear = [
             each for each in model.language_model.modules() if isinstance(each, torch.nn.Linear)
         ]

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densekit.model.connectors import dense_features
-from densekit.spec.connector import KINDS, POOL_SIZE, Connector, high_level_layer
+from densekit.spec.connector import KINDS, POOL_SIZE, Connector, Learned, high_level_layer
 from densekit.spec.vision import ImageLayout
 
 LAYERS, HIDDEN = 6, 4
+LEARNED = Learned(shared=True, high_level=False, bias=True)
 INDICES = st.integers(0, LAYERS)
 CONNECTORS = st.one_of(
     st.just(Connector(kind="none")),
@@ -16,6 +17,22 @@ CONNECTORS = st.one_of(
         Connector,
         kind=st.sampled_from(["sti", "sci"]),
         layers=st.lists(INDICES, min_size=1, max_size=3, unique=True).map(tuple),
+    ),
+    st.builds(
+        Connector,
+        kind=st.sampled_from(["sti_conv1d", "sci_conv2d"]),
+        layers=st.lists(INDICES, min_size=1, max_size=3, unique=True).map(tuple),
+        learned=st.just(LEARNED),
+    ),
+    st.builds(
+        Connector,
+        kind=st.just("dci_linear"),
+        groups=st.lists(
+            st.lists(INDICES, min_size=1, max_size=3, unique=True).map(tuple),
+            min_size=1,
+            max_size=3,
+        ).map(tuple),
+        learned=st.just(LEARNED),
     ),
     st.builds(
         Connector,
@@ -42,7 +59,7 @@ def test_tokens_width_and_last_layer_are_those_of_the_module(
             yield torch.full((2, patches, HIDDEN), float(index))
 
     features = dense_features(hidden_states(), connector, tower_layers=LAYERS)  # type: ignore[arg-type]
-    assert features.shape == (2, connector.tokens(patches), connector.width(HIDDEN))
+    assert features.shape == (2, connector.features(patches), connector.feature_width(HIDDEN))
     assert read == connector.last_layer(LAYERS)
     assert torch.equal(
         features[:, :patches, :HIDDEN],
@@ -51,7 +68,8 @@ def test_tokens_width_and_last_layer_are_those_of_the_module(
 
 
 def test_every_kind_is_exercised() -> None:
-    assert set(KINDS) == {"none", "sti", "sci", "dci"}
+    plain = {"none", "sti", "sci", "dci"}
+    assert set(KINDS) == {*plain, "sti_conv1d", "sci_conv2d", "dci_linear"}
 
 
 def test_sti_adds_pooled_tokens_and_the_others_channels() -> None:

@@ -69,4 +69,4 @@ def test_plan_show_and_summary_have_the_lines(capsys: pytest.CaptureFixture[str]
     assert [line for line in printed if line.startswith("#")] == [
         f"# ledger {line}" for line in expected
     ]
-    assert f"ledger {expected[0]}" in report(Results(summary=Summary(), probe=None), "x", expected)
+    assert f"ledger {expected[0]}" in report(Results(summary=Summary()), "x", expected)

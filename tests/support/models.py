@@ -20,14 +20,26 @@ def small_model(
 ) -> DenseConnectorForConditionalGeneration:
     """Two-layer GQA language model, four-layer CLIP, DCI; 4 patches per image."""
     torch.manual_seed(seed)
+    config = small_config(kv_heads=kv_heads, tied=tied)
+    return DenseConnectorForConditionalGeneration(config)
+
+
+def small_config(
+    *,
+    kv_heads: int = 2,
+    tied: bool = False,
+    vocabulary: int = VOCABULARY,
+    positions: int = 256,
+) -> DenseConnectorConfig:
+    """Its configuration, also with another tokenizer's vocabulary."""
     text = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         initializer_range=0.2,
         tie_word_embeddings=tied,
     )
@@ -40,8 +52,7 @@ def small_model(
         patch_size=14,
     )
     connector = {"kind": "dci", "groups": [[0, 1], [2, 3]]}
-    config = DenseConnectorConfig(text_config=text, vision_config=vision, connector=connector)
-    return DenseConnectorForConditionalGeneration(config)
+    return DenseConnectorConfig(text_config=text, vision_config=vision, connector=connector)
 
 
 NO_IMAGE = torch.zeros(1, 3, 28, 28)

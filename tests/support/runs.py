@@ -30,7 +30,7 @@ from densekit.runs.layout import (
     RunDir,
     open_run,
 )
-from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, start_manifest
+from densekit.runs.manifest import MANIFEST_FILE, complete_manifest, hash_models, start_manifest
 from densekit.runs.records import (
     FEED_FILE,
     METRICS_FILE,
@@ -221,7 +221,7 @@ def train(
         attempts=run.status.attempt,
         certificate=certificate,
         annotations_sha256=annotations.sha256,
-        models={**folders, "tokenizer": folders["language_model"]},
+        models=hash_models({**folders, "tokenizer": folders["language_model"]}),
         init=run.path / INIT_FILE,
     )
     write_json(run.path / MANIFEST_FILE, started.as_json())

@@ -25,6 +25,8 @@ from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks
 from tests.support.workplace import SMALL, Workplace
 
+TIMES = ("seconds", "data_seconds", "compute_seconds", "tokens_per_second", "mfu")
+"""Of a step's record: what no other run of the same math repeats."""
 Victim = Literal["rank", "ranks", "parent", "disk"]
 """Who is killed: the rank itself, all ranks, or what started them; `disk`: nobody, the operation
 fails.
@@ -162,6 +164,6 @@ def assert_equal(one: Started, other: Started) -> None:
     for name in (METRICS_FILE, FEED_FILE):
         lines = [read_jsonl(started.run.path / name) for started in (one, other)]
         for line in [*lines[0], *lines[1]]:
-            for time_field in ("seconds", "data_seconds", "compute_seconds", "tokens_per_second"):
+            for time_field in TIMES:
                 line.pop(time_field, None)
         assert lines[0] == lines[1]

@@ -32,11 +32,11 @@ class Workplace:
 
     root: Path
 
-    def densekit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def densekit(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run `densekit ...` as a user does."""
         command = [sys.executable, "-m", "densekit", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, cwd=self.root, timeout=300, check=False
+            command, capture_output=True, text=True, cwd=self.root, timeout=timeout, check=False
         )
 
     def run(self, recipe: str, *arguments: str) -> subprocess.CompletedProcess[str]:

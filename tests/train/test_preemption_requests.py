@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from densekit.train.preemption import Interrupted, StopRequests
+from densekit.runs.preemption import Interrupted, StopRequests
 from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.ranks

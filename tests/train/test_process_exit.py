@@ -20,7 +20,7 @@ ending = pathlib.Path(sys.argv[4])
 atexit.register(ending.touch)  # right before it
 import torch
 from torch import distributed
-from densekit.train.collectives import end_process_group
+from densekit.ranks.collectives import end_process_group
 
 rank, port, leaves = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leaves"
 store = distributed.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)

@@ -337,10 +337,7 @@ def test_a_lost_rank_takes_the_others_with_it(damaged: Started) -> None:
 def test_a_second_trainer_is_refused_and_changes_nothing(damaged: Started) -> None:
     with FileLock(damaged.run.path / ".trainer.lock"):
         outcomes = damaged.attempt()
-    assert (
-        "UsageError" in outcomes[0].error
-        and "is being trained by another process" in outcomes[0].error
-    )
+    assert "UsageError" in outcomes[0].error and "another process is training" in outcomes[0].error
     assert "SystemExit: 2" in outcomes[1].error and damaged.run.status.state == "created"
     damaged.finish()
 

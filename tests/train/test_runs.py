@@ -12,6 +12,7 @@ import yaml
 
 from densekit.batching.run_order import RunOrder
 from densekit.errors import DataError, UsageError
+from densekit.exchange.loading import load_model
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.chain import reproduce
@@ -24,7 +25,6 @@ from densekit.train.assembly import build_trainer
 from densekit.train.engines.process_group import make_accelerator
 from densekit.train.initial_state import load_base, prepare
 from densekit.train.inputs import make_reader
-from densekit.train.outputs import load_trained
 from densekit.train.task import train
 from densekit.train.trainer import Summary, check_masked
 from tests.support.workplace import SMALL, Forked, Workplace
@@ -73,8 +73,7 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
     assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(
         manifest["outputs"]
     )
-    assert set(read_json(run.path / "results.json")) == {"summary", "probe"}
-    assert "held-out questions, images shuffled" in (run.attempt / "log.txt").read_text()
+    assert set(read_json(run.path / "results.json")) == {"summary"}
 
 
 def test_stage1_trains_the_connector_alone_and_stage2_starts_from_it(workplace: Workplace) -> None:
@@ -156,7 +155,7 @@ def _init(workplace: Workplace) -> dict[str, torch.Tensor]:
 
 
 def test_a_complete_run_is_not_trained_again(workplace: Workplace) -> None:
-    done = workplace.run("tiny_stage2")
+    done = workplace.run("tiny_stage2", "--no-evaluation")
     assert done.returncode == 0 and done.stdout.count("already complete") == 2
 
 
@@ -253,9 +252,12 @@ def test_lora_trains_adapters_and_loads_again(workplace: Workplace) -> None:
         names == {"adapter_config.json", "adapter_model.safetensors"}
         and not (run.path / "model").exists()
     )
-    model = load_trained(run, Roots(cache=workplace.root / ".cache/densekit"))
-    adapters = [value for name, value in model.named_parameters() if "lora_B" in name]
-    assert adapters and all(value.any() for value in adapters)
+    adapters = read_weights(run.path / "lora" / "adapter_model.safetensors")
+    assert all(value.any() for name, value in adapters.items() if "lora_B" in name)
+    merged, _ = load_model(run.path)
+    base = read_weights(workplace.root / ".cache/densekit/tiny/language_model/model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(merged.language_model.get_parameter(name), base[name])
 
 
 def _user_recipe(workplace: Workplace, folder: Path, **changes: object) -> Path:

@@ -19,12 +19,12 @@ from densekit.files import durable
 from densekit.files.hashing import file_sha256
 from densekit.runs.checkpoint import read_checkpoint
 from densekit.runs.layout import checkpoints_in
+from densekit.runs.preemption import Preempted, StopRequests
 from densekit.runs.records import Position
 from densekit.spec.execution import Execution, SavePolicy
 from densekit.train import saves as module
 from densekit.train.checkpoints import load_checkpoint
 from densekit.train.feed_check import SAVE, SAVE_FAILED, SAVING, STOP
-from densekit.train.preemption import Preempted, StopRequests
 from densekit.train.save_policy import RunSaver
 from densekit.train.saves import Saves
 from tests.train.test_checkpoints import OneRank, cursor_at

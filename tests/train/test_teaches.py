@@ -11,7 +11,6 @@ from torch import Tensor
 from densekit.batching.steps import Step
 from densekit.errors import DataError
 from densekit.spec.math import Optimizer
-from densekit.spec.types import IGNORE_INDEX
 from densekit.train.shards import Shard
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
 
@@ -46,8 +45,8 @@ class Reader:
 
     def sequence(self, index: int) -> tuple[Any, Any]:
         self.read += 1
-        labels = torch.tensor([1, 1 if index in self.labelled else IGNORE_INDEX]).numpy()
-        return SimpleNamespace(labels=labels), SimpleNamespace(notes=("truncated",))
+        labels = int(index in self.labelled)
+        return SimpleNamespace(label_count=labels), SimpleNamespace(notes=("truncated",))
 
 
 def dataset(samples: int, labelled: set[int]) -> Any:

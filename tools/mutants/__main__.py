@@ -27,6 +27,7 @@ from tools.mutants.room import Failed, Room
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = ("tests/text/test_encode.py", "tests/text/test_templates.py", "tests/text/test_recorded.py")
 COUNTS = ("tests/batching/test_counts.py", "tests/batching/test_steps.py")
+STATISTICS = "tests/evaluate/statistics"
 ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/batching/certificate.py": ("tests/batching/test_certificate.py",),
     "densekit/batching/counts.py": (
@@ -39,6 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/batching/split.py": ("tests/batching/test_split.py",),
     "densekit/batching/steps.py": ("tests/batching/test_steps.py",),
     "densekit/batching/weights.py": ("tests/batching/test_token_weights.py",),
+    "densekit/text/answers.py": ("tests/text/test_answers.py",),
     "densekit/text/chunks.py": ("tests/text",),
     "densekit/text/conversation.py": ("tests/text",),
     "densekit/text/encode.py": TEXT,
@@ -52,6 +54,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "densekit/evaluate/protocols/cells.py": ("tests/evaluate",),
     "densekit/evaluate/protocols/prompts.py": ("tests/evaluate",),
     "densekit/evaluate/scorers/*.py": ("tests/evaluate",),
+    "densekit/evaluate/statistics/bootstrap.py": (f"{STATISTICS}/test_bootstrap.py",),
+    "densekit/evaluate/statistics/components.py": (f"{STATISTICS}/test_rules.py",),
+    "densekit/evaluate/statistics/difference.py": (f"{STATISTICS}/test_rules.py",),
+    "densekit/evaluate/statistics/figures.py": (f"{STATISTICS}/test_figures.py",),
+    "densekit/evaluate/statistics/interval.py": (f"{STATISTICS}/test_rules.py",),
+    "densekit/evaluate/statistics/power.py": (f"{STATISTICS}/test_power.py",),
+    "densekit/evaluate/statistics/reproduction.py": (f"{STATISTICS}/test_rules.py",),
+    "densekit/evaluate/statistics/seeds.py": (f"{STATISTICS}/test_rules.py",),
+    "densekit/evaluate/statistics/significance.py": (f"{STATISTICS}/test_significance.py",),
+    "densekit/evaluate/statistics/student.py": (f"{STATISTICS}/test_student.py",),
     "densekit/model/loss.py": ("tests/model/test_loss.py",),
 }
 """Files to mutate, and the tests that must notice."""

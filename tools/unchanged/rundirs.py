@@ -21,8 +21,9 @@ VOLATILE = (
     "attempts/*/environment.json",
     "attempts/*/launch.json",
     "attempts/*/log.txt",
+    "evaluations/*",
 )
-"""What tells of the clock or the machine, and hashes over files that do.
+"""What tells of the clock, the machine or its packages, and hashes over files that do.
 
 A sentencepiece model holds the path it was trained at, which is another each time.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from densekit.audit.run_reader import RecordedRun, read_run
 from densekit.audit.verify.checkpoints import check_checkpoints
+from densekit.audit.verify.evaluations import check_evaluations
 from densekit.audit.verify.file_hashes import check_file, check_folder
 from densekit.audit.verify.inputs import (
     check_annotations,
@@ -172,4 +173,5 @@ CHECKS: dict[str, Callable[[RecordedRun], Iterator[Check]]] = {
     "connector": check_connector,
     "starts_from": check_start,
     "checkpoints": check_checkpoints,
+    "evaluations": check_evaluations,
 }

@@ -5,6 +5,7 @@ then is tried again alone.
 """
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -87,6 +88,11 @@ class Job(Generic[T, R]):
                     continue
                 yield from zip(chunks[number], results, strict=True)
         failed += [chunks[number] for number in sorted(broken)]
+
+
+def usual_workers() -> int:
+    """Processes where nobody says how many."""
+    return min(len(os.sched_getaffinity(0)), 32)
 
 
 def _start(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:

@@ -75,7 +75,7 @@ def find_subject(name: str, roots: Roots, images: Path | None = None) -> Subject
             f"{name!r} is no recipe, no data set of the catalog ({known}) and no annotation file; "
             "give one of them"
         )
-    return _of_recipe(name, load_recipe(name), roots, images)
+    return subject_of_recipe(name, load_recipe(name), roots, images)
 
 
 def _of_data_set(data_set: DataSet, roots: Roots, images: Path | None) -> Subject:
@@ -88,14 +88,17 @@ def _of_data_set(data_set: DataSet, roots: Roots, images: Path | None) -> Subjec
         uses = Counter(recipe.data.model_dump_json() for recipe in recipes)
         common = uses.most_common(1)[0][0]
         recipe = next(one for one in recipes if one.data.model_dump_json() == common)
-        return _of_recipe(data_set.name, recipe, roots, images)
+        return subject_of_recipe(data_set.name, recipe, roots, images)
     raise UsageError(
         f"no recipe trains on {data_set.name}: give its annotation file, and --images for the "
         "folder of its images"
     )
 
 
-def _of_recipe(name: str, recipe: Recipe, roots: Roots, images: Path | None) -> Subject:
+def subject_of_recipe(
+    name: str, recipe: Recipe, roots: Roots, images: Path | None = None
+) -> Subject:
+    """The data of a recipe, as it reads them."""
     data = recipe.data
     tokenizer = roots.resolve(recipe.models.tokenizer_folder)
     try:

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from densekit.data.annotation_file import parse_entry
 from densekit.data.doctor.subject import Subject
 from densekit.data.entries import read_conversation
+from densekit.data.sample_totals import Counting
 from densekit.errors import DataError
-from densekit.spec.types import IGNORE_INDEX, Semantics
 from densekit.text.encode import SampleEncoder
 from densekit.text.sequence import model_sequence
 from densekit.text.tokenizers.base import load_tokenizer
@@ -40,18 +39,6 @@ class Tokens:
     """Label positions that are left once it is cut and shifted by one."""
     masked: bool
     """The official walk miscounted, so that all labels are masked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counting:
-    """What counting takes; what other processes are given."""
-
-    annotations: Path
-    tokenizer: Path
-    template: str
-    semantics: Semantics
-    max_length: int
-    image_tokens: int
 
 
 def counting_of(subject: Subject) -> Counting | None:
@@ -109,7 +96,7 @@ def token_counter(counting: Counting) -> Callable[[EntryText], Tokens | None]:
         ]
         return Tokens(
             length=len(sequences[0].input_ids),
-            labels=int((sequences[1].labels[1:] != IGNORE_INDEX).sum()),
+            labels=sequences[1].label_count,
             masked="masked_mismatch" in sample.notes,
         )
 

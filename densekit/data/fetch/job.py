@@ -9,7 +9,7 @@ from densekit.data.fetch.hub import HubClient
 from densekit.data.fetch.progress import Progress
 from densekit.data.fetch.transfer import Transfer
 
-Subject = Literal["models", "data", "benchmarks"]
+Subject = Literal["models", "data", "benchmarks", "trajectories"]
 """What `--only` chooses from."""
 
 

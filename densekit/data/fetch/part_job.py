@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from densekit.data.catalog import ARCHIVES, DataSet, FileObject, data_sets
+from densekit.data.catalog import ARCHIVES, DataSet, FileObject, Kind, data_sets
 from densekit.data.fetch.archives import (
     BrokenArchiveError,
     Extracted,
@@ -27,6 +27,12 @@ from densekit.files.hashing import file_sha256
 
 HUB_URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?/([^@\s]+)")
 """Repository, revision and file of an address on the hub."""
+
+SUBJECT_OF: dict[Kind, Subject] = {
+    "training": "data",
+    "benchmark": "benchmarks",
+    "trajectory": "trajectories",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ class PartJob:
     @property
     def subject(self) -> Subject:
         """As `Job.subject`."""
-        return "benchmarks" if self.data_set.kind == "benchmark" else "data"
+        return SUBJECT_OF[self.data_set.kind]
 
     @property
     def place(self) -> Path:

@@ -22,9 +22,7 @@ def named_generator(name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def replicates(
-    tables: Sequence[Table], *, name: str, count: int = REPLICATES
-) -> Floats:
+def replicates(tables: Sequence[Table], *, name: str, count: int = REPLICATES) -> Floats:
     """Each run's figure in each resampling of the images, (count, runs). `name` seeds the draws.
 
     Raises DataError for runs that were asked about other images, and where a stratum has fewer than

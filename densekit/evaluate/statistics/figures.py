@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.errors import DataError
-from densekit.evaluate.scorers import mme, mmbench, pope, sqa
+from densekit.evaluate.scorers import mmbench, mme, sqa
 from densekit.runs.benchmarks import Protocol, Score
 
 Floats = npt.NDArray[np.float64]
@@ -69,12 +69,15 @@ def _mean(sums: Floats) -> Floats:
 
 def _f1_rows(scores: Sequence[Score], names: Sequence[str]) -> list[Row]:
     """For each of `names` two columns: twice the true positives, and these with both kinds of
-    errors.
+    errors. An answer that is neither yes nor no counts as the wrong one.
     """
     rows = []
     for score in scores:
         column = 2 * names.index(score.category) if len(names) > 1 else 0
-        yes = (score.gold == "yes", score.parsed == "yes" or (not score.parsed and score.gold == "no"))
+        yes = (
+            score.gold == "yes",
+            score.parsed == "yes" or (not score.parsed and score.gold == "no"),
+        )
         rows.append((score.cluster, "", column, 2.0 * all(yes)))
         rows.append((score.cluster, "", column + 1, float(sum(yes))))
     return rows

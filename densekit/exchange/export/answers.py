@@ -17,8 +17,10 @@ from torch import Tensor
 
 from densekit.data.pixels import ImageProcessor
 from densekit.exchange.source import Source
-from densekit.exchange.tokenizer import end_tokens, tokenizer_of
+from densekit.exchange.tokenizer import tokenizer_of
+from densekit.model.answering import Decoding, generate
 from densekit.model.preprocess import normalise
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.types import IMAGE_TOKEN_ID
 from densekit.text.encode import SampleEncoder
 
@@ -37,12 +39,12 @@ def stored_prompts(source: Source) -> dict[str, Tensor]:
     encoder = SampleEncoder(
         tokenizer=tokenizer_of(source.tokenizer),
         template=source.template,
-        semantics="faithful",
+        semantics=source.semantics,
         max_length=source.max_length,
     )
     processor = ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio)
     table = torch.from_numpy(processor.lookup_table())
-    values = {"ends": torch.tensor(end_tokens(source.tokenizer, source.template))}
+    values = {"ends": torch.tensor(encoder.end_tokens)}
     for number, text in enumerate(PROMPTS):
         has_image = text.startswith("<image>")
         turn = {"from": "human", "value": text}
@@ -66,23 +68,17 @@ def each_prompt(values: dict[str, Tensor]) -> Iterator[tuple[int, Tensor, Tensor
         yield number, values[f"{number}/ids"], values.get(f"{number}/pixels")
 
 
-@torch.no_grad()
-def answers_of(model: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def answers_of(
+    model: DenseConnectorForConditionalGeneration, values: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """What densekit's model says: `N/logits` [V] at the last position, `N/generated` [L]."""
+    decoding = Decoding(end_tokens=tuple(values["ends"].tolist()), max_new_tokens=NEW_TOKENS)
     found = {}
     for number, ids, pixels in each_prompt(values):
-        output = model.generate(
-            [ids],
-            pixels,
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=values["ends"].tolist(),
-            pad_token_id=0,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        found[f"{number}/logits"] = output.logits[0][0].float().clone()
-        found[f"{number}/generated"] = output.sequences[0].clone()
+        output = generate(model, [ids], pixels, decoding, logits=True)
+        assert output.first_logits is not None
+        found[f"{number}/logits"] = output.first_logits[0].clone()
+        found[f"{number}/generated"] = torch.tensor(output.ids[0])
     return found
 
 
@@ -126,8 +122,6 @@ def main(arguments: list[str]) -> None:
         save_file(answers_of_stock(Path(folder), values), out)
         return
     if format_ == "densekit":
-        from densekit.model.vlm import DenseConnectorForConditionalGeneration
-
         model = DenseConnectorForConditionalGeneration.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
         )

@@ -29,13 +29,14 @@ from densekit.exchange.export.tensors import (
 )
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
-from densekit.exchange.tokenizer import end_tokens
+from densekit.exchange.tokenizer import tokenizer_of
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.model.config import read_config
 from densekit.model.towers import num_patches, vision_config_of
 from densekit.model.weights import read_weights
 from densekit.spec.types import IMAGE_TOKEN, Dtype
+from densekit.text.answers import end_tokens
 from densekit.text.templates import get_template
 
 TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -56,7 +57,7 @@ def write_llava_hf(source: Source, folder: Path, *, dtype: Dtype | None) -> None
     types = _write_weights(source, folder, language_model, tower, cast(projector, dtype))
     write_json(folder / "config.json", _config(source, vision, layers, types))
     _write_processor(source, folder, vision)
-    ends = end_tokens(source.tokenizer, source.template)
+    ends = [*end_tokens(tokenizer_of(source.tokenizer), source.template)]
     generation = {
         "bos_token_id": source.config.bos_token_id,
         "eos_token_id": ends,

@@ -23,13 +23,13 @@ from densekit.exchange.official.settings import CONFIG, official_connector
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
 from densekit.files.json_files import read_object, write_json
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import read_config
 from densekit.model.tensor_files import NAMES
 from densekit.model.towers import vision_config_of
 from densekit.model.weights import read_weights
 from densekit.runs.layout import RunDir
 from densekit.spec.types import Dtype
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 STATED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -40,6 +40,12 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
     """
     vision = vision_config_of(read_config(source.tower, "vision tower"))
     is_clip = vision.model_type == "clip_vision_model"
+    if source.connector.reduce_tokens != "none" or source.connector.learned:
+        what = "trains a module" if source.connector.learned else "reduces the tokens of an image"
+        raise DataError(
+            f"connector {source.connector.kind} {what}, which the official code never did: its "
+            "folders cannot hold it; export with --format densekit"
+        )
     known = official_connector(source.connector.kind, vision.num_hidden_layers, is_clip)
     if known != source.connector:
         raise DataError(

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from densekit.exchange.export.tensors import ROWS, Fetch, LanguageModel, cast, layouts_of
+from densekit.exchange.own_folder import CONVERSATION
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import OWN, Source
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.model.towers import load_tower, vision_config_of
 from densekit.model.weights import read_weights
 from densekit.spec.types import Dtype
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 
 def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
@@ -50,6 +51,7 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
     value["text_config"]["vocab_size"] = source.vocabulary
     for part_config in (value, value["text_config"], value["vision_config"]):
         part_config.pop("_name_or_path", None)
+    value[CONVERSATION] = source.conversation.model_dump(mode="json")
     write_json(folder / "config.json", value)
     for name in TOKENIZER_FILES:
         if (source.tokenizer / name).is_file():

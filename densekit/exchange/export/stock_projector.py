@@ -47,6 +47,12 @@ def stock_projector(
 
 def _blocks(connector: Connector, high: int) -> list[tuple[int, ...]]:
     """The layers whose mean each block of the first Linear's input is."""
+    if connector.reduce_tokens != "none" or connector.learned:
+        what = "has a trainable module" if connector.learned else "reduces the tokens of an image"
+        raise DataError(
+            f"connector {connector.kind} cannot be written for stock transformers: it {what}, "
+            "which its Llava does not compute; export it with --format densekit"
+        )
     if connector.kind in ("none", "sci"):
         return [(high,), *((layer,) for layer in connector.layers)]
     if connector.kind == "dci":

@@ -35,13 +35,13 @@ from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
-from densekit.files.tokenizer_files import TOKENIZER_FILES
 from densekit.files.weight_files import read_weight_files
 from densekit.model.tensor_files import write_tensors
 from densekit.runs.layout import CONNECTOR_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.templates import template_names
+from densekit.text.tokenizers.base import TOKENIZER_FILES
 
 LANGUAGE_MODEL: Where = "language_model"
 LORA = "lora"

@@ -1,7 +1,7 @@
 """Scores and verdicts of a card: as tables for readers, and as the `model-index` of the hub."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from densekit.exchange.publish.subject import Subject
 
@@ -9,16 +9,15 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 TASK = "image-text-to-text"
-PROBE = "densekit-held-out"
+CONTROL = "held_out_shuffled"
+"""What a model answers about other images is no score of it."""
 
 
 def eval_results(subject: Subject) -> "list[EvalResult]":
-    """What goes into `model-index`: scores of all questions of a benchmark, as the paper's protocol
-    asks them, and the held-out questions.
-    """
+    """What goes into `model-index`: scores of all questions of a benchmark."""
     from huggingface_hub import EvalResult
 
-    found = [
+    return [
         EvalResult(
             task_type=TASK,
             dataset_type=result.benchmark,
@@ -29,34 +28,15 @@ def eval_results(subject: Subject) -> "list[EvalResult]":
             metric_value=result.value,
         )
         for result in subject.results
-        if result.value is not None and result.complete
+        if result.value is not None and result.complete and result.benchmark != CONTROL
     ]
-    if subject.probe is not None:
-        found.append(
-            EvalResult(
-                task_type=TASK,
-                dataset_type=PROBE,
-                dataset_name="Held-out questions of the recipe",
-                metric_type="accuracy",
-                metric_value=_accuracy(subject.probe, "images_in_place"),
-            )
-        )
-    return found
 
 
 def score_lines(subject: Subject) -> Iterator[str]:
     """The section in words."""
     yield "## Scores\n"
-    probe = subject.probe
-    if not subject.results and probe is None:
+    if not subject.results:
         yield "None were recorded: `densekit evaluate` makes them."
-    if probe is not None:
-        yield (
-            f"{probe['questions']} held-out questions of the recipe: accuracy "
-            f"{_accuracy(probe, 'images_in_place'):.3f} with their images, "
-            f"{_accuracy(probe, 'images_shuffled'):.3f} with the images shuffled, "
-            f"{probe['majority_class']:.3f} by always giving the commonest answer."
-        )
     if subject.results:
         yield "\n| benchmark | split | questions | score | |"
         yield "|---|---|---|---|---|"
@@ -79,9 +59,10 @@ def _verdict(subject: Subject) -> Iterator[str]:
     if verdict is None:
         yield "\nNo verdict on the paper's numbers was made (`densekit verdict`)."
         return
+    calibration = "; ".join(verdict.calibrated) or "none"
     yield (
         f"\nVerdict on the paper's numbers, over {len(verdict.runs)} "
-        f"run{'s' * (len(verdict.runs) != 1)}; calibration: {verdict.calibration or 'none'}.\n"
+        f"run{'s' * (len(verdict.runs) != 1)}; calibration: {calibration}.\n"
     )
     yield "| benchmark | reported | here | verdict | |"
     yield "|---|---|---|---|---|"
@@ -103,7 +84,3 @@ def _verdict(subject: Subject) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _accuracy(probe: dict[str, Any], which: str) -> float:
-    return float(probe[which]["accuracy"])

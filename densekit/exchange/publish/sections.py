@@ -1,6 +1,6 @@
 """The sections of a card that say how a run was trained, from what, and under what terms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -167,7 +167,7 @@ def _terms(terms: License | None) -> str:
     return f"{terms.text} (source: {terms.source})" if terms else "not in densekit's catalogue"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A table in Markdown."""
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"

@@ -40,7 +40,6 @@ class Subject:
     """That the run computed in."""
     summary: dict[str, Any]
     """Totals of results.json."""
-    probe: dict[str, Any] | None
     results: tuple[StoredResult, ...]
     """The newest result of each benchmark."""
     verdict: Verdict | None
@@ -126,15 +125,13 @@ def read_subject(path: Path) -> Subject:
     if not run.complete:
         raise DataError(f"{path} is {run.status.state}, not complete: train it to its end first")
     check_complete(run)
-    found = read_object(path / RESULTS_FILE, "summary")
-    summary, probe = found["summary"], found.get("probe")
+    summary = read_object(path / RESULTS_FILE, "summary")["summary"]
     return Subject(
         run=run,
         math=run.math,
         manifest=read_manifest(path),
         dtype=run.execution.dtype,
         summary=summary if isinstance(summary, dict) else {},
-        probe=probe if isinstance(probe, dict) else None,
         results=tuple(result for _, result in newest_results(path).values()),
         verdict=read_verdict(path),
     )

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from densekit.errors import KILLED_CODE, DataError, UsageError
 from densekit.launch.host_gpus import Gpu
@@ -18,8 +18,9 @@ from densekit.launch.launchers.exchange import exchange_here
 from densekit.launch.launchers.inspection import inspect_here
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.paths import host_paths, refuse_paths
+from densekit.launch.launchers.talk import talk_here
 from densekit.launch.launchers.trainer_command import missing_packages
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
@@ -29,6 +30,7 @@ from densekit.spec.execution import Execution
 from densekit.spec.math import Math
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
+from densekit.spec.talk import TalkRequest
 
 UNDER_WAY = ("created", "running")
 """States of a run whose trainer was started and has not ended."""
@@ -78,7 +80,7 @@ class Launcher(ABC):
         self.check_options(execution)
 
     @abstractmethod
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """What `launch` does, as shell commands to read and run by hand; starts nothing."""
 
     def check_paths(self, runs_dir: Path, roots: Roots, maths: Sequence[Math]) -> None:
@@ -115,10 +117,16 @@ class Launcher(ABC):
         """
         return exchange_here(request)
 
+    def talk(self, request: TalkRequest, execution: Execution) -> NoReturn:
+        """Become a process of the trainer's environment that answers in this terminal. Raises
+        UsageError where it cannot be started.
+        """
+        talk_here(request, execution)
+
     # A run
 
     @abstractmethod
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Train the run's latest attempt and wait for it; returns an exit code and leaves nothing
         running.
 
@@ -126,7 +134,7 @@ class Launcher(ABC):
         second kills it (130): see `wait_stoppable`. `note` what was started before waiting.
         """
 
-    def note(self, run: RunDir, **details: str | int) -> None:
+    def note(self, run: WorkDir, **details: str | int) -> None:
         """Write the handle of the latest attempt: what `is_alive`, `kill` and `where` are given."""
         write_handle(ProcessHandle(run=run, launcher=self.name, host=this_host(), details=details))
 
@@ -180,7 +188,7 @@ class Launcher(ABC):
 class Element:
     """One run of several that are launched together."""
 
-    run: RunDir
+    run: WorkDir
     execution: Execution
     after: "Element | None"
     """The run that it starts from, if that is trained with the same command."""

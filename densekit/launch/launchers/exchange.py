@@ -1,6 +1,6 @@
 """The process that imports or exports a checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from densekit.launch.launchers.conversion import answer, run_here
@@ -29,8 +29,14 @@ def folders_of(request: ExchangeRequest) -> dict[Path, bool]:
     """The folders that it reads (True) or writes (False). Raises DataError for a record that is
     damaged.
     """
-    named = _named_by(request.export.source) if request.export is not None else ()
-    read = {path.resolve() for path in (*request.reads(), *named) if path.exists()}
+    named = folders_behind(request.export.source) if request.export is not None else ()
+    read = with_linked((*request.reads(), *named))
+    return {**dict.fromkeys(sorted(read), True), request.to.resolve(): False}
+
+
+def with_linked(paths: Iterable[Path]) -> set[Path]:
+    """Those that exist, and the folders that symbolic links in them lead to (a hub cache)."""
+    read = {path.resolve() for path in paths if path.exists()}
     linked = {
         inside.resolve().parent
         for path in read
@@ -38,7 +44,15 @@ def folders_of(request: ExchangeRequest) -> dict[Path, bool]:
         for inside in path.iterdir()
         if inside.is_symlink()
     }
-    return {**dict.fromkeys(sorted(read | linked), True), request.to.resolve(): False}
+    return read | linked
+
+
+def folders_behind(source: Path) -> Iterator[Path]:
+    """The folder of a run, an import or an export, and those outside of it that its record names.
+    Raises DataError for a record that is damaged.
+    """
+    yield source
+    yield from _named_by(source)
 
 
 def _named_by(source: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densekit.errors import DataError
-from densekit.launch.host_gpus import VISIBLE, Gpu, find_gpus, pick
+from densekit.launch.host_gpus import Gpu, gpu_variables
 from densekit.launch.launchers.base import Launcher
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
@@ -19,7 +19,7 @@ from densekit.launch.launchers.trainer_command import (
 )
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.launch_variables import clear_inherited
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.runs.processes import alive, die_with_parent
 from densekit.spec.check import Check
@@ -29,9 +29,9 @@ from densekit.spec.hardware import GIB
 SHM = Path("/dev/shm")
 
 
-def command(run: RunDir, execution: Execution) -> list[str]:
+def command(run: WorkDir, execution: Execution) -> list[str]:
     """The command line that trains a run on this host, in this interpreter's environment."""
-    return [sys.executable, *trainer_arguments(run.path.resolve(), execution)]
+    return [sys.executable, *trainer_arguments(run, execution)]
 
 
 def environment(execution: Execution) -> dict[str, str]:
@@ -39,10 +39,7 @@ def environment(execution: Execution) -> dict[str, str]:
     numbers.
     """
     variables = trainer_environment(execution)
-    if execution.device == "cuda" and (found := find_gpus()):
-        numbers = ",".join(str(gpu.index) for gpu in pick(found, execution.world_size))
-        variables |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: numbers}
-    return variables
+    return variables | gpu_variables(execution)
 
 
 class Local(Launcher):
@@ -50,12 +47,12 @@ class Local(Launcher):
 
     name = "local"
 
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The one command, with its variables."""
         variables = [f"{name}={value}" for name, value in environment(execution).items()]
         return [shlex.join(["env", *variables, *command(run, execution)])]
 
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Start the trainer and wait for it; a trainer that signal n killed gives 128 + n.
 
         It has a session of its own, so that a terminal's Ctrl-C reaches the driver alone, and it
@@ -103,7 +100,7 @@ def _end_with_driver() -> None:
     die_with_parent(signal.SIGTERM)
 
 
-def _trains(pid: int, run: RunDir) -> bool:
+def _trains(pid: int, run: WorkDir) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.launch.launchers.paths import recipe_paths
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.spec.execution import Execution
 
 
@@ -20,17 +20,19 @@ class Mount:
     read_only: bool
 
 
-def mounts(run: RunDir, execution: Execution) -> list[Mount]:
+def mounts(run: WorkDir, execution: Execution) -> list[Mount]:
     """The run directory and the cache to write, everything else to read.
 
     A folder that does not exist is left out: tiny recipes make their data in the cache.
     """
     writable = [run.path, execution.roots.cache]
     readable = [execution.roots.data, execution.roots.models]
-    named = [path for _, path in recipe_paths(run.math.recipe)]
+    named = [path for recipe in run.recipes for _, path in recipe_paths(recipe)]
     # The trainer opens a path as the recipe writes it, also where that is a symbolic link.
     links = [path for path in named if path.exists()]
-    seen: dict[Path, bool] = {path.resolve(): True for path in (*readable, *named) if path.exists()}
+    seen: dict[Path, bool] = {
+        path.resolve(): True for path in (*readable, *run.reads, *named) if path.exists()
+    }
     seen.update(dict.fromkeys(links, True))
     if execution.starts_from:  # with --print it is not there yet
         seen[Path(execution.starts_from).resolve()] = True

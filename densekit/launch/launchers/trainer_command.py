@@ -3,9 +3,8 @@
 import os
 import re
 from importlib.util import find_spec
-from pathlib import Path
 
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
 
@@ -33,9 +32,11 @@ def missing_packages() -> list[str]:
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
-def trainer_arguments(path: Path, execution: Execution) -> list[str]:
-    """What follows the interpreter to train the run at `path` on the processes of one host."""
-    trainer = ["-m", "densekit", "train", str(path)]
+def trainer_arguments(run: WorkDir, execution: Execution) -> list[str]:
+    """What follows the interpreter to carry a run or an evaluation out on the processes of one
+    host.
+    """
+    trainer = ["-m", "densekit", run.verb, str(run.path.resolve())]
     if not execution.is_distributed:
         return trainer
     processes = str(execution.world_size)
@@ -57,7 +58,7 @@ def passed_on() -> dict[str, str]:
     }
 
 
-def job_name(run: RunDir) -> str:
+def job_name(run: WorkDir) -> str:
     """What an engine or a cluster calls the run: one name, so that a second one is noticed, of
     letters that both take.
     """

@@ -9,14 +9,14 @@ from types import FrameType
 from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DataError, UsageError
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.runs.checkpoint import newest_whole
-from densekit.runs.layout import RunDir, checkpoints_in
+from densekit.runs.layout import RunDir, WorkDir, checkpoints_in
 
-STOPPING = "Stopping: saving a checkpoint after this step. Press Ctrl-C again to kill {what}."
+STOPPING = "Stopping: {stops}. Press Ctrl-C again to kill {what}."
 BEFORE_STEP_1 = "stopped by Ctrl-C before the first step of this attempt: nothing was to save"
 
 
 def wait_stoppable(
-    *runs: RunDir,
+    *runs: WorkDir,
     wait: Callable[[], int],
     kill: Callable[[], None],
     queued: Callable[[], bool] = lambda: False,
@@ -38,8 +38,9 @@ def wait_stoppable(
                 return INTERRUPTED_CODE
             for run in runs:
                 run.stop_file.touch()
-            what = "the run" if len(runs) == 1 else f"the {len(runs)} runs"
-            print(f"\n{STOPPING.format(what=what)}", file=sys.stderr, flush=True)
+            what = f"the {runs[0].noun}" if len(runs) == 1 else f"the {len(runs)} runs"
+            line = STOPPING.format(stops=runs[0].stops, what=what)
+            print(f"\n{line}", file=sys.stderr, flush=True)
         try:
             return wait()
         except KeyboardInterrupt:
@@ -63,7 +64,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def settle(run: RunDir, code: int, reason: str | None = None) -> int:
+def settle(run: WorkDir, code: int, reason: str | None = None) -> int:
     """The exit code of a trainer that ended with `code`; sets the run's status where the trainer
     could not.
 
@@ -75,30 +76,40 @@ def settle(run: RunDir, code: int, reason: str | None = None) -> int:
     status = run.status
     if status.state == "complete":
         if code != 0:
-            _report(run, f"complete; the trainer then ended with exit code {code}, nothing is lost")
+            _report(
+                run, f"complete; the {run.worker} then ended with exit code {code}, nothing is lost"
+            )
         return 0
     code = code or 1
     if reason or status.state in UNDER_WAY:
         killed = code == INTERRUPTED_CODE
-        ended = "killed by Ctrl-C" if killed else f"the trainer ended with exit code {code}"
+        ended = "killed by Ctrl-C" if killed else f"the {run.worker} ended with exit code {code}"
         _failed(run, reason or ended, code)
     elif status.exit_code:
         code = status.exit_code
     if code == PREEMPTED_CODE:
         _report(run, run.status.message)
-    elif (saved := newest_whole(run.checkpoints)) is not None:
+    elif (kept := _kept(run)) is not None:
         refused = code in (UsageError.exit_code, DataError.exit_code)
         until = "once that is mended, " if refused else ""
-        _report(run, f"{until}the same command resumes from checkpoint {saved.name}")
-    elif checkpoints_in(run.checkpoints):
+        _report(run, f"{until}the same command resumes from {kept}")
+    elif isinstance(run, RunDir) and checkpoints_in(run.checkpoints):
         _report(run, "no checkpoint is whole: the same command is refused until one is put back")
     return code
 
 
-def _failed(run: RunDir, message: str, code: int) -> None:
+def _kept(run: WorkDir) -> str | None:
+    """What an interrupted attempt left to go on from, in words."""
+    if not isinstance(run, RunDir):
+        return "the answers that are there"
+    saved = newest_whole(run.checkpoints)
+    return f"checkpoint {saved.name}" if saved else None
+
+
+def _failed(run: WorkDir, message: str, code: int) -> None:
     run.set_status("failed", message=message, exit_code=code)
     _report(run, message)
 
 
-def _report(run: RunDir, message: str) -> None:
+def _report(run: WorkDir, message: str) -> None:
     print(f"{run.name}: {message}", file=sys.stderr, flush=True)

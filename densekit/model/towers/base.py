@@ -71,6 +71,12 @@ class VisionTower(nn.Module, ABC):
         tower.model = loaded
         return tower
 
+    def checkpoint_activations(self) -> None:
+        """Recompute the activations of every block in backward, where it is trained."""
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        enable = enable or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     @abstractmethod
     def embed(self, pixel_values: Tensor) -> Tensor:
         """hidden_states[0] [I, P, D] of images [I, 3, H, W], with CLS where the family has one."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from densekit.planner.memory_trace.autograd import Meter
 from densekit.planner.memory_trace.model import TracedStep
-from densekit.planner.workload import TrainedModel
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 
 Bytes = NDArray[np.int64]
 

@@ -15,6 +15,7 @@ from densekit.planner.memory_trace.autograd import (
     SizedTensor,
     Tape,
 )
+from densekit.planner.memory_trace.connector import learned
 from densekit.planner.memory_trace.operations import (
     add,
     checkpoint,
@@ -23,6 +24,7 @@ from densekit.planner.memory_trace.operations import (
     gather,
     layer_norm,
     linear,
+    mean,
     multiply,
     power,
     put,
@@ -31,8 +33,9 @@ from densekit.planner.memory_trace.operations import (
     scaled,
     tanh,
 )
-from densekit.planner.workload import TrainedModel
+from densekit.planner.memory_trace.tower import TracedTower
 from densekit.spec.execution import Execution
+from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 
 LANGUAGE, LOGITS, GRADIENTS = "language model", "logits", "gradients"
@@ -105,9 +108,11 @@ class TracedStep:
 
     def _embedded(self, images: int) -> SizedTensor:
         """embed_row: projector, embedding, image features put into their slots."""
-        tape, hidden, n = self.tape, self.language.hidden, images * self.shape.image_tokens
-        width = self.shape.connector.width
-        x = SizedTensor(n * width, self.half, None)  # counted as the tower's
+        tape, hidden, connector = self.tape, self.language.hidden, self.shape.connector
+        n, width = images * connector.projected, connector.width
+        x = learned(tape, self.shape, images, self._features(images), self._trained)
+        if x.numel > n * width:
+            x = mean(tape, x, n * width)
         for inputs in (width, hidden):
             x = linear(
                 tape,
@@ -117,6 +122,9 @@ class TracedStep:
                 bias=self._weight(hidden, True),
             )
             x = function(tape, x) if inputs == width else x
+        n = images * connector.image_tokens
+        if connector.image_tokens < connector.projected:
+            x = mean(tape, x, n * hidden)
         table = self._own(self.language.vocab * hidden)
         size, type_ = (
             self.tokens * hidden,
@@ -129,6 +137,20 @@ class TracedStep:
             # enable_input_require_grads: the embeddings become a leaf, and stay with its gradient.
             embedded = self._wanting(embedded)
         return put(tape, embedded, tape.cast(gather(tape, x, n * hidden), type_))
+
+    def _trained(self, numel: int) -> SizedTensor:
+        return self._weight(numel, True)
+
+    def _features(self, images: int) -> SizedTensor:
+        """Dense features: of a frozen tower they are counted as the tower's."""
+        shape, half = self.shape, self.half
+        size = images * shape.connector.features * shape.connector.feature_width
+        if not self.model.trains_tower:
+            return SizedTensor(size, half, None)
+        pixels = SizedTensor(3 * images * shape.tower.image_size**2, half, None)
+        again = self.execution.activation_checkpointing
+        tower = TracedTower(self.tape, shape, images, self._trained, checkpointing=again)
+        return self._mark(tower.features(pixels), "the tower")
 
     def _wanting(self, x: SizedTensor) -> SizedTensor:
         """x as a leaf that stays, with its gradient, until the micro-batch is done."""

@@ -8,14 +8,20 @@ from densekit.planner.memory_trace.autograd import SINGLE, Given, Gradients, Siz
 
 
 def linear(
-    tape: Tape, x: SizedTensor, weight: SizedTensor, *, rows: int, bias: SizedTensor | None = None
+    tape: Tape,
+    x: SizedTensor,
+    weight: SizedTensor,
+    *,
+    rows: int,
+    bias: SizedTensor | None = None,
+    numel: int | None = None,
 ) -> SizedTensor:
     """x [rows, in] times a matrix: a trained weight saves the input, an input with a history saves
-    the weight.
+    the weight. A convolution is alike, and says how many elements it makes.
     """
     weight, x = tape.lower(weight), tape.lower(x)
     biases = [] if bias is None else [tape.lower(bias)]
-    out = tape.new(rows * (weight.numel // (x.numel // rows)), x.width)
+    out = tape.new(numel or rows * (weight.numel // (x.numel // rows)), x.width)
     sizes = [(each.numel, each.width, each.node is not None) for each in (x, weight, *biases)]
     saved = (x.data() if weight.node else None, weight.data() if x.node else None)
 
@@ -84,10 +90,31 @@ def add(tape: Tape, a: SizedTensor, b: SizedTensor) -> SizedTensor:
     return tape.operation(tape.new(max(a.numel, b.numel), max(a.width, b.width)), [a, b], backward)
 
 
-def mean(tape: Tape, x: SizedTensor, rows: int) -> SizedTensor:
-    """Mean over the channels of every row."""
+def shifted(tape: Tape, x: SizedTensor, bias: SizedTensor) -> SizedTensor:
+    """x plus a trained bias of each channel."""
+    own = bias.numel, bias.width
+
+    def backward(given: Given) -> Gradients:
+        return [given.pop(), tape.new(*own)]
+
+    return tape.operation(tape.new(x.numel, max(x.width, bias.width)), [x, bias], backward)
+
+
+def joined(tape: Tape, parts: list[SizedTensor], numel: int) -> SizedTensor:
+    """torch.cat of parts, expanded or not, to `numel` elements; gradients of parts are views."""
+    sizes = [part.numel for part in parts]
+
+    def backward(given: Given) -> Gradients:
+        whole = given.pop()
+        return [SizedTensor(size, whole.width, whole.storage) for size in sizes]
+
+    return tape.operation(tape.new(numel, max(part.width for part in parts)), parts, backward)
+
+
+def mean(tape: Tape, x: SizedTensor, means: int) -> SizedTensor:
+    """So many means of parts of x: over the channels of every row, or over neighbouring rows."""
     numel, width = x.numel, x.width
-    return tape.operation(tape.new(rows, width), [x], lambda _: [tape.new(numel, width)])
+    return tape.operation(tape.new(means, width), [x], lambda _: [tape.new(numel, width)])
 
 
 def dropout(tape: Tape, x: SizedTensor) -> SizedTensor:

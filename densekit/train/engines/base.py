@@ -31,7 +31,7 @@ class OptimizerStep:
 
 
 class Engine(ABC):
-    """Trains `model.trainable_part`; the frozen tower runs outside.
+    """Trains `model.trainable_part`; a frozen tower runs outside.
 
     Micro-batches and ranks *sum*: the loss of a micro-batch carries its token weights.
     """
@@ -53,7 +53,8 @@ class Engine(ABC):
         self.accelerator, self.execution = accelerator, execution
         self.device = accelerator.device
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
-        model.vision_tower.to(self.device, TORCH_DTYPES[execution.dtype])
+        if model.trainable_part.vision_tower is None:
+            model.vision_tower.to(self.device, TORCH_DTYPES[execution.dtype])
         model.use_kernel(execution.attention)
         if execution.activation_checkpointing:
             model.checkpoint_activations()
@@ -77,9 +78,9 @@ class Engine(ABC):
 
         Ranks are summed when `last`, the micro-batch that ends the step.
         """
-        features = self.model.encode_images(pixel_values.to(TORCH_DTYPES[self.execution.dtype]))
+        images = self.model.images_of(pixel_values.to(TORCH_DTYPES[self.execution.dtype]))
         with self._gradient_sync(last):
-            loss = self._loss(micro_batch, features)
+            loss = self._loss(micro_batch, images)
             self._backward(loss)
         return loss.detach()
 
@@ -89,9 +90,9 @@ class Engine(ABC):
         no_sync).
         """
 
-    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+    def _loss(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
         # DDP and ZeRO do not look into a MicroBatch: its cu_seqlens stays on the CPU.
-        loss: Tensor = self.module(micro_batch=micro_batch, dense_features=dense_features).loss
+        loss: Tensor = self.module(micro_batch=micro_batch, images=images).loss
         return loss
 
     @abstractmethod
@@ -116,14 +117,11 @@ class Engine(ABC):
     def full_weight(self, name: str) -> Tensor:
         """The whole fp32 weight of a trainable parameter, on the CPU; every rank must ask."""
 
-    def language_model_weights(self) -> dict[str, Tensor]:
-        """All weights of the language model by name, on the CPU, for saving; every rank must ask,
-        rank 0 gets them.
+    def weights_of(self, part: nn.Module) -> dict[str, Tensor]:
+        """All weights of the language model or the tower by name, on the CPU, for saving; every
+        rank must ask, rank 0 gets them.
         """
-        return {
-            name: value.detach().cpu()
-            for name, value in self.model.language_model.state_dict().items()
-        }
+        return {name: value.detach().cpu() for name, value in part.state_dict().items()}
 
     @property
     @abstractmethod

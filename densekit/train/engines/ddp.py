@@ -46,15 +46,19 @@ class ReplicatedEngine(Engine):
                 f"execution.json asks for DDP on {self.world_size} ranks, accelerate prepared "
                 f"{type(prepared).__name__}"
             )
+        if isinstance(prepared, DistributedDataParallel):
+            # No buffer changes in training (inv_freq): DDP sent them when it was made, and need not
+            # before every forward pass. As an argument torch calls it deprecated.
+            prepared.broadcast_buffers = False
         return prepared
 
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
         return nullcontext() if enabled else self.accelerator.no_sync(self.module)
 
-    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
+    def _loss(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
         half = self.execution.dtype != "fp32"
         with torch.autocast(self.device.type, TORCH_DTYPES[self.execution.dtype], enabled=half):
-            return super()._loss(micro_batch, dense_features)
+            return super()._loss(micro_batch, images)
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss * self.world_size).backward()  # DDP averages over ranks

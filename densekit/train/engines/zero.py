@@ -84,18 +84,21 @@ class ZeroEngine(Engine):
         weight: Tensor = safe_get_full_fp32_param(self.trainable[name])
         return weight.detach().cpu()
 
-    def language_model_weights(self) -> dict[str, Tensor]:
+    def weights_of(self, part: nn.Module) -> dict[str, Tensor]:
         """One parameter is gathered at a time, so that no GPU ever holds the whole model."""
         if self.execution.zero_stage != 3:
-            return super().language_model_weights()
+            return super().weights_of(part)
         weights: dict[str, Tensor] = {}
-        for name, parameter in self.model.language_model.named_parameters(remove_duplicate=False):
+        for name, parameter in part.named_parameters(remove_duplicate=False):
+            if not hasattr(parameter, "ds_id"):  # of a frozen tower, which is whole on every rank
+                weights[name] = parameter.detach().cpu()
+                continue
             with deepspeed.zero.GatheredParameters(parameter):
                 if self.rank == 0:
                     weights[name] = parameter.detach().cpu().clone()
         if self.rank == 0:
-            buffers = dict(self.model.language_model.named_buffers())
-            missing = self.model.language_model.state_dict().keys() - weights.keys()
+            buffers = dict(part.named_buffers())
+            missing = part.state_dict().keys() - weights.keys()
             weights |= {name: buffers[name].cpu() for name in missing}
         return weights
 

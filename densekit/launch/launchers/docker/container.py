@@ -9,13 +9,14 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from densekit.errors import UsageError
 from densekit.launch.launchers.conversion import conversion_arguments
-from densekit.launch.launchers.exchange import exchange_arguments, folders_of
+from densekit.launch.launchers.exchange import exchange_arguments, folders_of, with_linked
 from densekit.launch.launchers.inspection import VARIABLES, inspection_arguments
 from densekit.launch.launchers.mounts import Mount, mounts
+from densekit.launch.launchers.talk import reads, talk_arguments
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
     job_name,
@@ -24,11 +25,12 @@ from densekit.launch.launchers.trainer_command import (
     trainer_environment,
 )
 from densekit.runs.environment import IMAGE_VARIABLE
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.spec.conversion import ConversionRequest
 from densekit.spec.exchange import ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
+from densekit.spec.talk import TalkRequest
 
 NORMAL_USER = 1000
 """Who a container runs as when root starts it (the user of the images)."""
@@ -61,8 +63,14 @@ class Container:
     shm_bytes: int
     terminal: bool
     """Whether the progress bar may move: the driver's own output is a terminal."""
+    interactive: bool = False
+    """Whether it reads what is typed: only `docker run` does that."""
 
     def shell(self) -> str:
+        """The `docker run` that does the same, as a shell takes it."""
+        return shlex.join(self.words())
+
+    def words(self) -> list[str]:
         """The `docker run` that does the same."""
         words = ["docker", "run", "--rm", "--name", self.name, "--user", self.user]
         words += ["--network", "none", "--hostname", HOSTNAME]
@@ -70,7 +78,7 @@ class Container:
             words += ["--group-add", str(group)]
         words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--read-only"]
         words += ["--tmpfs", f"{SCRATCH}:{SCRATCH_OPTIONS}", "--shm-size", str(self.shm_bytes)]
-        words += ["--tty"] * self.terminal
+        words += ["--interactive"] * self.interactive + ["--tty"] * self.terminal
         if self.devices:
             words += ["--gpus", f'"device={",".join(self.devices)}"']
             words += ["--ulimit", "memlock=-1", "--ulimit", f"stack={STACK_BYTES}"]
@@ -78,7 +86,7 @@ class Container:
             words += ["--mount", _mount(mount)]
         for name, value in self.environment.items():
             words += ["--env", f"{name}={value}"]
-        return shlex.join([*words, self.image, *self.command])
+        return [*words, self.image, *self.command]
 
 
 def _mount(mount: Mount) -> str:
@@ -90,7 +98,7 @@ def _mount(mount: Mount) -> str:
 
 
 def container_of(
-    run: RunDir,
+    run: WorkDir,
     execution: Execution,
     *,
     image: str,
@@ -102,7 +110,7 @@ def container_of(
     return Container(
         name=job_name(run),
         image=image,
-        command=["python", *trainer_arguments(run.path.resolve(), execution)],
+        command=["python", *trainer_arguments(run, execution)],
         environment={
             **passed_on(),
             **trainer_environment(execution),
@@ -141,6 +149,23 @@ def exchange_container(request: ExchangeRequest, *, image: str, user: str) -> Co
     found = sorted(folders_of(request).items())
     mounts = [Mount(path=path, read_only=only) for path, only in found]
     return _on_the_side("exchange", exchange_arguments(request), mounts, image=image, user=user)
+
+
+def talk_container(
+    request: TalkRequest, *, image: str, devices: Sequence[str], user: str
+) -> Container:
+    """A container that answers in this terminal and writes nowhere."""
+    mounts = [Mount(path=path, read_only=True) for path in sorted(with_linked(reads(request)))]
+    plain = _on_the_side("talk", talk_arguments(request), mounts, image=image, user=user)
+    typed = request.chat is not None
+    return replace(
+        plain,
+        environment={"TOKENIZERS_PARALLELISM": "false", "HOME": SCRATCH},
+        devices=devices,
+        shm_bytes=SHM_BYTES[request.settings.device],
+        terminal=typed and sys.stdin.isatty() and sys.stdout.isatty(),
+        interactive=typed,
+    )
 
 
 def _on_the_side(

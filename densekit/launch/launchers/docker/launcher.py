@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import (
@@ -25,20 +25,23 @@ from densekit.launch.launchers.docker.container import (
     conversion_container,
     exchange_container,
     inspection_container,
+    talk_container,
 )
 from densekit.launch.launchers.docker.diagnosis import diagnose
 from densekit.launch.launchers.docker.follower import Follower, kill_container
 from densekit.launch.launchers.exchange import exchanged
 from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.talk import become, in_sight
 from densekit.launch.launchers.waiting import settle, wait_stoppable
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
 from densekit.spec.conversion import ConversionReport, ConversionRequest
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
+from densekit.spec.talk import TalkRequest
 
 UNKNOWN_ID = "sha256:UNKNOWN"
 """Stands in `--print` for an image's id where no engine is there to tell it."""
@@ -95,7 +98,20 @@ class Docker(Launcher):
         container = exchange_container(request, image=image, user=user)
         return exchanged(*_output(engine, container))
 
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def talk(self, request: TalkRequest, execution: Execution) -> NoReturn:
+        """Become the `docker run` of a container of the image, with one GPU where that is asked
+        for.
+        """
+        gpus = _gpus(execution)
+        image, engine = self._image(gpus), connect()
+        engine.image_id(image)
+        user = container_user(rootless=engine.rootless)
+        container = talk_container(
+            in_sight(request), image=image, devices=_indices(gpus), user=user
+        )
+        become(container.words(), {})
+
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The `docker run` that does what `launch` does."""
         gpus = _gpus(execution)
         image, rootless, image_id = self._image(gpus), False, UNKNOWN_ID
@@ -114,7 +130,7 @@ class Docker(Launcher):
         )
         return [container.shell()]
 
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Train in a container and remove it.
 
         Raises UsageError or DataError, with nothing left, when it cannot be started.
@@ -184,7 +200,7 @@ def _indices(gpus: Sequence[Gpu]) -> list[str]:
     return [str(gpu.index) for gpu in gpus]
 
 
-def _prepare_folders(run: RunDir, cache: Path, user: str) -> None:
+def _prepare_folders(run: WorkDir, cache: Path, user: str) -> None:
     """Make the cache. Where root starts a container that runs as a normal `user`, what root just
     made becomes theirs; UsageError when they may not write to a cache that was there.
     """

@@ -14,7 +14,7 @@ from densekit.launch.launchers.slurm.jobs import (
     cancel,
     job_states,
 )
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 
 HOPELESS = {
     "PartitionConfig",
@@ -47,7 +47,7 @@ class Follower:
     """
 
     def __init__(
-        self, run: RunDir, job: str, queue_minutes: float | None, prefix: str = ""
+        self, run: WorkDir, job: str, queue_minutes: float | None, prefix: str = ""
     ) -> None:
         self.run, self.job, self.prefix = run, job, prefix
         self.code: int | None = None

@@ -25,7 +25,7 @@ from densekit.launch.launchers.slurm.script import (
 from densekit.launch.launchers.slurm.submit import check_partition, sbatch
 from densekit.launch.launchers.torch_code import check_torch_code
 from densekit.launch.launchers.waiting import settle, wait_stoppable
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.runs.process_handle import ProcessHandle
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
@@ -108,11 +108,11 @@ class Slurm(Launcher):
             return None
         return super().inspection_environment(execution)
 
-    def commands(self, run: RunDir, execution: Execution) -> list[str]:
+    def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The batch script, given to sbatch."""
         return [piped(script(run, execution, self.batch))]
 
-    def launch(self, run: RunDir, execution: Execution) -> int:
+    def launch(self, run: WorkDir, execution: Execution) -> int:
         """Submit, show what the job writes, and wait. Raises UsageError when Slurm does not take
         the job.
         """
@@ -129,7 +129,7 @@ class Slurm(Launcher):
         )
         return settle(run, code, follower.reason)
 
-    def submit(self, run: RunDir, execution: Execution) -> str:
+    def submit(self, run: WorkDir, execution: Execution) -> str:
         """Write the batch script into the attempt and submit it; returns the job's id."""
         job = sbatch(str(write_script(run, execution, self.batch)))
         self.note(run, job=job)

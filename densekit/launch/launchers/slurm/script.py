@@ -23,7 +23,7 @@ from densekit.launch.launchers.trainer_command import (
     trainer_environment,
 )
 from densekit.runs.environment import IMAGE_VARIABLE
-from densekit.runs.layout import RunDir
+from densekit.runs.layout import WorkDir
 from densekit.spec.execution import Execution
 from densekit.spec.types import ContainerRuntime
 
@@ -77,7 +77,7 @@ def parse_options(words: Sequence[str], source: str = "--sbatch") -> dict[str, s
     return options
 
 
-def script(run: RunDir, execution: Execution, batch: Batch) -> str:
+def script(run: WorkDir, execution: Execution, batch: Batch) -> str:
     """The batch script that trains a run."""
     variables = {**passed_on(), **trainer_environment(execution)}
     if execution.device == "cuda":  # the plan counted the CPUs of the login node
@@ -92,7 +92,7 @@ def script(run: RunDir, execution: Execution, batch: Batch) -> str:
         alone=f"srun --nodes=1 --ntasks=1{_inside(run, execution, batch, variables)}",
         everywhere=f"srun --kill-on-bad-exit=1{_inside(run, execution, batch, variables)}",
         python=shlex.quote(python(batch)),
-        trainer=_trainer(execution),
+        trainer=_trainer(run, execution),
         preempted=PREEMPTED_CODE,
     )
 
@@ -105,7 +105,7 @@ def piped(text: str) -> str:
     return f"sbatch <<'{end}'\n{text}{end}"
 
 
-def write_script(run: RunDir, execution: Execution, batch: Batch) -> Path:
+def write_script(run: WorkDir, execution: Execution, batch: Batch) -> Path:
     """Write the batch script into the attempt, and make the cache: a container that mounts a folder
     which is missing does not start.
     """
@@ -143,7 +143,7 @@ def python(batch: Batch) -> str:
     return sys.executable if batch.runtime == "none" else "python"
 
 
-def _options(run: RunDir, execution: Execution, batch: Batch) -> dict[str, str | None]:
+def _options(run: WorkDir, execution: Execution, batch: Batch) -> dict[str, str | None]:
     each = execution.per_node
     options: dict[str, str | None] = {
         "job-name": job_name(run),
@@ -181,7 +181,7 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if any(sign in value for sign in " \t#;") else value
 
 
-def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[str, str]) -> str:
+def _inside(run: WorkDir, execution: Execution, batch: Batch, variables: Mapping[str, str]) -> str:
     """What stands between `srun` and the interpreter: nothing, or the container with everything at
     its own path.
     """
@@ -211,8 +211,8 @@ def _inside(run: RunDir, execution: Execution, batch: Batch, variables: Mapping[
     return f" sh -c {shlex.quote(inside)} sh"
 
 
-def _trainer(execution: Execution) -> str:
-    trainer = '-m densekit train "$run"'
+def _trainer(run: WorkDir, execution: Execution) -> str:
+    trainer = f'-m densekit {run.verb} "$run"'
     if not execution.is_distributed:
         return trainer
     nodes = execution.nodes

@@ -1,0 +1,1 @@
+"""Talking with a trained model: a conversation in the terminal, and questions one by one."""

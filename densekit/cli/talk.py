@@ -1,0 +1,208 @@
+"""`densekit chat`, `generate`: talking with a trained model; and `talk`, which launchers start."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from densekit.cli.models import PANEL
+from densekit.cli.options import ADVANCED, SITE, AsJson, DeviceName, LauncherName, complete_runs
+from densekit.cli.output import print_json
+from densekit.cli.packages import need_training_packages
+from densekit.spec.types import Device, Dtype
+
+if TYPE_CHECKING:
+    from densekit.launch.launchers.base import Launcher
+    from densekit.spec.execution import Execution
+    from densekit.spec.site import Site
+
+commands = typer.Typer()
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Complete run, or folder of `densekit import` or `export --format densekit`",
+        autocompletion=complete_runs,
+        show_default=False,
+    ),
+]
+Picture = Annotated[Path | None, typer.Option("--image", help="Picture to talk about")]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="Template of conversations (default: the one it was trained with)",
+        rich_help_panel=ADVANCED,
+    ),
+]
+TalkDtype = Annotated[
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="Of the language model: fp32, bf16, fp16 (default: from the GPU)",
+        show_choices=False,
+        rich_help_panel=ADVANCED,
+    ),
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer at most")
+]
+Warmth = Annotated[
+    float, typer.Option("--temperature", min=0, help="0: greedy; else tokens are sampled")
+]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Of the sampling")]
+ContainerImage = Annotated[
+    str | None,
+    typer.Option(
+        "--container-image",
+        help="Container image (default: the one for the GPUs found)",
+        rich_help_panel=SITE,
+    ),
+]
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: densekit chat tiny_stage2 --image picture.png"
+)
+def chat(
+    model: Model,
+    image: Picture = None,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Warmth = 0.0,
+    seed: SampleSeed = 0,
+    template: Template = None,
+    dtype: TalkDtype = None,
+    device: DeviceName = None,
+    launcher: LauncherName = None,
+    container_image: ContainerImage = None,
+) -> None:
+    """Talk with a trained model about a picture, in the terminal.
+
+    /image FILE looks at another picture, /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends.
+    Without a terminal every line of the input is a question.
+    """
+    from densekit.cli.site import site_settings
+    from densekit.launch.talk import resolved_image, talk
+    from densekit.spec.talk import ChatRequest, TalkRequest
+
+    site, execution = site_settings(), _where(device, dtype)
+    request = ChatRequest(
+        model=_folder(model, site),
+        device=execution.device,
+        dtype=execution.dtype,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        image=None if image is None else resolved_image(image),
+        folder=Path.cwd(),
+    )
+    talk(TalkRequest(chat=request), _launcher(launcher, container_image, site), execution)
+
+
+@commands.command(
+    rich_help_panel=PANEL,
+    epilog="Example: densekit generate tiny_stage2 --prompt 'What is shown?' --image picture.png",
+)
+def generate(
+    model: Model,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Question (repeatable: one by one)")
+    ] = None,
+    image: Picture = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="Questions, a JSON object per line: prompt, image, id"),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Questions answered at a time")
+    ] = 8,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Warmth = 0.0,
+    seed: SampleSeed = 0,
+    template: Template = None,
+    dtype: TalkDtype = None,
+    device: DeviceName = None,
+    launcher: LauncherName = None,
+    container_image: ContainerImage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer questions with a trained model, each by itself.
+
+    With --image every --prompt is about that picture; a file says its pictures line by line. --json
+    adds the ids of each answer, and whether it ended or was cut off.
+    """
+    from densekit.cli.site import site_settings
+    from densekit.errors import UsageError
+    from densekit.launch.talk import resolved_image, talk
+    from densekit.spec.talk import GenerateRequest, PromptLine, TalkRequest
+
+    if not prompt and file is None:
+        raise UsageError("no question: give --prompt, or --file")
+    if image is not None and not prompt:
+        raise UsageError("--image goes with --prompt: a file says its pictures line by line")
+    if prompt and not all(text.strip() for text in prompt):
+        raise UsageError("--prompt is empty: ask something")
+    site, execution = site_settings(), _where(device, dtype)
+    shown = None if image is None else str(resolved_image(image))
+    request = GenerateRequest(
+        model=_folder(model, site),
+        device=execution.device,
+        dtype=execution.dtype,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        prompts=tuple(PromptLine(prompt=text, image=shown) for text in prompt or ()),
+        file=None if file is None else file.resolve(),
+        batch_size=batch_size,
+        as_json=as_json,
+    )
+    talk(TalkRequest(generate=request), _launcher(launcher, container_image, site), execution)
+
+
+@commands.command("talk", hidden=True, epilog="Example: densekit talk REQUEST")
+def talk_(
+    request: Annotated[str, typer.Argument(help="Whom to ask, and what, as JSON")],
+) -> None:
+    """Answer in this terminal, or print answers (launchers start this)."""
+    need_training_packages()
+    from densekit.chat.talk import chat as hold
+    from densekit.chat.talk import generate as answer
+    from densekit.launch.talk import read_request
+
+    asked = read_request(request)
+    if asked.chat is not None:
+        hold(asked.chat)
+        return
+    assert asked.generate is not None
+    report = answer(asked.generate)
+    if asked.generate.as_json:
+        print_json(report.model_dump(mode="json"))
+        return
+    for number, line in enumerate(report.answers, start=1):
+        print(line.answer if len(report.answers) == 1 else f"[{number}] {line.answer}")
+
+
+def _where(device: Device | None, dtype: Dtype | None) -> "Execution":
+    from densekit.launch.talk import where_to_talk
+
+    execution, notes = where_to_talk(device, dtype)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return execution
+
+
+def _folder(model: str, site: "Site") -> Path:
+    from densekit.runs.find import find_run
+
+    named = Path(model)
+    return (named if named.is_dir() else find_run(model, site.runs_dir)).resolve()
+
+
+def _launcher(name: str | None, image: str | None, site: "Site") -> "Launcher":
+    from densekit.launch.conversion import converter
+    from densekit.launch.launchers.options import LauncherOptions
+
+    return converter(name, LauncherOptions(image=image), site)

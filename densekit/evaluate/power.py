@@ -1,0 +1,121 @@
+"""How many runs the paper's own differences need, by the noise that recipes/paper.yaml states."""
+
+from collections.abc import Sequence
+
+from densekit.errors import UsageError
+from densekit.evaluate.statistics.power import detectable, questions_needed, runs_needed
+from densekit.recipes.paper import Paper
+from densekit.spec.part import Number, Part, PositiveInt
+
+RUNS_SHOWN = (2, 3, 5)
+"""Runs an arm whose smallest difference is given."""
+
+
+class PowerRow(Part):
+    """One benchmark of one recipe."""
+
+    recipe: str | None
+    baseline: str | None
+    benchmark: str
+    title: str
+    effect: Number | None
+    """The difference to be shown; None: not given."""
+    seed_sd: Number
+    seed_source: str
+    question_sd: Number
+    runs: PositiveInt | None
+    """Runs an arm that show it in four of five cases; None: more than 1,000, or no effect."""
+    runs_these_questions: PositiveInt | None
+    """The same for the claim about these very questions alone."""
+    questions: PositiveInt | None
+    """That the benchmark has; None where only the command line says how noisy they are."""
+    questions_needed: PositiveInt | None
+    """That would show it if seeds made no difference."""
+    shown: dict[int, Number]
+    """Smallest difference that so many runs an arm show."""
+
+
+def plan_power(
+    names: Sequence[str],
+    paper: Paper,
+    *,
+    effect: float | None = None,
+    seed_sd: float | None = None,
+    question_sd: float | None = None,
+) -> list[PowerRow]:
+    """A row for each benchmark named, and for each reported gain of each recipe named.
+
+    Raises UsageError for an unknown name, a recipe without a reported gain, and numbers that are
+    not positive.
+    """
+    for option, value in (("effect", effect), ("seed-sd", seed_sd), ("question-sd", question_sd)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{option} {value}: a positive number is needed")
+    rows = []
+    for name in names:
+        pairs: list[tuple[str, float | None]] = [(name, None)]
+        recipe = None
+        if name not in paper.benchmarks:
+            recipe, pairs = name, _gains(name, paper)
+        for benchmark, gain in pairs:
+            rows.append(_row(recipe, benchmark, effect or gain, paper, seed_sd, question_sd))
+    return rows
+
+
+def _gains(recipe: str, paper: Paper) -> list[tuple[str, float | None]]:
+    scores = paper.scores(recipe)
+    if not scores:
+        raise UsageError(
+            f"{recipe} is neither a benchmark ({', '.join(paper.noise)}) nor a recipe that the "
+            "paper reports on (`densekit recipes`)"
+        )
+    found = [(name, paper.gain(recipe, name)) for name in scores if name in paper.noise]
+    gains: list[tuple[str, float | None]] = [
+        (name, gain) for name, gain in found if gain is not None and gain > 0
+    ]
+    if not gains:
+        raise UsageError(
+            f"the paper prints no gain of {recipe} over a baseline; name benchmarks and --effect"
+        )
+    return gains
+
+
+def _row(
+    recipe: str | None,
+    benchmark: str,
+    effect: float | None,
+    paper: Paper,
+    seed_sd: float | None,
+    question_sd: float | None,
+) -> PowerRow:
+    noise = paper.noise.get(benchmark)
+    if noise is None and (seed_sd is None or question_sd is None):
+        raise UsageError(
+            f"recipes/paper.yaml does not say how noisy {benchmark} is: give --seed-sd and "
+            "--question-sd"
+        )
+    seeds = seed_sd or (noise.seed_sd if noise else 0.0)
+    of_questions = question_sd or (noise.question_sd if noise else 0.0)
+    questions = noise.questions if noise and question_sd is None else None
+    return PowerRow(
+        recipe=recipe,
+        baseline=None if recipe is None else paper.baseline(recipe),
+        benchmark=benchmark,
+        title=paper.benchmarks[benchmark].title,
+        effect=effect,
+        seed_sd=seeds,
+        seed_source="--seed-sd" if seed_sd or noise is None else noise.seed_source,
+        question_sd=of_questions,
+        runs=effect and runs_needed(effect, seed_sd=seeds, question_sd=of_questions),
+        runs_these_questions=effect and runs_needed(effect, seed_sd=seeds, question_sd=0.0),
+        questions=questions,
+        questions_needed=(
+            questions_needed(effect, question_sd=of_questions, questions=questions)
+            if effect and questions
+            else None
+        ),
+        shown={
+            runs: round(detectable(runs, seed_sd=seeds, question_sd=of_questions), 2)
+            for runs in RUNS_SHOWN
+        },
+    )

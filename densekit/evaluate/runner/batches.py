@@ -1,0 +1,68 @@
+"""Planned questions as what a model is given: prompt ids and pixels."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.data.decoding import decode
+from densekit.data.pixels import MAX_BYTES, ImageProcessor
+from densekit.errors import DataError
+from densekit.evaluate.protocols.prompts import human_turn
+from densekit.files.hashing import json_sha256
+from densekit.files.json_files import read_file
+from densekit.model.preprocess import normalise
+from densekit.runs.evaluations import PlannedQuestion
+from densekit.spec.roots import Roots
+from densekit.text.encode import SampleEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Questions that are asked together."""
+
+    planned: Sequence[PlannedQuestion]
+    prompts: list[Tensor]
+    """[T] ids of each, with IMAGE_TOKEN_ID where the image goes."""
+    prompt_sha256: list[str]
+    pixels: Tensor | None
+    """[I, 3, S, S], normalised, in the questions' order; None: no question has an image."""
+
+
+class Preparer:
+    """Makes batches; every image is compared with the digest that was planned."""
+
+    def __init__(self, encoder: SampleEncoder, processor: ImageProcessor, roots: Roots) -> None:
+        self.encoder, self.processor, self.roots = encoder, processor, roots
+        self.table = torch.from_numpy(processor.lookup_table())
+
+    def __call__(self, planned: Sequence[PlannedQuestion]) -> Batch:
+        """The batch. Raises DataError for an image that is missing, damaged or another one than
+        was planned.
+        """
+        prompts = []
+        for question in planned:
+            has_image = question.image is not None
+            turn = {"from": "human", "value": human_turn(question.asked, has_image=has_image)}
+            prompts.append(self.encoder.encode_prompt([turn], has_image=has_image))
+        pixels = [torch.from_numpy(self._pixels(each)) for each in planned if each.image]
+        return Batch(
+            planned=planned,
+            prompts=[torch.from_numpy(ids) for ids in prompts],
+            prompt_sha256=[json_sha256(ids.tolist()) for ids in prompts],
+            pixels=normalise(torch.stack(pixels), self.table) if pixels else None,
+        )
+
+    def _pixels(self, planned: PlannedQuestion) -> np.ndarray:
+        assert planned.image is not None
+        path = self.roots.resolve(planned.image)
+        data = read_file(path, limit=MAX_BYTES, remedy="put it back")
+        if hashlib.sha256(data).hexdigest() != planned.image_sha256:
+            raise DataError(
+                f"image {path} is not the one that this evaluation was made for: it changed since; "
+                "put the original back, or remove the evaluation's folder to ask everything anew"
+            )
+        return self.processor(decode(data, path)[0])

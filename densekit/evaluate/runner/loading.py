@@ -1,0 +1,84 @@
+"""The model that is asked, on its device, with tokenizer, template and image processor."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from densekit.data.pixels import ImageProcessor
+from densekit.errors import DataError
+from densekit.evaluate.protocols.stops import stop_texts
+from densekit.exchange.loading import load_model
+from densekit.exchange.source import Source
+from densekit.exchange.tokenizer import tokenizer_of
+from densekit.model.answering import Decoding
+from densekit.model.dtypes import TORCH_DTYPES
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.runs.benchmarks import Protocol
+from densekit.runs.evaluations import Evaluation
+from densekit.text.encode import SampleEncoder
+from densekit.text.tokenizers.base import Tokenizer
+
+SAMPLED_FROM = 50
+"""Likeliest tokens that an answer is sampled from where a protocol samples: transformers' default,
+which the official runner leaves as it is.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A model ready to be asked."""
+
+    model: DenseConnectorForConditionalGeneration
+    source: Source
+    tokenizer: Tokenizer
+    encoder: SampleEncoder
+
+    def processor(self, protocol: Protocol) -> ImageProcessor:
+        """The tower's, with the aspect ratio of the protocol and not of any configuration."""
+        return ImageProcessor.from_pretrained(self.source.tower, protocol.image_aspect_ratio)
+
+    def decoding(self, protocol: Protocol) -> Decoding:
+        """How answers are generated. Raises DataError where nothing could end one."""
+        tokenizer, template = self.tokenizer, self.source.template
+        stops = [tokenizer.token_id(text) for text in stop_texts(template, "faithful")]
+        ends = tuple(id_ for id_ in (tokenizer.eos_id, *stops) if id_ is not None)
+        if not ends:
+            raise DataError(
+                f"{self.source.path}: its tokenizer has no end token, so that no answer would end; "
+                "add `eos_token` to tokenizer_config.json"
+            )
+        asked = protocol.decoding
+        return Decoding(
+            end_tokens=ends,
+            max_new_tokens=asked.max_new_tokens,
+            temperature=asked.temperature if asked.do_sample else 0.0,
+            top_k=SAMPLED_FROM,
+            num_beams=asked.num_beams,
+            max_prompt=self.source.max_length,
+        )
+
+
+def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -> Evaluated:
+    """The model of a run or an import. Raises UsageError and DataError as `load_model`, and
+    DataError where its template is not the one that was planned.
+    """
+    dtype = TORCH_DTYPES[evaluation.dtype]
+    model, found = load_model(source, dtype=dtype)
+    if found.template != evaluation.model.template:
+        raise DataError(
+            f"{source} is asked in template {found.template}, and {evaluation.model.template} was "
+            "planned: it changed since; evaluate it again"
+        )
+    tokenizer = tokenizer_of(found.tokenizer)
+    return Evaluated(
+        model=model.to(device=device, dtype=dtype),
+        source=found,
+        tokenizer=tokenizer,
+        encoder=SampleEncoder(
+            tokenizer=tokenizer,
+            template=found.template,
+            semantics=found.semantics,
+            max_length=found.max_length,
+        ),
+    )

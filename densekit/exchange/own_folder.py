@@ -1,0 +1,78 @@
+"""A folder in densekit's own format, as `densekit export --format densekit` wrote it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densekit.errors import DataError
+from densekit.exchange.weight_file import open_weights
+from densekit.files.json_files import optional_object
+from densekit.files.weight_files import read_weight_files
+from densekit.model.config import DenseConnectorConfig
+from densekit.model.pretrained import load_pretrained
+from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.runs.layout import MATH_FILE
+from densekit.spec.conversation import ConversationSettings
+from densekit.spec.part import read_part
+
+CONVERSATION = "conversation"
+"""Key of config.json that holds the ConversationSettings."""
+REMEDY = "export the model again with this version of densekit"
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder is densekit's own format, and no run."""
+    return (
+        not (folder / MATH_FILE).exists()
+        and _stated(folder).get("model_type") == DenseConnectorConfig.model_type
+    )
+
+
+def read_conversation(folder: Path) -> ConversationSettings:
+    """How its prompts are made. Raises DataError where config.json does not say it."""
+    path = folder / "config.json"
+    if CONVERSATION not in _stated(folder):
+        raise DataError(f"{path} does not say how prompts are made (`{CONVERSATION}`): {REMEDY}")
+    value = _stated(folder)[CONVERSATION]
+    return read_part(ConversationSettings, value, source=path, remedy=REMEDY)
+
+
+def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditionalGeneration:
+    """The model in eval mode: the language model as `dtype`, tower and projector in fp32. Raises
+    DataError as `load_pretrained`.
+    """
+    config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
+    model: DenseConnectorForConditionalGeneration = load_pretrained(
+        DenseConnectorForConditionalGeneration,
+        folder,
+        what="exported model",
+        config=config,
+        dtype=dtype,
+        dropped=(),
+    )
+    if dtype != torch.float32:
+        _in_full(model, folder)
+    model.eval()
+    return model
+
+
+def _in_full(model: DenseConnectorForConditionalGeneration, folder: Path) -> None:
+    """Read tower and projector again, without rounding."""
+    for part in ("vision_tower", "projector"):
+        module = getattr(model, part).float()
+        tensors, _ = read_weight_files(folder)
+        named: dict[Path, list[str]] = {}
+        for name, found in tensors.items():
+            if name.startswith(f"{part}."):
+                named.setdefault(found.file, []).append(name)
+        state = {
+            name.removeprefix(f"{part}."): value.float()
+            for path, names in named.items()
+            for name, value in open_weights(path).read(names).items()
+        }
+        module.load_state_dict(state)
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    return optional_object(folder / "config.json")

@@ -1,0 +1,101 @@
+"""What the process that answers prompts is asked, and what it prints for programs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from densekit.spec.part import Number, Part, PositiveInt, Seed
+from densekit.spec.types import Device, Dtype
+
+Temperature = Annotated[Number, Field(ge=0, le=100)]
+
+
+class TalkSettings(Part):
+    """How a model is loaded, and how it answers."""
+
+    model: Path
+    """A complete run directory, or a folder of `densekit import` or `export --format densekit`."""
+    device: Device
+    dtype: Dtype
+    """Of the language model."""
+    template: str | None = None
+    """Of conversations; None: the one that the model was trained with."""
+    max_new_tokens: PositiveInt
+    temperature: Temperature = 0.0
+    """0: greedy."""
+    seed: Seed = 0
+    """Of what is sampled."""
+
+
+class ChatRequest(TalkSettings):
+    """A conversation in the terminal."""
+
+    image: Path | None = None
+    folder: Path
+    """What the path of a picture is relative to."""
+    seen: tuple[Path, ...] = ()
+    """The folders that pictures can be in, where others are not mounted; (): any."""
+
+
+class PromptLine(Part):
+    """One question, asked by itself: a line of a file of prompts."""
+
+    prompt: Annotated[str, Field(min_length=1)]
+    image: str | None = None
+    """Relative to the folder of the file, or absolute."""
+    id: str | int | None = None
+    """Handed through to the answer."""
+
+
+class GenerateRequest(TalkSettings):
+    """Questions, each asked by itself."""
+
+    prompts: tuple[PromptLine, ...] = ()
+    """Their images are absolute."""
+    file: Path | None = None
+    """More of them, a JSON object per line."""
+    batch_size: PositiveInt
+    as_json: bool
+
+
+class TalkRequest(Part):
+    """One of the two."""
+
+    chat: ChatRequest | None = None
+    generate: GenerateRequest | None = None
+
+    @property
+    def settings(self) -> TalkSettings:
+        """What both say."""
+        asked = self.chat or self.generate
+        assert asked is not None
+        return asked
+
+
+class AnswerLine(Part):
+    """The answer to one question."""
+
+    id: str | int | None
+    prompt: str
+    image: str | None
+    answer: str
+    finish: Literal["end", "length"]
+    """By an end token, or because max_new_tokens or the model's positions ran out."""
+    prompt_tokens: PositiveInt
+    """With those of the image."""
+    new_ids: tuple[int, ...]
+    """With the end token, where there is one."""
+
+
+class GenerateReport(Part):
+    """What `densekit generate --json` prints."""
+
+    model: str
+    template: str
+    device: Device
+    dtype: Dtype
+    max_new_tokens: PositiveInt
+    temperature: Temperature
+    seed: Seed
+    answers: tuple[AnswerLine, ...]

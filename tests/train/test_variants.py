@@ -1,0 +1,127 @@
+"""Variants on every engine: a connector with modules of its own, and a tower that is trained, give
+the same step on any ranks and micro-batches, and resume to the last bit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from densekit.errors import UsageError
+from densekit.exchange.loading import load_model
+from densekit.model.init import initial_projector
+from densekit.model.projector import Projector
+from densekit.model.weights import read_weights
+from densekit.parity.case import Recording
+from densekit.recipes.load import load_recipe
+from densekit.spec.connector import Connector
+from densekit.spec.execution import Execution
+from densekit.spec.math import Math
+from tests.support.ranks import run_ranks
+from tests.support.training import Kill, assert_equal, start_run
+from tests.support.workplace import Workplace
+from tests.support.worlds import FEW, GROUPS, gradients
+
+pytestmark = pytest.mark.ranks
+
+CONVOLUTION = Connector(
+    kind="sci_conv2d",
+    layers=(7, 15),
+    learned={"shared": True, "high_level": True, "bias": True},
+    reduce_tokens="after_projector",
+)
+LINEAR = Connector(
+    kind="dci_linear",
+    groups=((0, 1, 2), (3, 4, 23)),
+    learned={"shared": False, "high_level": True, "bias": True},
+)
+TOKENS = Connector(
+    kind="sti_conv1d",
+    layers=(7, 15),
+    learned={"shared": True, "high_level": False, "bias": True},
+)
+TOWER_RATE = 1e-4
+
+
+def variant(golden: Path, name: str) -> dict[str, Any]:
+    """Math and initial weights of the recorded stage 2, varied."""
+    math: Math = Recording.read(golden, golden / "clip_dci" / "stage2.json").math
+    if name == "tower":
+        optimizer = math.optimizer.model_copy(update={"tower_learning_rate": TOWER_RATE})
+        return {"math": math.model_copy(update={"optimizer": optimizer})}
+    connector = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}[name]
+    with torch.device("meta"):
+        projector = Projector(connector, 32, 64)
+    drawn = initial_projector(projector, seed=3)
+    init = {f"connector.{key}": value for key, value in drawn.items()}
+    return {"math": math.model_copy(update={"connector": connector}), "init": init}
+
+
+def flat(gradient: dict[str, Tensor]) -> Tensor:
+    return torch.cat([gradient[name].flatten() for name in sorted(gradient)])
+
+
+SPLITS = [
+    ("tower", 2, 3, True),
+    ("convolution", 2, 3, False),
+    *(
+        pytest.param(name, world_size, zero_stage, True, marks=pytest.mark.slow)
+        for name in ("tower", "convolution", "linear", "tokens")
+        for world_size, zero_stage in ((3, 0), (3, 2), (4, 3))
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "world_size", "zero_stage", "checkpointing"), SPLITS)
+def test_any_split_gives_the_same_step(
+    golden: Path, name: str, world_size: int, zero_stage: int, checkpointing: bool
+) -> None:
+    """Micro-batches of text alone and idle ranks among them."""
+    options = variant(golden, name)
+    whole = run_ranks(1, gradients, golden, [(12, GROUPS), (12, FEW)], Execution(), **options)
+    execution = Execution(zero_stage=zero_stage, activation_checkpointing=checkpointing)
+    configurations = [(1, GROUPS), (2, FEW)]
+    split = run_ranks(world_size, gradients, golden, configurations, execution, **options)
+    for expected, found in zip(whole[0].returned, split[0].returned, strict=True):
+        assert found[2] == expected[2] and found[0] == pytest.approx(expected[0], abs=1e-5)
+        assert found[1].keys() == expected[1].keys()
+        difference = (flat(found[1]) - flat(expected[1])).norm() / flat(expected[1]).norm()
+        assert difference <= 1e-6, difference
+    own = [key for key in expected[1] if key.startswith(("vision_tower.", "projector.connector."))]
+    # A key's bias has a true gradient of 0.
+    idle = [key for key in own if not expected[1][key].any() and "k_proj.bias" not in key]
+    assert own and not idle
+
+
+@pytest.mark.parametrize("zero_stage", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_trained_tower_resumes_to_the_last_bit_and_is_read_back(
+    workplace: Workplace, tmp_path: Path, zero_stage: int
+) -> None:
+    rate = "optimizer.tower_learning_rate=1e-3"
+    whole = start_run(workplace, tmp_path / "whole", rate, zero_stage=zero_stage)
+    whole.finish()
+    killed = start_run(workplace, tmp_path / "killed", rate, zero_stage=zero_stage)
+    assert killed.attempt(Kill(0, 8))[0].exit_code == -9
+    killed.finish()
+    assert_equal(killed, whole)
+    base = read_weights(
+        killed.execution.roots.resolve("cache:tiny/vision_tower") / "model.safetensors"
+    )
+    model, _ = load_model(killed.run.path)
+    trained = dict(model.vision_tower.model.state_dict())
+    assert trained
+    for name, value in trained.items():
+        (before,) = (v for key, v in base.items() if key.endswith(name))
+        moved = (value - before).abs().max()
+        assert "position_ids" in name or 0 < moved < 0.1, name
+
+
+@pytest.mark.parametrize(
+    "overrides", [["stage=1", "needs=null"], ["lora={r: 4, alpha: 8}"]], ids=["stage 1", "LoRA"]
+)
+def test_a_tower_is_trained_with_the_whole_language_model_alone(overrides: list[str]) -> None:
+    rate = "optimizer.tower_learning_rate=1e-6"
+    with pytest.raises(UsageError, match="the tower is trained with the whole language model"):
+        load_recipe("tiny_stage2", [rate, *overrides])
