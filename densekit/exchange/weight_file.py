@@ -37,7 +37,8 @@ class WeightFile:
             # Opened anew each time: what one opening has mapped stays in RAM until the last tensor
             # of it is gone.
             with safe_open(self.path, "pt") as file:
-                return file.get_tensor(name)
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
 
         try:
             yield fetch

@@ -2,8 +2,8 @@
 
 Weights go file by file, within one tensor by tensor, and are cast in pieces, so that host RAM needs
 room for less than one file of them, the adapters, tower and projector: benchmarks/merge_memory.py
-measures that against the figure of `--dry-run`. Then the source and, in a fresh process, the export answer stored prompts,
-and are compared: what does not agree is removed again.
+measures that against the figure of `--dry-run`. Then the source and, in a fresh process, the export
+answer stored prompts, and are compared: what does not agree is removed again.
 """
 
 import math
