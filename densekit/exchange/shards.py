@@ -1,6 +1,6 @@
 """A model's weights written file by file, and within a file tensor by tensor."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +9,11 @@ from torch import Tensor
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout, write_safetensors
 from densekit.files.weight_files import INDEX, SINGLE
+from densekit.model.tensor_files import NAMES
+
+TYPES = {name: dtype for dtype, name in NAMES.items()}
+PIECE = 1 << 22
+"""Values that are cast at once: a whole embedding in fp32 may be larger than its file."""
 
 
 class ShardWriter:
@@ -21,7 +26,9 @@ class ShardWriter:
         self.written = 0
 
     def add(self, layouts: Mapping[str, Layout], fetch: Callable[[str], Tensor]) -> None:
-        """Write the next file, each tensor fetched when its turn comes; nothing for no tensors."""
+        """Write the next file, each tensor fetched when its turn comes and cast piece by piece to
+        the type of its layout; nothing for no tensors.
+        """
         if not layouts:
             return
         self.written += 1
@@ -29,8 +36,10 @@ class ShardWriter:
         if self.count > 1:
             name = f"model-{self.written:05d}-of-{self.count:05d}.safetensors"
 
-        def data(tensor: str) -> memoryview:
-            return fetch(tensor).detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        def data(tensor: str) -> Iterator[memoryview]:
+            dtype = TYPES[layouts[tensor].dtype]
+            for piece in fetch(tensor).detach().contiguous().reshape(-1).split(PIECE):
+                yield piece.to(dtype).view(torch.uint8).numpy().data
 
         write_safetensors(self.folder / name, layouts, data, metadata={"format": "pt"})
         self.weight_map |= dict.fromkeys(layouts, name)

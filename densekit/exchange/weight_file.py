@@ -24,20 +24,37 @@ class WeightFile:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[str], Tensor]]:
-        """What gives a tensor by its name. Raises DataError when the file cannot be read."""
+        """What gives a tensor by its name. Raises DataError when the file cannot be read.
+
+        A tensor of safetensors is mapped from the disk and lies in host RAM no longer than somebody
+        holds it.
+        """
         if self.path.suffix != ".safetensors":
             yield read_pickled(self.path).tensors.__getitem__
             return
-        try:
+
+        def fetch(name: str) -> Tensor:
+            # Opened anew each time: what one opening has mapped stays in RAM until the last tensor
+            # of it is gone.
             with safe_open(self.path, "pt") as file:
-                yield file.get_tensor
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
+
+        try:
+            yield fetch
         except SafetensorError as error:
             raise DataError(f"{self.path} cannot be read: {error}") from None
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Some of its tensors. Raises DataError when they cannot be read."""
-        with self.opened() as fetch:
-            return {name: fetch(name) for name in names}
+        if self.path.suffix != ".safetensors":
+            tensors = read_pickled(self.path).tensors
+            return {name: tensors[name] for name in names}
+        try:
+            with safe_open(self.path, "pt") as file:
+                return {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from None
 
 
 def open_weights(path: Path) -> WeightFile:

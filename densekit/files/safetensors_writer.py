@@ -49,13 +49,13 @@ class Written:
 def write_safetensors(
     path: Path,
     tensors: Mapping[str, Layout],
-    data: Callable[[str], memoryview],
+    data: Callable[[str], memoryview | Iterable[memoryview]],
     *,
     metadata: Mapping[str, str],
     proceed: Callable[[], None] = lambda: None,
 ) -> Written:
-    """Write `tensors` to a file, their bytes fetched by name from `data`, one tensor at a time; not
-    yet forced to disk.
+    """Write `tensors` to a file, their bytes fetched by name from `data`, one tensor at a time,
+    whole or in pieces; not yet forced to disk.
 
     `proceed` is called before each chunk, and ends the writing by raising. Raises OSError when
     the file cannot be written, ValueError when `data` gives a tensor of another size.
@@ -72,17 +72,21 @@ def write_safetensors(
 
 def _chunks(
     tensors: Mapping[str, Layout],
-    data: Callable[[str], memoryview],
+    data: Callable[[str], memoryview | Iterable[memoryview]],
     metadata: Mapping[str, str],
 ) -> Iterable[bytes | memoryview]:
     names = sorted(tensors, key=lambda name: (ORDER[tensors[name].dtype], name))
     yield _header(names, tensors, metadata)
     for name in names:
-        values = data(name)
-        if values.nbytes != tensors[name].bytes:
-            raise ValueError(f"{name} has {values.nbytes} bytes, not {tensors[name].bytes}")
-        for start in range(0, values.nbytes, CHUNK):
-            yield values[start : start + CHUNK]
+        values, size = data(name), 0
+        for piece in [values] if isinstance(values, memoryview) else values:
+            size += piece.nbytes
+            if size > tensors[name].bytes:
+                break
+            for start in range(0, piece.nbytes, CHUNK):
+                yield piece[start : start + CHUNK]
+        if size != tensors[name].bytes:
+            raise ValueError(f"{name} has {size} bytes, not {tensors[name].bytes}")
 
 
 def _header(

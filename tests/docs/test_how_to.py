@@ -26,9 +26,10 @@ SOURCE_FILES = {
     "benchmark": 2,
 }
 """Pages that add a part, and how many source files each may touch."""
-NOT_FOLLOWED = {"air-gapped", "trajectory"}
+NOT_FOLLOWED = {"air-gapped", "serve", "trajectory"}
 """The first takes two machines, one with the hub; tests/data/fetch follows its `--from`. The second
-takes GPUs and a published file; tests/cli/test_trajectory.py has its commands.
+adds no part; tests/docs/test_serve.py follows it. The third takes GPUs and a published file;
+tests/cli/test_trajectory.py has its commands.
 """
 COPIED = ("densekit", "recipes")
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -1,9 +1,9 @@
 """A trained model into another format: `export_model`.
 
-Weights go file by file, within one tensor by tensor, so that host RAM needs room for one file of
-them, the adapters, tower and projector: the figure of `--dry-run` is an estimate from this, and no
-benchmark measures it. Then the source and, in a fresh process, the export answer stored prompts,
-and are compared: what does not agree is removed again.
+Weights go file by file, within one tensor by tensor, and are cast in pieces, so that host RAM needs
+room for less than one file of them, the adapters, tower and projector: benchmarks/merge_memory.py
+measures that against the figure of `--dry-run`. Then the source and, in a fresh process, the export
+answer stored prompts, and are compared: what does not agree is removed again.
 """
 
 import math
@@ -94,7 +94,7 @@ def _plan(source: Source, request: ExportRequest) -> list[str]:
     if not whole:
         what = f"the connector{' and the adapters' if source.adapter else ''}, no language model,"
     lines.append(
-        f"{request.to}: {what} would be written; host RAM, an estimate: "
+        f"{request.to}: {what} would be written; host RAM, at most: "
         f"{largest / GIB:.1f} GiB (the largest file) + {adapter / GIB:.2f} GiB (adapters) + 1 GiB; "
         f"then {_loaded(source) / GIB:.1f} GiB to compare answers, which is left out where less "
         "is free"

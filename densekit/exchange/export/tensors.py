@@ -24,7 +24,6 @@ OWN_TOWER = "vision_tower.model."
 """How densekit's own folder of a full model names the tower's tensors."""
 ROWS = (EMBEDDING, "lm_head.weight")
 """Tensors with a row for each token."""
-TYPES = {name: dtype for dtype, name in NAMES.items()}
 Fetch = Callable[[str], Tensor]
 
 
@@ -69,14 +68,16 @@ class LanguageModel:
 
     @contextmanager
     def opened(self, part: LanguageModelFile) -> Iterator[Fetch]:
-        """What gives a tensor of a file by its name in the model."""
+        """What gives a tensor of a file by its name in the model, merged and not yet cast: its
+        layout has the type that is written.
+        """
         with part.file.opened() as fetch:
 
             def tensor(name: str) -> Tensor:
                 value = fetch(part.names[name])
                 if self.adapter is not None and name in self.low:
                     value = merged(value, self.low[name], self.adapter.scale, self.sum_dtype)
-                return value if self.dtype is None else value.to(self.dtype)
+                return value
 
             yield tensor
 

@@ -17,7 +17,7 @@ OWN_FILES = (".gitattributes",)
 def check_name(name: str) -> None:
     """Raise UsageError for anything but ORG/NAME as the hub admits it."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(name)
@@ -97,7 +97,7 @@ def open_target(name: str) -> Target:
             "to it (or `hf auth login`), and run the same command again; --dry-run needs none"
         )
     try:
-        siblings = _api(endpoint).repo_info(name, timeout=60).siblings or ()
+        siblings = _api(endpoint).model_info(name, timeout=60).siblings or ()
     except RepositoryNotFoundError:
         return replace(target, new=True)
     except HfHubHTTPError as error:
