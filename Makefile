@@ -37,6 +37,7 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation -e .
 checksum = $(firstword $(shell { cat $(1) pyproject.toml requirements/*.in; echo '$(CURDIR)'; } | cksum))
 FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt requirements/xformers.txt)
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
+LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
 # Tests run in parallel by whole files, the long ones first: what a file makes once is made once (tests/support/kinds.py).
@@ -47,12 +48,14 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(FULL) ## install everything, torch included, into .venv (again only when a pin changed)
+
+lmms-eval: $(LMMS_EVAL) ## install lmms-eval beside the trainer's packages, for `densekit cross-check`
 
 setup-driver: $(if $(wildcard $(FULL)),,$(DRIVER)) ## install only what the command line needs, without torch
 
@@ -85,6 +88,13 @@ $(DRIVER): | .venv/bin/pip
 	@echo 'Installing the command line into .venv: a few seconds'
 	@$(HASHED) -r requirements/driver.txt
 	@$(EDITABLE)
+	@touch $@
+
+# lmms-eval lies in a folder of its own: what it needs never meets the trainer's packages, which it reads beside it.
+$(LMMS_EVAL): $(FULL)
+	@rm -rf .venv/.stamp-lmms-eval-* .venv/lmms_eval
+	@echo 'Installing lmms-eval into .venv/lmms_eval (0.4 GB): a minute or two'
+	@$(HASHED) --target .venv/lmms_eval -r requirements/lmms-eval.txt -r requirements/lmms-eval-package.txt
 	@touch $@
 
 $(DEMO): $(FULL)

@@ -10,7 +10,9 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.pixels import ImageProcessor, ReadImage
 from densekit.data.token_counts import TokenCounts
+from densekit.spec.connector import Connector
 from densekit.spec.types import Semantics
+from densekit.spec.vision import ImageLayout
 from densekit.text.encode import EncodedSample
 from densekit.train.step_dataset import Encoder, SampleReader
 
@@ -47,6 +49,6 @@ def text_reader(
         processor=ImageProcessor(
             resize="squash", size=4, mean=(0, 0, 0), std=(1, 1, 1), aspect_ratio="square"
         ),
-        image_tokens=576,
+        layout=ImageLayout(patches=576, connector=Connector(kind="none")),
         counts=counts,
     )

@@ -15,7 +15,9 @@ from densekit.model.config import DenseConnectorConfig
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.preprocess import pixel_values
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.connector import Connector
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.spec.vision import ImageLayout
 from densekit.text.sequence import ModelSequence
 from densekit.train.collate import WeightedSample, pack
 
@@ -186,16 +188,18 @@ def our_inputs(
     samples = [
         WeightedSample(
             sequence=sequence,
-            image=None if pixels is None else ReadImage(pixels=pixels, digest=""),
+            image=None if pixels is None else ReadImage(pixels=pixels, size=(1, 1), digest=""),
             weight=1 / labels,
             position=number,
             sample_id=str(number),
         )
         for number, (sequence, pixels) in enumerate(zip(sequences, images, strict=True))
     ]
-    micro_batch = pack(samples, image_tokens=size.image_tokens, image_size=size.image_size).to(
-        device
-    )
+    micro_batch = pack(
+        samples,
+        layout=ImageLayout(patches=size.image_tokens, connector=Connector(kind="none")),
+        image_size=size.image_size,
+    ).to(device)
     table = (
         ((torch.arange(256, dtype=torch.float32) / 255 - 0.45) / 0.27)[:, None]
         .expand(256, 3)

@@ -9,6 +9,7 @@ versions.
 import argparse
 import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,12 @@ TORCH_ALWAYS = (
     "torch",
     "typing-extensions",
 )
+BESIDE_TRAIN = tuple(
+    part
+    for line in (ROOT / "requirements" / "train.txt").read_text(encoding="utf-8").splitlines()
+    if (name := re.match(r"([\w.-]+)==", line))
+    for part in ("--no-emit-package", name[1])
+)
 LOCKS = (
     Lock(
         path="requirements/train.txt",
@@ -71,6 +78,17 @@ LOCKS = (
     Lock(
         path="requirements/xformers.txt",
         sources=("requirements/xformers.in",),
+        options=("--no-deps",),
+    ),
+    Lock(
+        path="requirements/lmms-eval.txt",
+        sources=("requirements/lmms-eval.in",),
+        # Beside the trainer's environment, which has these and torch.
+        options=("--no-emit-package", "torch", *BESIDE_TRAIN),
+    ),
+    Lock(
+        path="requirements/lmms-eval-package.txt",
+        sources=("requirements/lmms-eval-package.in",),
         options=("--no-deps",),
     ),
     Lock(

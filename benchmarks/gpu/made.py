@@ -16,10 +16,12 @@ from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe
+from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Math
 from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.spec.vision import ImageLayout
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence
 from densekit.train.assembly import build_trainer
@@ -71,6 +73,10 @@ class MadeReader:
         return self.workload.model.shape.image_tokens
 
     @property
+    def layout(self) -> ImageLayout:
+        return ImageLayout(patches=self.image_tokens, connector=Connector(kind="none"))
+
+    @property
     def processor(self) -> MadeProcessor:
         return MadeProcessor(self.workload.model.shape.tower.image_size)
 
@@ -99,7 +105,7 @@ class MadeReader:
         """Noise."""
         size = self.processor.size
         pixels = np.random.default_rng(number).integers(0, 256, (3, size, size), dtype=np.uint8)
-        return ReadImage(pixels=pixels, digest=f"{number:016x}")
+        return ReadImage(pixels=pixels, size=(size, size), digest=f"{number:016x}")
 
 
 def workload_of(

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from densekit import __version__
 from densekit.cli import (
     containers,
+    cross_check,
     data,
     evaluate,
     evidence,
@@ -78,7 +79,7 @@ _add_group(
     text="Verify, pin and describe data sets.",
     example="data verify vicuna7b_clip_stage2",
 )
-for group in (plan, train, runs, evidence, report, evaluate, verdicts, parity, host):
+for group in (plan, train, runs, evidence, report, evaluate, cross_check, verdicts, parity, host):
     _join_lines(group.commands)
     app.add_typer(group.commands)
 _add_group(

@@ -10,6 +10,9 @@ from densekit.cli.models import PANEL
 from densekit.cli.options import ADVANCED, SITE, AsJson, DeviceName, LauncherName, complete_runs
 from densekit.cli.output import print_json
 from densekit.cli.packages import need_training_packages
+from densekit.errors import UsageError
+from densekit.spec.part import MAX_COUNT
+from densekit.spec.talk import MAX_TEMPERATURE
 from densekit.spec.types import Device, Dtype
 
 if TYPE_CHECKING:
@@ -46,12 +49,19 @@ TalkDtype = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer at most")
+    int,
+    typer.Option("--max-new-tokens", min=1, max=MAX_COUNT, help="Tokens of an answer at most"),
 ]
 Warmth = Annotated[
-    float, typer.Option("--temperature", min=0, help="0: greedy; else tokens are sampled")
+    float,
+    typer.Option(
+        "--temperature",
+        min=0,
+        max=MAX_TEMPERATURE,
+        help="0: greedy; else tokens are sampled",
+    ),
 ]
-SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Of the sampling")]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the sampling")]
 ContainerImage = Annotated[
     str | None,
     typer.Option(
@@ -116,7 +126,7 @@ def generate(
         typer.Option("--file", help="Questions, a JSON object per line: prompt, image, id"),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Questions answered at a time")
+        int, typer.Option("--batch-size", min=1, max=4096, help="Questions answered at a time")
     ] = 8,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Warmth = 0.0,
@@ -134,7 +144,6 @@ def generate(
     adds the ids of each answer, and whether it ended or was cut off.
     """
     from densekit.cli.site import site_settings
-    from densekit.errors import UsageError
     from densekit.launch.talk import resolved_image, talk
     from densekit.spec.talk import GenerateRequest, PromptLine, TalkRequest
 

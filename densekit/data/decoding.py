@@ -69,6 +69,17 @@ def decode(data: bytes, name: object) -> tuple[Image.Image, str]:
         raise DataError(f"image {name} cannot be decoded ({reason(error)}); {REMEDY}") from None
 
 
+def decode_palette(data: bytes, name: object) -> Image.Image | None:
+    """The image in a file's bytes where it has a palette, decoded fully and not converted; None for
+    any other. Raises DataError, which names `name`.
+    """
+    try:
+        with _open(io.BytesIO(data)) as image:
+            return image.copy() if image.mode == "P" else None
+    except Exception as error:  # decoders raise whatever they like
+        raise DataError(f"image {name} cannot be decoded ({reason(error)}); {REMEDY}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
     """What an image file says of itself in front of its pixels."""
@@ -111,7 +122,14 @@ def read_header(file: IO[bytes]) -> ImageHeader:
 
 
 def examine(path: Path) -> bool:
-    """Whether an image has more than 8 bits a channel; only its header is read.
+    """Whether an image has more than 8 bits a channel; only its header is read. Raises as
+    header_of.
+    """
+    return header_of(path).deep
+
+
+def header_of(path: Path) -> ImageHeader:
+    """The header of an image file.
 
     Raises DataError with the reason alone for a file that is empty, no image, or of a format that
     is not read.
@@ -120,7 +138,7 @@ def examine(path: Path) -> bool:
         # Without blocking: a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            return read_header(file).deep
+            return read_header(file)
     except Exception as error:  # decoders raise whatever they like
         raise DataError(reason(error)) from None
 

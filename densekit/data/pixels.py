@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from densekit.data.decoding import DEEP_MODES, REMEDY, decode
+from densekit.data.decoding import DEEP_MODES, REMEDY, decode, header_of
 from densekit.errors import DataError
 from densekit.files.json_files import read_file, read_object
+from densekit.spec.anyres import AnyRes, fitted
 from densekit.spec.types import AspectRatio, Semantics
 
 MAX_BYTES = 1 << 30
@@ -26,7 +27,9 @@ class ReadImage:
     """One image as the trainer read it."""
 
     pixels: np.ndarray
-    """uint8 [3, S, S]."""
+    """uint8 [3, S, S], or [t, 3, S, S] under AnyRes, the whole image first."""
+    size: tuple[int, int]
+    """Width and height of the image itself."""
     digest: str
     """First 16 hex digits of the SHA-256 of the file's bytes."""
 
@@ -43,12 +46,21 @@ class ImageProcessor:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     aspect_ratio: AspectRatio
+    anyres: AnyRes | None = None
 
     @classmethod
-    def from_pretrained(cls, directory: Path, aspect_ratio: AspectRatio) -> "ImageProcessor":
+    def from_pretrained(
+        cls, directory: Path, aspect_ratio: AspectRatio, anyres: AnyRes | None = None
+    ) -> "ImageProcessor":
         """Read preprocessor_config.json; DataError when it is missing or not CLIP's or SigLIP's
-        kind.
+        kind, and for pinpoints that are no grids of its size.
         """
+        if aspect_ratio == "anyres" and anyres is None:
+            raise DataError(
+                f"vision tower: {directory}: the model was trained on several tiles per image "
+                "(AnyRes), which training alone computes: it cannot be asked or exported yet; its "
+                "weights are in the run's model folder"
+            )
         path = directory / "preprocessor_config.json"
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
@@ -74,6 +86,8 @@ class ImageProcessor:
             mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
             if min(std) <= 0:
                 raise ValueError(f"image_std {list(std)} must be above 0")
+            if anyres is not None:
+                anyres.check_tile(edge)
         except KeyError as error:
             raise DataError(f"vision tower: {path} has no `{error.args[0]}`") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -84,14 +98,18 @@ class ImageProcessor:
             mean=mean,
             std=std,
             aspect_ratio=aspect_ratio,
+            anyres=anyres,
         )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """An image of any size and mode -> uint8 [3, size, size], as the official pipeline resizes
-        it.
+        it; under AnyRes [t, 3, size, size], the whole image, aspect ratio lost, and its tiles row
+        by row.
         """
         if image.mode != "RGB":  # converting one that is copies it
             image = image.convert("RGB")
+        if self.anyres is not None:
+            return self._tiles(image, self.anyres)
         if self.aspect_ratio == "pad":
             image = self._pad_to_square(image)
         if self.resize == "squash":
@@ -106,15 +124,43 @@ class ImageProcessor:
             image = image.crop((left, top, left + self.size, top + self.size))
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
+    def _tiles(self, image: Image.Image, anyres: AnyRes) -> np.ndarray:
+        across, down = anyres.chosen(image.size)
+        width, height = fitted(image.size, (across, down))
+        inside = image.resize((width, height), Image.Resampling.BICUBIC)
+        whole = Image.new("RGB", (across, down), (0, 0, 0))
+        whole.paste(inside, ((across - width) // 2, (down - height) // 2))
+        base = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        grid = np.asarray(whole).reshape(down // self.size, self.size, across // self.size, -1, 3)
+        # [rows, S, columns, S, 3] -> [rows * columns, 3, S, S]
+        tiles = grid.transpose(0, 2, 4, 1, 3).reshape(-1, 3, self.size, self.size)
+        return np.concatenate([np.asarray(base).transpose(2, 0, 1)[None], tiles])
+
     def _pad_to_square(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         if width == height:
             return image
         edge = max(width, height)
-        colour = tuple(int(value * 255) for value in self.mean)
-        square = Image.new("RGB", (edge, edge), colour)
+        square = Image.new("RGB", (edge, edge), self._colour)
         square.paste(image, ((edge - width) // 2, (edge - height) // 2))
         return square
+
+    def padded_as_stored(self, image: Image.Image) -> Image.Image:
+        """An image with a palette, padded to a square before it becomes RGB, as the official code
+        does on some benchmarks: the square has a palette of its own, so that colours change.
+        """
+        width, height = image.size
+        if width == height or self.aspect_ratio != "pad":
+            return image
+        edge = max(width, height)
+        square = Image.new(image.mode, (edge, edge), self._colour)
+        square.paste(image, ((edge - width) // 2, (edge - height) // 2))
+        return square
+
+    @property
+    def _colour(self) -> tuple[int, ...]:
+        """What is padded with: the mean."""
+        return tuple(int(value * 255) for value in self.mean)
 
     def lookup_table(self) -> np.ndarray:
         """float32 [256, 3]: the normalised value of every uint8 in every channel.
@@ -159,6 +205,15 @@ def read_image(path: Path, semantics: Semantics = "faithful") -> tuple[Image.Ima
             f"code cuts off; convert it to 8 bits, {REMEDY}"
         )
     return image, hashlib.sha256(data).hexdigest()[:16]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header. Raises DataError naming the file."""
+    try:
+        header = header_of(path)
+    except DataError as error:
+        raise DataError(f"image {path} cannot be decoded ({error}); {REMEDY}") from None
+    return header.width, header.height
 
 
 def open_image(path: Path) -> Image.Image:

@@ -122,8 +122,11 @@ def counting_key(
     semantics: str,
     max_length: int,
     image_tokens: int,
+    sizes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides how many tokens and labels a sample has."""
+    """Everything that decides how many tokens and labels a sample has; `sizes`: where an image's
+    tokens depend on its size, how.
+    """
     files = [tokenizer / name for name in TOKENIZER_FILES]
     return {
         "annotations": annotations_sha256,
@@ -132,6 +135,7 @@ def counting_key(
         "semantics": semantics,
         "max_length": max_length,
         "image_tokens": image_tokens,
+        **({} if sizes is None else {"sizes": sizes}),
         "code": text_source_sha256(),
         "libraries": {name: version(name) for name in ("sentencepiece", "tokenizers")},
     }

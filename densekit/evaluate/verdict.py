@@ -162,8 +162,12 @@ def _other_than_official(asked: Asked) -> str:
         notes.append(f"answered in {result.dtype}, officially in {result.official_dtype}")
     if result.batch_size != asked.protocol.decoding.batch_size:
         flips = result.flip_rate
-        rate = f" ({flips.flips} of {flips.questions} answers differ from those alone)"
-        notes.append(f"batches of {result.batch_size}{rate if flips else ''}")
+        rate = (
+            f" ({flips.flips} of {flips.questions} answers differ from those alone)"
+            if flips
+            else ""
+        )
+        notes.append(f"batches of {result.batch_size}{rate}")
     return "; ".join(notes)
 
 

@@ -176,7 +176,7 @@ def report(results: Sequence[StoredResult]) -> list[str]:
 
 def _line(result: StoredResult) -> str:
     shown = f"{result.value:.2f}" if result.value is not None else f"no value: {result.problem}"
-    marks = [result.semantics] if result.semantics == "fixed" else []
+    marks: list[str] = [result.semantics] if result.semantics == "fixed" else []
     figures = {name: figure for name, figure in result.figures.items() if "/" not in name}
     if (right := figures.pop("right", None)) is not None:
         marks.append(f"{right:.0f}/{result.questions} right")

@@ -71,12 +71,10 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
         hidden = size if isinstance(size, int) else None
     if not recipe.makes(models.vision_tower):
         field = "models.vision_tower"
-        problems, tower = tower_problems(
-            models.vision_tower, roots, field, found.get(field), data.image_aspect_ratio
-        )
+        problems, tower = tower_problems(models.vision_tower, roots, field, found.get(field))
         if tower is not None:
             try:
-                width = connector_shape(recipe.connector, tower).width
+                width = connector_shape(recipe.connector, tower, data.anyres).width
             except DensekitError as error:
                 problems.append(str(error))
         found.add("vision tower", problems)

@@ -9,8 +9,9 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from densekit.errors import DataError
 from densekit.model.towers import num_patches, vision_config_of
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
-from densekit.spec.vision import ImageLayout
+from densekit.spec.vision import ImageLayout, check_anyres
 
 
 class DenseConnectorConfig(PreTrainedConfig):
@@ -27,6 +28,7 @@ class DenseConnectorConfig(PreTrainedConfig):
     text_config: Any = None
     vision_config: Any = None
     connector: dict[str, Any] | None = None
+    anyres: dict[str, Any] | None = None
     image_token_id: int = -200
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -51,10 +53,20 @@ class DenseConnectorConfig(PreTrainedConfig):
         return Connector.model_validate(given)
 
     @property
+    def anyres_spec(self) -> AnyRes | None:
+        """Sizes and order of an image's tiles, where it has several."""
+        return None if self.anyres is None else AnyRes.model_validate(self.anyres)
+
+    @property
     def image_layout(self) -> ImageLayout:
         """How an image becomes views and tokens."""
         patches = num_patches(self.vision_config)
-        return ImageLayout(patches=patches, connector=self.connector_spec)
+        return ImageLayout(
+            patches=patches,
+            connector=self.connector_spec,
+            anyres=self.anyres_spec,
+            tile=int(vision_config_of(self.vision_config).image_size),
+        )
 
 
 AutoConfig.register(DenseConnectorConfig.model_type, DenseConnectorConfig, exist_ok=True)
@@ -80,7 +92,7 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
 
 
 def model_config(
-    language_model: Path, vision_tower: Path, connector: Connector
+    language_model: Path, vision_tower: Path, connector: Connector, *, anyres: AnyRes | None = None
 ) -> DenseConnectorConfig:
     """The configuration of a model made of these parts; DataError when they do not fit together."""
     try:
@@ -88,7 +100,9 @@ def model_config(
             text_config=read_config(language_model, "language model"),
             vision_config=read_config(vision_tower, "vision tower"),
             connector=connector.model_dump(mode="json"),
+            **({} if anyres is None else {"anyres": anyres.model_dump(mode="json")}),
         )
+        check_anyres(anyres, connector, config.image_layout.tile)
         last_layer = connector.last_layer(config.tower_layers)
         if last_layer > config.tower_layers:
             raise ValueError(

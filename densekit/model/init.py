@@ -17,6 +17,14 @@ def named_generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(named_seed(seed, name))
 
 
+def initial_newline(hidden_size: int, seed: int) -> Tensor:
+    """The newline vector of AnyRes [H]: normal with variance 1/H, from a named generator (official:
+    the same before anything is seeded).
+    """
+    generator = named_generator(seed, "image_newline")
+    return torch.randn(hidden_size, generator=generator) * hidden_size**-0.5
+
+
 def initial_projector(projector: nn.Module, seed: int) -> dict[str, Tensor]:
     """Weights drawn as nn.Linear and the convolutions draw them (uniform, 1/sqrt(fan_in)), from a
     named generator for the projector and one for the connector's own modules; norms start at 1 and

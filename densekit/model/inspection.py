@@ -44,7 +44,9 @@ def inspect(parts: ModelParts) -> list[str]:
     problems = [*_language_model(parts), *_vision_tower(parts)]
     if not problems:
         try:
-            config = model_config(parts.language_model, parts.vision_tower, parts.connector)
+            config = model_config(
+                parts.language_model, parts.vision_tower, parts.connector, anyres=parts.anyres
+            )
         except DataError as error:
             return [str(error)]
         problems += _connector(parts, config.text_config, config.vision_config)

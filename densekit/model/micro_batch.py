@@ -22,11 +22,13 @@ class MicroBatch:
     cu_seqlens: Tensor
     """int32 [S + 1], 0 first and T last; stays on the CPU, where it is read."""
     pixels: Tensor
-    """uint8 [I, 3, H, W]; I may be 0."""
+    """uint8 [I, 3, H, W] views of all images; I may be 0."""
     image_slots: Tensor
     """int64 [M] positions of image features in the micro-batch."""
     feature_index: Tensor
-    """int64 [M] which of the I * N feature tokens fills each slot."""
+    """int64 [M] which of the I * N feature tokens fills each slot; -1: the newline vector of
+    AnyRes, whose images have several views.
+    """
     label_positions: Tensor
     """int64 [K] positions whose next token, in the same sequence, is a target."""
     targets: Tensor

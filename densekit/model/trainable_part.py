@@ -42,8 +42,15 @@ class TrainablePart(nn.Module):
     and the part is given pixels.
     """
 
-    def __init__(self, projector: nn.Module, language_model: nn.Module) -> None:
+    def __init__(
+        self,
+        projector: nn.Module,
+        language_model: nn.Module,
+        image_newline: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.image_newline = image_newline
+        """Ends every row of an image's tiles, under AnyRes [H]."""
         self.projector = projector
         self.language_model: Any = language_model
         self.vision_tower: VisionTower | None = None
@@ -64,6 +71,9 @@ class TrainablePart(nn.Module):
         """
         dense_features = images if self.encode is None else self.encode(images)
         features_IN_H = self.projector(dense_features).flatten(0, 1)
+        if self.image_newline is not None:  # the last row, which feature_index -1 takes
+            newline_1H = self.image_newline().to(features_IN_H.dtype)
+            features_IN_H = torch.cat([features_IN_H, newline_1H])
         embeddings_TH: Tensor = self.language_model.get_input_embeddings()(micro_batch.input_ids)
         filled = features_IN_H[micro_batch.feature_index].to(embeddings_TH.dtype)
         return embeddings_TH.index_put((micro_batch.image_slots,), filled)

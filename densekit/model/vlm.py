@@ -19,10 +19,12 @@ from densekit.model.config import DenseConnectorConfig
 from densekit.model.connectors import dense_features
 from densekit.model.generation import left_padded
 from densekit.model.micro_batch import MicroBatch
+from densekit.model.newline import ImageNewline
 from densekit.model.projector import Projector
 from densekit.model.towers import make_tower, vision_config_of
 from densekit.model.trainable_part import PackedOutput, TrainablePart
 from densekit.spec.types import AttentionKernel
+from densekit.spec.vision import VIEWS_PER_PASS
 
 
 class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -54,8 +56,14 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(
             config.text_config, trust_remote_code=False
         )
+        anyres = config.anyres_spec
+        has_newline = anyres is not None and anyres.has_newline
+        hidden_size = config.text_config.hidden_size
+        self.image_newline = ImageNewline(hidden_size) if has_newline else None
         # Past nn.Module's bookkeeping: as a submodule it would give every weight a second name.
-        self.__dict__["trainable_part"] = TrainablePart(self.projector, self.language_model)
+        self.__dict__["trainable_part"] = TrainablePart(
+            self.projector, self.language_model, self.image_newline
+        )
         self.post_init()
         self.use_kernel("sdpa")
 
@@ -67,6 +75,11 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = self.trainable_part.language_model = language_model
         self.language_model.set_attn_implementation(self._packed_attention)
         self.config.text_config = language_model.config
+
+    def set_newline(self, value: Tensor) -> None:
+        """Take the values [H] of the newline vector, whose parameter is on the meta device."""
+        assert self.image_newline is not None
+        self.image_newline.weight = nn.Parameter(value.clone())
 
     def use_kernel(self, kernel: AttentionKernel) -> None:
         """Compute micro-batches with this kernel from now on; model.attention.require_kernel says
@@ -112,7 +125,10 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Dense features [I, N, C] of normalised images [I, 3, H, W], without a graph."""
         with torch.no_grad():
-            return self._dense_features(pixel_values)
+            if self.config.anyres is None:
+                return self._dense_features(pixel_values)
+            passes = [self._dense_features(views) for views in pixel_values.split(VIEWS_PER_PASS)]
+            return torch.cat(passes)
 
     def _dense_features(self, pixel_values: Tensor) -> Tensor:
         return dense_features(

@@ -17,6 +17,7 @@ from densekit.model.config import model_config
 from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 
 
@@ -25,17 +26,18 @@ def load_parts(
     vision_tower: Path,
     connector: Connector,
     *,
+    anyres: AnyRes | None = None,
     dtype: torch.dtype = torch.float32,
     language_model_context: AbstractContextManager[Any] | None = None,
 ) -> DenseConnectorForConditionalGeneration:
-    """A model from a language-model folder and a tower folder; the projector is left on the meta
-    device.
+    """A model from a language-model folder and a tower folder; what is drawn, the projector and a
+    newline vector, is left on the meta device.
 
     The language model is loaded as `dtype` inside `language_model_context` (ZeRO-3 partitions it
     there), the tower in fp32. Raises DataError when a folder does not hold exactly their weights
     (model.pretrained).
     """
-    config = model_config(language_model, vision_tower, connector)
+    config = model_config(language_model, vision_tower, connector, anyres=anyres)
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
     partitioned = None

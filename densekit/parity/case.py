@@ -2,6 +2,7 @@
 own trainer.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from densekit.model.towers import vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.parity.preprocess import recorded_aspect_ratio
 from densekit.parity.recorded_tokens import RecordedEncoder, has_tokenizer
+from densekit.spec.anyres import AnyRes
 from densekit.spec.execution import Execution
 from densekit.spec.math import Data, Lora, Math, Models, Optimizer, Reference
 from densekit.spec.roots import Roots
@@ -43,6 +45,14 @@ def read_argv(argv: list[str]) -> dict[str, str]:
     if len(argv) % 2 or not all(name.startswith("--") for name in argv[::2]):
         raise DataError("argv is not a list of --name value pairs")
     return {name[2:]: value for name, value in zip(argv[::2], argv[1::2], strict=True)}
+
+
+def _anyres(given: dict[str, str]) -> AnyRes | None:
+    """Pinpoints as JSON, and the merge type, of a recording with tiles."""
+    if given.get("image_aspect_ratio") != "anyres":
+        return None
+    pinpoints = json.loads(given["image_grid_pinpoints"])
+    return AnyRes(pinpoints=pinpoints, merge=given.get("mm_patch_merge_type", "flat"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ class Recording:
                 images=str(self.root / given["image_folder"]),
                 template=given["version"],
                 image_aspect_ratio=recorded_aspect_ratio(given.get("image_aspect_ratio", "square")),
+                anyres=_anyres(given),
                 max_length=int(given["model_max_length"]),
                 group_by_modality_length=given.get("group_by_modality_length") == "True",
             ),
@@ -144,9 +155,9 @@ class Recording:
             encoder=self.encoder(),
             image_folder=Path(data.images),
             processor=ImageProcessor.from_pretrained(
-                Path(self.math.models.vision_tower), data.image_aspect_ratio
+                Path(self.math.models.vision_tower), data.image_aspect_ratio, data.anyres
             ),
-            image_tokens=model.config.image_layout.max_tokens,
+            layout=model.config.image_layout,
         )
 
     def encoder(self) -> SampleEncoder | RecordedEncoder:

@@ -30,9 +30,8 @@ def normalised_pixels(reader: SampleReader, index: int) -> Tensor:
     image = reader.image(index)
     if image is None:
         return torch.zeros(1, 3, reader.processor.size, reader.processor.size)
-    return normalise(
-        torch.from_numpy(image.pixels)[None], torch.from_numpy(reader.processor.lookup_table())
-    )
+    views = image.pixels.reshape(-1, *image.pixels.shape[-3:])
+    return normalise(torch.from_numpy(views), torch.from_numpy(reader.processor.lookup_table()))
 
 
 @torch.no_grad()

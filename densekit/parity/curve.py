@@ -1,5 +1,6 @@
 """A recorded training: every optimizer step, the official log, and the weights after it."""
 
+from collections.abc import Callable
 from math import nan
 from typing import Any
 
@@ -29,10 +30,11 @@ def check_curve(
     *,
     tolerance: float = FINAL_WEIGHTS,
     rounding: tuple[str, ...] = (),
+    prepare: Callable[[Trainer], None] | None = None,
 ) -> None:
     """Every recorded optimizer step: sample ids, loss, learning rate, gradient norm; then the
     statistics of the final weights, within `tolerance`, but of those whose name ends in one of
-    `rounding`: their gradients are nothing else.
+    `rounding`: their gradients are nothing else. `prepare` is given the trainer.
     """
     record = recording.record
     steps = recording.steps(reader.samples)
@@ -44,6 +46,8 @@ def check_curve(
     if "order" in record:
         quantities.exact("order", ids, record["order"])
     trainer = make_trainer(model, reader, steps, recording.math)
+    if prepare is not None:
+        prepare(trainer)
     lines = []
     for batch in trainer.batches():
         trainer.check_feed(batch)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from densekit.errors import DataError
+from densekit.parity.anyres import HELPERS, check_forward, check_helpers
 from densekit.parity.compare import Quantities
 from densekit.parity.evaluation import RECORDINGS, check_recording
 from densekit.parity.exchange import check_exchange, exchange_folders
@@ -20,8 +21,8 @@ from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
 from densekit.parity.variant import RECORD, check_variant
 
-UNSUPPORTED = ("anyres", "anyres_clip_dci", "anyres_clip_dci_zero", "mgm")
-"""Of AnyRes and of Mini-Gemini's tower pair, until they are built."""
+UNSUPPORTED = ("mgm",)
+"""Of Mini-Gemini's tower pair, until it is built."""
 SCORERS: Literal["scorers"] = "scorers"
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
 Check = Callable[[Quantities], None]
@@ -38,6 +39,7 @@ Kind = Literal[
     "checkpoint",
     "scorers",
     "variant",
+    "anyres",
 ]
 """What a set of recordings may hold."""
 
@@ -108,12 +110,24 @@ def _cases_of(root: Path, folder: Path) -> Iterator[Case]:
                 yield Case(name=f"{name}/{path.stem}", kind="tokenization", check=check)
     elif name == "lora":
         yield Case(name=name, kind="LoRA modules", check=partial(check_target_modules, root))
+    elif name == "anyres":
+        yield from _anyres_cases(root, folder)
     elif name == "extra":
         files = (path for path in folder.iterdir() if path.suffix in (".json", ".npz"))
         for stem in sorted({path.stem for path in files}):
             yield _extra_case(root, folder, stem)
     else:
         yield from _training_cases(root, folder)
+
+
+def _anyres_cases(root: Path, folder: Path) -> Iterator[Case]:
+    if (folder / HELPERS).is_file():
+        check = partial(check_helpers, folder / HELPERS)
+        yield Case(name="anyres/helpers", kind="anyres", check=check)
+    stems = {path.name.partition(".")[0] for path in folder.glob("forward_*")}
+    for stem in sorted(stems):
+        check = partial(check_forward, root, stem)
+        yield Case(name=f"anyres/{stem}", kind="anyres", check=check)
 
 
 def _extra_case(root: Path, folder: Path, stem: str) -> Case:

@@ -8,6 +8,7 @@ from densekit.errors import DataError
 
 CONNECTOR = "model.mm_projector."
 TOWER = "model.vision_tower.vision_tower.vision_model."
+NEWLINE = "image_newline.weight"
 OWN_TOWER = "vision_tower.model."
 _PEFT = "base_model.model."
 _ADAPTER = re.compile(r"\.(lora_[AB])\.default\.")
@@ -25,6 +26,8 @@ def official_name(name: str) -> str:
     connector alone (`mm_projector.0.weight`, `0.weight`). The connector is `model.mm_projector.*`,
     the tower `model.vision_tower.vision_tower.vision_model.*`.
     """
+    if name in (NEWLINE, "image_newline"):
+        return "model.image_newline"
     if name.startswith(OWN_TOWER):
         return TOWER + name.removeprefix(OWN_TOWER).removeprefix("vision_model.")
     name = name.removeprefix(_PEFT).removeprefix("language_model.")

@@ -17,9 +17,7 @@ SUBSAMPLED = {"shortest_edge": (0, 0, 5), "squash": (5, 7, 37)}
 
 
 def recorded_aspect_ratio(text: str) -> AspectRatio:
-    """The aspect ratio of a recording. Raises DataError for one that densekit does not compute
-    (`anyres`).
-    """
+    """The aspect ratio of a recording. Raises DataError for one that densekit does not compute."""
     known: tuple[AspectRatio, ...] = get_args(AspectRatio)
     for ratio in known:
         if text == ratio:

@@ -5,11 +5,16 @@ Its models and images are those of the recorded checkpoints beside the set
 (golden_exchange/base); only what differs from the plain row is recorded here.
 """
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from PIL import Image
 
 from densekit.files.json_files import read_object
 from densekit.model.preprocess import pixel_values
@@ -21,14 +26,21 @@ from densekit.parity.computed import pad, run_everywhere
 from densekit.parity.curve import check_curve, check_weights
 from densekit.parity.names import by_official_name, official_name
 from densekit.spec.types import IGNORE_INDEX
+from densekit.train.engines.base import OptimizerStep
 from densekit.train.optim import trainable
 from densekit.train.step_dataset import SampleReader
+from densekit.train.trainer import Trainer
 
 RECORD = "record.json"
 GROUPS = "param_groups_with_weight_decay_0.1"
 LOGITS = 1e-4
 GRADIENTS = 1e-4
 TOWER = "vision_tower"
+NEWLINE = "image_newline"
+HEIGHTS_FIRST = 13
+"""The Pillow that resizes the heights of portraits first."""
+ZEROS = "_zero"
+"""End of the name of a case that repeats another one's curve with zeros for absent gradients."""
 NO_GRADIENT = ".k_proj.bias"
 """Softmax ignores a constant added to all keys: the true gradient is 0, and Adam amplifies what
 rounding leaves of it.
@@ -37,17 +49,21 @@ rounding leaves of it.
 
 def read_variant(root: Path, folder: Path) -> Recording:
     """The recording in a folder; DataError when it lacks something."""
-    record = read_object(folder / RECORD, "argv", "steps", "grad", "final_params", GROUPS)
+    record = read_object(folder / RECORD, "argv", "steps", "config", "final_params")
     arguments = read_argv(record["argv"])
     base = root.parent / "golden_exchange" / "base"
     for name in ("model_name_or_path", "vision_tower", "image_folder"):
-        arguments[name] = str(base / arguments[name])
-    rates = {group["lr"] for group in record[GROUPS] if any(TOWER in n for n in group["names"])}
+        if not (root / arguments[name]).is_dir():
+            arguments[name] = str(base / arguments[name])
+    groups = record.get(GROUPS, [])
+    rates = {group["lr"] for group in groups if any(TOWER in n for n in group["names"])}
     if rates:
         arguments["mm_vision_tower_lr"] = str(*rates)
+    if "image_grid_pinpoints" in record["config"]:
+        arguments["image_grid_pinpoints"] = json.dumps(record["config"]["image_grid_pinpoints"])
     for step in record["steps"]:
         step["lr"] = step["lr_groups"]
-    for name in record["trainable_without_grad"]:  # of blocks that are not built here
+    for name in record.get("trainable_without_grad", []):  # of blocks that are not built here
         del record["final_params"][name]
     return Recording(root, record, arguments)
 
@@ -55,22 +71,70 @@ def read_variant(root: Path, folder: Path) -> Recording:
 def check_variant(root: Path, folder: Path, quantities: Quantities) -> None:
     """Everything recorded of one variant that densekit computes."""
     recording = read_variant(root, folder)
-    start = read_weights(folder / "init.safetensors")
-    init = {f"connector.{name.removeprefix('mm_projector.')}": v for name, v in start.items()}
+    with resizing_as(recording.record["versions"]["pillow"]):
+        _check(recording, folder, quantities)
+
+
+@contextmanager
+def resizing_as(version: str) -> Iterator[None]:
+    """Resize images as a Pillow before 13 inside the block, where one recorded: it resized widths
+    first, and 13 the heights of portraits, which differ by up to two levels (docs/log.md).
+    """
+    if int(version.partition(".")[0]) >= HEIGHTS_FIRST:
+        yield
+        return
+    resize = Image.Image.resize
+
+    def widths_first(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
+        return resize(resize(image, (size[0], image.height), resample), size, resample)
+
+    with mock.patch.object(Image.Image, "resize", widths_first):
+        yield
+
+
+def _check(recording: Recording, folder: Path, quantities: Quantities) -> None:
+    zeros = folder.name.endswith(ZEROS)
+    begun = folder.with_name(folder.name.removesuffix(ZEROS))
+    start = read_weights(begun / "init.safetensors")
+    init = {
+        "image_newline.weight" if name == NEWLINE else name.replace("mm_projector", "connector"): v
+        for name, v in start.items()
+    }
     data = Path(recording.math.data.annotations)
     model = recording.model(init)
     golden = data.with_name(data.name.replace("train", "golden"))
     reader = recording.reader(golden, model)
-    arrays = dict(np.load(folder / "golden.npz"))
-    _check_inputs(reader, model, recording, arrays, quantities)
-    _check_batch(reader, model, recording, arrays, folder, quantities)
+    if not zeros:
+        arrays = dict(np.load(folder / "golden.npz"))
+        _check_inputs(reader, model, recording, arrays, quantities)
+        _check_batch(reader, model, recording, arrays, folder, quantities)
     model = recording.model(init)
     reader = recording.reader(data, model)
-    _check_tokens(reader, dict(np.load(folder / "train_tokens.npz")), quantities)
-    check_curve(recording, model, reader, quantities, rounding=(NO_GRADIENT,))
+    _check_tokens(reader, dict(np.load(begun / "train_tokens.npz")), quantities)
+    prepare = None if zeros else _skip_absent
+    check_curve(recording, model, reader, quantities, rounding=(NO_GRADIENT,), prepare=prepare)
     final = by_official_name(read_weights(folder / "final.safetensors"))
     ours = by_official_name(model.projector.state_dict())
+    if model.image_newline is not None:
+        ours |= by_official_name({NEWLINE: model.image_newline.weight})
     check_weights("final_weights", ours, final, quantities)
+
+
+def _skip_absent(trainer: Trainer) -> None:
+    """In a batch of text alone the official code gives the newline vector no gradient, and torch's
+    AdamW leaves it out; here, as under DeepSpeed, it has zeros (the recording `_zero`).
+    """
+    newline, update = trainer.engine.model.image_newline, trainer.engine.optimizer_step
+    if newline is None:
+        return
+
+    def step(lr_factor: float) -> OptimizerStep:
+        gradient = newline.weight.grad
+        if gradient is not None and not gradient.any():
+            newline.weight.grad = None
+        return update(lr_factor)
+
+    trainer.engine.optimizer_step = step  # type: ignore[method-assign]
 
 
 def _check_tokens(
@@ -106,24 +170,27 @@ def _check_inputs(
     table = torch.from_numpy(reader.processor.lookup_table())
     pixels = []
     for index in range(count):
-        image = reader.image(index)
-        is_zero = image is None
-        quantities.exact("pixels", is_zero, bool(arrays["batch/pixel_is_zero_tensor"][index]))
+        image, size = reader.image(index), reader.processor.size
+        array = np.zeros((0, 3, size, size), dtype=np.uint8)
         if image is not None:
-            quantities.close("pixels", image.pixels, arrays["batch/pixel_uint8"][index], 0.0)
-        given = np.zeros((0, 3, reader.processor.size, reader.processor.size), dtype=np.uint8)
-        array = given if image is None else image.pixels[None]
+            array = image.pixels.reshape(-1, 3, size, size)
+        views = max(1, len(array))
+        recorded = slice(sum(map(len, pixels)), sum(map(len, pixels)) + views)
+        zero = arrays["batch/pixel_is_zero_tensor"][recorded].tolist()
+        quantities.exact("pixels", [image is None] * views, zero)
+        if image is not None:
+            quantities.close("pixels", array, arrays["batch/pixel_uint8"][recorded], 0.0)
         pixels.append(pixel_values(torch.from_numpy(array), table))
     with torch.no_grad():
         dense = model.encode_images(torch.cat(pixels))
         projected = model.projector(dense)
     tokens = arrays["feat_patch_index"]
-    for name, found, recorded in (
+    for name, found, stored in (
         ("dense_features", dense, "dense_features"),
         ("projector_output", projected, "projector_out"),
     ):
-        quantities.close(name, found[:, tokens], arrays[recorded], FEATURES)
-        norms = arrays[f"{recorded.partition('_')[0]}_token_l2"]
+        quantities.close(name, found[:, tokens], arrays[stored], FEATURES)
+        norms = arrays[f"{stored.partition('_')[0]}_token_l2"]
         quantities.each_relative(f"{name}_norms", found.norm(dim=-1), norms, NORMS)
 
 

@@ -18,6 +18,7 @@ from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
 from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
+from densekit.spec.vision import VIEWS_PER_PASS
 
 WEIGHTS, OPTIMIZER, TOWER, BUFFERS = "weights", "optimizer", "tower", "buffers"
 FRAGMENTED = "fragmentation"
@@ -77,9 +78,9 @@ def memory_of(
     )
     features = _features(model, execution, micro_batch, images)
     if model.trains_tower:  # its dense features are traced
-        features = _inputs(model, micro_batch, images) + images * 3 * DTYPE_BYTES[
-            execution.dtype
-        ] * (model.shape.tower.image_size**2)
+        views, size = images * model.shape.connector.views, model.shape.tower.image_size
+        pixels = views * 3 * DTYPE_BYTES[execution.dtype] * size**2
+        features = _inputs(model, micro_batch, images) + pixels
     moving = {
         phase: parts | {TOWER: parts.get(TOWER, 0) + features}
         for phase, parts in activations.items()
@@ -180,7 +181,8 @@ def _inputs(model: TrainedModel, micro_batch: MicroBatchShape, images: int) -> i
     """The micro-batch on the device: ids, positions, image slots, targets, and pixels in fp32."""
     slots = 16 * min(images * model.shape.image_tokens, micro_batch.tokens)
     text = 16 * micro_batch.tokens + 20 * micro_batch.label_positions
-    return text + slots + images * 12 * model.shape.tower.image_size**2
+    views = images * model.shape.connector.views
+    return text + slots + views * 12 * model.shape.tower.image_size**2
 
 
 def _features(
@@ -188,7 +190,7 @@ def _features(
 ) -> int:
     """What is left of the tower while the language model runs: dense features, pixels, inputs."""
     shape, width = model.shape, DTYPE_BYTES[execution.dtype]
-    pixels = 3 * shape.tower.image_size**2
+    pixels = 3 * shape.tower.image_size**2 * shape.connector.views
     features = shape.connector.features * shape.connector.feature_width
     return _inputs(model, micro_batch, images) + images * width * (pixels + features)
 
@@ -205,5 +207,12 @@ def _tower_pass(
     inner = (3 if tower.has_cls else 2) * tower.intermediate
     block = tower.tokens * (3 * tower.hidden + inner)
     kept = (model.shape.connector.states + 1) * tower.patches * tower.hidden
+    views = images * model.shape.connector.views
+    passing = views if model.shape.connector.views == 1 else min(views, VIEWS_PER_PASS)
     pixels = 3 * tower.image_size**2
-    return _inputs(model, micro_batch, images) + images * width * (block + kept + pixels)
+    # What passed already, and what waits.
+    done = (views - passing) * model.shape.connector.features // model.shape.connector.views
+    others = (views - passing) * pixels + done * model.shape.connector.feature_width
+    return _inputs(model, micro_batch, images) + width * (
+        passing * (block + kept + pixels) + others
+    )

@@ -50,7 +50,10 @@ class Workload:
         """
         shape = shape_of(recipe, roots)
         lengths = lengths_of(recipe, cached_lengths(recipe, roots) if roots else None)
-        sample, source = average_sample(recipe, lengths, shape.image_tokens), lengths.source
+        sample, source = (
+            average_sample(recipe, lengths, shape.connector.typical_tokens),
+            lengths.source,
+        )
         counted = counted_sample(recipe, roots, shape.image_tokens) if roots else None
         if counted is not None:
             sample, source = counted, COUNTED
@@ -81,7 +84,8 @@ class Workload:
         `max_length`): with as few images as fill it, with as many as fit, or text that has labels
         throughout.
         """
-        tokens, image = tokens or samples * self.max_length, self.model.shape.image_tokens
+        tokens = tokens or samples * self.max_length
+        image = self.model.shape.connector.min_tokens
         fewest = min(samples, -(-tokens // self.max_length))
         most = min(samples, max(fewest, tokens // (image + 1)))
         found = [

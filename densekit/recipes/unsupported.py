@@ -6,7 +6,6 @@ from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.recipe import Feature, Recipe
 
 MISSING: dict[Feature, str] = {
-    "anyres": "training on several tiles per image (AnyRes)",
     "dual_tower": "a second vision tower (ConvNeXt, as in Mini-Gemini)",
 }
 

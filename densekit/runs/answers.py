@@ -129,6 +129,9 @@ class AnswerFile:
             self._chain = chain_next(self._chain, unlinked)
             line = replace(unlinked, chain=self._chain)
             data += json.dumps(asdict(line), ensure_ascii=False).encode() + b"\n"
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._file.flush()
 

@@ -32,6 +32,7 @@ def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
         connector=math.connector,
         connector_weights=weights and connector_weights(weights, roots.cache),
         max_length=math.data.max_length,
+        anyres=math.data.anyres,
         positions=math.positions,
     )
 

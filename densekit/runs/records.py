@@ -37,7 +37,7 @@ LINKED = {
 """What the chain of a line covers, by schema: in 2 everything but the times, which another run of
 the same math does not repeat.
 """
-ABSENT = ("mfu", None)
+ABSENT = (("mfu", None), ("part_lrs", None))
 """What a line leaves out."""
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
@@ -75,6 +75,10 @@ class StepMetrics:
     """Of it: from the first forward pass to the update, on rank 0's device."""
     tokens_per_second: StrictFloat = 0.0
     """Tokens of all ranks by `seconds`."""
+    part_lrs: dict[StrictStr, StrictFloat] | None = None
+    """Learning rates of language model, connector and tower, where the tower is trained; else the
+    line has no such key.
+    """
     mfu: StrictFloat | None = None
     """Model FLOPs utilisation: the share of all GPUs' dense peak that the model's own operations
     take, without recomputed ones. The line has it where the GPU and its peak are known, so never
@@ -159,7 +163,10 @@ def _read_lines(path: Path, kind: type[Line], size: int | None) -> list[Line]:
 
 def chain_next(previous: str, record: StepRecord) -> str:
     """The chain hash of a metrics line, given that of the line before (hex)."""
-    linked = canonical_json({name: getattr(record, name) for name in LINKED[record.schema]})
+    values = {name: getattr(record, name) for name in LINKED[record.schema]}
+    if record.part_lrs is not None:
+        values["part_lrs"] = record.part_lrs
+    linked = canonical_json(values)
     return hashlib.sha256(previous.encode() + b"\n" + linked).hexdigest()
 
 
@@ -207,7 +214,7 @@ class Records:
         self.steps += 1
         fed = StepFeed(step=record.step, samples=list(samples), images=list(images))
         # The feed first: a metrics line always has its evidence.
-        line = {key: value for key, value in asdict(record).items() if (key, value) != ABSENT}
+        line = {key: value for key, value in asdict(record).items() if (key, value) not in ABSENT}
         for file, values in ((self._feed, asdict(fed)), (self._metrics, line)):
             file.write(json.dumps(values).encode() + b"\n")
             file.flush()

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_object
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.math import Math
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
-from densekit.spec.vision import ImageLayout
+from densekit.spec.vision import PHOTOGRAPH, ImageLayout, check_anyres
 
 
 class UnknownShapeError(UsageError):
@@ -163,11 +164,21 @@ class ConnectorShape:
     last_layer: int
     """Blocks of the tower that run; later ones are not built."""
     image_tokens: int
-    """Feature tokens of one image, as its sequence has them."""
+    """Feature tokens of the image that has most, as its sequence has them."""
+    typical_tokens: int
+    """Of an average image."""
+    min_tokens: int
+    """Of the image that has fewest."""
+    views: int
+    """Views of the image that has most."""
+    typical_views: int
+    """Of an average image."""
     features: int
-    """Tokens of one image that the frozen part hands over."""
+    """Tokens of all views that the frozen part hands over."""
     projected: int
-    """Tokens of one image that pass the projector."""
+    """Tokens of all views that pass the projector."""
+    newline: bool
+    """Whether rows of views end in a newline vector."""
     width: int
     """Channels that the projector reads."""
     feature_width: int
@@ -285,13 +296,17 @@ def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
     language = language_shape(recipe.models.language_model, roots)
     tower = tower_shape(recipe.models.vision_tower, roots)
     return ModelShape(
-        language=language, tower=tower, connector=connector_shape(recipe.connector, tower)
+        language=language,
+        tower=tower,
+        connector=connector_shape(recipe.connector, tower, recipe.data.anyres),
     )
 
 
-def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
-    """A recipe's connector on this tower. Raises UsageError for a layer that the tower lacks, and
-    for patches that cannot be reduced.
+def connector_shape(
+    connector: Connector, tower: TowerShape, anyres: AnyRes | None = None
+) -> ConnectorShape:
+    """A recipe's connector on this tower. Raises UsageError for a layer that the tower lacks, for
+    patches that cannot be reduced, and for tiles that are not of the tower's size.
     """
     last = connector.last_layer(tower.layers)
     if last > tower.layers:
@@ -301,13 +316,22 @@ def connector_shape(connector: Connector, tower: TowerShape) -> ConnectorShape:
         )
     try:
         connector.check_patches(tower.patches)
+        check_anyres(anyres, connector, tower.image_size)
     except ValueError as error:
         raise UsageError(f"connector: {error}") from None
+    layout = ImageLayout(
+        patches=tower.patches, connector=connector, anyres=anyres, tile=tower.image_size
+    )
     return ConnectorShape(
         last_layer=last,
-        features=connector.features(tower.patches),
-        projected=connector.projected(tower.patches),
-        image_tokens=ImageLayout(patches=tower.patches, connector=connector).max_tokens,
+        features=layout.max_tiles * connector.features(tower.patches),
+        projected=layout.max_tiles * connector.projected(tower.patches),
+        image_tokens=layout.max_tokens,
+        typical_tokens=layout.tokens(PHOTOGRAPH),
+        min_tokens=layout.min_tokens,
+        views=layout.max_tiles,
+        typical_views=layout.tiles(PHOTOGRAPH),
+        newline=anyres is not None and anyres.has_newline,
         width=connector.width(tower.hidden),
         feature_width=connector.feature_width(tower.hidden),
         learned=connector.learned_parameters(tower.hidden),

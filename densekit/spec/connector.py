@@ -199,6 +199,11 @@ class Connector(Part):
         grouped = (index for group in self.groups for index in group)
         return max([high_level_layer(tower_layers), *self.layers, *grouped])
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether the feature tokens are a square of patches, row by row."""
+        return KINDS[self.kind].grid
+
     def check_patches(self, patches: int) -> None:
         """Raise ValueError for a tower of so many patches whose tokens cannot be reduced."""
         side = isqrt(patches)

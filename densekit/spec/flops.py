@@ -63,9 +63,12 @@ def flops_of(
     passed = connector.passed_tokens(tower.patches)
     # Forward and their own gradients; the frozen tower takes none.
     learned = 4 * passed * shape.connector.learned // max(1, connector.modules)
-    per_image = shape.connector.projected * hidden * (4 * width + 6 * hidden) + learned
+    views = shape.connector.typical_views
+    projected = views * shape.connector.projected // shape.connector.views
+    per_image = projected * hidden * (4 * width + 6 * hidden) + views * learned
     parts = {
         "tower": images
+        * views
         * (
             2 * tower.tokens * tower_linear * (1 + tuned * (2 + again))
             + tower_scores * (1 + tuned * (attention_backward + again))
@@ -85,8 +88,8 @@ def flops_of(
     passes = f"forward 1, activations' gradients 1{weights}{recomputed}"
     formulas = {
         "tower": f"{last} blocks, {'forward and backward' if tuned else 'forward only'}, "
-        f"{images:.0f} images of {tower.tokens} tokens",
-        "projector": f"{images * shape.connector.projected:.0f} image tokens, forward and backward"
+        f"{images * views:.0f} views of {tower.tokens} tokens",
+        "projector": f"{images * projected:.0f} image tokens, forward and backward"
         + ", with the connector's modules" * bool(learned),
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",

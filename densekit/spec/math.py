@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from densekit.files.hashing import json_sha256
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.part import (
     Fraction,
@@ -91,7 +92,10 @@ class Data(Part):
     """How a conversation becomes text: a module of densekit/text/templates."""
     image_aspect_ratio: AspectRatio
     """square: as the tower's processor resizes or crops; pad: first padded to a square with the
-    mean colour.
+    mean colour; anyres: the whole image and tiles of it.
+    """
+    anyres: AnyRes | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Sizes and order of the tiles of anyres. Not in the JSON when null: it came after schema 2.
     """
     max_length: Annotated[PositiveInt, Field(le=1 << 20)] = 2048
     """Tokens of a sample, its image included, behind which it is cut."""
@@ -104,6 +108,16 @@ class Data(Part):
         if template not in template_names():
             raise ValueError(f"{template!r} is not one of {', '.join(template_names())}")
         return template
+
+    @model_validator(mode="after")
+    def _has_sizes(self) -> "Data":
+        if (self.anyres is not None) != (self.image_aspect_ratio == "anyres"):
+            needs = "needs" if self.anyres is None else "takes no"
+            raise ValueError(
+                f"image_aspect_ratio {self.image_aspect_ratio} {needs} data.anyres (pinpoints and "
+                "merge: sizes of an image's tiles, and how their tokens are joined)"
+            )
+        return self
 
 
 LearningRate = Annotated[Number, Field(gt=0, le=10)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.part import Part, PositiveInt
 from densekit.spec.types import Positions
@@ -17,5 +18,7 @@ class ModelParts(Part):
     """Projector weights to start from, where a recipe names a file."""
     max_length: PositiveInt
     """Tokens of the longest sequence."""
+    anyres: AnyRes | None = None
+    """Sizes and order of an image's tiles, where it has several."""
     positions: Positions = "exact"
     """What rotary tables are computed from."""

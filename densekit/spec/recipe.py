@@ -28,10 +28,7 @@ from densekit.spec.types import (
     Trains,
 )
 
-Feature = Literal[
-    "anyres",
-    "dual_tower",
-]
+Feature = Literal["dual_tower",]
 """Parts that rows of the paper need and that densekit does not have yet."""
 
 
@@ -154,6 +151,22 @@ class Recipe(Part):
         if self.stage == 1 and (self.needs or self.lora):
             raise ValueError(
                 "a stage-1 recipe trains the connector alone: remove `needs` and `lora`"
+            )
+        if self.data.anyres and not self.connector.is_grid:
+            raise ValueError(
+                f"connector kind {self.connector.kind} adds tokens that lie in no grid, so the "
+                "tiles of image_aspect_ratio anyres cannot be merged (the official code stops "
+                "there too): use another kind, or another image_aspect_ratio"
+            )
+        if self.data.anyres and self.probe:
+            raise ValueError(
+                "`probe` asks with one view per image, and image_aspect_ratio anyres has several: "
+                "omit `probe`"
+            )
+        if self.data.anyres and self.lora:
+            raise ValueError(
+                "image_aspect_ratio anyres trains a newline vector beside the language model, "
+                "which a LoRA run does not save: omit `lora`, or use another image_aspect_ratio"
             )
         if self.trains_tower and (self.stage == 1 or self.lora):
             what = "with LoRA" if self.lora else "in stage 1"

@@ -8,7 +8,8 @@ from pydantic import Field
 from densekit.spec.part import Number, Part, PositiveInt, Seed
 from densekit.spec.types import Device, Dtype
 
-Temperature = Annotated[Number, Field(ge=0, le=100)]
+MAX_TEMPERATURE = 100
+Temperature = Annotated[Number, Field(ge=0, le=MAX_TEMPERATURE)]
 
 
 class TalkSettings(Part):

@@ -18,9 +18,9 @@ InitialWeights = Literal["exact", "bf16"]
 """Connector and adapters at step 0: as drawn or read, or rounded to bf16, as published bf16 runs
 had them (docs/upstream.md, U13).
 """
-AspectRatio = Literal["square", "pad"]
+AspectRatio = Literal["square", "pad", "anyres"]
 """square: as the tower's processor resizes or crops; pad: first padded to a square with the mean
-colour.
+colour; anyres: the whole image and tiles of it.
 """
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["fp32", "bf16", "fp16"]

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from densekit.data.pixels import ReadImage
+from densekit.errors import DataError
 from densekit.model.micro_batch import MicroBatch
+from densekit.spec.anyres import NEWLINE
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
+from densekit.spec.vision import ImageLayout
 from densekit.text.sequence import ModelSequence
 
 
@@ -26,8 +30,8 @@ class WeightedSample:
     sample_id: str
 
 
-def pack(samples: Sequence[WeightedSample], *, image_tokens: int, image_size: int) -> MicroBatch:
-    """Lay samples end to end.
+def pack(samples: Sequence[WeightedSample], *, layout: ImageLayout, image_size: int) -> MicroBatch:
+    """Lay samples end to end; `image_size`: pixels of a view's side.
 
     No sample becomes one token without a label: a rank without work still calls every module.
     """
@@ -41,9 +45,9 @@ def pack(samples: Sequence[WeightedSample], *, image_tokens: int, image_size: in
         input_ids.append(np.where(is_slot, 0, ids))
         position_ids.append(np.arange(length))
         slots.append(start + np.flatnonzero(is_slot))
-        # Slots of a sample take its feature tokens one after the other, from the first one on.
-        features.append(first_feature + np.arange(is_slot.sum()))
-        first_feature += image_tokens if sample.image is not None else 0
+        features.append(_features(sample, int(is_slot.sum()), layout, first_feature))
+        if sample.image is not None:
+            first_feature += layout.tiles(sample.image.size) * layout.tile_tokens
         labelled = np.flatnonzero(labels[1:] != IGNORE_INDEX)
         label_positions.append(start + labelled)
         targets.append(labels[1:][labelled])
@@ -53,13 +57,14 @@ def pack(samples: Sequence[WeightedSample], *, image_tokens: int, image_size: in
         input_ids = position_ids = [np.zeros(1, dtype=np.int64)]
         cu_seqlens = [0, 1]
     images = [sample.image for sample in samples]
-    pixels = [image.pixels for image in images if image is not None]
+    views = (-1, 3, image_size, image_size)
+    pixels = [image.pixels.reshape(views) for image in images if image is not None]
     none = np.zeros((0, 3, image_size, image_size), dtype=np.uint8)
     return MicroBatch(
         input_ids=_int64(input_ids),
         position_ids=_int64(position_ids),
         cu_seqlens=torch.tensor(cu_seqlens, dtype=torch.int32),
-        pixels=torch.from_numpy(np.stack(pixels) if pixels else none),
+        pixels=torch.from_numpy(np.concatenate(pixels) if pixels else none),
         image_slots=_int64(slots),
         feature_index=_int64(features),
         label_positions=_int64(label_positions),
@@ -69,6 +74,26 @@ def pack(samples: Sequence[WeightedSample], *, image_tokens: int, image_size: in
         sample_ids=tuple(sample.sample_id for sample in samples),
         image_digests=tuple(image.digest if image is not None else None for image in images),
     )
+
+
+def _features(
+    sample: WeightedSample, slots: int, layout: ImageLayout, first: int
+) -> npt.NDArray[np.int64]:
+    """Which feature token fills each slot of a sample, `first` being its image's first one; NEWLINE
+    for the newline vector.
+    """
+    if not layout.varies:
+        # Slots of a sample take its feature tokens one after the other, from the first one on.
+        return first + np.arange(slots)
+    if sample.image is None:
+        return np.arange(0)
+    order = np.array(layout.order(sample.image.size), dtype=np.int64)[:slots]
+    if slots > len(order):
+        raise DataError(
+            f"sample {sample.sample_id}: {slots} image slots and an image of {len(order)} tokens: "
+            "an AnyRes sample has one <image> tag"
+        )
+    return np.where(order == NEWLINE, NEWLINE, first + order)
 
 
 def _int64(parts: Sequence[np.ndarray]) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from densekit.errors import DataError
 from densekit.model.dtypes import TORCH_DTYPES
-from densekit.model.init import initial_projector
+from densekit.model.init import initial_newline, initial_projector
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import load_parts, read_weights, save_weights
 from densekit.runs.connector_weights import connector_weights
@@ -17,6 +17,7 @@ from densekit.spec.roots import Roots
 from densekit.train.engines.process_group import partitioned_loading
 from densekit.train.lora import adapter_parameter, add_lora, initial_lora, load_lora
 
+NEWLINE = "image_newline.weight"
 Model = DenseConnectorForConditionalGeneration
 
 
@@ -44,6 +45,7 @@ def load_base(
         roots.resolve(models.language_model),
         roots.resolve(models.vision_tower),
         math.connector,
+        anyres=math.data.anyres,
         dtype=torch.float32 if masters else TORCH_DTYPES[execution.dtype],
         language_model_context=context,
     )
@@ -54,9 +56,11 @@ def load_base(
 
 
 def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> dict[str, Tensor]:
-    """Weights that are not in the pretrained parts: `connector.*` and `lora.*`, fp32 on the CPU.
+    """Weights that are not in the pretrained parts: `connector.*`, `lora.*` and `image_newline`,
+    fp32 on the CPU.
 
-    The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed.
+    The connector comes from the recipe's file, from the stage-1 run, or is drawn from the seed; the
+    newline vector is drawn anew in every stage, as in the official code.
     Under `initial_weights: bf16` every value is rounded to bf16.
     """
     if math.models.connector:
@@ -69,6 +73,8 @@ def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> 
     init = {f"connector.{name}": value.float() for name, value in connector.items()}
     if math.lora:
         init |= {f"lora.{name}": value for name, value in initial_lora(model, math.seed).items()}
+    if model.image_newline is not None:
+        init[NEWLINE] = initial_newline(len(model.image_newline.weight), math.seed)
     if math.initial_weights == "bf16":
         init = {name: value.bfloat16().float() for name, value in init.items()}
     return init
@@ -90,6 +96,8 @@ def apply_init(model: Model, init: dict[str, Tensor]) -> None:
         )
     model.projector.to_empty(device="cpu")
     model.projector.load_state_dict(connector)
+    if model.image_newline is not None:
+        model.set_newline(init[NEWLINE])
     lora = {name.removeprefix("lora."): v for name, v in init.items() if name.startswith("lora.")}
     if lora:
         load_lora(model, lora)
@@ -107,6 +115,8 @@ def set_trainable(model: Model, math: Math) -> None:
     if math.trains_tower:
         model.train_tower()
     model.projector.requires_grad_(True)
+    if model.image_newline is not None:
+        model.image_newline.requires_grad_(math.stage == 2)
     if not math.lora:
         model.language_model.requires_grad_(math.stage == 2)
 
@@ -142,9 +152,8 @@ def init_by_parameter(init: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in init.items():
         part, _, rest = name.partition(".")
-        renamed[
-            f"projector.{rest}"
-            if part == "connector"
-            else f"language_model.{adapter_parameter(rest)}"
-        ] = value
+        parameter = f"language_model.{adapter_parameter(rest)}"
+        if part != "lora":
+            parameter = f"projector.{rest}" if part == "connector" else name
+        renamed[parameter] = value
     return renamed

@@ -1,5 +1,8 @@
 """What a recipe's data becomes: reader, steps, and the certificate of what they feed."""
 
+from pathlib import Path
+from typing import Any
+
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
 from densekit.data.images import find_images
@@ -13,6 +16,7 @@ from densekit.files.json_files import read_json, read_object, write_json
 from densekit.model.config import model_config
 from densekit.runs.layout import CERTIFICATE_FILE, MISSING_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest
+from densekit.spec.anyres import AnyRes
 from densekit.spec.math import Math
 from densekit.spec.part import read_part
 from densekit.spec.roots import Roots
@@ -36,7 +40,10 @@ def make_encoder(math: Math, roots: Roots) -> SampleEncoder:
 def make_reader(math: Math, roots: Roots) -> SampleReader:
     """The reader of a run's samples; DataError when a file of it is missing or wrong."""
     tower = roots.resolve(math.models.vision_tower)
-    config = model_config(roots.resolve(math.models.language_model), tower, math.connector)
+    anyres = math.data.anyres
+    config = model_config(
+        roots.resolve(math.models.language_model), tower, math.connector, anyres=anyres
+    )
     annotations = Annotations.load(roots.resolve(math.data.annotations), cache=roots.cache)
     index, chosen = SampleIndex.of(annotations), None
     if math.data.missing != "refuse":
@@ -44,14 +51,15 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         chosen = choose_entries(math.data, images, count=len(annotations), seed=math.seed)
         annotations = annotations.take(chosen.entries)
         index = index.take(chosen.entries)
-    encoder, image_tokens = make_encoder(math, roots), config.image_layout.max_tokens
+    encoder, layout = make_encoder(math, roots), config.image_layout
     key = counting_key(
         annotations_sha256=annotations.sha256,
         tokenizer=roots.resolve(math.models.tokenizer_folder),
         template=math.data.template,
         semantics=encoder.semantics,
         max_length=encoder.max_length,
-        image_tokens=image_tokens,
+        image_tokens=layout.max_tokens,
+        sizes=None if anyres is None else sizes_key(anyres, roots.resolve(math.data.images)),
     )
     return SampleReader(
         samples=annotations,
@@ -60,10 +68,15 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         counts=TokenCounts.open(roots.cache, key, len(annotations.entries)),
         encoder=encoder,
         image_folder=roots.resolve(math.data.images),
-        processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio),
-        image_tokens=image_tokens,
+        processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio, anyres),
+        layout=layout,
         semantics=math.ledger["L1"],
     )
+
+
+def sizes_key(anyres: AnyRes, images: Path) -> dict[str, Any]:
+    """What the tokens of images follow from where they depend on their sizes."""
+    return {"anyres": anyres.model_dump(mode="json"), "images": str(images.resolve())}
 
 
 def settle_missing(run: RunDir, chosen: Chosen | None) -> None:

@@ -13,6 +13,7 @@ from densekit.runs.layout import CONNECTOR_FILE, RunDir
 from densekit.spec.math import Math
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 from densekit.train.engines.base import Engine
+from densekit.train.initial_state import NEWLINE
 from densekit.train.lora import save_lora
 
 
@@ -25,7 +26,7 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     trained = {
         name: engine.full_weight(name)
         for name in engine.trainable
-        if name.startswith("projector.") or math.lora
+        if name.startswith("projector.") or math.lora or name == NEWLINE
     }
     full = math.stage == 2 and not math.lora
     model = engine.model
@@ -49,6 +50,8 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         save_lora(engine.model, adapters, math.lora, run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
     elif full:
+        if NEWLINE in trained:
+            weights[""] = {NEWLINE: trained[NEWLINE]}
         _save_model(engine, {**weights, "projector": connector}, run.path / "model")
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
@@ -65,7 +68,7 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
 def _save_model(engine: Engine, parts: dict[str, dict[str, Tensor]], folder: Path) -> None:
     """The whole model in transformers' format, in the dtype it was trained in."""
     weights = {
-        f"{part}.{name}": value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
+        f"{part}.{name}".removeprefix("."): value.to("cpu", TORCH_DTYPES[engine.execution.dtype])
         if value.is_floating_point()
         else value.cpu()
         for part, values in parts.items()

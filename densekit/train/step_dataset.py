@@ -16,11 +16,12 @@ from densekit.batching.weights import token_weights
 from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen
-from densekit.data.pixels import ImageProcessor, ReadImage, read_image
+from densekit.data.pixels import ImageProcessor, ReadImage, image_size, read_image
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
 from densekit.spec.types import Semantics
+from densekit.spec.vision import ImageLayout
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence, model_sequence
 from densekit.train.collate import WeightedSample, pack
@@ -48,7 +49,8 @@ class SampleReader:
     encoder: Encoder
     image_folder: Path
     processor: ImageProcessor
-    image_tokens: int
+    layout: ImageLayout
+    """How an image becomes views and tokens."""
     semantics: Semantics = "faithful"
     """What becomes of an image of more than 8 bits a channel; the recipe's L1."""
     chosen: Chosen | None = None
@@ -77,11 +79,25 @@ class SampleReader:
         sequence = model_sequence(
             encoded,
             pad_id=self.encoder.pad_id,
-            image_tokens=self.image_tokens,
+            image_tokens=self.image_tokens(index),
             max_length=self.encoder.max_length,
             semantics=self.encoder.semantics,
         )
         return sequence, encoded
+
+    def image_tokens(self, index: int) -> int:
+        """Feature tokens of the sample's image, by its header where they depend on its size; 1 for
+        a text-only sample, whose tags are text.
+        """
+        sample = self.samples[index]
+        if not self.layout.varies:
+            return self.layout.max_tokens
+        if sample.image is None:
+            return 1
+        try:
+            return self.layout.tokens(image_size(self.image_folder / sample.image))
+        except DataError as error:
+            raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 
     def image(self, index: int) -> ReadImage | None:
         """The sample's image, None for a text-only sample; DataError names the sample."""
@@ -90,7 +106,7 @@ class SampleReader:
             return None
         try:
             image, digest = read_image(self.image_folder / sample.image, self.semantics)
-            return ReadImage(pixels=self.processor(image), digest=digest)
+            return ReadImage(pixels=self.processor(image), size=image.size, digest=digest)
         except DataError as error:
             raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 
@@ -224,7 +240,7 @@ class StepDataset(Dataset[StepBatch | DensekitError]):
             micro_batches=[
                 pack(
                     [weighted(position) for position in positions],
-                    image_tokens=self.reader.image_tokens,
+                    layout=self.reader.layout,
                     image_size=self.reader.processor.size,
                 )
                 for positions in split[self.rank]

@@ -74,7 +74,7 @@ def check_labels(dataset: StepDataset) -> None:
             f"{masked} of the {read} samples of this run have no label ({counted(notes)}): it "
             f"would teach {taught}. data.max_length is "
             f"{dataset.reader.encoder.max_length}, an image alone has "
-            f"{dataset.reader.image_tokens} tokens. {MASKED_ADVICE}"
+            f"{dataset.reader.layout.max_tokens} tokens. {MASKED_ADVICE}"
         )
 
 

@@ -289,7 +289,20 @@ class Trainer:
             tokens=batch.tokens,
             supervised_tokens=batch.label_positions,
             masked_samples=batch.masked_samples,
+            part_lrs=self._part_lrs(running.lr),
         )
+
+    def _part_lrs(self, lr: float) -> dict[str, float] | None:
+        """Rates of the parts where a tower is trained, while the base rate is `lr`."""
+        config = self.optimizer_config
+        if config.tower_learning_rate is None:
+            return None
+        rates = {
+            "language_model": config.learning_rate,
+            "connector": config.connector_learning_rate or config.learning_rate,
+            "tower": config.tower_learning_rate,
+        }
+        return {part: rate * (lr / config.learning_rate) for part, rate in rates.items()}
 
     def _check_finite(self, loss: float, batch: StepBatch) -> None:
         if not math.isfinite(loss) and self.engine.execution.dtype != "fp16":

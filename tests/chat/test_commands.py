@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from densekit.data.pixels import open_image
 from densekit.exchange.pipeline import load_pipeline
@@ -159,7 +161,7 @@ def test_other_kinds_of_runs_answer(workplace: Workplace, recipe: str) -> None:
 def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_path: Path) -> None:
     place = ("--launcher", "local", "--device", "cpu")
     broken = tmp_path / "broken.png"
-    broken.write_bytes(pictures(workplace)[0].read_bytes()[:60])
+    broken.write_bytes(pictures(workplace)[0].read_bytes()[:20])
     for words, code, expected in [
         (("chat", "tiny_none"), 3, "no run tiny_none"),
         (("generate", "tiny_stage2"), 2, "no question: give --prompt, or --file"),
@@ -189,10 +191,52 @@ def test_a_trained_run_sees_the_shape(recipe: str, session: list[Session], tmp_p
     talk.until(">>> ")
     right = 0
     for entry in wanted:
-        (image,) = (tmp_path / ".cache").rglob(Path(entry["image"]).name)
-        talk.ask(f"/image {image}")
-        question = entry["conversations"][0]["value"].replace("<image>", "").strip()
-        given = talk.ask(question).rstrip(".").lower()
+        talk.ask(f"/image {image_of(tmp_path, entry)}")
+        given = talk.ask(question_of(entry)).rstrip(".").lower()
         right += given == entry["conversations"][1]["value"].rstrip(".").lower()
     assert right >= 6, f"{right} of {len(wanted)} shapes"
     assert talk.end() == 0
+
+    image = image_of(tmp_path, wanted[0])
+    asked = ("--prompt", question_of(wanted[0]), "--image", str(image), "--json")
+    on_cpu = ("--launcher", "local", "--device", "cpu")
+    said = json.loads(place.densekit("generate", recipe, *asked, *on_cpu).stdout)
+    merge = ["--merge-lora"] * recipe.endswith("lora")
+    stock = ("export", recipe, "--format", "llava-hf", "--to", str(tmp_path / "hf"), *merge)
+    assert place.densekit(*stock, "--launcher", "local").returncode == 0
+    (run,) = (tmp_path / "runs").glob(f"{recipe}-*")
+    prompt = load_pipeline(run).question(question_of(wanted[0]), open_image(image))
+    save_file({"ids": prompt.ids, "pixels": prompt.pixels}, tmp_path / "prompt.safetensors")
+    alone = subprocess.run(
+        [sys.executable, "-c", STOCK, str(tmp_path / "hf"), str(tmp_path / "prompt.safetensors")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert json.loads(alone.stdout) == said["answers"][0]["new_ids"]
+
+
+STOCK = """
+import json, sys, torch
+from safetensors.torch import load_file
+from transformers import LlavaForConditionalGeneration
+model = LlavaForConditionalGeneration.from_pretrained(sys.argv[1]).eval()
+prompt, image = load_file(sys.argv[2]), model.config.image_token_id
+slots = [image] * model.config.image_seq_length
+ids = [each for id in prompt["ids"].tolist() for each in (slots if id == -200 else [id])]
+inputs = {"input_ids": torch.tensor([ids]), "pixel_values": prompt["pixels"]}
+said = model.generate(**inputs, max_new_tokens=512)[0, len(ids):]
+assert not any(name.startswith("densekit") for name in sys.modules)
+print(json.dumps(said.tolist()))
+"""
+"""Stock transformers alone, for the ids and pixels in a file."""
+
+
+def image_of(folder: Path, entry: dict[str, Any]) -> Path:
+    (found,) = (folder / ".cache").rglob(Path(entry["image"]).name)
+    return found
+
+
+def question_of(entry: dict[str, Any]) -> str:
+    return str(entry["conversations"][0]["value"]).replace("<image>", "").strip()

@@ -35,6 +35,7 @@ PROJECT = "densekit-test-built"
 OVERRIDE = """\
 services:
   smoke: {image: densekit-test:cpu}
+  evaluate-cpu: {image: densekit-test:cpu}
   tensorboard: {image: densekit-test:tensorboard}
 """
 SMALL_RUN = ["--set", "data.samples=null", *(part for value in SMALL for part in ("--set", value))]
@@ -126,16 +127,44 @@ def test_smoke_trains_both_stages(manifests: dict[str, Any], image_id: str) -> N
         assert "image-cpu.txt" in environment["lock"]
 
 
-def test_the_container_computes_what_the_host_computes(
-    manifests: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def on_the_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where both stages were trained, and the second evaluated, without a container."""
+    folder = tmp_path_factory.mktemp("host")
     command = [sys.executable, "-m", "densekit", "run", "tiny_stage2", *SMALL_RUN]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_evaluate_cpu_answers_what_the_host_answers(
+    compose: Compose, manifests: dict[str, Any], on_the_host: Path
+) -> None:
+    done = compose("run", "--rm", "-T", "-e", "DENSEKIT_SELFTEST=0", "evaluate-cpu")
+    assert done.returncode == 0, done.stderr
+    assert "held-out questions, images in place" in done.stdout
+    for name in ("held_out", "held_out_shuffled"):
+        place = f"runs/tiny_stage2-*/evaluations/*/answers/{name}.jsonl"
+        inside = compose.in_image("sh", "-c", f"cat {place}")
+        (path,) = on_the_host.glob(place)
+        assert _said(inside) == _said(path.read_text(encoding="utf-8"))
+    owners = compose.in_image("sh", "-c", "stat -c %u runs/tiny_stage2-*/evaluations/*/answers")
+    assert set(owners.split()) == {"1000"}
+
+
+def _said(lines: str) -> list[tuple[str, str]]:
+    """Question and answer of every line; keys and chains name the packages."""
+    answers = [json.loads(line) for line in lines.splitlines()]
+    return [(answer["question_id"], answer["text"]) for answer in answers]
+
+
+def test_the_container_computes_what_the_host_computes(
+    manifests: dict[str, Any], on_the_host: Path
+) -> None:
     for name, manifest in manifests.items():
-        (path,) = tmp_path.glob(f"runs/{name}-*/manifest.json")
+        (path,) = on_the_host.glob(f"runs/{name}-*/manifest.json")
         here = json.loads(path.read_text(encoding="utf-8"))
         assert here["run"] == manifest["run"]
         assert here["chain"] == manifest["chain"]

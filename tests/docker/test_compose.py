@@ -23,10 +23,12 @@ GPU_SERVICES = ("pretrain", "finetune", "finetune-lora", "evaluate")
 SERVICES = {
     "a100": {*GPU_SERVICES, "chat", "tensorboard"},
     "v100": {*(f"{name}-v100" for name in GPU_SERVICES), "chat-v100", "tensorboard"},
-    "cpu": {"smoke", "evaluate-cpu", "fetch", "chat-cpu", "tensorboard"},
+    "cpu": {"smoke", "evaluate-cpu", "cross-check", "fetch", "chat-cpu", "tensorboard"},
 }
 GPUS = {
-    **dict.fromkeys(("smoke", "evaluate-cpu", "fetch", "chat-cpu", "tensorboard"), 0),
+    **dict.fromkeys(
+        ("smoke", "evaluate-cpu", "cross-check", "fetch", "chat-cpu", "tensorboard"), 0
+    ),
     **dict.fromkeys(("chat", "chat-v100"), 1),
 }
 """Of services that do not train as the paper does, on 8."""

@@ -67,7 +67,7 @@ def check(
     )
 
 
-@pytest.mark.parametrize("target", IMAGES)
+@pytest.mark.parametrize("target", [*IMAGES, "lmms"])
 def test_check_of_the_engine(engine: Engine, empty_image: str, target: str) -> None:
     done = check(engine, DOCKERFILE, target, empty_image)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -110,6 +110,13 @@ def test_images_run_as_a_user_without_rights(target: str) -> None:
     assert re.findall(r"^USER (\S+)$", stage, re.MULTILINE) == ["1000:1000"]
     assert stage.rindex("USER ") > stage.rindex("RUN ")
     assert 'ENTRYPOINT ["tini"' in stage
+
+
+def test_the_second_opinion_is_the_cpu_image_with_packages_beside_it() -> None:
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    assert "FROM cpu AS lmms\n" in text
+    instructions = [line.split()[0] for line in stages(text)["lmms"].splitlines() if line.strip()]
+    assert [word for word in instructions if word != "#"] == ["COPY"]
 
 
 def test_the_compiler_stays_behind() -> None:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "how-to"
 SOURCE_FILES = {
     "connector": 2,
+    "variant": 2,
     "template": 1,
     "gpu": 1,
     "launcher": 2,

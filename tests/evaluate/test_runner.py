@@ -9,11 +9,10 @@ import pytest
 from densekit.audit.verify.verify import verify_run
 from densekit.errors import DataError
 from densekit.evaluate.results import finish
-from densekit.evaluate.runner.asking import sampling_seed
 from densekit.runs.benchmarks import Decoding
 from densekit.runs.evaluations import EVALUATIONS, read_plan, read_results
 from densekit.runs.layout import RunDir
-from tests.support.evaluating import ask, copy_of, kill_again_and_again
+from tests.support.evaluating import Kill, ask, copy_of, kill_again_and_again
 from tests.support.workplace import Workplace
 
 KILLS = 10
@@ -28,7 +27,7 @@ def undisturbed(workplace: Workplace, folder: Path) -> dict[str, bytes]:
     """The answers of one process that nobody interrupts."""
     whole = ask(copy_of(workplace.run_dir("tiny_stage2"), folder))
     whole.attempt(1)
-    assert whole.folder.complete and whole.answered() == 32
+    assert whole.folder.complete and whole.whole() == 32
     return whole.answers()
 
 
@@ -72,7 +71,7 @@ def test_a_changed_image_is_never_mixed_with_what_was_answered(run: Path, tmp_pa
     shutil.copytree(trained.cache / "tiny" / "data", tmp_path / "cache" / "tiny" / "data")
     roots = trained.model_copy(update={"cache": tmp_path / "cache"})
     asked = ask(run, ["held_out"], roots=roots)
-    asked.attempt(1, kill_after=3)
+    asked.attempt(1, kill=Kill(3))
     plan = read_plan(asked.folder, asked.folder.evaluation.benchmarks[0])
     image = asked.execution.roots.resolve(str(plan[-1].image))
     original = image.read_bytes()
@@ -96,7 +95,7 @@ def test_answers_to_the_same_are_taken_over_and_to_nothing_else(run: Path) -> No
     both = ask(run)
     assert both.answers() == first.answers()  # held_out is there, its twin is asked
     both.attempt(1)
-    assert both.folder.complete and both.answered() == 32
+    assert both.folder.complete and both.whole() == 32
     for changed in ({"seed": 1}, {"environment": "torch 9"}, {"kernel": "another"}):
         assert ask(run, ["held_out"], **changed).answers() == {}
     weights = run / "connector.safetensors"
@@ -109,27 +108,38 @@ def test_answers_to_the_same_are_taken_over_and_to_nothing_else(run: Path) -> No
 
 
 @pytest.mark.ranks
+def test_a_stop_keeps_the_answers(run: Path) -> None:
+    asked = ask(run, ["held_out"])
+    asked.attempt(2, kill=Kill(3, stops=True))
+    status = asked.folder.status
+    assert (status.state, status.exit_code) == ("preempted", 75)
+    kept = f"stopped after {asked.whole()} of 16 answers, which are kept"
+    assert status.message == f"held-out questions: {kept}"
+    asked.attempt(1)
+    assert asked.folder.complete and asked.whole() == 16
+
+
+@pytest.mark.ranks
 def test_sampled_answers_are_the_question_s_own(run: Path, tmp_path: Path) -> None:
     decoding = Decoding(do_sample=True, temperature=1, num_beams=2, max_new_tokens=3)
     sampled = {"protocol": {"decoding": decoding}, "limit": 6}
     two = ask(run, ["held_out"], **sampled)
-    two.attempt(2, kill_after=2)
+    two.attempt(2, kill=Kill(2))
     two.attempt(2)
     source = copy_of(run, tmp_path / "one")
     shutil.rmtree(source / EVALUATIONS)
     one = ask(source, ["held_out"], **sampled)
     one.attempt(1)
-    assert one.answers() == two.answers() and one.answered() == 6
+    assert one.answers() == two.answers() and one.whole() == 6
     other = ask(run, ["held_out"], **sampled, seed=1)
     other.attempt(1)
     assert other.answers() != one.answers()
-    assert sampling_seed(1, "a") != sampling_seed(1, "b") != sampling_seed(2, "b")
 
 
 @pytest.mark.ranks
 def test_other_packages_do_not_go_on(run: Path) -> None:
     asked = ask(run, ["held_out"])
-    asked.attempt(1, kill_after=2)
+    asked.attempt(1, kill=Kill(2))
     path = asked.folder.path / "environment.json"
     value = json.loads(path.read_text())
     value["packages"]["torch"] = "0.1"

@@ -11,6 +11,7 @@ from densekit.launch.evaluation_selection import select_for_evaluation
 from densekit.launch.launchers.local import Local
 from densekit.launch.launchers.mounts import mounts
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.slurm.script import Batch, script
 from densekit.launch.launchers.trainer_command import trainer_arguments
 from densekit.launch.launchers.waiting import settle
 from densekit.runs.evaluations import (
@@ -20,7 +21,7 @@ from densekit.runs.evaluations import (
     evaluations,
     newest_results,
 )
-from densekit.runs.layout import RunDir, WorkDir
+from densekit.runs.layout import RunDir, Status, WorkDir, write_status
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.roots import Roots
 from densekit.spec.site import Site
@@ -85,7 +86,10 @@ def test_a_larger_batch_is_first_compared(run: Path, capsys: pytest.CaptureFixtu
     assert "batch 64, 0 of 16 flipped" in report(found.results)[0]
 
 
-def test_a_container_sees_the_run_and_writes_its_evaluation(workplace: Workplace) -> None:
+@pytest.mark.ranks
+def test_a_container_sees_the_run_and_writes_its_evaluation(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     run = workplace.run_dir("tiny_stage2")
     folder = EvaluationFolder(run / EVALUATIONS / "0123456789")
     execution = on_cpu(run)
@@ -93,6 +97,10 @@ def test_a_container_sees_the_run_and_writes_its_evaluation(workplace: Workplace
     assert found[run.resolve()] is True and found[folder.path.resolve()] is False
     assert found[execution.roots.cache.resolve()] is False
     assert trainer_arguments(folder, execution)[-2:] == ["answer", str(folder.path.resolve())]
+    opened = EvaluationFolder(tmp_path)
+    write_status(tmp_path, Status(state="created", attempt=1))
+    several = execution.model_copy(update={"world_size": 4, "nodes": 2})
+    assert '-m densekit answer "$run"' in script(opened, several, Batch())
 
 
 def test_without_data_one_line_says_what_to_do(

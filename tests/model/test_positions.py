@@ -13,14 +13,17 @@ from densekit.model.architectures import ARCHITECTURES
 from densekit.model.inspection import inspect
 from densekit.model.trainable_part import as_trained
 from densekit.recipes.load import load_recipe
+from densekit.spec.connector import Connector
 from densekit.spec.math import Math, RunMath
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.types import Positions
+from densekit.spec.vision import ImageLayout
 from densekit.text.sequence import ModelSequence
 from densekit.train.collate import WeightedSample, pack
 from tests.support.files import write_json
 from tests.support.models import NO_IMAGE, micro_batch, small_model
 
+LAYOUT = ImageLayout(patches=4, connector=Connector(kind="none"))
 LENGTHS = (7, 1, 12)
 
 
@@ -40,7 +43,7 @@ def samples(lengths: tuple[int, ...]) -> list[WeightedSample]:
 
 
 def test_positions_start_again_in_each_sequence() -> None:
-    packed = pack(samples(LENGTHS), image_tokens=4, image_size=28)
+    packed = pack(samples(LENGTHS), layout=LAYOUT, image_size=28)
     expected = [place for length in LENGTHS for place in range(length)]
     assert packed.position_ids.tolist() == expected
 
@@ -53,7 +56,7 @@ def test_a_model_with_learned_positions_sees_them_from_0_in_each_sequence() -> N
         vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=16, initializer_range=0.2
     )
     model.replace_language_model(GPT2LMHeadModel(config).eval())
-    batch = pack(samples(LENGTHS), image_tokens=4, image_size=28)
+    batch = pack(samples(LENGTHS), layout=LAYOUT, image_size=28)
     with torch.no_grad():
         packed = model(batch, NO_IMAGE).logits
         with model.stock_attention("eager"):

@@ -286,6 +286,23 @@ def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str)
     )
 
 
+@pytest.mark.parametrize(("zero_stage", "checkpointing"), [(2, False), (0, True)])
+def test_traced_step_of_a_trained_tower(
+    benchmark: Any, zero_stage: int, checkpointing: bool
+) -> None:
+    (case, *_) = benchmark.cases(["tiny_stage2"], samples=2, layers=None)
+    case = replace(
+        case,
+        model=replace(case.model, trains_tower=True),
+        execution=case.execution.model_copy(
+            update={"zero_stage": zero_stage, "activation_checkpointing": checkpointing}
+        ),
+    )
+    result = benchmark.compare(case)
+    assert result["off"] == []
+    assert result["figures"]["peak"]["ratio"] == pytest.approx(1.0, abs=0.01)
+
+
 def test_benchmark_fails_on_a_wrong_estimate(
     benchmark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,12 @@ CONFIGURATIONS = [
     "vicuna7b_clip_dci_linear_stage2",
     "vicuna7b_clip_tuned_stage2",
     "vicuna7b_tuned_stage2",
+    "vicuna13b_mgm_anyres_stage2",
+    "vicuna7b_anyres_stage2",
+    "vicuna7b_clip_anyres_stage2",
+    "vicuna7b_clip_none_anyres_stage2",
+    "vicuna7b_mgm_anyres_stage2",
+    "yi34b_mgm_anyres_stage2",
     "vicuna7b_clip_efficient_stage2",
     "vicuna7b_clip_efficient_before_stage2",
     "phi2_stage2",
@@ -66,14 +72,6 @@ CONFIGURATIONS = [
 ]
 WAITING = {
     "dual_tower": ["vicuna13b_clip_convnext_mgm_stage2", "vicuna7b_clip_convnext_mgm_stage2"],
-    "anyres": [
-        "vicuna13b_mgm_anyres_stage2",
-        "vicuna7b_anyres_stage2",
-        "vicuna7b_clip_anyres_stage2",
-        "vicuna7b_clip_none_anyres_stage2",
-        "vicuna7b_mgm_anyres_stage2",
-        "yi34b_mgm_anyres_stage2",
-    ],
 }
 CLIP_DCI, SIGLIP_DCI = ((0, 12), (12, 24)), ((0, 13), (13, 26))
 HASHES = {
@@ -187,6 +185,12 @@ LORA = {
 LARGE = {"reference.gpus", "reference.per_device_batch_size"}
 DATA = {"data.annotations", "data.images", "data.samples", "data.missing"}
 LLM = {"models.language_model"}
+ANYRES = {
+    "data.image_aspect_ratio",
+    "data.anyres.pinpoints",
+    "data.anyres.merge",
+    "data.max_length",
+}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,12 @@ LLM = {"models.language_model"}
             (f"vicuna13b_clip_stage{stage}_v100", f"vicuna7b_clip_stage{stage}", LLM)
             for stage in (1, 2)
         ),
-        ("yi34b_mgm_anyres_stage2", "vicuna7b_mgm_stage2", LLM | LARGE | {"data.template"}),
+        (
+            "yi34b_mgm_anyres_stage2",
+            "vicuna7b_mgm_stage2",
+            LLM | LARGE | ANYRES | {"data.template"},
+        ),
+        ("vicuna7b_anyres_stage2", "vicuna7b_stage2", ANYRES),
     ],
 )
 def test_variant_changes_only_what_the_paper_varies(
@@ -386,9 +395,7 @@ def test_recipe_with_missing_features_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("vicuna7b_clip_anyres_stage2", "vicuna7b_clip_stage2"),
         ("vicuna7b_clip_convnext_mgm_stage1", "vicuna7b_mgm_stage1"),
-        ("vicuna13b_mgm_anyres_stage2", "vicuna13b_mgm_stage2"),
     ],
 )
 def test_nearest_recipe_that_runs(name: str, nearest: str) -> None:

@@ -65,6 +65,19 @@ def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
     assert [position.metrics_bytes, position.feed_bytes] == sizes and position.steps == 2
 
 
+def test_rates_of_parts_are_written_and_linked_where_there_are_any(tmp_path: Path) -> None:
+    rates = {"language_model": 0.1, "connector": 0.1, "tower": 0.01}
+    with Records(tmp_path, Position(chain="start")) as records:
+        plain = records.append(METRICS, IDS, IMAGES)
+        rated = records.append(replace(METRICS, step=2, part_lrs=rates), IDS, IMAGES)
+    first, second = (tmp_path / METRICS_FILE).read_text().splitlines()
+    assert "part_lrs" not in first and '"part_lrs": {"language_model": 0.1' in second
+    lines = read_steps(tmp_path / METRICS_FILE)
+    assert lines == [plain, rated] and lines[1].part_lrs == rates
+    other = replace(lines[1], part_lrs={**rates, "tower": 0.02})
+    assert chain_next(plain.chain, lines[1]) == rated.chain != chain_next(plain.chain, other)
+
+
 def test_the_bytes_of_a_line(tmp_path: Path) -> None:
     """Files of earlier versions hold these keys in this order (but for the times behind `seconds`),
     and their hashes are kept.

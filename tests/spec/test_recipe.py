@@ -124,7 +124,7 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("optimizer.schedule", "linear"),
         ("data.template", "v2"),
         ("data.samples", 0),
-        ("data.image_aspect_ratio", "anyres"),
+        ("data.image_aspect_ratio", "wide"),
         ("models.language_model", None),
         ("models.language_model", "models:" + "x" * 300),
         ("models.vision_tower", "a\0b"),
@@ -186,7 +186,7 @@ def test_recipe_is_frozen() -> None:
         ("notes", ["a"]),
         ("sources", {"seed": "a guess"}),
         ("hardware", {"gpu": "v100-32g", "gpus": 8}),
-        ("waits_for", ["anyres"]),
+        ("waits_for", ["dual_tower"]),
     ],
 )
 def test_descriptive_fields_are_not_math(field: str, value: Any) -> None:

@@ -4,8 +4,7 @@ import os
 import random
 import shutil
 import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,56 @@ from densekit.evaluate.planning import plan_benchmark
 from densekit.evaluate.runner.task import answer
 from densekit.evaluate.store import open_evaluation
 from densekit.launch.evaluation import KERNEL, SEED, evaluation_execution, math_of
+from densekit.runs.answers import AnswerFile
 from densekit.runs.evaluations import Evaluation, EvaluationFolder
 from densekit.runs.layout import RunDir
-from densekit.runs.processes import alive
 from densekit.spec.execution import Execution
 from tests.support.ranks import Outcome, run_ranks
+from tests.support.training import siblings
 
 WORLDS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL to all ranks in the write of the `appends`-th batch of an attempt, of which so much
+    reaches the disk; `stops`: the driver asks them to stop instead.
+    """
+
+    appends: int
+    share: float = 1.0
+    stops: bool = False
+
+
+def answer_until(path: Path, kill: Kill | None) -> None:
+    """What a rank runs: the evaluator, ended by `kill`."""
+    if kill is not None:
+        AnswerFile._write = _Counter(kill, path)  # type: ignore[method-assign, assignment]
+    answer(path)
+
+
+class _Counter:
+    """Stands for the writing of a batch; only rank 0 writes."""
+
+    def __init__(self, kill: Kill, path: Path) -> None:
+        self.kill, self.path, self.left = kill, path, kill.appends
+
+    def __get__(self, file: AnswerFile, _: type) -> Callable[[bytes], None]:
+        return lambda data: self.write(file, data)
+
+    def write(self, file: AnswerFile, data: bytes) -> None:
+        self.left -= 1
+        ends = self.left == 0
+        share = self.kill.share if ends else 1.0
+        file._file.write(data[: round(len(data) * share)])
+        file._file.flush()
+        if ends and self.kill.stops:
+            EvaluationFolder(self.path).stop_file.touch()
+        elif ends:
+            others = [pid for pid in siblings(os.getppid()) if pid != os.getpid()]
+            for pid in (*others, os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -34,31 +76,20 @@ class Asked:
     execution: Execution
 
     def attempt(
-        self, world_size: int, *, kill_after: int | None = None, may_fail: bool = False
+        self, world_size: int, *, kill: "Kill | None" = None, may_fail: bool = False
     ) -> list[Outcome]:
-        """Answer on forked ranks; `kill_after`: SIGKILL to all of them once so many answers are on
-        disk.
-        """
+        """Answer on forked ranks, which `kill` ends."""
         self.folder.new_attempt(self.execution.model_copy(update={"world_size": world_size}))
-
-        def kill(supervisor: int, ranks: Sequence[int]) -> None:
-            assert kill_after is not None
-            while self.answered() < kill_after and any(map(alive, ranks)):
-                time.sleep(0.002)
-            for pid in ranks:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
         return run_ranks(
             world_size,
-            answer,
+            answer_until,
             self.folder.path,
-            may_fail=may_fail or kill_after is not None,
-            watch=None if kill_after is None else kill,
+            kill,
+            may_fail=may_fail or kill is not None,
         )
 
-    def answered(self) -> int:
-        """Lines on disk, the last half one included."""
+    def whole(self) -> int:
+        """Whole lines on disk."""
         return sum(data.count(b"\n") for data in self.answers().values())
 
     def answers(self) -> dict[str, bytes]:
@@ -107,12 +138,12 @@ def ask(run: Path, benchmarks: Sequence[str] = HELD_OUT, **changed: Any) -> Aske
 
 
 def kill_again_and_again(asked: Asked, kills: int, seed: int) -> None:
-    """Attempts on 1, 2 and 3 processes in turn, each killed a little later, then one to the end."""
+    """Attempts on 1, 2 and 3 processes in turn, each killed in a write, then one to the end."""
     rng = random.Random(seed)
     for number in range(kills):
         world_size = WORLDS[number % len(WORLDS)]
-        before = asked.answered()
-        after = min(before + rng.randrange(1, 5), 31)
-        asked.attempt(world_size, kill_after=after)
-        assert not asked.folder.complete and asked.answered() >= before
+        left = 32 - asked.whole()
+        appends = rng.randint(1, max(1, 2 * left // (kills - number + 1)))
+        asked.attempt(world_size, kill=Kill(appends, share=rng.choice((0.0, rng.random(), 1.0))))
+        assert not asked.folder.complete
     asked.attempt(WORLDS[kills % len(WORLDS)])

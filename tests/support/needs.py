@@ -19,6 +19,7 @@ NEEDS = {
     "recorded": "the full set of numbers recorded from the official code (DENSEKIT_GOLDEN)",
     "gpu": "a CUDA device that torch sees",
     "kernel": "the package of an attention kernel",
+    "lmms-eval": "lmms-eval in .venv/lmms_eval (`make lmms-eval`)",
     "index": "a package index that offers what is asked for",
     "registry": "the digests of base images, which come from a container registry",
     "pretend-gpu": "a container engine that hands out GPUs, real or pretended ones",

@@ -1,5 +1,6 @@
 """What ranks do in the tests of engines: gradients and curves of recorded cases under any split."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from densekit.batching.steps import Step
 from densekit.data.annotations import Annotations
+from densekit.data.pixels import ImageProcessor
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.runs.checkpoint import read_checkpoint
@@ -60,6 +62,10 @@ def make_trainer(
     accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
     model = prepare(load_base(math, Roots(), execution, accelerator), math, init)
     reader = recording.reader(golden / "data" / f"stage{stage}_train.json", model)
+    if math.data.anyres is not None:
+        tower = Path(math.models.vision_tower)
+        processor = ImageProcessor.from_pretrained(tower, "anyres", math.data.anyres)
+        reader = replace(reader, processor=processor)
     return build_trainer(model, reader, steps, math, execution, accelerator)
 
 

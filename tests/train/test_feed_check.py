@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from densekit.model.micro_batch import MicroBatch
+from densekit.spec.connector import Connector
+from densekit.spec.vision import ImageLayout
 from densekit.train.collate import pack
 from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 
-EMPTY = pack([], image_tokens=4, image_size=8)
+EMPTY = pack([], layout=ImageLayout(patches=4, connector=Connector(kind="none")), image_size=8)
 
 
 def fed(*entries: tuple[int, str, str | None]) -> MicroBatch:

@@ -67,6 +67,20 @@ def test_groups_by_rate_and_decay() -> None:
     assert {g["lr"] for g in optimizer.param_groups} == {2.5e-4, 5e-4}
 
 
+def test_a_trained_tower_has_a_rate_of_its_own() -> None:
+    model = Model()
+    model.vision_tower = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2))
+    config = OPTIMIZER.model_copy(update={"tower_learning_rate": 2e-6})
+    groups = {
+        (g["base_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"])
+        for g in make_optimizer(model, config).param_groups
+    }
+    assert (groups[2e-6, 0.1], groups[2e-6, 0.0]) == (6, 3 + 3 + 2)
+    model.vision_tower.requires_grad_(False)
+    with pytest.raises(UsageError, match="tower_learning_rate is 2e-06, and no parameter of the t"):
+        make_optimizer(model, config)
+
+
 def test_gradient_norm_is_over_all_parameters() -> None:
     model = Model()
     (model.head(model.norm(model.projector(torch.ones(1, 3)))).sum()).backward()

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from densekit.errors import UsageError
 from densekit.exchange.loading import load_model
-from densekit.model.init import initial_projector
+from densekit.model.init import initial_newline, initial_projector
 from densekit.model.projector import Projector
 from densekit.model.weights import read_weights
 from densekit.parity.case import Recording
 from densekit.recipes.load import load_recipe
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
-from densekit.spec.math import Math
+from densekit.spec.math import Data, Math
 from tests.support.ranks import run_ranks
 from tests.support.training import Kill, assert_equal, start_run
 from tests.support.workplace import Workplace
@@ -51,12 +52,24 @@ def variant(golden: Path, name: str) -> dict[str, Any]:
     if name == "tower":
         optimizer = math.optimizer.model_copy(update={"tower_learning_rate": TOWER_RATE})
         return {"math": math.model_copy(update={"optimizer": optimizer})}
+    if name == "tiles":
+        anyres = AnyRes(pinpoints=((56, 112), (112, 56), (112, 112)), merge="spatial_unpad")
+        changes = {"image_aspect_ratio": "anyres", "anyres": anyres, "max_length": 256}
+        start = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
+        init = {f"connector.{key}": value for key, value in start.items()}
+        init["image_newline.weight"] = initial_newline(64, seed=3)
+        return {"math": math.model_copy(update={"data": data_of(math, changes)}), "init": init}
     connector = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}[name]
     with torch.device("meta"):
         projector = Projector(connector, 32, 64)
     drawn = initial_projector(projector, seed=3)
     init = {f"connector.{key}": value for key, value in drawn.items()}
     return {"math": math.model_copy(update={"connector": connector}), "init": init}
+
+
+def data_of(math: Math, changes: dict[str, Any]) -> Data:
+    """The recorded data, read in another way."""
+    return Data.model_validate(math.data.model_dump() | changes)
 
 
 def flat(gradient: dict[str, Tensor]) -> Tensor:
@@ -66,9 +79,10 @@ def flat(gradient: dict[str, Tensor]) -> Tensor:
 SPLITS = [
     ("tower", 2, 3, True),
     ("convolution", 2, 3, False),
+    ("tiles", 2, 3, False),
     *(
         pytest.param(name, world_size, zero_stage, True, marks=pytest.mark.slow)
-        for name in ("tower", "convolution", "linear", "tokens")
+        for name in ("tower", "tiles", "convolution", "linear", "tokens")
         for world_size, zero_stage in ((3, 0), (3, 2), (4, 3))
     ),
 ]
@@ -89,7 +103,8 @@ def test_any_split_gives_the_same_step(
         assert found[1].keys() == expected[1].keys()
         difference = (flat(found[1]) - flat(expected[1])).norm() / flat(expected[1]).norm()
         assert difference <= 1e-6, difference
-    own = [key for key in expected[1] if key.startswith(("vision_tower.", "projector.connector."))]
+    parts = ("vision_tower.", "projector.connector.", "image_newline.")
+    own = [key for key in expected[1] if key.startswith(parts)]
     # A key's bias has a true gradient of 0.
     idle = [key for key in own if not expected[1][key].any() and "k_proj.bias" not in key]
     assert own and not idle

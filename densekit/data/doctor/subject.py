@@ -102,7 +102,7 @@ def subject_of_recipe(
     data = recipe.data
     tokenizer = roots.resolve(recipe.models.tokenizer_folder)
     try:
-        image_tokens = shape_of(recipe, roots).connector.image_tokens
+        image_tokens = shape_of(recipe, roots).connector.typical_tokens
     except DensekitError:
         image_tokens = 0
     return Subject(
@@ -115,7 +115,8 @@ def subject_of_recipe(
         semantics=recipe.semantics_of("L1"),
         max_length=data.max_length,
         image_tokens=image_tokens,
-        tokenizer=tokenizer if tokenizer.is_dir() else None,
+        # Under AnyRes tokens follow from every image's size: training counts them as it goes.
+        tokenizer=tokenizer if tokenizer.is_dir() and not data.anyres else None,
         samples=data.samples,
         to_get=_to_get(recipe),
         missing=data.missing,

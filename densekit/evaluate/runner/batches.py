@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.data.decoding import decode
+from densekit.data.decoding import decode, decode_palette
 from densekit.data.pixels import MAX_BYTES, ImageProcessor
 from densekit.errors import DataError
 from densekit.evaluate.protocols.prompts import human_turn
@@ -35,8 +35,19 @@ class Batch:
 class Preparer:
     """Makes batches; every image is compared with the digest that was planned."""
 
-    def __init__(self, encoder: SampleEncoder, processor: ImageProcessor, roots: Roots) -> None:
+    def __init__(
+        self,
+        encoder: SampleEncoder,
+        processor: ImageProcessor,
+        roots: Roots,
+        *,
+        padded_as_stored: bool,
+    ) -> None:
+        """`padded_as_stored`: an image with a palette is padded before it becomes RGB. Grey ones,
+        on which the official code then fails, become RGB first.
+        """
         self.encoder, self.processor, self.roots = encoder, processor, roots
+        self.padded_as_stored = padded_as_stored
         self.table = torch.from_numpy(processor.lookup_table())
 
     def __call__(self, planned: Sequence[PlannedQuestion]) -> Batch:
@@ -65,4 +76,6 @@ class Preparer:
                 f"image {path} is not the one that this evaluation was made for: it changed since; "
                 "put the original back, or remove the evaluation's folder to ask everything anew"
             )
+        if self.padded_as_stored and (stored := decode_palette(data, path)) is not None:
+            return self.processor(self.processor.padded_as_stored(stored))
         return self.processor(decode(data, path)[0])

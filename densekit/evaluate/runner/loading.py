@@ -7,7 +7,9 @@ import torch
 
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.evaluate.protocols.common import PADDED_AS_STORED
 from densekit.evaluate.protocols.stops import stop_texts
+from densekit.evaluate.runner.batches import Preparer
 from densekit.exchange.loading import load_model
 from densekit.exchange.source import Source
 from densekit.exchange.tokenizer import tokenizer_of
@@ -16,6 +18,7 @@ from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.benchmarks import Protocol
 from densekit.runs.evaluations import Evaluation
+from densekit.spec.roots import Roots
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import Tokenizer
 
@@ -34,9 +37,16 @@ class Evaluated:
     tokenizer: Tokenizer
     encoder: SampleEncoder
 
-    def processor(self, protocol: Protocol) -> ImageProcessor:
-        """The tower's, with the aspect ratio of the protocol and not of any configuration."""
-        return ImageProcessor.from_pretrained(self.source.tower, protocol.image_aspect_ratio)
+    def preparer(self, protocol: Protocol, roots: Roots) -> Preparer:
+        """What makes batches: the tower's processor with the aspect ratio of the protocol, not of
+        any configuration.
+        """
+        return Preparer(
+            self.encoder,
+            ImageProcessor.from_pretrained(self.source.tower, protocol.image_aspect_ratio),
+            roots,
+            padded_as_stored=PADDED_AS_STORED in protocol.quirks,
+        )
 
     def decoding(self, protocol: Protocol) -> Decoding:
         """How answers are generated. Raises DataError where nothing could end one."""
@@ -71,8 +81,9 @@ def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -
             "planned: it changed since; evaluate it again"
         )
     tokenizer = tokenizer_of(found.tokenizer)
+    torch.nn.Module.to(model, device=device, dtype=dtype)
     return Evaluated(
-        model=model.to(device=device, dtype=dtype),
+        model=model,
         source=found,
         tokenizer=tokenizer,
         encoder=SampleEncoder(

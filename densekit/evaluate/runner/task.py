@@ -13,7 +13,6 @@ from transformers.utils import logging
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.runner.appending import ask_all, left_of
 from densekit.evaluate.runner.asking import Asker
-from densekit.evaluate.runner.batches import Preparer
 from densekit.evaluate.runner.loading import load_evaluated
 from densekit.files.json_files import read_object, write_json
 from densekit.ranks.collectives import end_process_group, gather_objects
@@ -70,7 +69,7 @@ def _answer(folder: EvaluationFolder, execution: Execution, requests: StopReques
                 key,
                 plan,
                 batches,
-                Preparer(loaded.encoder, loaded.processor(asked.protocol), execution.roots),
+                loaded.preparer(asked.protocol, execution.roots),
                 Asker(
                     model=loaded.model,
                     tokenizer=loaded.tokenizer,

@@ -14,8 +14,8 @@ from densekit.evaluate.statistics.student import t_upper
 
 SMALLEST_P = 1e-12
 """p-values below it are this one."""
-PRECISION = 1e-9
-"""Of the width whose alpha is the p-value, relative."""
+PRECISION = 1e-6
+"""Of a p-value, relative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +40,9 @@ def p_value(difference: float, components: Sequence[Component]) -> float:
         return 1.0
     if half_width(components, SMALLEST_P) <= distance:
         return SMALLEST_P
-
-    def excess(log_alpha: float) -> float:
-        """Above 0 where the interval at alpha is too wide: it holds 0."""
-        return half_width(components, math.exp(log_alpha)) - distance
-
     low, high = math.log(SMALLEST_P), 0.0
-    at_low, at_high = excess(low), -distance
-    side = 0
-    while True:  # regula falsi, in its Illinois form
-        middle = (low * at_high - high * at_low) / (at_high - at_low)
-        at_middle = excess(middle)
-        if abs(at_middle) <= PRECISION * distance:
-            return math.exp(middle)
-        if at_middle > 0:
-            low, at_low = middle, at_middle
-            at_high /= 2 if side > 0 else 1
-            side = 1
-        else:
-            high, at_high = middle, at_middle
-            at_low /= 2 if side < 0 else 1
-            side = -1
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        too_wide = half_width(components, math.exp(middle)) > distance
+        low, high = (middle, high) if too_wide else (low, middle)
+    return math.exp(high)

@@ -25,7 +25,7 @@ from densekit.exchange.export.tensors import (
     LanguageModel,
     cast,
     layouts_of,
-    tower_tensors,
+    tower_of,
 )
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
@@ -46,7 +46,7 @@ def write_llava_hf(source: Source, folder: Path, *, dtype: Dtype | None) -> None
     """Write the model into `folder`. Raises DataError for a connector that stock transformers
     cannot express, and for a tokenizer that cannot take the image token.
     """
-    tower = cast(tower_tensors(source.tower), dtype)
+    tower = cast(tower_of(source), dtype)
     vision = _vision_config(source, tower)
     layers, projector = stock_projector(
         source.connector,

@@ -38,6 +38,12 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
     """Write the model into `folder`: a connector, an adapter with one, or a whole model. Raises
     DataError for a connector that the official code does not have.
     """
+    if source.tower_trained:
+        raise DataError(
+            "the vision tower was trained too, and the official code loads the one that "
+            "mm_vision_tower names: its folder would answer with the untrained tower; export with "
+            "--format llava-hf or densekit"
+        )
     vision = vision_config_of(read_config(source.tower, "vision tower"))
     is_clip = vision.model_type == "clip_vision_model"
     if source.connector.reduce_tokens != "none" or source.connector.learned:

@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densekit.exchange.export.tensors import ROWS, Fetch, LanguageModel, cast, layouts_of
+from densekit.exchange.export.tensors import (
+    OWN_TOWER,
+    ROWS,
+    Fetch,
+    LanguageModel,
+    cast,
+    layouts_of,
+    trained_tower,
+)
 from densekit.exchange.own_folder import CONVERSATION
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import OWN, Source
@@ -25,10 +33,13 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
     """Write the model into `folder`, adapters merged."""
     vision = read_config(source.tower, "vision tower")
     layers = vision_config_of(vision).num_hidden_layers
-    tower = load_tower(
-        source.tower, vision, source.connector.last_layer(layers), torch.float32
-    ).state_dict()
-    rest = {f"vision_tower.{name}": value for name, value in tower.items()}
+    if source.tower_trained:
+        assert source.whole is not None
+        rest = {f"{OWN_TOWER}{n}": v for n, v in trained_tower(source.whole).items()}
+    else:
+        last_layer = source.connector.last_layer(layers)
+        tower = load_tower(source.tower, vision, last_layer, torch.float32).state_dict()
+        rest = {f"vision_tower.{name}": value for name, value in tower.items()}
     projector = read_weights(source.connector_file)
     rest |= {f"projector.{name}": value for name, value in projector.items()}
     rest = cast(rest, dtype)

@@ -20,6 +20,8 @@ from densekit.model.tensor_files import NAMES
 from densekit.spec.types import Dtype
 
 TOWER = "vision_model."
+OWN_TOWER = "vision_tower.model."
+"""How densekit's own folder of a full model names the tower's tensors."""
 ROWS = (EMBEDDING, "lm_head.weight")
 """Tensors with a row for each token."""
 TYPES = {name: dtype for dtype, name in NAMES.items()}
@@ -103,6 +105,31 @@ def tower_tensors(folder: Path) -> dict[str, Tensor]:
             for name, value in file.read(names).items()
         }
     return found
+
+
+def tower_of(source: Source) -> dict[str, Tensor]:
+    """The tensors of a model's tower, named `vision_model.*`: those of its folder, and in their
+    place what was trained, all in the type of that.
+    """
+    tensors = tower_tensors(source.tower)
+    if not source.tower_trained:
+        return tensors
+    assert source.whole is not None
+    trained = trained_tower(source.whole)
+    dtype = next(iter(trained.values())).dtype
+    own = {TOWER + name.removeprefix(TOWER): value for name, value in trained.items()}
+    return {name: value.to(dtype) for name, value in tensors.items()} | own
+
+
+def trained_tower(whole: Path) -> dict[str, Tensor]:
+    """The tower's tensors in densekit's own folder of a full model, by their names in the tower."""
+    tensors, _ = read_weight_files(whole)
+    found: dict[str, Tensor] = {}
+    for path in sorted({each.file for each in tensors.values()}):
+        file = open_weights(path)
+        names = [name for name in file.shapes if name.startswith(OWN_TOWER)]
+        found |= {n.removeprefix(OWN_TOWER): v for n, v in file.read(names).items()}
+    return {name: value for name, value in found.items() if kind_of(name, BUFFERS) is None}
 
 
 def layouts_of(tensors: Mapping[str, Tensor]) -> dict[str, Layout]:

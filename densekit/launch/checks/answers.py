@@ -23,6 +23,7 @@ def check_answers_fit(recipe: Recipe, annotations: Annotations, roots: Roots) ->
         return
     raise DataError(
         f"recipe {recipe.name}: data.max_length is {max_length}, but an image alone has "
-        f"{image_tokens} tokens: every answer behind one would be cut off, and nothing learnt from "
-        f"it; give more than {image_tokens} plus the length of question and answer (paper: 2048)"
+        f"{image_tokens} tokens: every answer behind such a one would be cut off, and nothing "
+        f"learnt from it; give more than {image_tokens} plus the length of question and answer "
+        "(paper: 2048)"
     )

@@ -11,7 +11,6 @@ from densekit.files.safetensors_header import read_header
 from densekit.files.weight_files import StoredTensor, read_weight_files
 from densekit.spec.architectures import CONFIG, MAX_NUMBER, TowerShape, tower_shape
 from densekit.spec.roots import Roots
-from densekit.spec.types import AspectRatio
 
 NATIVE = (
     *("gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral"),
@@ -56,7 +55,7 @@ def language_model_problems(folder: Path, field: str, get: str) -> tuple[list[st
 
 
 def tower_problems(
-    reference: str, roots: Roots, field: str, get: str, aspect_ratio: AspectRatio
+    reference: str, roots: Roots, field: str, get: str
 ) -> tuple[list[str], TowerShape | None]:
     """Everything that is wrong with the folder of a vision tower, and its shape where that is
     known.
@@ -91,7 +90,7 @@ def tower_problems(
         )
         return problems, shape
     try:
-        size = ImageProcessor.from_pretrained(folder, aspect_ratio).size
+        size = ImageProcessor.from_pretrained(folder, "square").size
         if shape and size != shape.image_size:
             problems.append(
                 f"{field}: {folder}/preprocessor_config.json makes images of {size} pixels, the "

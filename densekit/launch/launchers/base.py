@@ -20,7 +20,7 @@ from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.paths import host_paths, refuse_paths
 from densekit.launch.launchers.talk import talk_here
 from densekit.launch.launchers.trainer_command import missing_packages
-from densekit.runs.layout import WorkDir
+from densekit.runs.layout import RunDir, WorkDir
 from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
 from densekit.spec.check import Check
@@ -188,7 +188,7 @@ class Launcher(ABC):
 class Element:
     """One run of several that are launched together."""
 
-    run: WorkDir
+    run: RunDir
     execution: Execution
     after: "Element | None"
     """The run that it starts from, if that is trained with the same command."""

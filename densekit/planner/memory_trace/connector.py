@@ -28,8 +28,9 @@ def learned(
     if connector.kind == "dci_linear":
         sizes = [hidden, hidden, sizes[0] - 2 * hidden, *sizes[1:]]
     modules = [[weight(size) for size in sizes] for _ in range(copies)]
-    numel = images * connector.passed_tokens(shape.tower.patches) * hidden // connector.passing
-    whole = images * connector.unreduced(shape.tower.patches) * shape.connector.width
+    views = images * shape.connector.views
+    numel = views * connector.passed_tokens(shape.tower.patches) * hidden // connector.passing
+    whole = views * connector.unreduced(shape.tower.patches) * shape.connector.width
     pieces = [_piece(tape, given, patches * hidden) for _ in range(1 + connector.extra)]
     plain = len(pieces) - connector.passing
     made = pieces[:plain]

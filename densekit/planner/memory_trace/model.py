@@ -22,6 +22,7 @@ from densekit.planner.memory_trace.operations import (
     dropout,
     function,
     gather,
+    joined,
     layer_norm,
     linear,
     mean,
@@ -34,6 +35,7 @@ from densekit.planner.memory_trace.operations import (
     tanh,
 )
 from densekit.planner.memory_trace.tower import TracedTower
+from densekit.spec.connector import BLOCK
 from densekit.spec.execution import Execution
 from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
@@ -122,9 +124,12 @@ class TracedStep:
                 bias=self._weight(hidden, True),
             )
             x = function(tape, x) if inputs == width else x
+        if connector.connector.reduce_tokens == "after_projector":
+            x = mean(tape, x, x.numel // BLOCK**2)
+        if connector.newline:
+            row = self._weight(hidden, self.model.trains != "connector")
+            x = joined(tape, [x, tape.cast(row, x.width)], x.numel + hidden)
         n = images * connector.image_tokens
-        if connector.image_tokens < connector.projected:
-            x = mean(tape, x, n * hidden)
         table = self._own(self.language.vocab * hidden)
         size, type_ = (
             self.tokens * hidden,
@@ -147,9 +152,10 @@ class TracedStep:
         size = images * shape.connector.features * shape.connector.feature_width
         if not self.model.trains_tower:
             return SizedTensor(size, half, None)
-        pixels = SizedTensor(3 * images * shape.tower.image_size**2, half, None)
+        views = images * shape.connector.views
+        pixels = SizedTensor(3 * views * shape.tower.image_size**2, half, None)
         again = self.execution.activation_checkpointing
-        tower = TracedTower(self.tape, shape, images, self._trained, checkpointing=again)
+        tower = TracedTower(self.tape, shape, views, self._trained, checkpointing=again)
         return self._mark(tower.features(pixels), "the tower")
 
     def _wanting(self, x: SizedTensor) -> SizedTensor:

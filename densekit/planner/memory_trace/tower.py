@@ -60,7 +60,7 @@ class TracedTower:
         means = [tape.cast(scaled(tape, each), top.width) for each in sums if each is not None]
         sums.clear()
         parts = [top, *means, *(kept[index] for index in spec.layers)]
-        numel = self.images * self.connector.features * self.connector.feature_width
+        numel = self.images * spec.features(self.tower.patches) * self.connector.feature_width
         return joined(tape, parts, numel)
 
     def _embedded(self, pixels: SizedTensor) -> SizedTensor:
