@@ -1,6 +1,7 @@
 """How commands print what they found: JSON for programs, tables and checks for people."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
 
 
 _HANGING = re.compile(r" *(note: |\S+ {2,})?")
+
+
+CUT = "..."
+"""Ends a line that a terminal has no room for."""
+GREEN, YELLOW, RED = 32, 33, 31
+COLOURS = {
+    **dict.fromkeys(("ok", "complete", "REPRODUCED"), GREEN),
+    **dict.fromkeys(("warn", "preempted", "queued", "COMPATIBLE"), YELLOW),
+    **dict.fromkeys(("fail", "failed", "damaged", "gone", "DIVERGED"), RED),
+}
+"""Of words that say how something stands, as terminals number them."""
+
+
+def coloured(word: str) -> str:
+    """A word of COLOURS in its colour, where a person looks and NO_COLOR is not set."""
+    colour = COLOURS.get(word)
+    if colour is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return word
+    return f"\x1b[{colour}m{word}\x1b[0m"
 
 
 def print_json(value: Any) -> None:
@@ -53,11 +73,20 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def print_table(rows: Sequence[Sequence[object]], *, header: Sequence[str]) -> None:
-    """Columns as wide as their widest cell; the last is as long as it is."""
+    """Columns as wide as their widest cell; the last is as long as it is, on a terminal up to its
+    edge. Words of COLOURS have their colour there.
+    """
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
     for row in cells:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+        line = "  ".join(map(str.ljust, row, widths)).rstrip()
+        if terminal and len(line) > width:
+            line = f"{line[: width - len(CUT)]}{CUT}"
+        for word in row[1:] if terminal else ():
+            line = line.replace(f"  {word} ", f"  {coloured(word)} ", 1)
+        print(line)
 
 
 def print_checks(checks: "Sequence[Check]", *, as_json: bool) -> None:
@@ -67,5 +96,6 @@ def print_checks(checks: "Sequence[Check]", *, as_json: bool) -> None:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
         for check in checks:
-            print(f"{check.state:4}  {check.name}: {check.message}")
+            state = coloured(check.state) + " " * (4 - len(check.state))
+            print(f"{state}  {check.name}: {check.message}")
     raise typer.Exit(0 if ok else 1)

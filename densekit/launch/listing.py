@@ -1,18 +1,30 @@
 """`densekit ls` and `tail`: what the runs of a folder are doing, under any launcher."""
 
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from densekit.errors import DensekitError
+from densekit.errors import DensekitError, UsageError
 from densekit.files.json_files import optional_object
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
+from densekit.launch.speed import reached
 from densekit.runs.complete import tidy
-from densekit.runs.layout import CERTIFICATE_FILE, LOG_FILE, RunDir, Status
+from densekit.runs.layout import (
+    CERTIFICATE_FILE,
+    EXECUTION_FILE,
+    LOG_FILE,
+    MATH_FILE,
+    RunDir,
+    Status,
+)
 from densekit.runs.process_handle import ProcessHandle, read_handle
+from densekit.runs.verdicts import read_verdict
 
 POLL_SECONDS = 0.5
 
@@ -29,12 +41,49 @@ class ListedRun:
     place: str
     """Empty for a run that no process trains."""
     message: str
+    loss: float | None = None
+    """Of the last step on record."""
+    eta_seconds: float | None = None
+    """Until the last step, at the speed of this attempt; None unless it trains."""
+    started: float | None = None
+    """When the first attempt was opened, seconds since 1970."""
+    duration_seconds: float | None = None
+    """From then to the last step on record."""
+    verdict: str = ""
+    """In one word (`densekit verdict`)."""
 
 
-def list_runs(runs_dir: Path) -> list[ListedRun]:
-    """The runs directly in a folder, by name. A folder that is no run is passed over."""
-    found = sorted(path for path in runs_dir.glob("*") if (path / "math.json").is_file())
-    return [_listed(RunDir(path)) for path in found]
+SORTED_BY: Mapping[str, Callable[[ListedRun], Any]] = {
+    "name": lambda row: row.run,
+    "state": lambda row: row.state,
+    "loss": lambda row: math.inf if row.loss is None else row.loss,
+    "started": lambda row: row.started or 0.0,
+    "duration": lambda row: row.duration_seconds or 0.0,
+    "verdict": lambda row: row.verdict,
+}
+"""What `densekit ls --sort` takes."""
+
+
+def list_runs(
+    runs_dir: Path, *, names: Sequence[str] = (), states: Sequence[str] = (), sort: str = "name"
+) -> list[ListedRun]:
+    """The runs directly in a folder. A folder that is no run is passed over.
+
+    `names`: beginnings of names, or patterns with `*`; `states`: those listed. Raises UsageError
+    for another `sort` than one of SORTED_BY.
+    """
+    if sort not in SORTED_BY:
+        raise UsageError(f"--sort {sort}: give one of {', '.join(SORTED_BY)}")
+    found = sorted(path for path in runs_dir.glob("*") if (path / MATH_FILE).is_file())
+    rows = [_listed(RunDir(path)) for path in found if _is_named(path.name, names)]
+    rows = [row for row in rows if not states or row.state.rstrip("?") in states]
+    return sorted(rows, key=SORTED_BY[sort])
+
+
+def _is_named(name: str, names: Sequence[str]) -> bool:
+    return not names or any(
+        fnmatch(name, each if "*" in each or "?" in each else f"{each}*") for each in names
+    )
 
 
 def _listed(run: RunDir) -> ListedRun:
@@ -44,16 +93,28 @@ def _listed(run: RunDir) -> ListedRun:
         if status.state == "complete":
             tidy(run)
         handle = read_handle(run)
-        steps = _steps(run)
+        total = optional_object(run.path / CERTIFICATE_FILE).get("steps")
+        verdict = read_verdict(run.path)
     except DensekitError as error:
         return ListedRun(
             run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
         )
     state = _state(status, handle)
+    started, began = (_opened(run, number) for number in (1, status.attempt))
+    at = reached(run.metrics, began)
+    done = at.steps if at else 0
+    eta = None
+    if at and at.step_seconds and isinstance(total, int) and state == "running":
+        eta = max(0, total - done) * at.step_seconds
     return ListedRun(
         run=name,
         state=state,
-        steps=steps,
+        steps=f"{done}/{total}" if total is not None else str(done),
+        loss=at.loss if at else None,
+        eta_seconds=eta,
+        started=started,
+        duration_seconds=max(0.0, at.written - started) if at and started else None,
+        verdict=verdict.word if verdict else "",
         attempt=status.attempt,
         place=_place(handle) if handle and status.state in UNDER_WAY and state != "gone" else "",
         message=status.message,
@@ -79,10 +140,12 @@ def _state(status: Status, handle: ProcessHandle | None) -> str:
     return "queued" if launcher_of(handle).remote and state == "created" else state
 
 
-def _steps(run: RunDir) -> str:
-    done = run.metrics.read_bytes().count(b"\n") if run.metrics.is_file() else 0
-    total = optional_object(run.path / CERTIFICATE_FILE).get("steps")
-    return f"{done}/{total}" if total is not None else str(done)
+def _opened(run: RunDir, attempt: int) -> float | None:
+    """When an attempt was opened: its execution is written once."""
+    try:
+        return (run.attempt_folder(attempt) / EXECUTION_FILE).stat().st_mtime
+    except OSError:
+        return None
 
 
 def follow(run: RunDir) -> Iterator[str]:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from densekit.cli.output import print_lines, wrapped
+from densekit.cli.output import coloured, print_lines, print_table, wrapped
 from tests.support.command_line import Cli
 
 NOTE = "note: the first words of a note and more of them"
@@ -41,3 +41,29 @@ def test_a_plan_fits_a_terminal_of_80_columns(run_cli: Cli) -> None:
     lines = run_cli("plan", "tiny_stage2").out.splitlines()
     assert any(len(line) > 60 for line in lines)
     assert all(len(part) <= 60 for line in lines for part in wrapped(line, 60))
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "colours"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colours_are_for_a_person_who_wants_them(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: str, colours: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert (coloured("fail") != "fail") is colours
+    assert coloured("fail") in ("fail", "\x1b[31mfail\x1b[0m")
+    assert coloured("another") == "another"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_table_ends_at_the_edge_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    print_table([["a", "failed", "m" * 50]], header=["run", "state", "message"])
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "run  state   message"
+    assert row == ("a    failed  " + "m" * 14 + "..." if terminal else "a    failed  " + "m" * 50)

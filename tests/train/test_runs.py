@@ -73,6 +73,7 @@ def test_a_run_leaves_everything_behind(workplace: Workplace) -> None:
     assert {"model/model.safetensors", "model/tokenizer.model", "connector.safetensors"} <= set(
         manifest["outputs"]
     )
+    assert "What ran" in (run.path / "report.html").read_text(encoding="utf-8")
     assert set(read_json(run.path / "results.json")) == {"summary"}
 
 

@@ -67,7 +67,8 @@ def _check_files(dossier: Dossier, folder: Path, names: list[str]) -> Check:
 def _check_crate(dossier: Dossier, folder: Path) -> Check:
     """The RO-Crate speaks of the same files."""
     graph = read_object(folder / CRATE_FILE, "@context", "@graph", remedy=REMEDY)["@graph"]
-    entities = {part.get("@id"): part for part in graph if isinstance(part, dict)}
+    parts = graph if isinstance(graph, list) else []
+    entities = {str(part.get("@id")): part for part in parts if isinstance(part, dict)}
     silent = [
         entry.path
         for entry in dossier.files
@@ -90,6 +91,9 @@ def _check_run(listed: DossierRun, folder: Path) -> Iterator[Check]:
             if not (file.state == "missing" and listed.left_out.get(file.path) == file.recorded)
         ]
         found = [problem.message for problem in record_problems(run, evidence)]
+        says = (run.math and run.math.recipe.name, run.status and run.status.state)
+        if says != (listed.recipe, listed.state):
+            found.append(f"{listed.folder} is of another recipe or state than {DOSSIER_FILE} says")
         if run.math is None or run.math.sha256 != listed.sha256:
             found.append(f"{listed.folder} is not the run that {DOSSIER_FILE} names")
     except DataError as error:

@@ -46,8 +46,8 @@ def pack(runs: Sequence[Path], to: Path, *, with_paths: bool = False) -> tuple[s
             files=tuple(_entry(file) for file in files),
         )
         content = {file.path: file.data for file in files}
-        for path, data in content.items():
-            target = scratch / "crate" / path
+        for inside, data in content.items():
+            target = scratch / "crate" / inside
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         (scratch / "crate" / DOSSIER_FILE).touch()

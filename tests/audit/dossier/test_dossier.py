@@ -145,6 +145,28 @@ def test_a_forged_listing_leaves_the_runs_own_hashes(
     assert "metrics.jsonl is not the file that the run recorded" in found
 
 
+@pytest.mark.parametrize(("field", "value"), [("state", "running"), ("recipe", "another")])
+def test_a_listing_that_says_other_things_of_a_run_is_noticed(
+    packed: Path, tmp_path: Path, field: str, value: str
+) -> None:
+    def forge(files: dict[str, bytes]) -> None:
+        listing = json.loads(files["dossier.json"])
+        listing["runs"][0][field] = value
+        files["dossier.json"] = json.dumps(sealed(listing)).encode()
+
+    (message,) = failed(verify_dossier(repack(packed, tmp_path / "a.zip", forge)))
+    assert "is of another recipe or state than dossier.json says" in message
+
+
+@pytest.mark.parametrize("graph", [7, None, [7], [{"@id": ["./"]}], {}])
+def test_metadata_of_any_shape_is_no_traceback(packed: Path, tmp_path: Path, graph: object) -> None:
+    def forge(files: dict[str, bytes]) -> None:
+        files["ro-crate-metadata.json"] = json.dumps({"@context": "", "@graph": graph}).encode()
+
+    found = " ".join(failed(verify_dossier(repack(packed, tmp_path / "a.zip", forge))))
+    assert "ro-crate-metadata.json does not describe" in found
+
+
 def test_files_that_nobody_listed_and_lost_ones_are_noticed(packed: Path, tmp_path: Path) -> None:
     more = repack(packed, tmp_path / "a.zip", lambda files: files.update({"more.txt": b"x"}))
     assert "more.txt is not listed" in " ".join(failed(verify_dossier(more)))
