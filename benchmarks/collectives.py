@@ -84,11 +84,18 @@ class Counted:
 
 
 def count(
-    engine: str, world: int, micro_batches: int, what: str = "full", *, fake: bool = True
+    engine: str,
+    world: int,
+    micro_batches: int,
+    what: str = "full",
+    *,
+    fake: bool = True,
+    timed: int = 0,
 ) -> Counted:
     """The collectives of one step of this process, which no process group was started in.
 
-    `fake` False: on ranks that were really started. Raises RuntimeError where two steps differ.
+    `fake` False: on ranks that were really started. `timed`: steps whose time is taken afterwards.
+    Raises RuntimeError where two steps differ.
     """
     torch.set_num_threads(1)
     if fake:
@@ -126,8 +133,10 @@ def count(
     calls, sizes = steps[-1]
     if steps[-2] != steps[-1]:
         raise RuntimeError(f"{engine}: steps {steps[-2][0]} and {calls} differ")
-    batch = next(trainer.batches())
-    milliseconds = min(_timed(begin, batch) for _ in range(TIMED))
+    milliseconds = 0.0
+    if timed:
+        batch = next(trainer.batches())
+        milliseconds = min(_timed(begin, batch) for _ in range(timed))
     return Counted(calls=dict(calls), bytes=dict(sizes), step_ms=milliseconds)
 
 
@@ -172,7 +181,7 @@ def in_process(engine: str, world: int, micro_batches: int, what: str) -> Counte
 
     def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        theirs.send(count(engine, world, micro_batches, what))
+        theirs.send(count(engine, world, micro_batches, what, timed=TIMED))
 
     process = context.Process(target=run)
     process.start()

@@ -7,10 +7,10 @@ from densekit.errors import DataError
 from densekit.evaluate.arms import Member
 from densekit.evaluate.statistics.figures import Table, table_of
 from densekit.runs.benchmarks import Protocol, Score
-from densekit.runs.evaluations import StoredResult
+from densekit.runs.evaluations import StoredResult, read_plan
 
 ALIKE: Mapping[str, str] = {
-    "data_sha256": "other data (questions, right answers or images)",
+    "data_sha256": "other data (questions or right answers)",
     "prompt_sha256": "other prompts",
     "dtype": "another dtype",
     "batch_size": "another batch size",
@@ -68,9 +68,33 @@ def asked_alike(benchmark: str, members: Sequence[Member]) -> Asked | None:
                 f"{first.title}: {member.path} was asked {len(named):,} questions and {where} "
                 f"{len(ids[0]):,}, or others of them; evaluate both with the same --limit"
             )
+    _refuse_other_images(benchmark, members)
     protocol = found[0][0].evaluation.asked(benchmark).protocol
     tables = [
         table_of(protocol, each, float(result.value or 0))
         for each, result in zip(scores, results, strict=True)
     ]
     return Asked(protocol=protocol, results=results, scores=scores, tables=tables)
+
+
+def _refuse_other_images(benchmark: str, members: Sequence[Member]) -> None:
+    """Raises DataError where a question's image has other bytes than the first run's. Plans of
+    equal hash have equal images; others may differ in their order alone.
+    """
+    first, _ = members[0].results[benchmark]
+    known = first.evaluation.asked(benchmark)
+    images: dict[str, str | None] = {}
+    for member in members[1:]:
+        folder, result = member.results[benchmark]
+        asked = folder.evaluation.asked(benchmark)
+        if asked.plan_sha256 == known.plan_sha256:
+            continue
+        images = images or {
+            planned.question_id: planned.image_sha256 for planned in read_plan(first, known)
+        }
+        for planned in read_plan(folder, asked):
+            if planned.image_sha256 != images.get(planned.question_id):
+                raise DataError(
+                    f"{result.title}: {member.path} was shown another image with question "
+                    f"{planned.question_id} than {members[0].path}; evaluate both on the same data"
+                )

@@ -117,7 +117,12 @@ class Pipeline:
         answer piece by piece, as it comes.
         """
         room = min(self._room(prompt) for prompt in prompts)
-        stream = None if on_text is None else AnswerStream(self.tokenizer, self.encoder.end_tokens)
+        stream = AnswerStream(self.tokenizer, self.encoder.end_tokens)
+
+        def pass_on(token_id: int) -> None:
+            assert on_text is not None
+            on_text(stream.add(token_id))
+
         images = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         generated = generate(
             self.model,
@@ -128,9 +133,9 @@ class Pipeline:
                 max_new_tokens=min(max_new_tokens, room),
                 temperature=temperature,
             ),
-            on_token=None if stream is None else lambda id_: on_text(stream.add(id_)),
+            on_token=None if on_text is None else pass_on,
         )
-        if on_text is not None and stream is not None:
+        if on_text is not None:
             on_text(stream.finish())
         return [
             Answer(
@@ -172,7 +177,7 @@ def load_pipeline(
     # Last, because it takes minutes where it is large.
     model = load_own(folder, dtype=dtype) if own else load_model(folder, dtype=dtype)[0]
     return Pipeline(
-        model=model.to(device),
+        model=model.to(device),  # type: ignore[arg-type]  # wrapped by transformers, without self
         conversation=conversation,
         tokenizer=tokenizer,
         encoder=SampleEncoder(

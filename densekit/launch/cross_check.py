@@ -6,6 +6,7 @@ lmms-eval and what it needs beside the trainer's packages lie in a folder that n
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,6 +101,8 @@ def command(tasks: Sequence[Task]) -> list[str]:
 def _ask(folder: EvaluationFolder, tasks: Sequence[Task]) -> Path:
     """Run lmms-eval; returns where its logs are."""
     place = folder.path / FOLDER
+    logs = place / "logs"
+    shutil.rmtree(logs, ignore_errors=True)  # an earlier check's would pass for this one's
     environment = {
         **os.environ,
         "PYTHONPATH": str(PACKAGES),
@@ -119,12 +122,13 @@ def _ask(folder: EvaluationFolder, tasks: Sequence[Task]) -> Path:
         errors="replace",
         check=False,
     )
-    if done.returncode != 0:
+    # It ends with 0 also where the model failed.
+    if done.returncode != 0 or not any(logs.rglob("*_results.json")):
         raise DataError(
-            f"lmms-eval ended with exit code {done.returncode}; the end of what it said:\n"
-            f"{done.stdout[-TAIL:].strip()}"
+            f"lmms-eval ended with exit code {done.returncode} and without results; the end of "
+            f"what it said:\n{done.stdout[-TAIL:].strip()}"
         )
-    return place / "logs"
+    return logs
 
 
 def _compared(

@@ -59,7 +59,7 @@ def generate(
     ValueError when tags and images differ in number.
     """
     assert on_token is None or len(prompts) == 1, "tokens of one prompt can be told apart"
-    device = model.get_input_embeddings().weight.device
+    device = model.device
     language_model = model.language_model
     brought, language_model.generation_config = (
         language_model.generation_config,

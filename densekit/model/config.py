@@ -100,7 +100,7 @@ def model_config(
             text_config=read_config(language_model, "language model"),
             vision_config=read_config(vision_tower, "vision tower"),
             connector=connector.model_dump(mode="json"),
-            **({} if anyres is None else {"anyres": anyres.model_dump(mode="json")}),
+            anyres=None if anyres is None else anyres.model_dump(mode="json"),
         )
         check_anyres(anyres, connector, config.image_layout.tile)
         last_layer = connector.last_layer(config.tower_layers)

@@ -22,7 +22,8 @@ def initial_newline(hidden_size: int, seed: int) -> Tensor:
     the same before anything is seeded).
     """
     generator = named_generator(seed, "image_newline")
-    return torch.randn(hidden_size, generator=generator) * hidden_size**-0.5
+    drawn: Tensor = torch.randn(hidden_size, generator=generator) * hidden_size**-0.5
+    return drawn
 
 
 def initial_projector(projector: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -34,7 +35,7 @@ def initial_projector(projector: nn.Module, seed: int) -> dict[str, Tensor]:
     """
     generator = named_generator(seed, "connector")
     learned = named_generator(seed, "connector.learned")
-    drawn = {}
+    drawn: dict[str, Tensor] = {}
     for name, module in projector.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if isinstance(module, nn.LayerNorm):

@@ -39,7 +39,7 @@ def check_helpers(path: Path, quantities: Quantities) -> None:
     """Which grid an image takes, what of it the image covers, and its resized and padded pixels."""
     record = read_object(path, "pinpoints", "grid", "unpad", "resize_and_pad")
     layouts = {
-        name: AnyRes(pinpoints=[tuple(each) for each in sizes], merge="spatial_unpad")
+        name: AnyRes.model_validate({"pinpoints": sizes, "merge": "spatial_unpad"})
         for name, sizes in record["pinpoints"].items()
     }
     for entry in record["grid"]:

@@ -52,7 +52,8 @@ def _anyres(given: dict[str, str]) -> AnyRes | None:
     if given.get("image_aspect_ratio") != "anyres":
         return None
     pinpoints = json.loads(given["image_grid_pinpoints"])
-    return AnyRes(pinpoints=pinpoints, merge=given.get("mm_patch_merge_type", "flat"))
+    merge = given.get("mm_patch_merge_type", "flat")
+    return AnyRes.model_validate({"pinpoints": pinpoints, "merge": merge})
 
 
 @dataclass(frozen=True)

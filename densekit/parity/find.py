@@ -86,15 +86,17 @@ def unsupported(root: Path) -> list[str]:
 
 def not_recorded(root: Path, cases: list[Case]) -> list[str]:
     """The kinds that a set of recorded trainings does not hold, and `tokenizers` when it holds
-    recorded ids instead; of a set of scorers alone, the files that it does not hold. A set of
-    checkpoints holds nothing else.
+    recorded ids instead; of a set of scorers alone, the files that it does not hold. Sets of
+    checkpoints and of variants hold nothing else.
     """
     if is_exchange(root):
         return []
     found = {case.kind for case in cases}
     if found == {SCORERS}:
         return sorted(set(RECORDINGS) - {case.name for case in cases})
-    found |= {SCORERS, "checkpoint"}
+    if found == {"variant"}:
+        return []
+    found |= {SCORERS, "checkpoint", "variant"}
     missing: list[str] = [kind for kind in get_args(Kind) if kind not in found]
     return [*missing, "tokenizers"] if (root / TOKENS_FILE).is_file() else missing
 

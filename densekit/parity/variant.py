@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from densekit.files.json_files import read_object
 from densekit.model.preprocess import pixel_values
@@ -168,14 +169,15 @@ def _check_inputs(
     supervised = [sequence.label_count for sequence in sequences]
     quantities.exact("labels", supervised, record["n_supervised_per_sample"])
     table = torch.from_numpy(reader.processor.lookup_table())
-    pixels = []
+    pixels: list[Tensor] = []
     for index in range(count):
         image, size = reader.image(index), reader.processor.size
         array = np.zeros((0, 3, size, size), dtype=np.uint8)
         if image is not None:
             array = image.pixels.reshape(-1, 3, size, size)
         views = max(1, len(array))
-        recorded = slice(sum(map(len, pixels)), sum(map(len, pixels)) + views)
+        first = sum(len(each) for each in pixels)
+        recorded = slice(first, first + views)
         zero = arrays["batch/pixel_is_zero_tensor"][recorded].tolist()
         quantities.exact("pixels", [image is None] * views, zero)
         if image is not None:

@@ -77,10 +77,6 @@ def memory_of(
         model, traced_execution(model, execution), size, accumulates=accumulates
     )
     features = _features(model, execution, micro_batch, images)
-    if model.trains_tower:  # its dense features are traced
-        views, size = images * model.shape.connector.views, model.shape.tower.image_size
-        pixels = views * 3 * DTYPE_BYTES[execution.dtype] * size**2
-        features = _inputs(model, micro_batch, images) + pixels
     moving = {
         phase: parts | {TOWER: parts.get(TOWER, 0) + features}
         for phase, parts in activations.items()
@@ -188,10 +184,13 @@ def _inputs(model: TrainedModel, micro_batch: MicroBatchShape, images: int) -> i
 def _features(
     model: TrainedModel, execution: Execution, micro_batch: MicroBatchShape, images: int
 ) -> int:
-    """What is left of the tower while the language model runs: dense features, pixels, inputs."""
+    """What is left of the tower while the language model runs: dense features, pixels, inputs. Of a
+    trained tower dense features are traced.
+    """
     shape, width = model.shape, DTYPE_BYTES[execution.dtype]
     pixels = 3 * shape.tower.image_size**2 * shape.connector.views
     features = shape.connector.features * shape.connector.feature_width
+    features *= not model.trains_tower
     return _inputs(model, micro_batch, images) + images * width * (pixels + features)
 
 

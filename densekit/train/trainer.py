@@ -190,13 +190,14 @@ class Trainer:
         seconds = self.clock.between(ended, running.end)
         # What the loop waited while a GPU still computed cost nothing.
         idle = self.clock.between(ended, running.begin)
+        known = self.utilization
         record = replace(
             record,
             seconds=round(seconds, 4),
             data_seconds=round(min(pending.waited, idle), 4),
             compute_seconds=round(seconds - idle, 4),
             tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
-            mfu=self.utilization and round(self.utilization.of(running.batch, seconds), 4),
+            mfu=None if known is None else round(known.of(running.batch, seconds), 4),
         )
         self._account(running.batch, record)
         if records is not None:

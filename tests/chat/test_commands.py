@@ -179,22 +179,32 @@ def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["tiny_stage2", "tiny_stage2_lora"])
-def test_a_trained_run_sees_the_shape(recipe: str, session: list[Session], tmp_path: Path) -> None:
+def test_a_trained_run_sees_the_picture(
+    recipe: str, session: list[Session], tmp_path: Path
+) -> None:
     place = Workplace(tmp_path)
     done = place.densekit("run", recipe, "--launcher", "local", timeout=3000)
     assert done.returncode == 0, done.stderr
     (questions,) = (tmp_path / ".cache").rglob("held_out.json")
-    entries = json.loads(questions.read_text(encoding="utf-8"))
-    wanted = [entry for entry in entries if "shape" in entry["conversations"][0]["value"]][:8]
+    wanted = json.loads(questions.read_text(encoding="utf-8"))[:64]
+    assert {question_of(entry) for entry in wanted[:4]} >= {"What shape is it?"}
+    (run,) = (tmp_path / "runs").glob(f"{recipe}-*")
+    loaded = load_pipeline(run)
+    prompts = [
+        loaded.question(question_of(entry), open_image(image_of(tmp_path, entry)))
+        for entry in wanted
+    ]
+    given = [answer.text for answer in loaded.answers(prompts, max_new_tokens=12)]
+    gold = [entry["conversations"][1]["value"] for entry in wanted]
+    right = sum(a == b for a, b in zip(given, gold, strict=True))
+    assert right >= 32, f"{right} of {len(gold)} shapes and colours; 16 by guessing one of four"
+
     talk = Session(tmp_path, "chat", recipe, "--launcher", "local", "--device", "cpu")
     session.append(talk)
     talk.until(">>> ")
-    right = 0
-    for entry in wanted:
+    for entry, answer in zip(wanted[:4], given[:4], strict=True):
         talk.ask(f"/image {image_of(tmp_path, entry)}")
-        given = talk.ask(question_of(entry)).rstrip(".").lower()
-        right += given == entry["conversations"][1]["value"].rstrip(".").lower()
-    assert right >= 6, f"{right} of {len(wanted)} shapes"
+        assert talk.ask(question_of(entry)) == answer in {*gold}
     assert talk.end() == 0
 
     image = image_of(tmp_path, wanted[0])
@@ -204,9 +214,8 @@ def test_a_trained_run_sees_the_shape(recipe: str, session: list[Session], tmp_p
     merge = ["--merge-lora"] * recipe.endswith("lora")
     stock = ("export", recipe, "--format", "llava-hf", "--to", str(tmp_path / "hf"), *merge)
     assert place.densekit(*stock, "--launcher", "local").returncode == 0
-    (run,) = (tmp_path / "runs").glob(f"{recipe}-*")
-    prompt = load_pipeline(run).question(question_of(wanted[0]), open_image(image))
-    save_file({"ids": prompt.ids, "pixels": prompt.pixels}, tmp_path / "prompt.safetensors")
+    asked_as = {"ids": prompts[0].ids, "pixels": prompts[0].pixels}
+    save_file(asked_as, tmp_path / "prompt.safetensors")
     alone = subprocess.run(
         [sys.executable, "-c", STOCK, str(tmp_path / "hf"), str(tmp_path / "prompt.safetensors")],
         capture_output=True,

@@ -23,7 +23,9 @@ from densekit.runs.evaluations import (
     EvaluatedModel,
     Evaluation,
     EvaluationFolder,
+    PlannedQuestion,
     StoredResult,
+    plan_sha256,
 )
 from densekit.runs.layout import open_run
 from densekit.spec.math import RunMath
@@ -74,6 +76,7 @@ def evaluated(
     *,
     available: int | None = None,
     name: str = "0" * 16,
+    image_sha256: str = "3" * 64,
     **fields: Any,
 ) -> EvaluationFolder:
     """An evaluation of one benchmark in a run or folder; `fields` replace those of its result."""
@@ -81,6 +84,17 @@ def evaluated(
     place = EvaluationFolder(folder / EVALUATIONS / name)
     place.path.mkdir(parents=True)
     questions = {"questions": len(scores), "available": available or len(scores)}
+    plan = [
+        PlannedQuestion(
+            batch=batch,
+            question_id=score.question_id,
+            asked="What is it?",
+            image=f"data:{score.cluster}.jpg",
+            image_sha256=image_sha256,
+            question={},
+        )
+        for batch, score in enumerate(scores)
+    ]
     value = figure(protocol, scores)
     result = StoredResult.model_validate(
         {
@@ -95,7 +109,8 @@ def evaluated(
             "dtype": "fp16",
             "batch_size": 1,
             "seed": 42,
-            **dict.fromkeys(("prompt_sha256", "data_sha256", "plan_sha256"), "0" * 64),
+            **dict.fromkeys(("prompt_sha256", "data_sha256"), "0" * 64),
+            "plan_sha256": plan_sha256(plan),
             "answers_sha256": "1" * 64,
             "scores_sha256": "2" * 64,
             **fields,
@@ -120,6 +135,9 @@ def evaluated(
         environment="made",
     )
     write_json(place.path / EVALUATION_FILE, evaluation.as_json())
+    planned = place.questions(benchmark)
+    planned.parent.mkdir()
+    planned.write_text("".join(json.dumps(asdict(question)) + "\n" for question in plan))
     stored = place.scores(benchmark, result.semantics)
     stored.parent.mkdir()
     stored.write_text("".join(json.dumps(asdict(score)) + "\n" for score in scores))

@@ -164,6 +164,14 @@ def test_other_questions_or_images_are_refused(tmp_path: Path, paper: Paper) -> 
             compare(read_arm([a]), read_arm([other]), paper)
 
 
+def test_other_bytes_of_an_image_are_refused(tmp_path: Path, paper: Paper) -> None:
+    a, b = made_run(tmp_path, DCI), made_run(tmp_path, NONE)
+    evaluated(a, drawn(0.7))
+    evaluated(b, drawn(0.7), image_sha256="4" * 64)
+    with pytest.raises(DataError, match=f"GQA: .*{b.name} was shown another image with"):
+        compare(read_arm([a]), read_arm([b]), paper)
+
+
 def test_the_order_of_questions_does_not_matter(tmp_path: Path, paper: Paper) -> None:
     a, b, c = made_run(tmp_path, DCI), made_run(tmp_path, NONE), made_run(tmp_path, NONE, seed=1)
     evaluated(a, drawn(0.7))

@@ -18,6 +18,7 @@ from densekit.exchange.official.importing import import_folder
 from densekit.exchange.pipeline import Answer, Pipeline, load_pipeline
 from densekit.exchange.source import open_source
 from densekit.spec.imported import ImportRequest
+from tests.support.needs import needs
 
 QUESTIONS = ("What is it?", "Describe the picture in a few words.", "How many legs has a spider?")
 PICTURES = ("img0.png", "img3.png", None)
@@ -114,6 +115,20 @@ def test_half_precision_answers(imported: Path, golden_exchange: Path) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         half = load_pipeline(imported / "stage2", dtype=dtype)
         assert all(answer.ids for answer in answers(half, golden_exchange))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gpu_answers(
+    pipeline: Pipeline, imported: Path, golden_exchange: Path, dtype: torch.dtype
+) -> None:
+    if not torch.cuda.is_available():
+        needs("gpu", "torch sees no CUDA device")
+    loaded = load_pipeline(imported / "stage2", dtype=dtype, device="cuda")
+    given = answers(loaded, golden_exchange)
+    assert all(answer.ids for answer in given)
+    if dtype == torch.float32:
+        assert given == answers(pipeline, golden_exchange)
 
 
 def test_a_template_without_its_tokens_is_refused(imported: Path) -> None:

@@ -28,7 +28,7 @@ HOLDS = Report(
         "clip_dci/stage1": {"input_ids": SAME, "loss": GOOD},
         LONG: {"input_ids": SAME},
     },
-    unsupported=["anyres"],
+    unsupported=["mgm"],
     not_recorded=["LoRA runs"],
 )
 FAILS = Report(
@@ -58,13 +58,13 @@ def test_summary_has_one_line_per_case(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line.split() for line in _printed(HOLDS, capsys)]
     assert ["clip_dci/stage1", "2", "of", "2", "0.2", "loss"] in lines
     assert [LONG, "1", "of", "1", "exact"] in lines
-    assert ["anyres", "-", "-", "not", "supported", "yet"] in lines
+    assert ["mgm", "-", "-", "not", "supported", "yet"] in lines
     assert not any("input_ids" in line for line in lines)
 
 
 def test_last_line_names_what_is_not_covered(capsys: pytest.CaptureFixture[str]) -> None:
     assert _printed(HOLDS, capsys)[-1] == (
-        "parity holds for 2 of 3 cases; not supported: anyres; not recorded: LoRA runs"
+        "parity holds for 2 of 3 cases; not supported: mgm; not recorded: LoRA runs"
     )
     assert HOLDS.ok and HOLDS.as_json()["not_recorded"] == ["LoRA runs"]
 
@@ -101,16 +101,16 @@ def test_command_reports_progress_on_stderr_and_verdict_last(
 ) -> None:
     call = caller(monkeypatch, capsys)
     root = copy_set(golden, tmp_path, "lora", "sampler")
-    (root / "anyres").mkdir()
+    (root / "mgm").mkdir()
     code, out, err = call("parity", root, "--verbose")
     assert code == 0 and "parity  2/2  100%" in err and "modality_lengths" in out
-    assert out.splitlines()[-1].startswith("parity holds for 2 of 3 cases; not supported: anyres;")
+    assert out.splitlines()[-1].startswith("parity holds for 2 of 3 cases; not supported: mgm;")
 
     (root / "clip_xyz").mkdir()
     code, out, err = call("parity", root, "--json")
     result = json.loads(out)
     assert (code, err) == (1, "") and set(result["cases"]) == {"lora", "sampler", "clip_xyz"}
-    assert (result["ok"], result["unsupported"]) == (False, ["anyres"])
+    assert (result["ok"], result["unsupported"]) == (False, ["mgm"])
     assert result["cases"]["lora"] == {
         "target_modules": {"max_abs_diff": 0.0, "tolerance": 0.0, "ok": True, "worst_ratio": 0.0}
     }

@@ -29,6 +29,7 @@ def full_recording() -> Path:
 
 
 GOLDEN_EXCHANGE = ROOT / "tests" / "golden_exchange"
+GOLDEN_VARIANTS = ROOT / "tests" / "golden_variants"
 """Official checkpoint folders of a tiny model: some of the recorded ones."""
 RECORDED_EXCHANGE = RECORDED.with_name("golden_exchange")
 """All of them."""

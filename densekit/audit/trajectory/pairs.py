@@ -31,7 +31,8 @@ class Pairs:
     @property
     def differences(self) -> np.ndarray:
         """File less run [P]."""
-        return self.file - self.run
+        differences: np.ndarray = self.file - self.run
+        return differences
 
 
 def run_losses(records: Sequence[StepRecord]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from densekit.data.decoding import decode, decode_palette
@@ -76,6 +77,11 @@ class Preparer:
                 f"image {path} is not the one that this evaluation was made for: it changed since; "
                 "put the original back, or remove the evaluation's folder to ask everything anew"
             )
-        if self.padded_as_stored and (stored := decode_palette(data, path)) is not None:
-            return self.processor(self.processor.padded_as_stored(stored))
-        return self.processor(decode(data, path)[0])
+        stored = decode_palette(data, path) if self.padded_as_stored else None
+        return self.pixels_of(decode(data, path)[0] if stored is None else stored)
+
+    def pixels_of(self, image: Image.Image) -> np.ndarray:
+        """uint8 [3, S, S] of a decoded image, in its file's own mode or as RGB."""
+        if self.padded_as_stored and image.mode == "P":
+            image = self.processor.padded_as_stored(image)
+        return self.processor(image)

@@ -16,10 +16,10 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from transformers.utils import logging
 
-from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.evaluate.cross_check.tasks import PREFIX
 from densekit.evaluate.protocols.prompts import human_turn
+from densekit.evaluate.runner.batches import Preparer
 from densekit.evaluate.runner.loading import load_evaluated
 from densekit.model.answering import Decoding, generate
 from densekit.model.preprocess import normalise
@@ -33,8 +33,7 @@ NAME = "densekit"
 class Asking:
     """How one task is asked."""
 
-    processor: ImageProcessor
-    table: torch.Tensor
+    preparer: Preparer
     decoding: Decoding
 
 
@@ -61,6 +60,7 @@ class DensekitModel(lmms):
         if self.evaluation.device == "cpu":
             torch.set_num_threads(1)  # as the evaluator: else sums are split otherwise
         device = torch.device(self.evaluation.device)
+        self.roots = folder.execution.roots
         self.evaluated = load_evaluated(folder.source, self.evaluation, device)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
@@ -83,10 +83,8 @@ class DensekitModel(lmms):
     @cache  # noqa: B019 - one model for the life of the process
     def _asking(self, task: str) -> Asking:
         protocol = self.evaluation.asked(task.removeprefix(PREFIX)).protocol
-        processor = self.evaluated.processor(protocol)
         return Asking(
-            processor=processor,
-            table=torch.from_numpy(processor.lookup_table()),
+            preparer=self.evaluated.preparer(protocol, self.roots),
             decoding=self.evaluated.decoding(protocol),
         )
 
@@ -95,8 +93,8 @@ class DensekitModel(lmms):
         ids = self.evaluated.encoder.encode_prompt([turn], has_image=bool(images))
         pixels = None
         if images:
-            arrays = [torch.from_numpy(asked.processor(image)) for image in images]
-            pixels = normalise(torch.stack(arrays), asked.table)
+            arrays = [torch.from_numpy(asked.preparer.pixels_of(image)) for image in images]
+            pixels = normalise(torch.stack(arrays), asked.preparer.table)
         prompt = torch.from_numpy(ids)
         generated = generate(self.evaluated.model, [prompt], pixels, asked.decoding)
         return answer_text(self.evaluated.tokenizer, generated.ids[0], asked.decoding.end_tokens)

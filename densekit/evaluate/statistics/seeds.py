@@ -44,9 +44,9 @@ def seeds_of_difference(
         pooled = math.sqrt(
             (own_a.df * own_a.sd**2 + own_b.df * own_b.sd**2) / (own_a.df + own_b.df)
         )
-        noise = SeedNoise(sd=pooled, df=df, source=f"{own_a.source}, {own_b.source}")
-        return noise, Component(sd=math.sqrt(variance), df=df)
-    noise = own_a or own_b or prior  # type: ignore[assignment]
+        both = SeedNoise(sd=pooled, df=df, source=f"{own_a.source}, {own_b.source}")
+        return both, Component(sd=math.sqrt(variance), df=df)
+    noise = own_a or own_b or prior
     if noise is None:
         return None
     return noise, Component(sd=noise.sd * math.sqrt(1 / len(a) + 1 / len(b)), df=noise.df)

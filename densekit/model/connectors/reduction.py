@@ -16,4 +16,5 @@ def mean_of_blocks(features: Tensor) -> Tensor:
     side = isqrt(features.shape[1])
     halves = (side // BLOCK, BLOCK)
     blocks = features.unflatten(1, (*halves, *halves))
-    return blocks.mean(dim=(2, 4)).flatten(1, 2)
+    means: Tensor = blocks.mean(dim=(2, 4)).flatten(1, 2)
+    return means

@@ -93,7 +93,7 @@ def test_equal_seeds_have_no_noise_and_all_degrees_of_freedom() -> None:
 def test_the_papers_gqa_gain_with_one_run_an_arm() -> None:
     """evaluation.md 3.3: z 2.3, p .024, on seeds .47 and questions .44."""
     found = difference_of([63.8], [62.0], question=Component(sd=0.44, df=math.inf), prior=GQA)
-    assert found.difference == pytest.approx(1.8)
+    assert found.difference == pytest.approx(1.8) and found.seeds is GQA
     half = Z * math.hypot(0.47 * math.sqrt(2), 0.44)
     assert (found.low, found.high) == pytest.approx((1.8 - half, 1.8 + half))
     assert found.p == pytest.approx(0.024, abs=5e-4)
