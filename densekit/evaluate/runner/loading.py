@@ -80,6 +80,11 @@ def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -
             f"{source} is asked in template {found.template}, and {evaluation.model.template} was "
             "planned: it changed since; evaluate it again"
         )
+    if model.config.anyres is not None:
+        raise DataError(
+            f"{source} sees an image in tiles (AnyRes), which is not asked about yet: evaluate a "
+            "model of one view an image"
+        )
     tokenizer = tokenizer_of(found.tokenizer)
     torch.nn.Module.to(model, device=device, dtype=dtype)
     return Evaluated(
