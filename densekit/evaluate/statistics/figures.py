@@ -93,8 +93,9 @@ def _pooled_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _f1(sums: Floats) -> Floats:
     """The mean of the parts' F1, 2 TP/(2 TP + FP + FN); 0 for a part where all three are 0."""
-    parts: Floats = sums[..., ::2] / np.maximum(sums[..., 1::2], 1)
-    return 100 * parts.mean(axis=-1)
+    parts = sums[..., ::2] / np.maximum(sums[..., 1::2], 1)
+    mean: Floats = 100 * parts.mean(axis=-1)
+    return mean
 
 
 def _perception_rows(scores: Sequence[Score]) -> list[Row]:
@@ -116,8 +117,8 @@ def _perception_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _perception(sums: Floats) -> Floats:
     right, both, questions = sums[..., ::3], sums[..., 1::3], sums[..., 2::3]
-    categories: Floats = (right + mme.PER_IMAGE * both) / questions
-    return 100 * categories.sum(axis=-1)
+    total: Floats = 100 * np.sum((right + mme.PER_IMAGE * both) / questions, axis=-1)
+    return total
 
 
 MEAN = _Figure(rows=_mean_rows, of_sums=_mean)
