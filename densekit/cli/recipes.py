@@ -1,5 +1,6 @@
 """`densekit recipes`, `show` and `pin`: what can be run, and where each number comes from."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import yaml
 
 from densekit.cli.options import AsJson, Overrides, RecipeName, RunsDir
 from densekit.cli.output import print_checks, print_json, print_lines
-from densekit.errors import UsageError
+from densekit.errors import DensekitError, UsageError
 
 PANEL = "Recipes"
 commands = typer.Typer()
@@ -22,7 +23,11 @@ def recipes(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
     from densekit.recipes import listing
     from densekit.runs.verdicts import verdicts_here
 
-    here = verdicts_here(site_settings(runs_dir=runs_dir).runs_dir)
+    try:
+        here = verdicts_here(site_settings(runs_dir=runs_dir).runs_dir)
+    except DensekitError as error:
+        print(f"densekit: verdicts on runs here are not shown: {error}", file=sys.stderr)
+        here = {}
     if as_json:
         print_json(listing.as_json(here))
     else:

@@ -70,7 +70,7 @@ WRONG = {
     "a GPU that is none": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "a100-81g"],
         2,
-        "did you mean a100-80g",
+        "did you mean a100-40g or a100-80g?",
     ),
     "a GPU of two sizes": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "v100"],
@@ -187,7 +187,7 @@ WRONG = {
     "no image to build": (
         ["containers", "build", "h100"],
         2,
-        "no container image is named h100; there are cpu, a100",
+        "no container image is named h100; there are cpu, lmms, a100",
     ),
     "no such option": (
         ["ls", "--run-dir", "x"],

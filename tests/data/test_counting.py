@@ -22,6 +22,8 @@ from densekit.data.index import SampleIndex
 from densekit.data.sample_totals import Counting, kept_totals
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, UsageError
+from densekit.spec.connector import Connector
+from densekit.spec.vision import ImageLayout
 from densekit.text.encode import SampleEncoder
 from densekit.text.tokenizers.base import load_tokenizer
 from densekit.train.step_dataset import SampleReader
@@ -77,7 +79,7 @@ def trained_on(asked: Counting, cache: Path) -> list[Counted]:
         ),
         image_folder=Path("none"),
         processor=None,  # type: ignore[arg-type]
-        image_tokens=asked.image_tokens,
+        layout=ImageLayout(patches=asked.image_tokens, connector=Connector(kind="none")),
     )
     return [Counted.of(*reader.sequence(number)) for number in range(len(annotations))]
 

@@ -37,7 +37,7 @@ def test_a_schedule_whose_every_step_has_rate_0_is_refused(
 class Reader:
     """Samples of which `labelled` have a label."""
 
-    image_tokens = 16
+    layout = SimpleNamespace(max_tokens=16)
     encoder = SimpleNamespace(max_length=16)
 
     def __init__(self, labelled: set[int]) -> None:

@@ -64,7 +64,8 @@ def _circular_rows(scores: Sequence[Score]) -> list[Row]:
 
 
 def _mean(sums: Floats) -> Floats:
-    return 100 * sums[..., 0] / sums[..., 1]
+    found: Floats = 100 * sums[..., 0] / sums[..., 1]
+    return found
 
 
 def _f1_rows(scores: Sequence[Score], names: Sequence[str]) -> list[Row]:
@@ -93,9 +94,8 @@ def _pooled_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _f1(sums: Floats) -> Floats:
     """The mean of the parts' F1, 2 TP/(2 TP + FP + FN); 0 for a part where all three are 0."""
-    parts = sums[..., ::2] / np.maximum(sums[..., 1::2], 1)
-    mean: Floats = 100 * parts.mean(axis=-1)
-    return mean
+    found: Floats = 100 * np.mean(sums[..., ::2] / np.maximum(sums[..., 1::2], 1), axis=-1)
+    return found
 
 
 def _perception_rows(scores: Sequence[Score]) -> list[Row]:
@@ -117,8 +117,8 @@ def _perception_rows(scores: Sequence[Score]) -> list[Row]:
 
 def _perception(sums: Floats) -> Floats:
     right, both, questions = sums[..., ::3], sums[..., 1::3], sums[..., 2::3]
-    total: Floats = 100 * np.sum((right + mme.PER_IMAGE * both) / questions, axis=-1)
-    return total
+    found: Floats = 100 * np.sum((right + mme.PER_IMAGE * both) / questions, axis=-1)
+    return found
 
 
 MEAN = _Figure(rows=_mean_rows, of_sums=_mean)
@@ -156,7 +156,7 @@ def table_of(protocol: Protocol, scores: Sequence[Score], value: float) -> Table
     table = Table(
         clusters=tuple(clusters),
         strata=np.array([names.index(stratum[name]) for name in clusters], dtype=np.int64),
-        sums_CK=sums.astype(np.float64).reshape(len(clusters), width),
+        sums_CK=sums.reshape(len(clusters), width).astype(np.float64),
         figure=figure.of_sums,
     )
     again = float(table.figure(table.sums_CK.sum(axis=0)))
