@@ -38,6 +38,7 @@ checksum = $(firstword $(shell { cat $(1) pyproject.toml requirements/*.in; echo
 FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt requirements/xformers.txt)
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
+TRANSFORMERS_4 := .venv/.stamp-transformers-4-$(call checksum,requirements/transformers-4.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
 # Tests run in parallel by whole files, the long ones first: what a file makes once is made once (tests/support/kinds.py).
@@ -48,7 +49,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver lmms-eval reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +57,8 @@ help: ## list the targets
 setup: $(FULL) ## install everything, torch included, into .venv (again only when a pin changed)
 
 lmms-eval: $(LMMS_EVAL) ## install lmms-eval beside the trainer's packages, for `densekit cross-check`
+
+transformers-4: $(TRANSFORMERS_4) ## install an older transformers beside the trainer's packages, for a test of exports
 
 setup-driver: $(if $(wildcard $(FULL)),,$(DRIVER)) ## install only what the command line needs, without torch
 
@@ -95,6 +98,12 @@ $(LMMS_EVAL): $(FULL)
 	@rm -rf .venv/.stamp-lmms-eval-* .venv/lmms_eval
 	@echo 'Installing lmms-eval into .venv/lmms_eval (0.4 GB): a minute or two'
 	@$(HASHED) --target .venv/lmms_eval -r requirements/lmms-eval.txt -r requirements/lmms-eval-package.txt
+	@touch $@
+
+$(TRANSFORMERS_4): $(FULL)
+	@rm -rf .venv/.stamp-transformers-4-* .venv/transformers_4
+	@echo 'Installing transformers 4 into .venv/transformers_4 (0.1 GB): a minute'
+	@$(HASHED) --target .venv/transformers_4 -r requirements/transformers-4.txt
 	@touch $@
 
 $(DEMO): $(FULL)

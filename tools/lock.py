@@ -59,12 +59,17 @@ TORCH_ALWAYS = (
     "torch",
     "typing-extensions",
 )
-BESIDE_TRAIN = tuple(
-    part
-    for line in (ROOT / "requirements" / "train.txt").read_text(encoding="utf-8").splitlines()
-    if (name := re.match(r"([\w.-]+)==", line))
-    for part in ("--no-emit-package", name[1])
-)
+
+
+def beside_train(*but: str) -> tuple[str, ...]:
+    """The options that leave out what train.txt has, these packages aside."""
+    lines = (ROOT / "requirements" / "train.txt").read_text(encoding="utf-8").splitlines()
+    names = [found[1] for line in lines if (found := re.match(r"([\w.-]+)==", line))]
+    return tuple(part for name in names if name not in but for part in ("--no-emit-package", name))
+
+
+# The packages of another age that an older transformers brings itself.
+OF_TRANSFORMERS = ("transformers", "huggingface-hub", "tokenizers")
 LOCKS = (
     Lock(
         path="requirements/train.txt",
@@ -84,12 +89,19 @@ LOCKS = (
         path="requirements/lmms-eval.txt",
         sources=("requirements/lmms-eval.in",),
         # Beside the trainer's environment, which has these and torch.
-        options=("--no-emit-package", "torch", *BESIDE_TRAIN),
+        options=("--no-emit-package", "torch", *beside_train()),
     ),
     Lock(
         path="requirements/lmms-eval-package.txt",
         sources=("requirements/lmms-eval-package.in",),
         options=("--no-deps",),
+    ),
+    Lock(
+        path="requirements/transformers-4.txt",
+        sources=("requirements/transformers-4.in",),
+        constraints=(),
+        # Beside the trainer's environment too.
+        options=("--no-emit-package", "torch", *beside_train(*OF_TRANSFORMERS)),
     ),
     Lock(
         path="docker/requirements/cpu.txt",

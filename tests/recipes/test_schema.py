@@ -59,7 +59,7 @@ def test_every_recipe_that_ships_fits() -> None:
     [
         ("stage", 3),
         ("stage", None),
-        ("optimzer", {}),
+        ("optimizers", {}),
         ("optimizer.learning_rat", 1),
         ("optimizer.learning_rate", "fast"),
         ("optimizer.betas", [0.9]),

@@ -20,6 +20,7 @@ NEEDS = {
     "gpu": "a CUDA device that torch sees",
     "kernel": "the package of an attention kernel",
     "lmms-eval": "lmms-eval in .venv/lmms_eval (`make lmms-eval`)",
+    "transformers-4": "transformers 4 in .venv/transformers_4 (`make transformers-4`)",
     "index": "a package index that offers what is asked for",
     "registry": "the digests of base images, which come from a container registry",
     "pretend-gpu": "a container engine that hands out GPUs, real or pretended ones",
