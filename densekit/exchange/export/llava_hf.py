@@ -30,7 +30,7 @@ from densekit.exchange.export.tensors import (
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.source import Source
 from densekit.exchange.tokenizer import tokenizer_of
-from densekit.files.json_files import write_json
+from densekit.files.json_files import read_object, write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.model.config import read_config
 from densekit.model.towers import num_patches, vision_config_of
@@ -203,8 +203,23 @@ def _write_processor(source: Source, folder: Path, vision: PreTrainedConfig) -> 
     )
     processor.save_pretrained(folder)
     images.save_pretrained(folder)  # where transformers 4 looks for it
+    _widen(folder / "tokenizer_config.json")
     if (source.tokenizer / "tokenizer.model").is_file():
         shutil.copyfile(source.tokenizer / "tokenizer.model", folder / "tokenizer.model")
+
+
+def _widen(path: Path) -> None:
+    """Name the special tokens as transformers 4 and 5 both read them, and leave out how they were
+    loaded here.
+    """
+    config = read_object(path)
+    for name in ("is_local", "local_files_only"):
+        config.pop(name, None)
+    special = config.pop("extra_special_tokens", None)
+    if special:
+        name = "additional_special_tokens" if isinstance(special, list) else "extra_special_tokens"
+        config[name] = special
+    write_json(path, config)
 
 
 def chat_template(name: str) -> str:
