@@ -124,9 +124,8 @@ def export(
     from densekit.spec.exchange import ExportRequest
 
     site = site_settings()
-    named = Path(run)
     request = ExportRequest(
-        source=named if named.is_dir() else find_run(run, site.runs_dir),
+        source=find_run(run, site.runs_dir),
         to=to,
         format=format_,
         merge_lora=merge_lora,

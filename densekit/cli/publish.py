@@ -69,9 +69,8 @@ def publish(
     from densekit.runs.find import find_run
 
     site = site_settings()
-    named = Path(run)
     request = PublishRequest(
-        run=named if named.is_dir() else find_run(run, site.runs_dir),
+        run=find_run(run, site.runs_dir),
         to=to,
         folder=folder,
         format=format_,

@@ -206,8 +206,7 @@ def _where(device: Device | None, dtype: Dtype | None) -> "Execution":
 def _folder(model: str, site: "Site") -> Path:
     from densekit.runs.find import find_run
 
-    named = Path(model)
-    return (named if named.is_dir() else find_run(model, site.runs_dir)).resolve()
+    return find_run(model, site.runs_dir).resolve()
 
 
 def _launcher(name: str | None, image: str | None, site: "Site") -> "Launcher":

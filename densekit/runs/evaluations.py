@@ -20,6 +20,7 @@ from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_jsonl, read_object
 from densekit.runs.benchmarks import Protocol, Score
 from densekit.runs.layout import MATH_FILE, RunDir, WorkDir
+from densekit.runs.versioned import read_versioned
 from densekit.spec.imported import is_imported, read_imported
 from densekit.spec.math import Math
 from densekit.spec.part import Number, Part, PositiveInt, read_part
@@ -236,13 +237,7 @@ class EvaluationFolder(WorkDir):
     def evaluation(self) -> Evaluation:
         """What is asked. Raises DataError for an evaluation.json that densekit did not write."""
         path = self.path / EVALUATION_FILE
-        value = read_object(path, "schema", remedy=REMEDY)
-        if value["schema"] != SCHEMA:
-            raise DataError(
-                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
-                "version of densekit that made the evaluation"
-            )
-        return read_part(Evaluation, value, source=path, remedy=REMEDY)
+        return read_versioned(Evaluation, path, schema=SCHEMA, what="the evaluation", remedy=REMEDY)
 
     @property
     def has_results(self) -> bool:

@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from densekit.errors import DataError, UsageError
+from densekit.errors import UsageError
 from densekit.files.json_files import read_json, read_object, write_json
 from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
+from densekit.runs.versioned import read_versioned
 from densekit.spec.execution import Execution
 from densekit.spec.math import SCHEMA, Math, RunMath
 from densekit.spec.part import Part, read_part
@@ -173,13 +174,7 @@ class RunDir(WorkDir):
     def math(self) -> RunMath:
         """What the run computes. Raises DataError for a math.json that densekit did not write."""
         path = self.path / MATH_FILE
-        value = read_object(path, "schema", remedy=REMEDY)
-        if value["schema"] != SCHEMA:
-            raise DataError(
-                f"{path} has schema {value['schema']}; this version reads {SCHEMA}: use the "
-                "version of densekit that made the run"
-            )
-        return read_part(RunMath, value, source=path, remedy=REMEDY)
+        return read_versioned(RunMath, path, schema=SCHEMA, what="the run", remedy=REMEDY)
 
     @property
     def sha256(self) -> str:

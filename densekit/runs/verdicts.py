@@ -8,9 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from densekit.errors import DataError
-from densekit.files.json_files import read_object, write_json
+from densekit.files.json_files import write_json
 from densekit.runs.layout import RunDir
-from densekit.spec.part import Number, Part, PositiveInt, read_part
+from densekit.runs.versioned import read_versioned
+from densekit.spec.part import Number, Part, PositiveInt
 
 VERDICT_FILE = "verdict.json"
 SCHEMA: Literal[1] = 1
@@ -156,10 +157,7 @@ def read_verdict(run: Path) -> Verdict | None:
     path = run / VERDICT_FILE
     if not path.is_file():
         return None
-    value = read_object(path, "schema", remedy=REMEDY)
-    if value["schema"] != SCHEMA:
-        raise DataError(f"{path} has schema {value['schema']}; this version reads {SCHEMA}")
-    verdict = read_part(Verdict, value, source=path, remedy=REMEDY)
+    verdict = read_versioned(Verdict, path, schema=SCHEMA, what="the verdict", remedy=REMEDY)
     if RunDir(run).sha256 not in verdict.runs:
         raise DataError(f"{path} is another run's; {REMEDY}")
     return verdict
