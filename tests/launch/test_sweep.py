@@ -46,7 +46,9 @@ if sys.argv[1] == "attempt":  # of a job that was queued again
     path = pathlib.Path(sys.argv[2])
     value = json.loads((path / "status.json").read_text())
     (path / "attempts" / "0002").mkdir()
-    (path / "status.json").write_text(json.dumps({**value, "state": "created", "attempt": 2}))
+    part = path / "status.part"
+    part.write_text(json.dumps({**value, "state": "created", "attempt": 2}))
+    part.replace(path / "status.json")
     sys.exit()
 sys.argv[1] = sys.argv[-1]
 """

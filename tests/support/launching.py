@@ -20,12 +20,16 @@ from tests.support.files import write_json
 STUB = """
 import hashlib, json, os, pathlib, signal, sys, time
 path = pathlib.Path(sys.argv[1])
+def put(name, text):  # whole at once, as the trainer does: others read it meanwhile
+    part = path / f".{name}.part"
+    part.write_text(text)
+    part.replace(path / name)
 def status(state, message="", exit_code=0):
     attempt = json.loads((path / "status.json").read_text())["attempt"]
     value = {"state": state, "message": message, "exit_code": exit_code, "attempt": attempt}
     if state == "complete" and not (path / "manifest.json").exists():
         finish()
-    (path / "status.json").write_text(json.dumps(value))
+    put("status.json", json.dumps(value))
     if state == "running":  # a stub has nothing to load
         (path / "attempts" / f"{attempt:04d}" / "log.txt").touch()
 def finish():
@@ -33,7 +37,7 @@ def finish():
     digest = hashlib.sha256(b"weights").hexdigest()
     value = {"outputs": {"connector.safetensors": digest}, "state": "complete"}
     seal = hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
-    (path / "manifest.json").write_text(json.dumps({**value, "sha256": seal}))
+    put("manifest.json", json.dumps({**value, "sha256": seal}))
 with (path / "trained").open("a") as file:
     file.write("x")
 """
