@@ -88,12 +88,14 @@ def tail(run: RunName, runs_dir: RunsDir = None) -> None:
     """Follow the log of a run until the run ends. Ctrl-C ends only the display."""
     from densekit.cli.site import named_run
     from densekit.launch.listing import follow
+    from densekit.launch.screen import screen, shown
     from densekit.runs.layout import RunDir
 
     found = RunDir(named_run(run, runs_dir))
     try:
-        for text in follow(found):
-            print(text, end="", flush=True)
+        with screen(), shown(found):
+            for text in follow(found):
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     status = found.status
