@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densekit.cli.options import AsJson, RunName, RunsDir
-from densekit.cli.output import print_json, print_table
+from densekit.cli.output import fitted, print_json, print_table
 
 if TYPE_CHECKING:
     from densekit.launch.listing import ListedRun
 
 PANEL = "Runs"
+DROPPED = ("attempt", "started", "place", "duration", "loss")
+"""Columns that `ls` leaves out on a narrow terminal, in this order."""
+MESSAGE = 16
+"""Of its last column that is to be seen at least."""
 commands = typer.Typer()
 
 
@@ -69,7 +73,8 @@ def _columns(found: "Sequence[ListedRun]") -> tuple[list[str], list[list[str]]]:
         "place": [row.place for row in found],
         "message": [" ".join(row.message.split()) for row in found],
     }
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
+    known = {name: cells for name, cells in columns.items() if any(cells)}
+    kept = fitted(known, drop=DROPPED, last=MESSAGE)
     return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
 
 
