@@ -34,7 +34,7 @@ class Terminal:
         lines: int,
         environment: Mapping[str, str],
     ) -> None:
-        """Start `densekit` with these arguments in a folder."""
+        """Start this Python with these arguments in a folder."""
         self.screen = pyte.HistoryScreen(columns, lines, history=2000)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -42,7 +42,7 @@ class Terminal:
         self._master, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "densekit", *arguments],
+            [sys.executable, *arguments],
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,

@@ -36,8 +36,9 @@ class Warned:
 
     def passes(self, line: str) -> bool:
         """Whether a line is printed: a warning is once, whatever numbers it names."""
+        hides, self._hides = self._hides, False
         if _WARNING.search(line) is None:
-            return not (self._hides and line.startswith("  "))
+            return not (hides and line.startswith("  "))
         key = _NUMBER.sub("#", line)
         self._counts[key] += 1
         self._first.setdefault(key, line)
