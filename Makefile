@@ -34,7 +34,7 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation -e .
 
 # A stamp is written last, so a failed or killed installation is never taken for a complete one. Its name holds a
 # checksum of what is asked for and of where it stands: an edit or a moved folder installs again, nothing else does.
-checksum = $(firstword $(shell { cat $(1) pyproject.toml requirements/*.in; echo '$(CURDIR)'; } | cksum))
+checksum = $(firstword $(shell { cat $(1) pyproject.toml setup.py requirements/*.in; echo '$(CURDIR)'; } | cksum))
 FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt requirements/xformers.txt)
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
@@ -177,16 +177,17 @@ ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must 
 golden-losses: $(FULL) ## record the loss curves of the tiny recipes anew (tests/golden_losses)
 	@$(BIN)/python -m tests.support.golden_losses
 
-lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
+lint: $(FULL) ## check style, types, spelling, licences, YAML, shell scripts, Dockerfile and compose.yaml
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/codespell
+	@$(BIN)/reuse lint --lines
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	@$(BIN)/hadolint docker/Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
-	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
+	@echo 'lint: ruff, mypy, codespell, reuse, yamllint, shellcheck, hadolint and the schema of compose found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style
 	@$(BIN)/ruff check --quiet --fix-only .

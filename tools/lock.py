@@ -45,7 +45,9 @@ class Lock:
     options: tuple[str, ...] = ()
 
 
-DRIVER, TRAIN, TORCH = "requirements/driver.in", "requirements/train.in", "requirements/torch.txt"
+TORCH = "requirements/torch.txt"
+DRIVER = ("requirements/build.in", "requirements/driver.in")
+TRAIN = ("requirements/evaluate.in", "requirements/train.in")
 # What torch needs whatever its build: already in train.txt.
 TORCH_ALWAYS = (
     "filelock",
@@ -73,12 +75,13 @@ OF_TRANSFORMERS = ("transformers", "huggingface-hub", "tokenizers")
 LOCKS = (
     Lock(
         path="requirements/train.txt",
-        sources=(DRIVER, TRAIN, TORCH),
+        sources=(*DRIVER, *TRAIN, TORCH),
         constraints=(),
         options=("--no-emit-package", "torch"),
     ),
-    Lock(path="requirements/driver.txt", sources=(DRIVER,)),
+    Lock(path="requirements/driver.txt", sources=DRIVER),
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
+    Lock(path="requirements/docs.txt", sources=("requirements/docs.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(
         path="requirements/xformers.txt",
@@ -119,12 +122,12 @@ LOCKS = (
     ),
     Lock(
         path="docker/requirements/a100.txt",
-        sources=(DRIVER, TRAIN, "docker/requirements/a100.in"),
+        sources=(*DRIVER, *TRAIN, "docker/requirements/a100.in"),
         python="3.12",
     ),
     Lock(
         path="docker/requirements/v100.txt",
-        sources=(DRIVER, TRAIN, "docker/requirements/v100.in"),
+        sources=(*DRIVER, *TRAIN, "docker/requirements/v100.in"),
         python="3.12",
     ),
     Lock(
