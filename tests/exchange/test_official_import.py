@@ -170,15 +170,22 @@ def stating(**changes: object) -> Change:
     return lambda folder: edit_config(folder, **changes)
 
 
+def tiles(sizes: object = ((56, 112),), **changes: object) -> Change:
+    return stating(image_aspect_ratio="anyres", image_grid_pinpoints=sizes, **changes)
+
+
 def adapting(**changes: object) -> Change:
     return lambda folder: edit_config(folder, "adapter_config.json", **changes)
 
 
 BAD: dict[str, tuple[str, Change, str]] = {
     "no LLaVA": ("stage2", stating(mm_vision_tower=None), "names no mm_vision_tower"),
-    "AnyRes": ("stage2", stating(image_aspect_ratio="anyres"), "AnyRes model"),
-    "AnyRes merge": ("stage2", stating(mm_patch_merge_type="spatial_unpad"), "AnyRes"),
+    "AnyRes": ("stage2", stating(image_aspect_ratio="anyres"), "no image_grid_pinpoints"),
+    "AnyRes merge": ("stage2", stating(mm_patch_merge_type="spatial_unpad"), "makes none"),
     "AnyRes tensor": ("stage2", lambda f: add_tensor(f, "model.image_newline"), "an AnyRes model"),
+    "newline": ("stage2", tiles(mm_patch_merge_type="spatial_unpad"), "lack image_newline"),
+    "no multiple": ("stage2", tiles("[(56, 100)]"), r"\[56, 100\] is no multiple of .* 56 pixels"),
+    "no sizes": ("stage2", tiles("(1x1),...,(6x6)"), "cannot be used .* pairs of width and height"),
     "MGM": ("stage2", stating(mm_vision_tower_aux="x"), r"Mini-Gemini \(MGM\)"),
     "MGM tensor": (
         "stage2",
