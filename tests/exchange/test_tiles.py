@@ -26,6 +26,7 @@ from densekit.spec.imported import ImportRequest
 from tests.exchange.official_folders import edit_config, stage1
 from tests.exchange.tiled import PINPOINTS, newline, tiled
 
+Model = DenseConnectorForConditionalGeneration
 QUESTIONS = ("What is it?", "Describe the picture in a few words.", "How many legs has a spider?")
 SIZES = ((200, 90), (33, 70), None)
 
@@ -58,9 +59,7 @@ def answers(pipeline: Pipeline) -> list[Answer]:
     return pipeline.answers(prompts, max_new_tokens=16)
 
 
-def plain(
-    model: DenseConnectorForConditionalGeneration, pixels: Tensor, size: tuple[int, int]
-) -> Tensor:
+def plain(model: Model, pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """The specification, tile by tile: [N, H] of one image."""
     anyres = model.config.anyres_spec
     assert anyres is not None and model.image_newline is not None
@@ -128,7 +127,7 @@ def test_sizes_and_tiles_have_to_agree(pipeline: Pipeline) -> None:
     assert prompt.pixels is not None
     with pytest.raises(ValueError, match="give image_sizes"):
         pipeline.model.generate([prompt.ids], prompt.pixels)
-    with pytest.raises(ValueError, match="3 tiles given, .* have 5"):
+    with pytest.raises(ValueError, match=r"3 tiles given, .* have 5"):
         pipeline.model.generate([prompt.ids], prompt.pixels[:3], image_sizes=[(100, 100)])
 
 
@@ -222,5 +221,5 @@ def test_stage_1_keeps_no_newline(golden_exchange: Path, tmp_path: Path) -> None
     stated = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad"}
     edit_config(folder, **stated, image_grid_pinpoints=[[*size] for size in PINPOINTS])
     place = load(folder, golden_exchange, tmp_path / "in")
-    with pytest.raises(DataError, match="end in a newline vector .*start a stage 2"):
+    with pytest.raises(DataError, match=r"end in a newline vector .*start a stage 2"):
         load_pipeline(place)
