@@ -49,6 +49,8 @@ class OfficialSettings(Part):
     anyres: AnyRes | None
     """image_grid_pinpoints and mm_patch_merge_type, where images have several tiles."""
     max_length: PositiveInt
+    tower_trained: bool
+    """unfreeze_mm_vision_tower: the tower in the checkpoint is another than the one it names."""
     language_model: dict[str, Any]
     """config.json of the language model alone."""
 
@@ -78,6 +80,7 @@ def read_settings(folder: Path) -> OfficialSettings:
         image_aspect_ratio=aspect if aspect in ("pad", "anyres") else "square",
         anyres=_anyres(raw, path) if aspect == "anyres" else None,
         max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else MAX_LENGTH,
+        tower_trained=bool(raw.get("unfreeze_mm_vision_tower")),
         language_model=_language_model(raw, path),
     )
 
