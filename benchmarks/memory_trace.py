@@ -291,6 +291,13 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
 
         model.trainable_part.encode = with_graph
     encode, backward = model.encode_images, engine._backward
+    dense = model._dense_features
+
+    def passed(views: Tensor) -> Tensor:
+        tracker.reset_mod_stats()  # it refuses a module's second pass
+        return dense(views)
+
+    model._dense_features = passed  # type: ignore[method-assign]
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm
 
