@@ -43,7 +43,11 @@ class Evaluated:
         """
         return Preparer(
             self.encoder,
-            ImageProcessor.from_pretrained(self.source.tower, protocol.image_aspect_ratio),
+            ImageProcessor.from_pretrained(
+                self.source.tower,
+                protocol.image_aspect_ratio,
+                mining=self.source.connector.mining,
+            ),
             roots,
             padded_as_stored=PADDED_AS_STORED in protocol.quirks,
         )
