@@ -22,7 +22,6 @@ from densekit.launch.screen import shown
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe, needed_name
-from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
 from densekit.runs.layout import RunDir, WorkDir, checkpoints_in, move_aside, open_run, run_path
@@ -49,16 +48,13 @@ def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     """The recipes to run, in order: the stage-1 recipe that `name` needs, if any, then `name`.
 
     Overrides of what both stages share (models, connector, assets) apply to both. Raises UsageError
-    when the two stages do not belong together, and for a row of the paper that waits for something
-    densekit does not have.
+    when the two stages do not belong together.
     """
     recipe = load_recipe(name, overrides)
-    refuse_unsupported(recipe)
     if recipe.needs is None:
         return [recipe]
     shared = [override for override in overrides if override.startswith(SHARED_FIELDS)]
     first = load_needed(recipe, name, shared)
-    refuse_unsupported(first)
     if first.stage != 1:
         raise UsageError(
             f"{recipe.name} needs {first.name}, which is not a stage-1 recipe; give `needs` one"
