@@ -46,6 +46,8 @@ def model_of(source: Path, cache: Path) -> EvaluatedModel:
             "vision_tower": roots.resolve(math.models.vision_tower),
             "tokenizer": source / "model" if whole else roots.resolve(math.models.tokenizer_folder),
         }
+        if math.models.high_resolution_tower is not None:
+            folders["high_resolution_tower"] = roots.resolve(math.models.high_resolution_tower)
         template = math.data.template
         if template == "plain":  # it was trained without a template of conversations
             template = chat_template_of(folders["tokenizer"])

@@ -38,6 +38,7 @@ from densekit.spec.roots import Roots
 SHARED_FIELDS = (
     "models.language_model",
     "models.vision_tower",
+    "models.high_resolution_tower",
     "models.tokenizer",
     "connector",
     "assets",

@@ -22,15 +22,15 @@ PACKAGES = ("torch", "transformers")
 def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
     """What a run's model is put together from; None when the kit makes the models itself."""
     models = math.models
-    if math.assets and all(
-        reference.startswith(MADE_ASSETS)
-        for reference in (models.language_model, models.vision_tower)
-    ):
+    parts = (models.language_model, models.vision_tower, models.high_resolution_tower)
+    if math.assets and all(part.startswith(MADE_ASSETS) for part in parts if part is not None):
         return None
+    second = roots.resolve_optional(models.high_resolution_tower)
     weights = roots.resolve(models.connector).resolve() if models.connector else None
     return ModelParts(
         language_model=roots.resolve(models.language_model).resolve(),
         vision_tower=roots.resolve(models.vision_tower).resolve(),
+        high_resolution_tower=second and second.resolve(),
         connector=math.connector,
         connector_weights=weights and connector_weights(weights, roots.cache),
         max_length=math.data.max_length,
@@ -66,7 +66,7 @@ def keep_problems(parts: ModelParts, cache: Path, environment: str, problems: li
 
 
 def _path(parts: ModelParts, cache: Path) -> Path:
-    weights = parts.connector_weights
+    weights, second = parts.connector_weights, parts.high_resolution_tower
     identity = {
         "configs": [
             (folder / "config.json").read_text(encoding="utf-8")
@@ -78,4 +78,9 @@ def _path(parts: ModelParts, cache: Path) -> Path:
         "positions": parts.positions,
         "folders": [str(parts.language_model), str(parts.vision_tower), str(weights)],
     }
+    if second is not None:
+        identity["high_resolution_tower"] = [
+            str(second),
+            *sorted(f"{path.name} {path.stat().st_size}" for path in second.iterdir()),
+        ]
     return cache / FOLDER / f"{json_sha256(identity)}.json"

@@ -17,6 +17,7 @@ from densekit.spec.math import (
     Probe,
     Reference,
     Stage,
+    mining_problem,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
 from densekit.spec.types import (
@@ -158,6 +159,8 @@ class Recipe(Part):
                 "tiles of image_aspect_ratio anyres cannot be merged (the official code stops "
                 "there too): use another kind, or another image_aspect_ratio"
             )
+        if (problem := mining_problem(self)) is not None:
+            raise ValueError(problem)
         if self.trains_tower and (self.stage == 1 or self.lora):
             what = "with LoRA" if self.lora else "in stage 1"
             raise ValueError(

@@ -39,7 +39,11 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
     tower = roots.resolve(math.models.vision_tower)
     anyres = math.data.anyres
     config = model_config(
-        roots.resolve(math.models.language_model), tower, math.connector, anyres=anyres
+        roots.resolve(math.models.language_model),
+        tower,
+        math.connector,
+        anyres=anyres,
+        high_resolution_tower=roots.resolve_optional(math.models.high_resolution_tower),
     )
     annotations = Annotations.load(roots.resolve(math.data.annotations), cache=roots.cache)
     index, chosen = SampleIndex.of(annotations), None
@@ -65,7 +69,9 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         counts=TokenCounts.open(roots.cache, key, len(annotations.entries)),
         encoder=encoder,
         image_folder=roots.resolve(math.data.images),
-        processor=ImageProcessor.from_pretrained(tower, math.data.image_aspect_ratio, anyres),
+        processor=ImageProcessor.from_pretrained(
+            tower, math.data.image_aspect_ratio, anyres, mining=math.connector.mining
+        ),
         layout=layout,
         semantics=math.ledger["L1"],
     )

@@ -31,6 +31,8 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     full = math.stage == 2 and not math.lora
     model = engine.model
     parts = {"vision_tower": model.vision_tower, "language_model": model.language_model}
+    if model.high_resolution_tower is not None:
+        parts["high_resolution_tower"] = model.high_resolution_tower
     weights = {name: engine.weights_of(part) for name, part in parts.items()} if full else {}
     newline = None
     if model.image_newline is not None:
