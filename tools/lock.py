@@ -81,6 +81,11 @@ LOCKS = (
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(
+        path="requirements/easy-vqa.txt",
+        sources=("requirements/easy-vqa.in",),
+        options=("--no-deps",),
+    ),
+    Lock(
         path="requirements/xformers.txt",
         sources=("requirements/xformers.in",),
         options=("--no-deps",),
