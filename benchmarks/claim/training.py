@@ -81,8 +81,8 @@ def train_all(trainings: Sequence[Training], runs_dir: Path, roots: Roots, *, at
     return code
 
 
-def _start(training: Training, core: int, logs: Path, runs_dir: Path, roots: Roots) -> Started:
-    """Start one on a core: what it plans, and what it starts, then has one thread."""
+def command_of(training: Training, runs_dir: Path, roots: Roots) -> list[str]:
+    """The words that train, and then ask."""
     command = [sys.executable, "-m", "densekit", "run", training.recipe]
     for override in training.overrides:
         command += ["--set", override]
@@ -97,7 +97,12 @@ def _start(training: Training, core: int, logs: Path, runs_dir: Path, roots: Roo
         str(runs_dir),
     ]
     command += ["--data-dir", str(roots.data), "--models-dir", str(roots.models)]
-    command += ["--cache-dir", str(roots.cache)]
+    return [*command, "--cache-dir", str(roots.cache)]
+
+
+def _start(training: Training, core: int, logs: Path, runs_dir: Path, roots: Roots) -> Started:
+    """Start one on a core: what it plans, and what it starts, then has one thread."""
+    command = command_of(training, runs_dir, roots)
     log = logs / f"{training.label.replace(' ', '_')}.txt"
     before = os.sched_getaffinity(0)
     with log.open("ab") as file:
