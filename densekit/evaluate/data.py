@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from densekit.data.annotations import Annotations
 from densekit.data.catalog import load_catalog
 from densekit.errors import DataError
+from densekit.evaluate.hub_rows import has_parquet
 from densekit.evaluate.labels import OWN_SUFFIX, read_questions
 from densekit.evaluate.protocols import benchmark_names, get_protocol
 from densekit.evaluate.questions import Question
@@ -113,8 +114,13 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
     folder = folder_of(benchmark)
     file = question_file(benchmark, roots)
     if file is None:
-        fetch = ""
-        if benchmark in DATA_SETS:
+        fetch, place = "", roots.resolve(folder)
+        if has_parquet(benchmark, place):
+            fetch = (
+                f"; `densekit data unpack {place} --to {place} --benchmark {benchmark}` makes "
+                "them from the parquet files there"
+            )
+        elif benchmark in DATA_SETS:
             fetch = f"; `densekit fetch {DATA_SETS[benchmark]}` fetches what is published"
         raise DataError(
             f"{protocol.title} is not in {roots.resolve(folder)}: its questions are read from "
