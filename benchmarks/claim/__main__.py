@@ -39,6 +39,13 @@ def main() -> int:
     parser.add_argument(
         "--runs-dir", type=Path, default=Path("runs/claim"), help="folder of the runs"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a value of the recipes, as of `densekit run`",
+    )
     given = parser.parse_args()
     began, cpu_began = time.monotonic(), _cpu_seconds()
     from claim.outcome import outcome_lines
@@ -49,7 +56,11 @@ def main() -> int:
     prepare(site.roots)
     if given.prepare:
         return 0
-    trainings = [Training(recipe=arm, seed=seed) for seed in given.seeds for arm in ARMS]
+    trainings = [
+        Training(recipe=arm, seed=seed, more=tuple(given.set))
+        for seed in given.seeds
+        for arm in ARMS
+    ]
     code = train_all(trainings, site.runs_dir, site.roots, at_once=given.at_once)
     if code:
         return code

@@ -33,13 +33,14 @@ def outcome_lines(runs: Sequence[Path], baseline: Sequence[Path], runs_dir: Path
     for member in arm.members:
         write_verdict(member.path, found)
     assert found.gains is not None
+    power = power_of(found.gains)
     blind = f"{blind_accuracy(package_folder()):.2f}"
     lines = [
         *verdict_lines(found, None),
         f"easy-VQA without the pictures, by the commonest answer to each question's text: {blind}",
         "",
         "The power that was available, with the noise that these runs have:",
-        *power_lines(power_of(found.gains)),
+        *(power_lines(power) if power else ["unknown: it takes two runs of an arm"]),
     ]
     return Outcome(lines=tuple(lines), failed=found.failed)
 

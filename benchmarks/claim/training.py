@@ -27,6 +27,8 @@ class Training:
 
     recipe: str
     seed: int
+    more: tuple[str, ...] = ()
+    """Further overrides, the same in both arms."""
 
     @property
     def label(self) -> str:
@@ -36,7 +38,7 @@ class Training:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What is --set."""
-        return (f"seed={self.seed}",)
+        return (f"seed={self.seed}", *self.more)
 
     def run(self, runs_dir: Path, roots: Roots) -> Path:
         """Its run directory, whether it is there or not. Raises DataError where data is missing."""

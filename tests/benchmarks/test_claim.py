@@ -74,7 +74,9 @@ def test_a_training_is_a_run_with_its_seed(tmp_path: Path) -> None:
     from claim.__main__ import ARMS, SEEDS
 
     assert {*ARMS} <= {*recipe_names()} and len(SEEDS) == 3
-    words = command_of(Training(recipe=ARMS[0], seed=2), tmp_path, Roots())
+    asked = Training(recipe=ARMS[0], seed=2, more=("optimizer.epochs=2",))
+    words = command_of(asked, tmp_path, Roots())
+    assert words[7:9] == ["--set", "optimizer.epochs=2"]
     assert words[1:6] == ["-m", "densekit", "run", ARMS[0], "--set"] and words[6] == "seed=2"
 
 
