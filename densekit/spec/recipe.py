@@ -17,6 +17,7 @@ from densekit.spec.math import (
     Probe,
     Reference,
     Stage,
+    mining_problem,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
 from densekit.spec.types import (
@@ -158,16 +159,8 @@ class Recipe(Part):
                 "tiles of image_aspect_ratio anyres cannot be merged (the official code stops "
                 "there too): use another kind, or another image_aspect_ratio"
             )
-        if self.data.anyres and self.probe:
-            raise ValueError(
-                "`probe` asks with one view per image, and image_aspect_ratio anyres has several: "
-                "omit `probe`"
-            )
-        if self.data.anyres and self.lora:
-            raise ValueError(
-                "image_aspect_ratio anyres trains a newline vector beside the language model, "
-                "which a LoRA run does not save: omit `lora`, or use another image_aspect_ratio"
-            )
+        if (problem := mining_problem(self)) is not None:
+            raise ValueError(problem)
         if self.trains_tower and (self.stage == 1 or self.lora):
             what = "with LoRA" if self.lora else "in stage 1"
             raise ValueError(

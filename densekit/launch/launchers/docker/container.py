@@ -62,7 +62,7 @@ class Container:
     """Indices of the GPUs it sees, and no other."""
     shm_bytes: int
     terminal: bool
-    """Whether the progress bar may move: the driver's own output is a terminal."""
+    """Whether what it writes goes to a terminal as it is."""
     interactive: bool = False
     """Whether it reads what is typed: only `docker run` does that."""
 
@@ -122,13 +122,18 @@ def container_of(
         groups=_groups(user),
         devices=devices,
         shm_bytes=SHM_BYTES[execution.device],
-        terminal=sys.stdout.isatty(),
+        terminal=False,
     )
 
 
 def inspection_container(parts: ModelParts, *, image: str, user: str) -> Container:
     """A container that inspects the models of a recipe and writes nowhere."""
-    paths = {parts.language_model, parts.vision_tower, parts.connector_weights}
+    paths = {
+        parts.language_model,
+        parts.vision_tower,
+        parts.high_resolution_tower,
+        parts.connector_weights,
+    }
     mounts = [Mount(path=path, read_only=True) for path in sorted(filter(None, paths))]
     return _on_the_side("inspect", inspection_arguments(parts), mounts, image=image, user=user)
 
