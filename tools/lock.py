@@ -83,6 +83,11 @@ LOCKS = (
     Lock(path="requirements/docs.txt", sources=("requirements/docs.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(
+        path="requirements/easy-vqa.txt",
+        sources=("requirements/easy-vqa.in",),
+        options=("--no-deps",),
+    ),
+    Lock(
         path="requirements/xformers.txt",
         sources=("requirements/xformers.in",),
         options=("--no-deps",),
