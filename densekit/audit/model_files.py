@@ -15,7 +15,7 @@ from densekit.files.hashing import file_sha256
 from densekit.files.safetensors_diff import first_tensor_difference
 from densekit.runs.manifest import MANIFEST_FILE, ModelFiles
 
-PARTS = ("language_model", "vision_tower", "tokenizer")
+PARTS = ("language_model", "vision_tower", "high_resolution_tower", "tokenizer")
 TOKENIZER = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "spiece")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".index.json")
 
@@ -46,9 +46,10 @@ def model_folder(run: RecordedRun, part: str) -> Path | None:
     references = {
         "language_model": models.language_model,
         "vision_tower": models.vision_tower,
+        "high_resolution_tower": models.high_resolution_tower,
         "tokenizer": models.tokenizer_folder,
     }
-    return run.execution.roots.resolve(references[part])
+    return run.execution.roots.resolve_optional(references[part])
 
 
 def _models(run: RecordedRun) -> dict[str, ModelFiles]:

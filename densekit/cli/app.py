@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from densekit import __version__
+import densekit
 from densekit.cli import (
     containers,
     cross_check,
@@ -99,7 +99,7 @@ def version(
 ) -> None:
     """Reproduce "Dense Connector for MLLMs" (arXiv 2405.13800)."""
     if show:
-        print(__version__)
+        print(densekit.__version__)
         raise typer.Exit
 
 

@@ -12,6 +12,7 @@ from densekit.data.decoding import DEEP_MODES, REMEDY, decode, header_of
 from densekit.errors import DataError
 from densekit.files.json_files import read_file, read_object
 from densekit.spec.anyres import AnyRes, fitted
+from densekit.spec.mining import Mining
 from densekit.spec.types import AspectRatio, Semantics
 
 MAX_BYTES = 1 << 30
@@ -50,17 +51,18 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, directory: Path, aspect_ratio: AspectRatio, anyres: AnyRes | None = None
+        cls,
+        directory: Path,
+        aspect_ratio: AspectRatio,
+        anyres: AnyRes | None = None,
+        *,
+        mining: Mining | None = None,
     ) -> "ImageProcessor":
         """Read preprocessor_config.json; DataError when it is missing or not CLIP's or SigLIP's
-        kind, and for pinpoints that are no grids of its size.
+        kind, and for pinpoints that are no grids of its size. Where the connector mines, images
+        are made at the size of the high-resolution tower.
         """
-        if aspect_ratio == "anyres" and anyres is None:
-            raise DataError(
-                f"vision tower: {directory}: the model was trained on several tiles per image "
-                "(AnyRes), which training alone computes: it cannot be asked or exported yet; its "
-                "weights are in the run's model folder"
-            )
+        assert (aspect_ratio == "anyres") == (anyres is not None), aspect_ratio
         path = directory / "preprocessor_config.json"
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
@@ -94,12 +96,16 @@ class ImageProcessor:
             raise DataError(f"vision tower: {path} cannot be used: {error}") from None
         return cls(
             resize="shortest_edge" if shortest else "squash",
-            size=edge,
+            size=edge if mining is None else mining.image_size,
             mean=mean,
             std=std,
             aspect_ratio=aspect_ratio,
             anyres=anyres,
         )
+
+    def views(self, image: Image.Image) -> np.ndarray:
+        """The same as uint8 [t, 3, size, size]; one view where there is no AnyRes."""
+        return self(image).reshape(-1, 3, self.size, self.size)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """An image of any size and mode -> uint8 [3, size, size], as the official pipeline resizes

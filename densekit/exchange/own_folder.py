@@ -14,10 +14,13 @@ from densekit.model.pretrained import load_pretrained
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.layout import MATH_FILE
 from densekit.spec.conversation import ConversationSettings
+from densekit.spec.mining import Mining
 from densekit.spec.part import read_part
 
 CONVERSATION = "conversation"
 """Key of config.json that holds the ConversationSettings."""
+NEWLINE = "image_newline.weight"
+"""The newline vector of AnyRes."""
 REMEDY = "export the model again with this version of densekit"
 
 
@@ -38,9 +41,15 @@ def read_conversation(folder: Path) -> ConversationSettings:
     return read_part(ConversationSettings, value, source=path, remedy=REMEDY)
 
 
+def read_mining(folder: Path) -> Mining | None:
+    """What its connector mines; None where it does not."""
+    config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
+    return config.connector_spec.mining
+
+
 def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditionalGeneration:
-    """The model in eval mode: the language model as `dtype`, tower and projector in fp32. Raises
-    DataError as `load_pretrained`.
+    """The model in eval mode: the language model as `dtype`, the rest in fp32. Raises DataError as
+    `load_pretrained`.
     """
     config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
     model: DenseConnectorForConditionalGeneration = load_pretrained(
@@ -58,8 +67,10 @@ def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditiona
 
 
 def _in_full(model: DenseConnectorForConditionalGeneration, folder: Path) -> None:
-    """Read tower and projector again, without rounding."""
-    for part in ("vision_tower", "projector"):
+    """Read towers, projector and newline vector again, without rounding."""
+    for part in ("vision_tower", "high_resolution_tower", "projector", "image_newline"):
+        if getattr(model, part) is None:
+            continue
         module = getattr(model, part).float()
         tensors, _ = read_weight_files(folder)
         named: dict[Path, list[str]] = {}

@@ -40,9 +40,11 @@ class StoredTensor:
     entry: TensorEntry
 
 
-def read_weight_files(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+def read_weight_files(
+    folder: Path, *, single: str = SINGLE
+) -> tuple[dict[str, StoredTensor], list[str]]:
     """The tensors of a model's folder by name, as far as its files can be read; and everything that
-    is wrong with them, each with what to do.
+    is wrong with them, each with what to do. `single`: the file of one that has no index.
 
     A tensor that is there twice is wrong, since transformers takes either one, and so are numbers
     that are no weights without their scales.
@@ -55,7 +57,7 @@ def read_weight_files(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]
         )
     tensors: dict[str, StoredTensor] = {}
     twice: list[str] = []
-    for name, wanted in _files(folder, problems).items():
+    for name, wanted in _files(folder, problems, single).items():
         path = folder / name
         try:
             header = read_header(path)
@@ -108,7 +110,7 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _files(folder: Path, problems: list[str]) -> Mapping[str, list[str]]:
+def _files(folder: Path, problems: list[str], single: str) -> Mapping[str, list[str]]:
     """Weight files of a folder, and the tensors that its index says each has; {} where there are
     none that can be used.
     """
@@ -118,8 +120,8 @@ def _files(folder: Path, problems: list[str]) -> Mapping[str, list[str]]:
         except DataError as error:
             problems.append(str(error))
             return {}
-    if (folder / SINGLE).is_file():
-        return {SINGLE: []}
+    if (folder / single).is_file():
+        return {single: []}
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     pickles = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt*")])
     converted = has_pickled_weights(folder) and (folder / CONVERSION).exists()

@@ -9,6 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from densekit.errors import DataError
 from densekit.model.towers import num_patches, vision_config_of
+from densekit.model.towers.convnext import conv_config
 from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.vision import ImageLayout, check_anyres
@@ -23,16 +24,21 @@ class DenseConnectorConfig(PreTrainedConfig):
     """
 
     model_type = "dense_connector"
-    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}  # noqa: RUF012 (transformers' interface)
+    sub_configs = {  # noqa: RUF012 (transformers' interface)
+        "text_config": AutoConfig,
+        "vision_config": AutoConfig,
+        "high_resolution_config": AutoConfig,
+    }
 
     text_config: Any = None
     vision_config: Any = None
+    high_resolution_config: Any = None
     connector: dict[str, Any] | None = None
     anyres: dict[str, Any] | None = None
     image_token_id: int = -200
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in ("text_config", "vision_config"):
+        for name in self.sub_configs:
             value = getattr(self, name)
             if isinstance(value, dict):
                 setattr(self, name, AutoConfig.for_model(**value))
@@ -51,6 +57,12 @@ class DenseConnectorConfig(PreTrainedConfig):
         assert self.connector is not None
         given = {name: value for name, value in self.connector.items() if value}
         return Connector.model_validate(given)
+
+    @property
+    def window_channels(self) -> int | None:
+        """Channels of the high-resolution tower, where there is one."""
+        conv = self.high_resolution_config
+        return None if conv is None else sum(conv.hidden_sizes)
 
     @property
     def anyres_spec(self) -> AnyRes | None:
@@ -92,13 +104,23 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
 
 
 def model_config(
-    language_model: Path, vision_tower: Path, connector: Connector, *, anyres: AnyRes | None = None
+    language_model: Path,
+    vision_tower: Path,
+    connector: Connector,
+    *,
+    anyres: AnyRes | None = None,
+    high_resolution_tower: Path | None = None,
 ) -> DenseConnectorConfig:
     """The configuration of a model made of these parts; DataError when they do not fit together."""
+    conv = None
+    if connector.mining is not None:
+        assert high_resolution_tower is not None, "a connector that mines has a second tower"
+        conv = conv_config(high_resolution_tower, connector.mining)
     try:
         config = DenseConnectorConfig(
             text_config=read_config(language_model, "language model"),
             vision_config=read_config(vision_tower, "vision tower"),
+            high_resolution_config=conv,
             connector=connector.model_dump(mode="json"),
             anyres=None if anyres is None else anyres.model_dump(mode="json"),
         )

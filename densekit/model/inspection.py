@@ -8,6 +8,7 @@ inspect`), and in the trainer where nothing was found out before.
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -18,19 +19,24 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
-from densekit.model.config import model_config, read_config
+from densekit.model.config import DenseConnectorConfig, model_config, read_config
 from densekit.model.probe import probe
 from densekit.model.projector import Projector
 from densekit.model.towers import FAMILIES, make_tower, vision_config_of
+from densekit.model.towers.convnext import conv_config
 from densekit.model.trainable_part import as_trained
+from densekit.spec.mining import normalisation_of
 from densekit.spec.model_parts import ModelParts
 
 FIELDS = {
     "language_model": "models.language_model",
     "vision_tower": "models.vision_tower",
+    "high_resolution_tower": "models.high_resolution_tower",
     "connector_weights": "models.connector",
 }
 """Where a recipe names each part."""
+NORMALISATION = 1e-6
+"""Means and deviations of two towers that differ by less are the same."""
 STRETCHED = ("dynamic", "longrope")
 """Rotary tables that depend on the longest sequence of a micro-batch, once it is longer than the
 pretraining's.
@@ -41,15 +47,19 @@ WHOLE_MODELS = ("llava", "mgm", "mini_gemini", "bunny", "tiny_llava")
 
 def inspect(parts: ModelParts) -> list[str]:
     """Everything that is wrong, each with what to do; empty when nothing is."""
-    problems = [*_language_model(parts), *_vision_tower(parts)]
+    problems = [*_language_model(parts), *_vision_tower(parts), *_high_resolution_tower(parts)]
     if not problems:
         try:
             config = model_config(
-                parts.language_model, parts.vision_tower, parts.connector, anyres=parts.anyres
+                parts.language_model,
+                parts.vision_tower,
+                parts.connector,
+                anyres=parts.anyres,
+                high_resolution_tower=parts.high_resolution_tower,
             )
         except DataError as error:
             return [str(error)]
-        problems += _connector(parts, config.text_config, config.vision_config)
+        problems += _connector(parts, config)
     return problems
 
 
@@ -104,9 +114,30 @@ def _vision_tower(parts: ModelParts) -> Iterator[str]:
         )
 
 
-def _connector(
-    parts: ModelParts, text: PreTrainedConfig, vision: PreTrainedConfig
-) -> Iterator[str]:
+def _high_resolution_tower(parts: ModelParts) -> Iterator[str]:
+    """A second tower that is no ConvNeXt, or whose pixels are normalised in another way."""
+    folder, mining = parts.high_resolution_tower, parts.connector.mining
+    if folder is None or mining is None:
+        return
+    place = FIELDS["high_resolution_tower"]
+    try:
+        conv_config(folder, mining)
+        theirs = normalisation_of(folder)
+        path = parts.vision_tower / "preprocessor_config.json"
+        ours = read_object(path, "image_mean", "image_std")
+    except DataError as error:
+        yield f"{place}: {error}"
+        return
+    for name, other in zip(("image_mean", "image_std"), theirs, strict=True):
+        mine = ours[name]
+        if not np.allclose(np.array(mine, float), np.array(other, float), atol=NORMALISATION):
+            yield (
+                f"{place}: {folder} normalises pixels by {name} {other}, and the vision tower by "
+                f"{mine}: both see the same pixels, so use towers of one normalisation"
+            )
+
+
+def _connector(parts: ModelParts, config: DenseConnectorConfig) -> Iterator[str]:
     """Projector weights of other sizes than this tower, connector and language model need."""
     if parts.connector_weights is None:
         return
@@ -117,9 +148,14 @@ def _connector(
     except (OSError, SafetensorError) as error:
         yield f"{place} cannot be read ({error}): put a safetensors file there"
         return
-    width = vision_config_of(vision).hidden_size
+    width = vision_config_of(config.vision_config).hidden_size
     with torch.device("meta"):
-        projector = Projector(parts.connector, width, text.hidden_size)
+        projector = Projector(
+            parts.connector,
+            width,
+            config.text_config.hidden_size,
+            window_channels=config.window_channels,
+        )
     expected = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -62,15 +62,19 @@ class TrainablePart(nn.Module):
         """Take in the tower: `encode` makes dense features [I, N, C] of pixels with its graph."""
         self.vision_tower, self.encode = tower, encode
 
-    def embed(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
+    def embed(
+        self, micro_batch: MicroBatch, images: Tensor, windows: Tensor | None = None
+    ) -> Tensor:
         """Embeddings [T, H] of a micro-batch, its image slots filled from `images`: dense features
-        [I, N, C] of a frozen tower, pixels [I, 3, H, W] where it is trained.
+        [I, N, C] of a frozen tower, pixels [I, 3, H, W] where it is trained; and from `windows`
+        [I, P, W, A] of a high-resolution tower, where there is one.
 
         A micro-batch without slots still runs tower and projector, so that every rank calls every
         parameter.
         """
         dense_features = images if self.encode is None else self.encode(images)
-        features_IN_H = self.projector(dense_features).flatten(0, 1)
+        given = (dense_features,) if windows is None else (dense_features, windows)
+        features_IN_H = self.projector(*given).flatten(0, 1)
         if self.image_newline is not None:  # the last row, which feature_index -1 takes
             newline_1H = self.image_newline().to(features_IN_H.dtype)
             features_IN_H = torch.cat([features_IN_H, newline_1H])
@@ -78,9 +82,13 @@ class TrainablePart(nn.Module):
         filled = features_IN_H[micro_batch.feature_index].to(embeddings_TH.dtype)
         return embeddings_TH.index_put((micro_batch.image_slots,), filled)
 
-    def forward(self, micro_batch: MicroBatch, images: Tensor) -> PackedOutput:
-        """Loss and logits; lm_head runs on the K label positions only. `images` as for `embed`."""
-        embeddings_TH = self.embed(micro_batch, images)
+    def forward(
+        self, micro_batch: MicroBatch, images: Tensor, windows: Tensor | None = None
+    ) -> PackedOutput:
+        """Loss and logits; lm_head runs on the K label positions only. `images` and `windows` as
+        for `embed`.
+        """
+        embeddings_TH = self.embed(micro_batch, images, windows)
         output = self.language_model(
             inputs_embeds=embeddings_TH[None],
             position_ids=as_trained(micro_batch.position_ids, self.positions)[None],

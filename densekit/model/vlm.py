@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -21,7 +22,9 @@ from densekit.model.generation import left_padded
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.newline import ImageNewline
 from densekit.model.projector import Projector
+from densekit.model.tiles import in_order
 from densekit.model.towers import make_tower, vision_config_of
+from densekit.model.towers.convnext import HighResolutionTower
 from densekit.model.trainable_part import PackedOutput, TrainablePart
 from densekit.spec.types import AttentionKernel
 from densekit.spec.vision import VIEWS_PER_PASS
@@ -33,12 +36,14 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values [I, 3, H, W]
             -> vision_tower, block by block -> hidden_states[0], [1], ... [I, P, D]
             -> frozen half of the connector -> dense_features [I, N, C]         encode_images
+           (-> high_resolution_tower -> windows [I, P, W, A]                    windows_of)
             -> projector, and what the connector trains -> image slots of the
                token embeddings [T, H]                                          trainable_part
             -> language_model -> logits at label positions [K, V] -> loss       trainable_part
 
     I images, P patch tokens of D channels, N feature tokens of C channels, T tokens of hidden size
-    H, K label positions, V vocabulary.
+    H, K label positions, V vocabulary; where the connector mines, W positions of A channels lie in
+    the window of each patch.
     """
 
     config_class = DenseConnectorConfig
@@ -52,7 +57,14 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         last_layer = spec.last_layer(config.tower_layers)
         self.vision_tower = make_tower(config.vision_config, last_layer)
         width = vision_config_of(config.vision_config).hidden_size
-        self.projector = Projector(spec, width, config.text_config.hidden_size)
+        conv = config.high_resolution_config
+        self.high_resolution_tower = None if conv is None else HighResolutionTower(conv)
+        self.projector = Projector(
+            spec,
+            width,
+            config.text_config.hidden_size,
+            window_channels=config.window_channels,
+        )
         self.language_model = AutoModelForCausalLM.from_config(
             config.text_config, trust_remote_code=False
         )
@@ -102,7 +114,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         language_model.enable_input_require_grads()
 
     def train(self, mode: bool = True) -> "DenseConnectorForConditionalGeneration":
-        """Training mode for everything but a frozen tower, dropout included."""
+        """Training mode for everything but a frozen vision tower, dropout included; stochastic
+        depth is on in a high-resolution tower that has any (connector.mining.drop_path).
+        """
         super().train(mode)
         self.vision_tower.eval()
         self.trainable_part.train(mode)
@@ -122,8 +136,33 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeddings: nn.Module = self.language_model.get_input_embeddings()
         return embeddings
 
+    def low_resolution(self, pixel_values: Tensor) -> Tensor:
+        """Normalised images [I, 3, S, S] at the vision tower's size: themselves, or what the
+        high-resolution tower sees, interpolated.
+        """
+        if self.high_resolution_tower is None:
+            return pixel_values
+        size = int(vision_config_of(self.config.vision_config).image_size)
+        if pixel_values.shape[-1] == size:
+            return pixel_values
+        low: Tensor = F.interpolate(
+            pixel_values.float(), size=(size, size), mode="bilinear", align_corners=False
+        )
+        return low.to(pixel_values.dtype)
+
+    def windows_of(self, pixel_values: Tensor) -> Tensor | None:
+        """The windows of every patch [I, P, W, A] of normalised images [I, 3, S, S], without a
+        graph; None without a high-resolution tower.
+        """
+        mining = self.config.connector_spec.mining
+        if self.high_resolution_tower is None or mining is None:
+            return None
+        with torch.no_grad():
+            return self.high_resolution_tower.windows(pixel_values, mining.window)
+
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Dense features [I, N, C] of normalised images [I, 3, H, W], without a graph."""
+        pixel_values = self.low_resolution(pixel_values)
         with torch.no_grad():
             if self.config.anyres is None:
                 return self._dense_features(pixel_values)
@@ -146,7 +185,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def forward(self, micro_batch: MicroBatch, pixel_values: Tensor) -> PackedOutput:
         """One micro-batch with its normalised images [I, 3, H, W] (model.preprocess)."""
-        output: PackedOutput = self.trainable_part(micro_batch, self.images_of(pixel_values))
+        output: PackedOutput = self.trainable_part(
+            micro_batch, self.images_of(pixel_values), self.windows_of(pixel_values)
+        )
         return output
 
     @contextmanager
@@ -159,18 +200,39 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.language_model.set_attn_implementation(self._packed_attention)
 
     @torch.no_grad()
+    def image_embeddings(
+        self, pixel_values: Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Sequence[Tensor]:
+        """What the language model sees of each image, [N_i, H]; arguments as for `generate`."""
+        features: Tensor = self.projector(
+            self.encode_images(pixel_values), self.windows_of(pixel_values)
+        )
+        if self.config.anyres is None:
+            return features.unbind()
+        if image_sizes is None:
+            raise ValueError(
+                "the model sees an image as several tiles (AnyRes), whose order follows from its "
+                "size: give image_sizes, (width, height) of every image"
+            )
+        newline = None if self.image_newline is None else self.image_newline()
+        return in_order(features, image_sizes, layout=self.config.image_layout, newline=newline)
+
+    @torch.no_grad()
     def prompt_embeddings(
         self,
         input_ids: Sequence[Tensor] | Tensor,
         pixel_values: Tensor | None = None,
         *,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         max_prompt: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embeddings [B, T, H] and attention mask [B, T] of prompts as for `generate`."""
-        features = () if pixel_values is None else self.projector(self.encode_images(pixel_values))
+        images: Sequence[Tensor] = ()
+        if pixel_values is not None:
+            images = self.image_embeddings(pixel_values, image_sizes)
         return left_padded(
             input_ids,
-            features,
+            images,
             self.get_input_embeddings(),
             image_token_id=self.config.image_token_id,
             max_prompt=max_prompt,
@@ -182,6 +244,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Sequence[Tensor] | Tensor,
         pixel_values: Tensor | None = None,
         *,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         max_prompt: int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -189,11 +252,14 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         model's generate() returns under `return_dict_in_generate`.
 
         input_ids: [B, T] or a list of B prompts [T_b], with config.image_token_id once per image;
-        pixel_values [I, 3, H, W] in order of the tags; a prompt longer than `max_prompt` with its
-        images is cut at its end. Other arguments go to the language model's generate(). Raises
-        ValueError when tags and images differ in number.
+        pixel_values [I, 3, H, W] in order of the tags, under AnyRes the tiles of all images, with
+        image_sizes, their (width, height); a prompt longer than `max_prompt` with its images is cut
+        at its end. Other arguments go to the language model's generate(). Raises ValueError when
+        tags and images differ in number.
         """
-        embeddings, mask = self.prompt_embeddings(input_ids, pixel_values, max_prompt=max_prompt)
+        embeddings, mask = self.prompt_embeddings(
+            input_ids, pixel_values, image_sizes=image_sizes, max_prompt=max_prompt
+        )
         with self.stock_attention():
             return self.language_model.generate(
                 inputs_embeds=embeddings, attention_mask=mask, **kwargs

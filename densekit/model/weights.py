@@ -16,6 +16,7 @@ from densekit.files.weight_files import BUFFERS
 from densekit.model.config import model_config
 from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
+from densekit.model.towers.convnext import load_high_resolution_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
@@ -27,6 +28,7 @@ def load_parts(
     connector: Connector,
     *,
     anyres: AnyRes | None = None,
+    high_resolution_tower: Path | None = None,
     dtype: torch.dtype = torch.float32,
     language_model_context: AbstractContextManager[Any] | None = None,
 ) -> DenseConnectorForConditionalGeneration:
@@ -34,10 +36,16 @@ def load_parts(
     newline vector, is left on the meta device.
 
     The language model is loaded as `dtype` inside `language_model_context` (ZeRO-3 partitions it
-    there), the tower in fp32. Raises DataError when a folder does not hold exactly their weights
+    there), the towers in fp32. Raises DataError when a folder does not hold exactly their weights
     (model.pretrained).
     """
-    config = model_config(language_model, vision_tower, connector, anyres=anyres)
+    config = model_config(
+        language_model,
+        vision_tower,
+        connector,
+        anyres=anyres,
+        high_resolution_tower=high_resolution_tower,
+    )
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
     partitioned = None
@@ -61,6 +69,10 @@ def load_parts(
             connector.last_layer(config.tower_layers),
             torch.float32,
         )
+        if high_resolution_tower is not None:
+            model.high_resolution_tower = load_high_resolution_tower(
+                high_resolution_tower, config.high_resolution_config, torch.float32
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"weights of {language_model} or {vision_tower} cannot be loaded: {error}"

@@ -69,6 +69,7 @@ def check_gradients(
     quantities: Quantities,
     *,
     tolerance: float = GRADIENTS,
+    statistics_tolerance: float = STATISTICS,
 ) -> None:
     """Gradients, whole and by their statistics, by official name."""
     gradients = {name: gradient(value) for name, value in trainable_parameters(model).items()}
@@ -76,7 +77,7 @@ def check_gradients(
         quantities.relative("gradients", gradients[name], recorded, tolerance)
     for name, statistics in by_official_name(record.get("grad", {})).items():
         compare_statistics(
-            quantities, "gradient_statistics", gradients[name], statistics, STATISTICS
+            quantities, "gradient_statistics", gradients[name], statistics, statistics_tolerance
         )
     if "grad_total_l2" in record:
         norms = torch.stack([value.double().norm() for value in gradients.values()])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from densekit.exchange.official.settings import official_connector
 from densekit.files.json_files import read_object
 from densekit.model.config import read_config
 from densekit.model.init import initial_projector
-from densekit.model.towers import vision_config_of
+from densekit.model.towers import num_patches, vision_config_of
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.parity.preprocess import recorded_aspect_ratio
 from densekit.parity.recorded_tokens import RecordedEncoder, has_tokenizer
 from densekit.spec.anyres import AnyRes
+from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Data, Lora, Math, Models, Optimizer, Reference
+from densekit.spec.mining import STEM, Mining
 from densekit.spec.roots import Roots
 from densekit.spec.types import LEDGER_ENTRIES
 from densekit.text.encode import SampleEncoder
@@ -38,6 +41,9 @@ from densekit.train.initial_state import load_base, prepare
 from densekit.train.inputs import make_encoder
 from densekit.train.step_dataset import SampleReader
 from densekit.train.trainer import Trainer
+
+DROP_PATH = 0.1
+"""Of OpenCLIP's convnext_large_d_320, where a command line does not turn it off."""
 
 
 def read_argv(argv: list[str]) -> dict[str, str]:
@@ -54,6 +60,18 @@ def _anyres(given: dict[str, str]) -> AnyRes | None:
     pinpoints = json.loads(given["image_grid_pinpoints"])
     merge = given.get("mm_patch_merge_type", "flat")
     return AnyRes.model_validate({"pinpoints": pinpoints, "merge": merge})
+
+
+def _connector(given: dict[str, str], layers: int, patches: int, is_clip: bool) -> Connector:
+    """The connector; a recording with two towers has none of the official ones."""
+    if "vision_tower_aux" not in given:
+        kind = given.get("mm_dense_connector_type", "dci")
+        return official_connector(kind, layers, is_clip)
+    size = int(given["image_size_aux"])
+    rate = 0.0 if given.get("drop_path") == "False" else DROP_PATH
+    window = size // STEM // isqrt(patches)
+    mining = Mining(image_size=size, window=window, drop_path=rate)
+    return Connector(kind="none", mining=mining)
 
 
 @dataclass(frozen=True)
@@ -98,10 +116,9 @@ class Recording:
             models=Models(
                 language_model=str(self.root / given["model_name_or_path"]),
                 vision_tower=str(tower),
+                high_resolution_tower=given.get("vision_tower_aux"),
             ),
-            connector=official_connector(
-                given.get("mm_dense_connector_type", "dci"), vision.num_hidden_layers, is_clip
-            ),
+            connector=_connector(given, vision.num_hidden_layers, num_patches(vision), is_clip),
             data=Data(
                 annotations=str(self.root / given["data_path"]),
                 images=str(self.root / given["image_folder"]),
@@ -156,7 +173,10 @@ class Recording:
             encoder=self.encoder(),
             image_folder=Path(data.images),
             processor=ImageProcessor.from_pretrained(
-                Path(self.math.models.vision_tower), data.image_aspect_ratio, data.anyres
+                Path(self.math.models.vision_tower),
+                data.image_aspect_ratio,
+                data.anyres,
+                mining=self.math.connector.mining,
             ),
             layout=model.config.image_layout,
         )

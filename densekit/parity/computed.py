@@ -41,7 +41,9 @@ def run_everywhere(
     """Embeddings [T, H] and float64 logits [T, V] at every position of a packed micro-batch, not
     only at the label positions.
     """
-    embeddings = model.trainable_part.embed(micro_batch, model.images_of(images))
+    embeddings = model.trainable_part.embed(
+        micro_batch, model.images_of(images), model.windows_of(images)
+    )
     tokens = len(micro_batch.input_ids)
     everywhere = replace(
         micro_batch,

@@ -21,8 +21,8 @@ from densekit.parity.stage import check_stage
 from densekit.parity.tokens import check_tokenization
 from densekit.parity.variant import RECORD, check_variant
 
-UNSUPPORTED = ("mgm",)
-"""Of Mini-Gemini's tower pair, until it is built."""
+UNSUPPORTED: tuple[str, ...] = ()
+"""Folders of a kind that densekit does not compute: none."""
 SCORERS: Literal["scorers"] = "scorers"
 INPUTS = ("data", "models", "tokenizer_llama2", "tokenizer_llama3")
 Check = Callable[[Quantities], None]
@@ -66,7 +66,7 @@ def find_cases(root: Path) -> Iterator[Case]:
             yield Case(name=name, kind="checkpoint", check=check)
         return
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name in UNSUPPORTED or folder.name in INPUTS or folder.name.startswith("."):
+        if folder.name in (*UNSUPPORTED, *INPUTS) or folder.name.startswith("."):
             continue
         yield from _cases_of(root, folder)
     for path in sorted(root.glob("*.json")):

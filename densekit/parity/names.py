@@ -10,6 +10,7 @@ CONNECTOR = "model.mm_projector."
 TOWER = "model.vision_tower.vision_tower.vision_model."
 NEWLINE = "image_newline.weight"
 OWN_TOWER = "vision_tower.model."
+_MINING = re.compile(r"^(?:projector\.|connector\.)?mining\.(query|aux|val)\.")
 _PEFT = "base_model.model."
 _ADAPTER = re.compile(r"\.(lora_[AB])\.default\.")
 _CONNECTOR_ALONE = re.compile(r"(projector|connector|mm_projector)\.|(?=\d+\.(weight|bias)$)")
@@ -30,6 +31,10 @@ def official_name(name: str) -> str:
         return "model.image_newline"
     if name.startswith(OWN_TOWER):
         return TOWER + name.removeprefix(OWN_TOWER).removeprefix("vision_model.")
+    if name.startswith("vlm_uni_"):
+        return f"model.{name}"
+    if _MINING.match(name):
+        return _MINING.sub(r"model.vlm_uni_\1_projector.", name)
     name = name.removeprefix(_PEFT).removeprefix("language_model.")
     name = _ADAPTER.sub(r".\1.", name)
     return _CONNECTOR_ALONE.sub(CONNECTOR, name, count=1) if _CONNECTOR_ALONE.match(name) else name

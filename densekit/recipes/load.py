@@ -33,6 +33,7 @@ WHOLE = ("connector",)
 _PATH_FIELDS = (
     ("models", "language_model"),
     ("models", "vision_tower"),
+    ("models", "high_resolution_tower"),
     ("models", "tokenizer"),
     ("models", "connector"),
     ("data", "annotations"),

@@ -124,6 +124,7 @@ def repositories(recipe: Recipe, revisions: Revisions | None = None) -> list[Rep
     references = {
         "models.language_model": recipe.models.language_model,
         "models.vision_tower": recipe.models.vision_tower,
+        "models.high_resolution_tower": recipe.models.high_resolution_tower or "",
         "models.tokenizer": recipe.models.tokenizer or "",
         "data.annotations": recipe.data.annotations,
     }

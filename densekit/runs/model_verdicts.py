@@ -5,6 +5,7 @@ and each version of the packages that build it.
 import importlib.metadata
 from pathlib import Path
 
+import densekit
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object, write_json
 from densekit.runs.connector_weights import connector_weights
@@ -14,21 +15,22 @@ from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
 
 FOLDER = "model-verdicts"
-PACKAGES = ("densekit", "torch", "transformers")
+PACKAGES = ("torch", "transformers")
+"""Beside the kit itself, which need not be installed."""
 
 
 def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
     """What a run's model is put together from; None when the kit makes the models itself."""
     models = math.models
-    if math.assets and all(
-        reference.startswith(MADE_ASSETS)
-        for reference in (models.language_model, models.vision_tower)
-    ):
+    parts = (models.language_model, models.vision_tower, models.high_resolution_tower)
+    if math.assets and all(part.startswith(MADE_ASSETS) for part in parts if part is not None):
         return None
+    second = roots.resolve_optional(models.high_resolution_tower)
     weights = roots.resolve(models.connector).resolve() if models.connector else None
     return ModelParts(
         language_model=roots.resolve(models.language_model).resolve(),
         vision_tower=roots.resolve(models.vision_tower).resolve(),
+        high_resolution_tower=second and second.resolve(),
         connector=math.connector,
         connector_weights=weights and connector_weights(weights, roots.cache),
         max_length=math.data.max_length,
@@ -44,7 +46,9 @@ def refuse_models(problems: list[str]) -> None:
 
 def installed_packages() -> str:
     """The versions that a verdict depends on, of this Python; no package is imported."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    kit = {"densekit": densekit.__version__}
+    return ", ".join(f"{name} {version}" for name, version in (kit | versions).items())
 
 
 def known_problems(parts: ModelParts, cache: Path, environment: str) -> list[str] | None:
@@ -62,7 +66,7 @@ def keep_problems(parts: ModelParts, cache: Path, environment: str, problems: li
 
 
 def _path(parts: ModelParts, cache: Path) -> Path:
-    weights = parts.connector_weights
+    weights, second = parts.connector_weights, parts.high_resolution_tower
     identity = {
         "configs": [
             (folder / "config.json").read_text(encoding="utf-8")
@@ -74,4 +78,9 @@ def _path(parts: ModelParts, cache: Path) -> Path:
         "positions": parts.positions,
         "folders": [str(parts.language_model), str(parts.vision_tower), str(weights)],
     }
+    if second is not None:
+        identity["high_resolution_tower"] = [
+            str(second),
+            *sorted(f"{path.name} {path.stat().st_size}" for path in second.iterdir()),
+        ]
     return cache / FOLDER / f"{json_sha256(identity)}.json"

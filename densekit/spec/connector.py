@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from densekit.spec.mining import Mining
 from densekit.spec.part import LayerIndex, Part
 
 MAX_EXTRA = 64
@@ -132,6 +133,11 @@ class Connector(Part):
     came after schema 2.
     """
 
+    mining: Mining | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Mini-Gemini's second tower, and what patches take of it. Not in the JSON when null: it came
+    after schema 2.
+    """
+
     @field_validator("kind")
     @classmethod
     def _is_known(cls, kind: str) -> str:
@@ -178,6 +184,18 @@ class Connector(Part):
         return self
 
     @model_validator(mode="after")
+    def _mines_patches(self) -> "Connector":
+        if self.mining is None:
+            return self
+        if not self.is_grid or self.learned is not None:
+            raise ValueError(
+                f"mining adds to the patches of the high-level layer, and kind {self.kind} has "
+                f"{'a module of its own there' if self.is_grid else 'tokens that are none'}: use "
+                "kind none, sci or dci, or omit mining"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _each_once(self) -> "Connector":
         for name, indices in [("layers", self.layers), *(("groups", g) for g in self.groups)]:
             twice = sorted({index for index in indices if indices.count(index) > 1})
@@ -205,8 +223,12 @@ class Connector(Part):
         return KINDS[self.kind].grid
 
     def check_patches(self, patches: int) -> None:
-        """Raise ValueError for a tower of so many patches whose tokens cannot be reduced."""
+        """Raise ValueError for a tower of so many patches whose tokens cannot be reduced, or whose
+        patches hold no whole windows of the high-resolution tower.
+        """
         side = isqrt(patches)
+        if self.mining is not None:
+            self.mining.check_patches(side)
         if self.reduce_tokens != "none" and side % BLOCK:
             raise ValueError(
                 f"reduce_tokens takes the mean of {BLOCK} x {BLOCK} patches, and this tower has "
@@ -250,6 +272,12 @@ class Connector(Part):
     def modules(self) -> int:
         """Trainable modules."""
         return min(1, self.passing) if self.learned and self.learned.shared else self.passing
+
+    def mining_parameters(self, hidden_size: int, channels: int) -> int:
+        """Parameters of patch info mining on towers of `hidden_size` and `channels` channels."""
+        if self.mining is None:
+            return 0
+        return sum(2 * n + (n + 1) * hidden_size for n in (hidden_size, channels, channels))
 
     def learned_parameters(self, hidden_size: int) -> int:
         """Parameters of the trainable modules on a tower with `hidden_size` channels."""

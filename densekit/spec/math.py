@@ -6,7 +6,7 @@ a new schema number.
 """
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import (
     BeforeValidator,
@@ -54,6 +54,12 @@ class Models(Part):
     """Folder in transformers format: config.json, safetensors weights, tokenizer."""
     vision_tower: PathReference
     """Folder of a CLIP or SigLIP vision model with its preprocessor_config.json."""
+    high_resolution_tower: PathReference | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Folder of an OpenCLIP ConvNeXt, the second tower of connector.mining, with its weights as
+    safetensors (`densekit convert`). Not in the JSON when null: it came after schema 2.
+    """
     tokenizer: PathReference | None = None
     """Folder of the tokenizer; null = the language model's own folder."""
     connector: PathReference | None = None
@@ -252,6 +258,13 @@ class Math(Part):
     """Held-out questions at the end; null = none."""
 
     @model_validator(mode="after")
+    def _two_towers(self) -> "Math":
+        problem = mining_problem(self)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _one_batch(self) -> "Math":
         if self.global_batch_size != self.reference.global_batch_size:
             raise ValueError(
@@ -293,3 +306,44 @@ class RunMath(Part):
     def sha256(self) -> str:
         """The hash that is the run's identity."""
         return json_sha256(self.as_json())
+
+
+class _HasTowers(Protocol):
+    """Math, and a recipe."""
+
+    @property
+    def models(self) -> Models: ...
+    @property
+    def connector(self) -> Connector: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+
+def mining_problem(given: _HasTowers) -> str | None:
+    """Why mining and the second tower do not go with the rest; None where they do."""
+    tower = given.models.high_resolution_tower
+    if given.connector.mining is None:
+        return (
+            None
+            if tower is None
+            else "models.high_resolution_tower is read by connector.mining (image_size, window, "
+            "drop_path), and the connector has none: write it, or omit the tower"
+        )
+    if tower is None:
+        return (
+            "connector.mining needs models.high_resolution_tower, the folder of an OpenCLIP "
+            "ConvNeXt: name it, or omit connector.mining"
+        )
+    if given.data.anyres is not None:
+        return (
+            "connector.mining sees one view of an image, and image_aspect_ratio anyres has "
+            "several: omit one of them"
+        )
+    if given.optimizer.tower_learning_rate is not None:
+        return (
+            "connector.mining stands behind frozen towers: omit optimizer.tower_learning_rate, or "
+            "the mining"
+        )
+    return None

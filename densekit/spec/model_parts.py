@@ -18,6 +18,8 @@ class ModelParts(Part):
     """Projector weights to start from, where a recipe names a file."""
     max_length: PositiveInt
     """Tokens of the longest sequence."""
+    high_resolution_tower: Path | None = None
+    """The second tower, where the connector mines."""
     anyres: AnyRes | None = None
     """Sizes and order of an image's tiles, where it has several."""
     positions: Positions = "exact"

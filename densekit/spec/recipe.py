@@ -1,7 +1,7 @@
 """What a recipe may say: the schema of one YAML file under recipes/."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from densekit.spec.math import (
     Probe,
     Reference,
     Stage,
+    mining_problem,
 )
 from densekit.spec.part import Part, PositiveInt, Seed, has_field
 from densekit.spec.types import (
@@ -27,9 +28,6 @@ from densekit.spec.types import (
     Semantics,
     Trains,
 )
-
-Feature = Literal["dual_tower",]
-"""Parts that rows of the paper need and that densekit does not have yet."""
 
 
 class RecipeData(Data):
@@ -110,8 +108,6 @@ class Recipe(Part):
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None = None
     """Held-out questions at the end; null = none."""
-    waits_for: tuple[Feature, ...] = ()
-    """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Where values are from, by their dotted names; a section speaks for what is in it."""
     notes: tuple[str, ...] = ()
@@ -158,16 +154,8 @@ class Recipe(Part):
                 "tiles of image_aspect_ratio anyres cannot be merged (the official code stops "
                 "there too): use another kind, or another image_aspect_ratio"
             )
-        if self.data.anyres and self.probe:
-            raise ValueError(
-                "`probe` asks with one view per image, and image_aspect_ratio anyres has several: "
-                "omit `probe`"
-            )
-        if self.data.anyres and self.lora:
-            raise ValueError(
-                "image_aspect_ratio anyres trains a newline vector beside the language model, "
-                "which a LoRA run does not save: omit `lora`, or use another image_aspect_ratio"
-            )
+        if (problem := mining_problem(self)) is not None:
+            raise ValueError(problem)
         if self.trains_tower and (self.stage == 1 or self.lora):
             what = "with LoRA" if self.lora else "in stage 1"
             raise ValueError(

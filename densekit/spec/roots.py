@@ -21,6 +21,10 @@ class Roots(Part):
             return Path(getattr(self, name)) / rest
         return Path(reference)
 
+    def resolve_optional(self, reference: str | None) -> Path | None:
+        """The same of a reference that may be left out."""
+        return None if reference is None else self.resolve(reference)
+
     def absolute(self) -> "Roots":
         """The same folders, whatever the working directory of who reads them."""
         return Roots(**{name: getattr(self, name).resolve() for name in type(self).model_fields})

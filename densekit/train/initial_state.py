@@ -46,6 +46,7 @@ def load_base(
         roots.resolve(models.vision_tower),
         math.connector,
         anyres=math.data.anyres,
+        high_resolution_tower=roots.resolve_optional(models.high_resolution_tower),
         dtype=torch.float32 if masters else TORCH_DTYPES[execution.dtype],
         language_model_context=context,
     )
@@ -112,6 +113,8 @@ def set_trainable(model: Model, math: Math) -> None:
     tower is frozen unless it has a learning rate.
     """
     model.vision_tower.requires_grad_(False)
+    if model.high_resolution_tower is not None:
+        model.high_resolution_tower.requires_grad_(False)
     if math.trains_tower:
         model.train_tower()
     model.projector.requires_grad_(True)

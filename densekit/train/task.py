@@ -197,11 +197,14 @@ def _stage1(run: RunDir, execution: Execution) -> RunDir | None:
 
 def _model_folders(math: Math, roots: Roots) -> dict[str, Path]:
     models = math.models
-    return {
+    folders = {
         "language_model": roots.resolve(models.language_model),
         "vision_tower": roots.resolve(models.vision_tower),
         "tokenizer": roots.resolve(models.tokenizer_folder),
     }
+    if models.high_resolution_tower is not None:
+        folders["high_resolution_tower"] = roots.resolve(models.high_resolution_tower)
+    return folders
 
 
 def _start(

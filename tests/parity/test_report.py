@@ -102,6 +102,7 @@ def test_command_reports_progress_on_stderr_and_verdict_last(
     call = caller(monkeypatch, capsys)
     root = copy_set(golden, tmp_path, "lora", "sampler")
     (root / "mgm").mkdir()
+    monkeypatch.setattr("densekit.parity.find.UNSUPPORTED", ("mgm",))
     code, out, err = call("parity", root, "--verbose")
     assert code == 0 and "parity  2/2  100%" in err and "modality_lengths" in out
     assert out.splitlines()[-1].startswith("parity holds for 2 of 3 cases; not supported: mgm;")

@@ -13,7 +13,7 @@ from tests.support.paths import GOLDEN_VARIANTS
 
 pytestmark = pytest.mark.ranks
 
-NAMES = ("anyres_clip_dci", "anyres_clip_dci_zero", "tuned_clip_dci")
+NAMES = ("anyres_clip_dci", "anyres_clip_dci_zero", "mgm", "tuned_clip_dci")
 
 
 def test_every_recorded_variant_is_a_case() -> None:
@@ -24,7 +24,7 @@ def test_every_recorded_variant_is_a_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [NAMES[1], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[::2])]
+    "name", [*NAMES[1:3], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[::3])]
 )
 def test_a_recorded_variant_holds(name: str) -> None:
     found = run(GOLDEN_VARIANTS, name)

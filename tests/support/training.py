@@ -81,6 +81,7 @@ class Started:
         """Everything that was trained."""
         names = (
             "connector.safetensors",
+            "newline.safetensors",
             "model/model.safetensors",
             "lora/adapter_model.safetensors",
         )

@@ -102,6 +102,9 @@ def _source_facts(run: RecordedRun, math: Math) -> Iterator[Fact]:
         "vision tower": (math.models.vision_tower, "vision_tower"),
         "tokenizer": (math.models.tokenizer_folder, "tokenizer"),
     }
+    if math.models.high_resolution_tower is not None:
+        second = (math.models.high_resolution_tower, "high_resolution_tower")
+        references["high-resolution tower"] = second
     manifest = run.manifest
     for label, (reference, name) in references.items():
         yield Fact(label=label, value=reference, file=MATH_FILE)

@@ -26,6 +26,7 @@ from densekit.runs.processes import alive, die_with_parent
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.kernels import require_installed
 
 SHM = Path("/dev/shm")
 
@@ -47,6 +48,11 @@ class Local(Launcher):
     """A process group on this host, led by the trainer or by torchrun."""
 
     name = "local"
+
+    def check(self, execution: Execution) -> None:
+        """The attention kernel's package is in this environment."""
+        super().check(execution)
+        require_installed(execution.attention)
 
     def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The one command, with its variables."""

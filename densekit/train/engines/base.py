@@ -55,6 +55,8 @@ class Engine(ABC):
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
         if model.trainable_part.vision_tower is None:
             model.vision_tower.to(self.device, TORCH_DTYPES[execution.dtype])
+        if model.high_resolution_tower is not None:
+            model.high_resolution_tower.to(self.device, TORCH_DTYPES[execution.dtype])
         model.use_kernel(execution.attention)
         if execution.activation_checkpointing:
             model.checkpoint_activations()
@@ -78,9 +80,11 @@ class Engine(ABC):
 
         Ranks are summed when `last`, the micro-batch that ends the step.
         """
-        images = self.model.images_of(pixel_values.to(TORCH_DTYPES[self.execution.dtype]))
+        dtype = TORCH_DTYPES[self.execution.dtype]
+        images = self.model.images_of(self.model.low_resolution(pixel_values).to(dtype))
+        windows = self.model.windows_of(pixel_values.to(dtype))
         with self._gradient_sync(last):
-            loss = self._loss(micro_batch, images)
+            loss = self._loss(micro_batch, images, windows)
             self._backward(loss)
         return loss.detach()
 
@@ -90,9 +94,9 @@ class Engine(ABC):
         no_sync).
         """
 
-    def _loss(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
+    def _loss(self, micro_batch: MicroBatch, images: Tensor, windows: Tensor | None) -> Tensor:
         # DDP and ZeRO do not look into a MicroBatch: its cu_seqlens stays on the CPU.
-        loss: Tensor = self.module(micro_batch=micro_batch, images=images).loss
+        loss: Tensor = self.module(micro_batch=micro_batch, images=images, windows=windows).loss
         return loss
 
     @abstractmethod

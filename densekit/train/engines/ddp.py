@@ -55,10 +55,10 @@ class ReplicatedEngine(Engine):
     def _gradient_sync(self, enabled: bool) -> AbstractContextManager[Any]:
         return nullcontext() if enabled else self.accelerator.no_sync(self.module)
 
-    def _loss(self, micro_batch: MicroBatch, images: Tensor) -> Tensor:
+    def _loss(self, micro_batch: MicroBatch, images: Tensor, windows: Tensor | None) -> Tensor:
         half = self.execution.dtype != "fp32"
         with torch.autocast(self.device.type, TORCH_DTYPES[self.execution.dtype], enabled=half):
-            return super()._loss(micro_batch, images)
+            return super()._loss(micro_batch, images, windows)
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss * self.world_size).backward()  # DDP averages over ranks

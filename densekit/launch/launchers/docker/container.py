@@ -128,7 +128,12 @@ def container_of(
 
 def inspection_container(parts: ModelParts, *, image: str, user: str) -> Container:
     """A container that inspects the models of a recipe and writes nowhere."""
-    paths = {parts.language_model, parts.vision_tower, parts.connector_weights}
+    paths = {
+        parts.language_model,
+        parts.vision_tower,
+        parts.high_resolution_tower,
+        parts.connector_weights,
+    }
     mounts = [Mount(path=path, read_only=True) for path in sorted(filter(None, paths))]
     return _on_the_side("inspect", inspection_arguments(parts), mounts, image=image, user=user)
 
