@@ -20,7 +20,13 @@ from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import CLIPVisionConfig, LlamaConfig, PhiConfig, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    ConvNextConfig,
+    LlamaConfig,
+    PhiConfig,
+    SiglipVisionConfig,
+)
 
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.micro_batch import MicroBatch
@@ -118,8 +124,10 @@ class HalfEngine(ReplicatedEngine):
 
         return add
 
-    def _loss(self, micro_batch: MicroBatch, dense_features: Tensor) -> Tensor:
-        return Engine._loss(self, micro_batch, dense_features)
+    def _loss(
+        self, micro_batch: MicroBatch, dense_features: Tensor, windows: Tensor | None
+    ) -> Tensor:
+        return Engine._loss(self, micro_batch, dense_features, windows)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -164,12 +172,23 @@ def tower_config(shape: TowerShape) -> CLIPVisionConfig | SiglipVisionConfig:
     )
 
 
+def conv_config(shape: ModelShape) -> ConvNextConfig | None:
+    """transformers' configuration of the second tower, where there is one."""
+    conv = shape.high_resolution
+    if conv is None:
+        return None
+    return ConvNextConfig(
+        hidden_sizes=[*conv.widths], depths=[*conv.depths], num_stages=len(conv.depths)
+    )
+
+
 def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForConditionalGeneration:
     """The model on the meta device, with gradients where they are wanted."""
     shape, anyres = trained.shape, trained.shape.connector.layout.anyres
     config = DenseConnectorConfig(
         text_config=language_config(shape.language),
         vision_config=tower_config(shape.tower),
+        high_resolution_config=conv_config(shape),
         connector=connector.model_dump(mode="json"),
         anyres=None if anyres is None else anyres.model_dump(mode="json"),
     )
@@ -179,6 +198,8 @@ def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForCondi
             r = trained.lora_r
             add_lora(model, Lora(r=r, alpha=2 * r, dropout=LORA_DROPOUT))
     model.vision_tower.requires_grad_(False)
+    if model.high_resolution_tower is not None:
+        model.high_resolution_tower.requires_grad_(False)
     if trained.trains_tower:
         model.train_tower()
     if trained.trains == "connector":
@@ -224,7 +245,7 @@ class Starts:
 def micro_batch_inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroBatch, Tensor]:
     """A micro-batch of this size, as densekit.train.collate makes it, and its normalised images."""
     slots = min(size.images * shape.image_tokens, size.tokens)
-    pixels = shape.tower.image_size
+    pixels = shape.pixels
     starts: Any = Starts(size)
     micro_batch = MicroBatch(
         input_ids=torch.zeros(size.tokens, dtype=torch.long),
@@ -290,22 +311,29 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
             return features
 
         model.trainable_part.encode = with_graph
-    encode, backward = model.encode_images, engine._backward
+    encode, windows_of, backward = model.encode_images, model.windows_of, engine._backward
     dense = model._dense_features
 
     def passed(views: Tensor) -> Tensor:
         tracker.reset_mod_stats()  # it refuses a module's second pass
         return dense(views)
 
-    model._dense_features = passed  # type: ignore[method-assign]
+    model._dense_features = passed  # type: ignore[method-assign, assignment]
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm
 
     def encoded(pixels: Tensor) -> Tensor:
         tracker.begin("tower")
         features = encode(pixels)
-        tracker.begin("forward pass")
+        if model.high_resolution_tower is None:
+            tracker.begin("forward pass")
         return features
+
+    def mined(pixels: Tensor) -> Tensor | None:
+        tracker.begin("tower")
+        windows = windows_of(pixels)
+        tracker.begin("forward pass")
+        return windows
 
     def went_back(loss: Tensor) -> None:
         tracker.begin("backward pass of the loss")
@@ -315,6 +343,8 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
         return lambda _: tracker.begin(phase)
 
     model.encode_images, engine._backward = encoded, went_back  # type: ignore[method-assign]
+    if model.high_resolution_tower is not None:
+        model.windows_of = mined  # type: ignore[method-assign]
     decoder.layers[0].register_forward_pre_hook(
         lambda _, args: args[0].register_hook(marked("backward pass of the connector")) and None
     )

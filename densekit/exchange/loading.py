@@ -10,6 +10,7 @@ from densekit.exchange.source import Source, open_source, read_newline
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
+from densekit.model.towers.convnext import load_high_resolution_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.model.weights import load_parts, read_weights
 
@@ -41,10 +42,19 @@ def load_model(
             model.vision_tower = load_tower(
                 source.tower, config.vision_config, last_layer, torch.float32
             )
+        if source.high_resolution_tower is not None:
+            model.high_resolution_tower = load_high_resolution_tower(
+                source.high_resolution_tower, config.high_resolution_config, torch.float32
+            )
     else:
         language_model = source.files[0][0].path.parent
         model = load_parts(
-            language_model, source.tower, source.connector, anyres=source.anyres, dtype=dtype
+            language_model,
+            source.tower,
+            source.connector,
+            high_resolution_tower=source.high_resolution_tower,
+            anyres=source.anyres,
+            dtype=dtype,
         )
     _load_connector(model, source.connector_file)
     if model.image_newline is not None:

@@ -14,6 +14,7 @@ from densekit.model.pretrained import load_pretrained
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.layout import MATH_FILE
 from densekit.spec.conversation import ConversationSettings
+from densekit.spec.mining import Mining
 from densekit.spec.part import read_part
 
 CONVERSATION = "conversation"
@@ -40,6 +41,12 @@ def read_conversation(folder: Path) -> ConversationSettings:
     return read_part(ConversationSettings, value, source=path, remedy=REMEDY)
 
 
+def read_mining(folder: Path) -> Mining | None:
+    """What its connector mines; None where it does not."""
+    config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
+    return config.connector_spec.mining
+
+
 def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditionalGeneration:
     """The model in eval mode: the language model as `dtype`, the rest in fp32. Raises DataError as
     `load_pretrained`.
@@ -60,8 +67,8 @@ def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditiona
 
 
 def _in_full(model: DenseConnectorForConditionalGeneration, folder: Path) -> None:
-    """Read tower, projector and newline vector again, without rounding."""
-    for part in ("vision_tower", "projector", "image_newline"):
+    """Read towers, projector and newline vector again, without rounding."""
+    for part in ("vision_tower", "high_resolution_tower", "projector", "image_newline"):
         if getattr(model, part) is None:
             continue
         module = getattr(model, part).float()

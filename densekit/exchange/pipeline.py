@@ -12,7 +12,7 @@ from torch import Tensor
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
 from densekit.exchange.loading import load_model
-from densekit.exchange.own_folder import is_own, load_own, read_conversation
+from densekit.exchange.own_folder import is_own, load_own, read_conversation, read_mining
 from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.model.answering import Decoding, generate
@@ -172,8 +172,10 @@ def load_pipeline(
     own = is_own(folder)
     if own:
         conversation, texts, images = read_conversation(folder), folder, folder
+        mining = read_mining(folder)
     else:
         source = open_source(folder)
+        mining = source.connector.mining
         conversation, texts, images = source.conversation, source.tokenizer, source.tower
     tokenizer = tokenizer_of(texts)
     if template is not None:
@@ -183,7 +185,7 @@ def load_pipeline(
     except DataError as error:
         raise DataError(f"{folder}: {error}: choose another with --template") from None
     processor = ImageProcessor.from_pretrained(
-        images, conversation.image_aspect_ratio, conversation.anyres
+        images, conversation.image_aspect_ratio, conversation.anyres, mining=mining
     )
     # Last, because it takes minutes where it is large.
     model = load_own(folder, dtype=dtype) if own else load_model(folder, dtype=dtype)[0]

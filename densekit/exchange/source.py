@@ -60,6 +60,8 @@ class Source:
     """The official config.json and tower copy of an imported folder."""
     whole: Path | None
     """The folder of densekit's own model class, of a run that trained the whole model."""
+    high_resolution_tower: Path | None = None
+    """The second tower, where the connector mines."""
     tower_trained: bool = False
     """Whether `whole` holds another tower than `tower`."""
 
@@ -196,6 +198,7 @@ def _run(path: Path) -> Source:
         tokenizer=tokenizer,
         official=None,
         whole=folder if full else None,
+        high_resolution_tower=roots.resolve_optional(math.models.high_resolution_tower),
         tower_trained=math.trains_tower,
     )
 

@@ -22,7 +22,6 @@ from densekit.launch.screen import shown
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe, needed_name
-from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy
 from densekit.runs.layout import RunDir, WorkDir, checkpoints_in, move_aside, open_run, run_path
@@ -43,22 +42,21 @@ SHARED_FIELDS = (
     "connector",
     "assets",
 )
+REACH_BOTH = (*SHARED_FIELDS, "seed=")
+"""Beginnings of overrides that apply to both stages: a repetition has a stage 1 of its own."""
 
 
 def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     """The recipes to run, in order: the stage-1 recipe that `name` needs, if any, then `name`.
 
-    Overrides of what both stages share (models, connector, assets) apply to both. Raises UsageError
-    when the two stages do not belong together, and for a row of the paper that waits for something
-    densekit does not have.
+    Overrides of what both stages share (models, connector, assets) and of the seed apply to both.
+    Raises UsageError when the two stages do not belong together.
     """
     recipe = load_recipe(name, overrides)
-    refuse_unsupported(recipe)
     if recipe.needs is None:
         return [recipe]
-    shared = [override for override in overrides if override.startswith(SHARED_FIELDS)]
+    shared = [override for override in overrides if override.startswith(REACH_BOTH)]
     first = load_needed(recipe, name, shared)
-    refuse_unsupported(first)
     if first.stage != 1:
         raise UsageError(
             f"{recipe.name} needs {first.name}, which is not a stage-1 recipe; give `needs` one"

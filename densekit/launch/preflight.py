@@ -14,6 +14,7 @@ from densekit.files.hashing import file_sha256
 from densekit.launch.checks.models import (
     language_model_problems,
     projector_problems,
+    second_problems,
     tower_problems,
 )
 from densekit.launch.checks.samples import (
@@ -78,6 +79,10 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
             except DensekitError as error:
                 problems.append(str(error))
         found.add("vision tower", problems)
+    if models.high_resolution_tower is not None:
+        field = "models.high_resolution_tower"
+        second = roots.resolve(models.high_resolution_tower)
+        found.add("high-resolution tower", second_problems(second, field, found.get(field)))
     folder = roots.resolve(models.tokenizer_folder)
     if not recipe.makes(models.tokenizer_folder) and (models.tokenizer or folder.exists()):
         found.add("tokenizer", tokenizer_problems(recipe, folder, config))

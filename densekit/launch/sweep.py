@@ -30,7 +30,6 @@ from densekit.launch.launchers.base import (
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.selection import Selection, select
 from densekit.recipes.load import load_recipe
-from densekit.recipes.unsupported import refuse_unsupported
 from densekit.runs.layout import RunDir, open_run
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import Hardware
@@ -48,12 +47,8 @@ def select_for_all(
     options: LauncherOptions | None = None,
     site: Site | None = None,
 ) -> Selection:
-    """One selection for several recipes. Raises UsageError when they would get different ones, or
-    one needs what densekit does not have.
-    """
+    """One selection for several recipes. Raises UsageError when they would get different ones."""
     recipes = {name: load_recipe(name, overrides) for name in names}
-    for recipe in recipes.values():
-        refuse_unsupported(recipe)
     selections = {
         name: select(recipe, request, launcher=launcher, options=options, site=site)
         for name, recipe in recipes.items()

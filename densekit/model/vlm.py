@@ -146,9 +146,9 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if pixel_values.shape[-1] == size:
             return pixel_values
         low: Tensor = F.interpolate(
-            pixel_values, size=(size, size), mode="bilinear", align_corners=False
+            pixel_values.float(), size=(size, size), mode="bilinear", align_corners=False
         )
-        return low
+        return low.to(pixel_values.dtype)
 
     def windows_of(self, pixel_values: Tensor) -> Tensor | None:
         """The windows of every patch [I, P, W, A] of normalised images [I, 3, S, S], without a

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from densekit.planner.memory_formulas import formulas
+from densekit.planner.memory_trace.autograd import SINGLE
 from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import GRADIENTS, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, UPDATE, ModelStates
 from densekit.planner.workload import MicroBatchShape
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.mining import IMAGES_PER_PASS
 from densekit.spec.trained_model import TrainedModel
 from densekit.spec.types import DTYPE_BYTES
 from densekit.spec.vision import VIEWS_PER_PASS
@@ -178,7 +180,7 @@ def _inputs(model: TrainedModel, micro_batch: MicroBatchShape, images: int) -> i
     slots = 16 * min(images * model.shape.image_tokens, micro_batch.tokens)
     text = 16 * micro_batch.tokens + 20 * micro_batch.label_positions
     views = images * model.shape.connector.views
-    return text + slots + views * 12 * model.shape.tower.image_size**2
+    return text + slots + views * 12 * model.shape.pixels**2
 
 
 def _features(
@@ -191,7 +193,8 @@ def _features(
     pixels = 3 * shape.tower.image_size**2 * shape.connector.views
     features = shape.connector.features * shape.connector.feature_width
     features *= not model.trains_tower
-    return _inputs(model, micro_batch, images) + images * width * (pixels + features)
+    handed = pixels + features + shape.windows
+    return _inputs(model, micro_batch, images) + images * width * handed
 
 
 def _tower_pass(
@@ -212,6 +215,20 @@ def _tower_pass(
     # What passed already, and what waits.
     done = (views - passing) * model.shape.connector.features // model.shape.connector.views
     others = (views - passing) * pixels + done * model.shape.connector.feature_width
-    return _inputs(model, micro_batch, images) + width * (
-        passing * (block + kept + pixels) + others
+    first = width * (passing * (block + kept + pixels) + others)
+    return _inputs(model, micro_batch, images) + max(first, _second_pass(model, width, images))
+
+
+def _second_pass(model: TrainedModel, width: int, images: int) -> int:
+    """The high-resolution tower's own peak, behind the first one: some images at a time, in a block
+    of the first stage or where the widest one is interpolated in fp32.
+    """
+    conv, shape = model.shape.high_resolution, model.shape
+    if conv is None:
+        return 0
+    passing = min(images, IMAGES_PER_PASS)
+    once = max(
+        width * conv.pass_elements(shape.pixels), SINGLE * conv.widened_elements(shape.pixels)
     )
+    features = shape.connector.features * shape.connector.feature_width
+    return width * images * (features + 3 * shape.pixels**2 + shape.windows) + passing * once

@@ -3,6 +3,7 @@
 from densekit.planner.memory_trace.model import GRADIENTS, KEPT, LANGUAGE, LOGITS
 from densekit.planner.model_states import FRAGMENTATION, ModelStates
 from densekit.planner.workload import MicroBatchShape
+from densekit.spec.architectures import ModelShape
 from densekit.spec.hardware import GIB
 from densekit.spec.trained_model import TrainedModel
 
@@ -36,7 +37,7 @@ def formulas(
         or f"{trained} x {states_width} B{ranks} (exp_avg, exp_avg_sq{masters})",
         "tower": f"{max(1, micro_batch.images)} images: {shape.connector.features} tokens x "
         f"{shape.connector.feature_width} channels x {width} B and pixels "
-        f"{3 * shape.tower.image_size**2} x {width + 4} B",
+        f"{3 * shape.tower.image_size**2} x {width + 4} B{_windows(shape, width)}",
         LANGUAGE: f"{micro_batch.tokens:,} tokens: {language.layers} layers keep {kept:.2f} GiB "
         f"up to the loss, the {at} has {alive:.2f}",
         LOGITS: f"{micro_batch.label_positions:,} label positions x {language.vocab:,} tokens of "
@@ -46,6 +47,15 @@ def formulas(
         "host": f"{trained} x {states.host // states.share} B{ranks} "
         "(master weights, exp_avg, exp_avg_sq, gradients, staging)",
     }
+
+
+def _windows(shape: ModelShape, width: int) -> str:
+    if not shape.windows:
+        return ""
+    return (
+        f", windows of the second tower {shape.windows} x {width} B, its pixels "
+        f"{3 * shape.pixels**2} x 4 B"
+    )
 
 
 def _buffers(states: ModelStates, at: str, phases: Phases) -> str:

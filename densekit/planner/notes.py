@@ -6,7 +6,6 @@ from densekit.batching.counts import official_step_counts
 from densekit.planner.candidates import Candidate, SearchSpace
 from densekit.planner.cluster import USABLE
 from densekit.recipes.revisions import unpinned
-from densekit.recipes.unsupported import MISSING
 from densekit.spec.capability import container_image_for
 from densekit.spec.hardware import GIB, Hardware
 from densekit.spec.recipe import Recipe
@@ -29,10 +28,6 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
         if device == "cuda"
         else f"device {device}: --gpus counts processes",
     ]
-    if recipe.waits_for:
-        missing = " and ".join(MISSING[feature] for feature in recipe.waits_for)
-        without = "memory and hours are those without it"
-        notes.append(Caution(f"not supported yet: {missing}; {without}"))
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 

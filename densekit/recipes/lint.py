@@ -7,7 +7,6 @@ from densekit.errors import UsageError
 from densekit.recipes.load import NOT_RECIPES, load_needed, load_with_lines
 from densekit.recipes.paper import load_paper
 from densekit.recipes.revisions import load_revisions
-from densekit.recipes.unsupported import MISSING
 from densekit.recipes.yaml_lines import RECIPES_DIR, Document, read_document
 from densekit.spec.check import Check
 from densekit.spec.recipe import Recipe
@@ -15,7 +14,7 @@ from densekit.spec.recipe import Recipe
 SUFFIXES = (".yaml", ".yml")
 RECIPE_KEYS = ("extends", "stage", "models")
 """A file without any of them is no recipe: compose files and settings lie beside recipes too."""
-UNTOLD = ("name", "title", "stage", "extends", "sources", "notes", "paper", "needs", "waits_for")
+UNTOLD = ("name", "title", "stage", "extends", "sources", "notes", "paper", "needs")
 """Keys that need no source."""
 
 
@@ -72,10 +71,6 @@ def _check(path: Path, place: Path, heirs: dict[Path, str]) -> Check:
 
 def _advice(name: str, recipe: Recipe, written: Document) -> Check:
     """What a good recipe may still lack."""
-    if recipe.waits_for:
-        missing = " and ".join(MISSING[feature] for feature in recipe.waits_for)
-        message = f"cannot run yet: densekit does not support {missing}"
-        return Check(name=name, state="warn", message=message)
     untold = sorted(_untold(written))
     if untold and recipe.assets is None:  # a tiny recipe claims nothing
         message = f"no source for {', '.join(untold)}: say under `sources` where they are from"

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.recipes.paper import Conflict, Number, Paper, Score, Table, decimals, load_paper
-from densekit.recipes.unsupported import MISSING
 from densekit.spec.connector import Connector
 from densekit.spec.math import MADE_ASSETS
 from densekit.spec.recipe import Recipe
@@ -71,9 +70,10 @@ class Configuration:
         recipe = self.recipe
         data = [_named(part.data.annotations, _DATA) for part in (self.first, recipe) if part]
         tower = _named(recipe.models.vision_tower, _TOWERS)
+        second = "+ConvNeXt" if recipe.models.high_resolution_tower else ""
         return (
             _named(recipe.models.language_model, _MODELS),
-            tower,
+            tower + second,
             _connector(recipe.connector, _ALWAYS_READ.get(tower)),
             "+".join(dict.fromkeys(data)),
             "LoRA" if recipe.lora else "full",
@@ -153,11 +153,11 @@ def _scored_only(table: Table, rows: list[Configuration], paper: Paper) -> list[
 
 
 def as_json(here: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Every recipe for programs: what it is, what it waits for, its scores by benchmark, and the
-    verdict on runs of this machine.
+    """Every recipe for programs: what it is, its scores by benchmark, and the verdict on runs of
+    this machine.
     """
     paper = load_paper()
-    fields = ("name", "title", "paper", "stage", "needs", "waits_for")
+    fields = ("name", "title", "paper", "stage", "needs")
     recipes = [load_recipe(name) for name in recipe_names()]
     return [
         {field: getattr(recipe, field) for field in fields}
@@ -203,7 +203,6 @@ def _table_lines(
         if index:
             row = members[index - 1]
             yield row.names
-            yield from (f"    not supported yet: {MISSING[it]}" for it in row.recipe.waits_for)
 
 
 def _joined(columns: list[list[str]], align: Literal["<", ">"]) -> list[str]:

@@ -37,11 +37,6 @@ def parents(name: str) -> tuple[str, str]:
     no one answer.
     """
     recipe = load_recipe(name)
-    if recipe.waits_for:
-        raise UsageError(
-            f"--from {name}: it cannot run yet (it waits for {', '.join(recipe.waits_for)}); "
-            "`densekit show` prints its notes"
-        )
     if recipe.stage == 2:
         if recipe.needs is None:
             raise UsageError(f"--from {name}: it has no stage 1; name a recipe with `needs`")

@@ -15,6 +15,7 @@ from densekit.files.json_files import read_object
 from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.math import Math
+from densekit.spec.mining import CONV_TOWERS, ConvTower, read_conv_tower
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.spec.vision import PHOTOGRAPH, ImageLayout, check_anyres
@@ -199,6 +200,22 @@ class ModelShape:
     language: LanguageShape
     tower: TowerShape
     connector: ConnectorShape
+    high_resolution: ConvTower | None = None
+    """The second tower, where the connector mines."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels a side of an image's view as it is read."""
+        mining = self.connector.connector.mining
+        return self.tower.image_size if mining is None else mining.image_size
+
+    @property
+    def windows(self) -> int:
+        """Numbers that the high-resolution tower hands over of an image."""
+        mining = self.connector.connector.mining
+        if mining is None or self.high_resolution is None:
+            return 0
+        return self.tower.patches * mining.window**2 * self.high_resolution.channels
 
     @property
     def image_tokens(self) -> int:
@@ -207,18 +224,25 @@ class ModelShape:
 
     @property
     def tower_parameters(self) -> int:
-        """Parameters of the tower that is built."""
-        return (
-            self.tower.embedding_parameters
-            + self.connector.last_layer * self.tower.block_parameters
-        )
+        """Parameters of the towers that are built."""
+        blocks = self.connector.last_layer * self.tower.block_parameters
+        second = 0 if self.high_resolution is None else self.high_resolution.parameters
+        return self.tower.embedding_parameters + blocks + second
+
+    @property
+    def mining_parameters(self) -> int:
+        """Parameters of patch info mining."""
+        if self.high_resolution is None:
+            return 0
+        channels = self.high_resolution.channels
+        return self.connector.connector.mining_parameters(self.tower.hidden, channels)
 
     @property
     def projector_parameters(self) -> int:
-        """Two Linear layers with biases, and the connector's trainable modules."""
+        """Two Linear layers with biases, the connector's trainable modules, and mining."""
         hidden = self.language.hidden
         linears = (self.connector.width + 1) * hidden + (hidden + 1) * hidden
-        return linears + self.connector.learned
+        return linears + self.connector.learned + self.mining_parameters
 
     @property
     def parameters(self) -> int:
@@ -301,6 +325,7 @@ def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
         language=language,
         tower=tower,
         connector=connector_shape(recipe.connector, tower, recipe.data.anyres),
+        high_resolution=conv_shape(recipe.models.high_resolution_tower, roots),
     )
 
 
@@ -402,6 +427,18 @@ def tower_shape(reference: str, roots: Roots | None) -> TowerShape:
             "again"
         )
     return TowerShape(**values, has_cls=kind.startswith("clip"))
+
+
+def conv_shape(reference: str | None, roots: Roots | None) -> ConvTower | None:
+    """The size of the second tower, by its weights where they are here; None without one. Errors as
+    shape_of.
+    """
+    if reference is None:
+        return None
+    folder = (roots or Roots()).resolve(reference)
+    if any(folder.glob("*.safetensors")):
+        return read_conv_tower(folder)
+    return _known(reference, CONV_TOWERS, "models.high_resolution_tower")
 
 
 def _read_config(reference: str, roots: Roots | None) -> dict[str, Any] | None:

@@ -66,12 +66,17 @@ def flops_of(
     views = shape.connector.typical_views
     projected = views * shape.connector.projected // shape.connector.views
     per_image = projected * hidden * (4 * width + 6 * hidden) + views * learned
+    mining, conv, second = connector.mining, shape.high_resolution, 0
+    if mining is not None and conv is not None:
+        per_image += mining.operations(tower.patches, tower.hidden, conv.channels)
+        second = conv.operations(mining.image_size)
     parts = {
         "tower": images
         * views
         * (
             2 * tower.tokens * tower_linear * (1 + tuned * (2 + again))
             + tower_scores * (1 + tuned * (attention_backward + again))
+            + second
         ),
         "projector": images * per_image,
         "layers": tokens * 2 * in_layers * (2 + full + again),
@@ -84,13 +89,15 @@ def flops_of(
         * (1 + attention_backward + again),
         "lm_head": samples * sample.label_positions * 2 * language.vocab * hidden * (2 + full),
     }
+    beside = ", and a second tower" if second else ""
     weights, recomputed = ", weights 1" * full, ", recomputed forward 1" * again
     passes = f"forward 1, activations' gradients 1{weights}{recomputed}"
     formulas = {
         "tower": f"{last} blocks, {'forward and backward' if tuned else 'forward only'}, "
-        f"{images * views:.0f} views of {tower.tokens} tokens",
+        f"{images * views:.0f} views of {tower.tokens} tokens{beside}",
         "projector": f"{images * projected:.0f} image tokens, forward and backward"
-        + ", with the connector's modules" * bool(learned),
+        + ", with the connector's modules" * bool(learned)
+        + ", with patch info mining" * bool(second),
         "layers": f"2 x {in_layers / 1e9:.2f}e9 weights x {tokens:.0f} tokens x ({passes})",
         "adapters": f"2 x {adapters / 1e6:.1f}e6 weights of LoRA x tokens x {3 + again}",
         "attention": f"causal scores, backward {attention_backward:g} times forward",

@@ -25,6 +25,10 @@ KERNEL = 7
 TRUNK = "visual.trunk."
 """How OpenCLIP's own files begin the names of the tower."""
 DEPTHS = "stages.{stage}.blocks.{block}.gamma"
+IMAGES_PER_PASS = 4
+"""Images that pass the high-resolution tower at a time: what is alive inside of it is many times
+what it hands over.
+"""
 CONFIGS = ("open_clip_config.json", "config.json")
 """What says how the tower's pixels are normalised: OpenCLIP's own file, or timm's."""
 MAX_DEPTH = 1000
@@ -55,6 +59,13 @@ class Mining(Part):
     def side(self) -> int:
         """Positions a side of the high-resolution tower's first stage."""
         return self.image_size // STEM
+
+    def operations(self, patches: int, width: int, channels: int) -> int:
+        """Floating-point operations of an image: forward, and the gradients of the weights."""
+        positions = patches * self.window**2
+        linears = 2 * (patches * width * width + 2 * positions * channels * width)
+        # Scores and what is taken have gradients of both of their factors.
+        return 2 * linears + 3 * 4 * positions * width
 
     def check_patches(self, side: int) -> None:
         """Raise ValueError for a vision tower of `side` x `side` patches that do not each hold a
@@ -97,10 +108,24 @@ class ConvTower:
         )
         return stem + between + blocks
 
-    def stage_positions(self, image_size: int) -> list[int]:
-        """Positions of each stage for an image of so many pixels a side."""
-        side = image_size // STEM
-        return [(side >> stage) ** 2 for stage in range(len(self.widths))]
+    def operations(self, image_size: int) -> int:
+        """Floating-point operations of an image of so many pixels a side."""
+        total, before, side = 0, 3 * STEM**2, image_size // STEM
+        for width, depth in zip(self.widths, self.depths, strict=True):
+            block = KERNEL**2 * width + 8 * width**2
+            total += 2 * side**2 * (before * width + depth * block)
+            before, side = 4 * width, side // 2
+        return total
+
+    def pass_elements(self, image_size: int) -> int:
+        """Numbers of an image that are alive at most inside of a block of the first stage: its
+        input, and what the MLP makes of it before and behind its activation.
+        """
+        return 9 * self.widths[0] * (image_size // STEM) ** 2
+
+    def widened_elements(self, image_size: int) -> int:
+        """Numbers of an image in the widest stage, interpolated to the first one's size."""
+        return max(self.widths[1:], default=0) * (image_size // STEM) ** 2
 
 
 CONV_TOWERS = {

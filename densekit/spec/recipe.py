@@ -1,7 +1,7 @@
 """What a recipe may say: the schema of one YAML file under recipes/."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,9 +28,6 @@ from densekit.spec.types import (
     Semantics,
     Trains,
 )
-
-Feature = Literal["dual_tower",]
-"""Parts that rows of the paper need and that densekit does not have yet."""
 
 
 class RecipeData(Data):
@@ -111,8 +108,6 @@ class Recipe(Part):
     """What the kit makes itself; null = data and models are given."""
     probe: Probe | None = None
     """Held-out questions at the end; null = none."""
-    waits_for: tuple[Feature, ...] = ()
-    """What this row needs and densekit lacks: such a recipe is shown and listed, and not run."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Where values are from, by their dotted names; a section speaks for what is in it."""
     notes: tuple[str, ...] = ()

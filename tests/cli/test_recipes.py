@@ -18,7 +18,7 @@ def test_recipes_lists_every_recipe(run_cli: Cli) -> None:
     listed = json.loads(run_cli("recipes", "--json").out)
     assert [item["name"] for item in listed] == recipe_names()
     assert {"title", "paper", "stage", "needs"} <= listed[0].keys()
-    described = {"name", "title", "paper", "stage", "needs", "waits_for"}
+    described = {"name", "title", "paper", "stage", "needs"}
     assert listed[0].keys() == described | {"scores", "here"}
     result = run_cli("recipes").out
     assert "Table 4: language models\n" in result and "  phi2_stage1 -> phi2_stage2\n" in result

@@ -16,11 +16,6 @@ WRONG = {
         2,
         "no recipe named 'tiny_stage3'; did you mean tiny_stage",
     ),
-    "a row that waits": (
-        ["run", "vicuna7b_clip_convnext_mgm_stage2"],
-        2,
-        "vicuna7b_clip_convnext_mgm_stage2 needs dual_tower: densekit does not support a second",
-    ),
     "a name far from any": (["show", "zzz"], 2, "`densekit recipes` lists them"),
     "no such file": (["plan", "./nope.yaml"], 2, "nope.yaml does not exist"),
     "a folder for a recipe": (

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from densekit.containers.build import targets
-from densekit.recipes.load import load_recipe, recipe_names
+from densekit.recipes.load import recipe_names
 from tests.support.commands import tool
 from tests.support.engine import Engine
 from tests.support.needs import needs
@@ -106,7 +106,6 @@ def test_default_recipes_exist(engine: Engine, profile: str) -> None:
     }
     assert named
     assert named <= set(recipe_names())
-    assert not [name for name in named if load_recipe(name).waits_for]
 
 
 @pytest.mark.parametrize("profile", SERVICES)

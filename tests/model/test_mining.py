@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from densekit.errors import DataError
-from densekit.files.json_files import write_json
 from densekit.model.init import initial_projector
 from densekit.model.inspection import inspect
 from densekit.model.projector import Projector
@@ -23,29 +21,16 @@ from densekit.model.towers.convnext import (
 from densekit.spec.connector import Connector
 from densekit.spec.mining import CONV_TOWERS, Mining, read_conv_tower
 from densekit.spec.model_parts import ModelParts
-from tests.support.paths import GOLDEN_VARIANTS
+from tests.support.second_tower import conv_weights, open_clip
 
 MINING = Mining(image_size=128, window=8, drop_path=0)
 CONNECTOR = Connector(kind="dci", groups=((0, 1), (2, 3)), mining=MINING)
 D, SIDE, OUT = 32, 4, 24
-CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
-CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    return load_file(GOLDEN_VARIANTS / "mgm" / "convnext.safetensors")
-
-
-def open_clip(folder: Path, weights: dict[str, Tensor], **config: Any) -> Path:
-    """A folder as OpenCLIP's are, with a text tower and a head beside the trunk."""
-    folder.mkdir()
-    named = {f"visual.trunk.{name}": value for name, value in weights.items()}
-    others = {"text.positional_embedding": torch.ones(2), "visual.head.proj.weight": torch.ones(2)}
-    save_file(named | others, folder / "open_clip_model.safetensors")
-    pixels = {"mean": CLIP_MEAN, "std": CLIP_STD} | config
-    write_json(folder / "open_clip_config.json", {"preprocess_cfg": pixels})
-    return folder
+    return conv_weights()
 
 
 def plain_stages(pixels: Tensor, w: dict[str, Tensor]) -> list[Tensor]:

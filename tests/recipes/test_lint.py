@@ -25,9 +25,7 @@ def by_name(checks: list[Check]) -> dict[str, tuple[str, str]]:
 
 def test_what_ships_has_no_failure() -> None:
     checks = lint(RECIPES_DIR)
-    assert not [check for check in checks if check.state == "fail"]
-    waiting = [check for check in checks if check.state == "warn"]
-    assert all("cannot run yet" in check.message for check in waiting), waiting
+    assert not [check for check in checks if check.state != "ok"]
     assert {"paper.yaml", "revisions.yaml"} <= {check.name for check in checks}
 
 

@@ -9,7 +9,7 @@ import yaml
 from densekit.errors import UsageError
 from densekit.recipes.explain import explain
 from densekit.recipes.lint import lint
-from densekit.recipes.load import load_needed, load_recipe, recipe_names
+from densekit.recipes.load import load_needed, load_recipe
 from densekit.recipes.own import parents, scaled, stage_names, write_own
 from densekit.recipes.own_text import OwnData, OwnParts
 
@@ -101,9 +101,6 @@ def test_a_name_that_names_no_run_is_refused(name: str) -> None:
 def test_what_cannot_be_extended_is_refused(tmp_path: Path) -> None:
     assert parents("vicuna7b_stage1") == ("vicuna7b_stage1", "vicuna7b_stage2")
     assert parents("yi34b_stage1") == ("yi34b_stage1", "yi34b_stage2_lora")
-    waiting = next(name for name in recipe_names() if load_recipe(name).waits_for)
-    with pytest.raises(UsageError, match="cannot run yet"):
-        parents(waiting)
     write_own("my", "tiny_stage1", PARTS, tmp_path)
     with pytest.raises(UsageError, match=r"my_stage1\.yaml exists"):
         write_own("my", "tiny_stage1", PARTS, tmp_path)

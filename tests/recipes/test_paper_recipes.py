@@ -3,17 +3,15 @@ sources.
 """
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from densekit.errors import UsageError
 from densekit.files.hashing import json_sha256
 from densekit.launch.chain import load_chain
 from densekit.recipes.explain import explain, leaves, report
 from densekit.recipes.load import load_recipe, recipe_names
-from densekit.recipes.unsupported import MISSING, nearest_that_runs, refuse_unsupported
-from densekit.spec.recipe import Feature, Recipe
+from densekit.spec.recipe import Recipe
 
 PAPER = [name for name in recipe_names() if not name.startswith("tiny")]
 SOURCED = (
@@ -54,6 +52,8 @@ CONFIGURATIONS = [
     "vicuna7b_clip_none_anyres_stage2",
     "vicuna7b_mgm_anyres_stage2",
     "yi34b_mgm_anyres_stage2",
+    "vicuna7b_clip_convnext_mgm_stage2",
+    "vicuna13b_clip_convnext_mgm_stage2",
     "vicuna7b_clip_efficient_stage2",
     "vicuna7b_clip_efficient_before_stage2",
     "phi2_stage2",
@@ -70,9 +70,6 @@ CONFIGURATIONS = [
     "vicuna13b_clip_stage2_lora",
     "llama3_8b_plain_stage2",
 ]
-WAITING = {
-    "dual_tower": ["vicuna13b_clip_convnext_mgm_stage2", "vicuna7b_clip_convnext_mgm_stage2"],
-}
 CLIP_DCI, SIGLIP_DCI = ((0, 12), (12, 24)), ((0, 13), (13, 26))
 HASHES = {
     "tiny_stage1": "9d84666af81c7794be6cb1833ac88469d8aa1a29a9c60b871857c9266c342eaa",
@@ -93,11 +90,7 @@ def test_math_hash_of_a_recipe_does_not_change(name: str) -> None:
 
 def test_every_configuration_of_the_paper_has_a_recipe() -> None:
     second = {recipe.name: recipe for recipe in map(load_recipe, PAPER) if recipe.stage == 2}
-    waiting = {name for names in WAITING.values() for name in names}
-    assert set(second) == {*CONFIGURATIONS, *waiting}
-    for capability, names in WAITING.items():
-        assert [name for name in sorted(second) if capability in second[name].waits_for] == names
-    assert not [name for name in CONFIGURATIONS if second[name].waits_for]
+    assert set(second) == {*CONFIGURATIONS}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -185,6 +178,10 @@ LORA = {
 LARGE = {"reference.gpus", "reference.per_device_batch_size"}
 DATA = {"data.annotations", "data.images", "data.samples", "data.missing"}
 LLM = {"models.language_model"}
+MINING = {
+    "models.high_resolution_tower",
+    *(f"connector.mining.{name}" for name in ("image_size", "window", "drop_path")),
+}
 ANYRES = {
     "data.image_aspect_ratio",
     "data.anyres.pinpoints",
@@ -220,7 +217,7 @@ ANYRES = {
             (
                 f"{llm}_clip_convnext_mgm_stage{stage}",
                 f"vicuna7b_clip_stage{stage}",
-                DATA | LARGE | LLM,
+                DATA | LARGE | LLM | MINING,
             )
             for stage in (1, 2)
             for llm in ("vicuna7b", "vicuna13b")
@@ -375,36 +372,3 @@ def test_every_value_is_explained(name: str) -> None:
         )
         assert lines[place + 1].startswith("    (") == (value.source is None), value.field
     assert len({value.field for value in explained}) == len(explained) > 30
-
-
-def test_every_missing_feature_is_used_and_described() -> None:
-    assert set(MISSING) == set(get_args(Feature)) == set(WAITING)
-
-
-@pytest.mark.parametrize("name", [name for names in WAITING.values() for name in names])
-def test_recipe_with_missing_features_is_refused(name: str) -> None:
-    recipe = load_recipe(name)
-    with pytest.raises(UsageError) as caught:
-        load_chain(name, ())
-    message, feature = str(caught.value), recipe.waits_for[0]
-    assert f"{name} needs {feature}" in message and MISSING[feature] in message
-    nearest = message.partition("the nearest recipe that runs is ")[2].split()[0]
-    assert not load_recipe(nearest).waits_for and load_recipe(nearest).stage == recipe.stage
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("vicuna7b_clip_convnext_mgm_stage1", "vicuna7b_mgm_stage1"),
-    ],
-)
-def test_nearest_recipe_that_runs(name: str, nearest: str) -> None:
-    assert nearest_that_runs(load_recipe(name)) == nearest
-
-
-def test_stage_1_with_missing_features_is_refused_too(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("extends: vicuna7b_clip_convnext_mgm_stage2\nwaits_for: []\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="vicuna7b_clip_convnext_mgm_stage1 needs dual_tower"):
-        load_chain(str(path), ())
-    refuse_unsupported(load_recipe("vicuna7b_clip_stage1"))

@@ -186,7 +186,6 @@ def test_recipe_is_frozen() -> None:
         ("notes", ["a"]),
         ("sources", {"seed": "a guess"}),
         ("hardware", {"gpu": "v100-32g", "gpus": 8}),
-        ("waits_for", ["dual_tower"]),
     ],
 )
 def test_descriptive_fields_are_not_math(field: str, value: Any) -> None:

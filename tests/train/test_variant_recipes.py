@@ -17,6 +17,7 @@ from densekit.runs.layout import RunDir
 from densekit.runs.records import read_steps
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.roots import Roots
+from tests.support.second_tower import open_clip
 from tests.support.workplace import Forked
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -29,6 +30,7 @@ NAMES = (
     "vicuna7b_clip_dci_linear_stage2",
     "vicuna7b_clip_tuned_stage2",
     "vicuna7b_clip_anyres_stage2",
+    "vicuna7b_clip_convnext_mgm_stage2",
 )
 STEPS = 3
 TILES = "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]"
@@ -81,6 +83,12 @@ def trained(name: str, overrides: list[str], folder: Path) -> RunDir:
 @pytest.mark.parametrize("name", NAMES)
 def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> None:
     overrides = smaller(golden_exchange, tmp_path)
+    if "convnext" in name:
+        tower = open_clip(tmp_path / "convnext")
+        overrides += [
+            f"models.high_resolution_tower={tower}",
+            "connector.mining.image_size=128",
+        ]
     needed = load_recipe(name).needs
     assert needed is not None
     one = trained(needed, overrides, tmp_path)
@@ -103,5 +111,6 @@ def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> 
     if model.image_newline is not None:
         drawn = init["image_newline.weight"]
         assert not torch.equal(model.image_newline.weight, drawn)
+    assert any(key.startswith("mining.") for key in after) == ("convnext" in name)
     if "efficient" in name:
         assert model.config.image_layout.max_tokens == 4

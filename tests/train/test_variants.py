@@ -2,6 +2,10 @@
 the same step on any ranks and micro-batches, and resume to the last bit.
 """
 
+import atexit
+import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,16 @@ from densekit.errors import UsageError
 from densekit.exchange.loading import load_model
 from densekit.model.init import initial_newline, initial_projector
 from densekit.model.projector import Projector
-from densekit.model.weights import read_weights
+from densekit.model.weights import read_weights, save_weights
 from densekit.parity.case import Recording
 from densekit.recipes.load import load_recipe
 from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
 from densekit.spec.math import Data, Math
+from densekit.spec.mining import Mining
 from tests.support.ranks import run_ranks
+from tests.support.second_tower import conv_weights, open_clip
 from tests.support.training import Kill, assert_equal, start_run
 from tests.support.workplace import Workplace
 from tests.support.worlds import FEW, GROUPS, gradients
@@ -59,12 +65,37 @@ def variant(golden: Path, name: str) -> dict[str, Any]:
         init = {f"connector.{key}": value for key, value in start.items()}
         init["image_newline.weight"] = initial_newline(64, seed=3)
         return {"math": math.model_copy(update={"data": data_of(math, changes)}), "init": init}
+    if name == "mining":
+        return mining_variant(math)
     connector = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}[name]
     with torch.device("meta"):
         projector = Projector(connector, 32, 64)
     drawn = initial_projector(projector, seed=3)
     init = {f"connector.{key}": value for key, value in drawn.items()}
     return {"math": math.model_copy(update={"connector": connector}), "init": init}
+
+
+def mining_variant(math: Math) -> dict[str, Any]:
+    """The same with a second tower of 128 pixels, without stochastic depth."""
+    folder = Path(tempfile.mkdtemp(prefix="densekit-tower-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    models = {"high_resolution_tower": str(open_clip(folder / "convnext"))}
+    mining = Mining(image_size=128, window=8, drop_path=0)
+    connector = math.connector.model_copy(update={"mining": mining})
+    changes = {"connector": connector, "models": math.models.model_copy(update=models)}
+    return {"math": math.model_copy(update=changes), "init": drawn_mining(connector, 32, 64)}
+
+
+def drawn_mining(connector: Connector, width: int, hidden: int) -> dict[str, Tensor]:
+    """Initial weights of a connector that mines, its attention far from uniform."""
+    with torch.device("meta"):
+        projector = Projector(connector, width, hidden, window_channels=120)
+    drawn = initial_projector(projector, seed=3)
+    generator = torch.Generator().manual_seed(5)
+    for key, value in drawn.items():
+        if key.startswith("mining."):
+            value.add_(torch.randn(value.shape, generator=generator) * 0.3)
+    return {f"connector.{key}": value for key, value in drawn.items()}
 
 
 def data_of(math: Math, changes: dict[str, Any]) -> Data:
@@ -81,7 +112,7 @@ SPLITS = [
     ("convolution", 2, 3, False),
     *(
         pytest.param(name, world_size, zero_stage, True, marks=pytest.mark.slow)
-        for name in ("tower", "tiles", "convolution", "linear", "tokens")
+        for name in ("tower", "tiles", "mining", "convolution", "linear", "tokens")
         for world_size, zero_stage in ((2, 3), (3, 0), (3, 2))
     ),
 ]
@@ -102,7 +133,7 @@ def test_any_split_gives_the_same_step(
         assert found[1].keys() == expected[1].keys()
         difference = (flat(found[1]) - flat(expected[1])).norm() / flat(expected[1]).norm()
         assert difference <= 1e-6, difference
-    parts = ("vision_tower.", "projector.connector.", "image_newline.")
+    parts = ("vision_tower.", "projector.connector.", "projector.mining.", "image_newline.")
     own = [key for key in expected[1] if key.startswith(parts)]
     # A key's bias has a true gradient of 0.
     idle = [key for key in own if not expected[1][key].any() and "k_proj.bias" not in key]
@@ -130,6 +161,50 @@ def test_a_trained_tower_resumes_to_the_last_bit_and_is_read_back(
         (before,) = (v for key, v in base.items() if key.endswith(name))
         moved = (value - before).abs().max()
         assert "position_ids" in name or 0 < moved < 0.1, name
+
+
+@pytest.mark.parametrize("zero_stage", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_mining_resumes_to_the_last_bit_and_is_read_back(
+    workplace: Workplace, tmp_path: Path, zero_stage: int
+) -> None:
+    """With stochastic depth in the second tower."""
+    tower = open_clip(tmp_path / "convnext")
+    recipe = load_recipe("tiny_stage2")
+    mining = {"image_size": 112, "window": 4, "drop_path": 0.5}
+    spec = recipe.connector.model_copy(update={"mining": Mining.model_validate(mining)})
+    drawn = drawn_mining(spec, 96, 128)
+    start = tmp_path / "start.safetensors"
+    save_weights({key.removeprefix("connector."): value for key, value in drawn.items()}, start)
+    overrides = (
+        f"models.high_resolution_tower={tower}",
+        f"models.connector={start}",
+        f"connector.mining={json.dumps(mining)}",
+    )
+    whole = start_run(workplace, tmp_path / "whole", *overrides, zero_stage=zero_stage)
+    whole.finish()
+    killed = start_run(workplace, tmp_path / "killed", *overrides, zero_stage=zero_stage)
+    assert killed.attempt(Kill(0, 8))[0].exit_code == -9
+    killed.finish()
+    assert_equal(killed, whole)
+    after = read_weights(killed.run.path / "connector.safetensors")
+    moved = {
+        key for key, value in after.items() if not torch.equal(value, drawn[f"connector.{key}"])
+    }
+    assert moved == after.keys() and "mining.val.1.weight" in moved
+    model, _ = load_model(killed.run.path)
+    assert model.high_resolution_tower is not None and not model.high_resolution_tower.training
+    stored = model.high_resolution_tower.model.embeddings.patch_embeddings.weight
+    assert torch.equal(stored, conv_weights()["stem.0.weight"])
+    again = generate(model)
+    assert again.shape == (1, 4)
+
+
+def generate(model: Any) -> Tensor:
+    """Four new tokens about one picture at the second tower's size."""
+    ids = [torch.tensor([1, model.config.image_token_id, 5])]
+    pixels = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    found: Tensor = model.generate(ids, pixels, max_new_tokens=4, min_new_tokens=4)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,10 @@ class Evaluated:
         return Preparer(
             self.encoder,
             ImageProcessor.from_pretrained(
-                self.source.tower, protocol.image_aspect_ratio, self.source.anyres
+                self.source.tower,
+                protocol.image_aspect_ratio,
+                self.source.anyres,
+                mining=self.source.connector.mining,
             ),
             roots,
             padded_as_stored=PADDED_AS_STORED in protocol.quirks,

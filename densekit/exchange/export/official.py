@@ -47,6 +47,11 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
         )
     vision = vision_config_of(read_config(source.tower, "vision tower"))
     is_clip = vision.model_type == "clip_vision_model"
+    if source.connector.mining is not None:
+        raise DataError(
+            "the connector mines a second tower, as Mini-Gemini's code does and the official one "
+            "does not: its folders cannot hold it; export with --format densekit"
+        )
     if source.connector.reduce_tokens != "none" or source.connector.learned:
         what = "trains a module" if source.connector.learned else "reduces the tokens of an image"
         raise DataError(

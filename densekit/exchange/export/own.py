@@ -24,6 +24,7 @@ from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.model.config import DenseConnectorConfig, read_config
 from densekit.model.towers import load_tower, vision_config_of
+from densekit.model.towers.convnext import conv_config, load_high_resolution_tower
 from densekit.model.weights import read_weights
 from densekit.spec.types import Dtype
 from densekit.text.tokenizers.base import TOKENIZER_FILES
@@ -40,6 +41,12 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
         last_layer = source.connector.last_layer(layers)
         tower = load_tower(source.tower, vision, last_layer, torch.float32).state_dict()
         rest = {f"vision_tower.{name}": value for name, value in tower.items()}
+    conv = None
+    if source.high_resolution_tower is not None and source.connector.mining is not None:
+        conv = conv_config(source.high_resolution_tower, source.connector.mining)
+        second = load_high_resolution_tower(source.high_resolution_tower, conv, torch.float32)
+        named = second.state_dict().items()
+        rest |= {f"high_resolution_tower.{name}": value for name, value in named}
     projector = read_weights(source.connector_file)
     rest |= {f"projector.{name}": value for name, value in projector.items()}
     if source.anyres is not None and source.anyres.has_newline:
@@ -57,6 +64,7 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
     config = DenseConnectorConfig(
         text_config=source.config,
         vision_config=vision_config_of(vision),
+        high_resolution_config=conv,
         connector=source.connector.model_dump(mode="json"),
         anyres=None if source.anyres is None else source.anyres.model_dump(mode="json"),
         architectures=["DenseConnectorForConditionalGeneration"],

@@ -47,6 +47,11 @@ def stock_projector(
 
 def _blocks(connector: Connector, high: int) -> list[tuple[int, ...]]:
     """The layers whose mean each block of the first Linear's input is."""
+    if connector.mining is not None:
+        raise DataError(
+            "a connector that mines cannot be written for stock transformers: its Llava has no "
+            "second tower; export it with --format densekit"
+        )
     if connector.reduce_tokens != "none" or connector.learned:
         what = "has a trainable module" if connector.learned else "reduces the tokens of an image"
         raise DataError(

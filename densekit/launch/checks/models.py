@@ -10,6 +10,7 @@ from densekit.files.json_files import read_object
 from densekit.files.safetensors_header import read_header
 from densekit.files.weight_files import StoredTensor, read_weight_files
 from densekit.spec.architectures import CONFIG, MAX_NUMBER, TowerShape, tower_shape
+from densekit.spec.mining import normalisation_of, read_conv_tower, tower_files
 from densekit.spec.roots import Roots
 
 NATIVE = (
@@ -146,6 +147,19 @@ QUANTISED = (
     "the weights are quantised (quantization_config), which cannot be trained; use the model's "
     "unquantised repository"
 )
+
+
+def second_problems(folder: Path, field: str, get: str) -> list[str]:
+    """Everything that is wrong with the folder of a high-resolution tower, by its headers."""
+    if not folder.is_dir():
+        return [f"{field}: {folder} is not a folder: {get}"]
+    problems = tower_files(folder)[1]
+    for read in (normalisation_of, *(() if problems else (read_conv_tower,))):
+        try:
+            read(folder)
+        except DataError as error:
+            problems.append(str(error))
+    return [f"{field}: {problem}" for problem in problems]
 
 
 def _config(folder: Path, field: str, get: str, problems: list[str]) -> dict[str, Any] | None:

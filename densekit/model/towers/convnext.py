@@ -13,7 +13,14 @@ from transformers import ConvNextConfig, ConvNextModel
 
 from densekit.errors import DataError
 from densekit.files.weight_files import Kinds, few, kind_of
-from densekit.spec.mining import Mining, conv_tower_of, tower_files, trunk_names
+from densekit.spec.mining import (
+    IMAGES_PER_PASS,
+    STEM,
+    Mining,
+    conv_tower_of,
+    tower_files,
+    trunk_names,
+)
 
 NAMES = (
     (r"^stem\.0\.", "embeddings.patch_embeddings."),
@@ -53,20 +60,28 @@ class HighResolutionTower(nn.Module):
         """The positions of every patch [I, P, window**2, C], row by row in patches and in windows:
         the later stages interpolated in fp32 to the first one's size, C channels of all stages.
         """
-        first, *later = self.stages(pixel_values)
-        size = first.shape[-2:]
-        maps = [first]
-        for state in later:
-            wide = F.interpolate(state.float(), size=size, mode="bilinear", align_corners=False)
-            maps.append(wide.to(first.dtype))
-        del later
-        whole = torch.cat(maps, dim=1)
-        del maps
-        side = size[0] // window
-        # [I, C, side, window, side, window] -> [I, side, side, window, window, C]
-        grid = whole.unflatten(3, (side, window)).unflatten(2, (side, window))
-        windows: Tensor = grid.permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2, 3)
-        return windows
+        side = pixel_values.shape[-1] // STEM // window
+        channels = sum(self.model.config.hidden_sizes)
+        grid = pixel_values.new_empty(len(pixel_values), side, side, window, window, channels)
+        for images, part in zip(
+            pixel_values.split(IMAGES_PER_PASS), grid.split(IMAGES_PER_PASS), strict=True
+        ):
+            first = 0
+            for state in self.stages(images):
+                # [I, C, side, window, side, window] -> [I, side, side, window, window, C]
+                wide = _widened(state, side * window).unflatten(3, (side, window))
+                laid = wide.unflatten(2, (side, window)).permute(0, 2, 4, 3, 5, 1)
+                part[..., first : first + state.shape[1]] = laid
+                first += state.shape[1]
+                del wide, laid
+        return grid.flatten(1, 2).flatten(2, 3)
+
+
+def _widened(state: Tensor, size: int) -> Tensor:
+    """A stage at the first one's size, in fp32 where it is interpolated."""
+    if state.shape[-1] == size:
+        return state
+    return F.interpolate(state.float(), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def conv_config(folder: Path, mining: Mining) -> ConvNextConfig:

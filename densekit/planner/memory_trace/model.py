@@ -16,6 +16,7 @@ from densekit.planner.memory_trace.autograd import (
     Tape,
 )
 from densekit.planner.memory_trace.connector import learned
+from densekit.planner.memory_trace.mining import mined
 from densekit.planner.memory_trace.operations import (
     add,
     checkpoint,
@@ -112,7 +113,8 @@ class TracedStep:
         """embed_row: projector, embedding, image features put into their slots."""
         tape, hidden, connector = self.tape, self.language.hidden, self.shape.connector
         n, width = images * connector.projected, connector.width
-        x = learned(tape, self.shape, images, self._features(images), self._trained)
+        x = mined(tape, self.shape, images, self._features(images), self._trained)
+        x = learned(tape, self.shape, images, x, self._trained)
         if x.numel > n * width:
             x = mean(tape, x, n * width)
         for inputs in (width, hidden):

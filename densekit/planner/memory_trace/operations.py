@@ -31,6 +31,20 @@ def linear(
     return tape.operation(out, [x, weight, *biases], backward, saved)
 
 
+def product(tape: Tape, a: SizedTensor, b: SizedTensor, numel: int) -> SizedTensor:
+    """The matrix product of two tensors, `numel` elements; each is saved for the other's
+    gradient.
+    """
+    a, b = tape.lower(a), tape.lower(b)
+    sizes = [(each.numel, each.width, each.node is not None) for each in (a, b)]
+    saved = (a.data() if b.node else None, b.data() if a.node else None)
+
+    def backward(_: Given) -> Gradients:
+        return [tape.new(size, width) if wanted else None for size, width, wanted in sizes]
+
+    return tape.operation(tape.new(numel, a.width), [a, b], backward, saved)
+
+
 def multiply(tape: Tape, a: SizedTensor, b: SizedTensor) -> SizedTensor:
     """a * b, the smaller one broadcast; each is saved for the other's gradient."""
     width, numel = max(a.width, b.width), max(a.numel, b.numel)
