@@ -34,11 +34,12 @@ EDITABLE := $(PIP) --no-deps --no-build-isolation -e .
 
 # A stamp is written last, so a failed or killed installation is never taken for a complete one. Its name holds a
 # checksum of what is asked for and of where it stands: an edit or a moved folder installs again, nothing else does.
-checksum = $(firstword $(shell { cat $(1) pyproject.toml requirements/*.in; echo '$(CURDIR)'; } | cksum))
+checksum = $(firstword $(shell { cat $(1) pyproject.toml setup.py requirements/*.in; echo '$(CURDIR)'; } | cksum))
 FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.txt requirements/dev.txt requirements/xformers.txt)
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
 TRANSFORMERS_4 := .venv/.stamp-transformers-4-$(call checksum,requirements/transformers-4.txt)
+DOCS := .venv/.stamp-docs-$(call checksum,requirements/docs.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
 # Tests run in parallel by whole files, the long ones first: what a file makes once is made once (tests/support/kinds.py).
@@ -49,7 +50,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo parity unchanged bench kernels gpu test test-system test-all golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -112,6 +113,12 @@ $(DEMO): $(FULL)
 	@$(HASHED) -r requirements/demo.txt
 	@touch $@
 
+$(DOCS): $(FULL)
+	@rm -f .venv/.stamp-docs-*
+	@echo 'Installing what builds the documentation into .venv (60 MB): some seconds'
+	@$(HASHED) -r requirements/docs.txt
+	@touch $@
+
 # On a GPU host a paper's recipe trains in a container, so the command line alone is enough.
 CONTAINED = $(and $(filter-out tiny_%,$(RECIPE)),$(shell command -v nvidia-smi 2>/dev/null))
 reproduce: $(if $(RECIPE),$(if $(CONTAINED),setup-driver,$(FULL))) ## train RECIPE=<name>, after the stage it needs (also GPUS=, RUNS_DIR=, ARGS=)
@@ -162,6 +169,16 @@ test-all: $(FULL) ## run every test of every kind
 	@$(PYTEST) $(PARALLEL) -m 'unit or ranks or gpu' $(ARGS)
 	@$(PYTEST) -m system $(ARGS)
 
+coverage: $(FULL) ## measure which lines and branches the tests of `make test` reach (build/coverage)
+	@$(PYTEST) $(PARALLEL) --cov --cov-report=html:build/coverage --cov-report=term:skip-covered $(ARGS)
+
+docs: $(DOCS) ## build the documentation's site into build/site; a broken link or reference is an error
+	@$(BIN)/mkdocs build --quiet --strict
+	@echo 'docs: build/site/index.html'
+
+release: $(FULL) ## build wheel, sdist, their packages (CycloneDX) and SHA256SUMS into dist, as the release workflow does
+	@$(BIN)/python -m tools.release
+
 chaos: $(FULL) ## kill training 200 times and evaluations 100 times at random moments; all must end the same (about 15 minutes)
 	@$(PYTEST) -m ranks tests/train/test_chaos.py tests/evaluate/test_chaos.py --kills 200 --timeout 3600 $(ARGS)
 
@@ -177,16 +194,21 @@ ends: $(FULL) ## end 200 runs of two processes, stopped and complete; each must 
 golden-losses: $(FULL) ## record the loss curves of the tiny recipes anew (tests/golden_losses)
 	@$(BIN)/python -m tests.support.golden_losses
 
-lint: $(FULL) ## check style, types, spelling, YAML, shell scripts, Dockerfile and compose.yaml
+lint: $(FULL) ## check style, types, spelling, licences, YAML, shell scripts, Dockerfile, compose.yaml, workflows and CITATION.cff
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/codespell
+	@$(BIN)/reuse lint --lines
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	@$(BIN)/hadolint docker/Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
-	@echo 'lint: ruff, mypy, codespell, yamllint, shellcheck, hadolint and the schema of compose found nothing'
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	@echo 'lint: ruff, mypy, codespell, reuse, yamllint, shellcheck, hadolint and the schemas found nothing'
 
 format: $(FULL) ## rewrite the Python files in the project's style
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -202,5 +224,5 @@ image: setup-driver ## build the container image TARGET=a100|v100|cpu|tensorboar
 	@$(BIN)/densekit containers build $(call quoted,TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build densekit.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist densekit.egg-info
 	@find . \( -name .git -o -name .venv -o -path ./runs \) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from train_step import timed
 
 from densekit.errors import UsageError
-from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.attention import KERNELS, require_kernel, try_kernel
 from densekit.model.packing import PackedSequences
 from densekit.spec.capability import check_combination, check_gpu, generation_of
 
@@ -39,6 +39,8 @@ def kernels_here(device: str, dtype: str) -> dict[str, str | None]:
             if device == "cuda":
                 check_gpu(torch.cuda.get_device_capability(), dtype, kernel)  # type: ignore[arg-type]
             require_kernel(kernel)
+            if device == "cuda":
+                try_kernel(kernel, torch.device(device), DTYPES[dtype])
             reasons[kernel] = None
         except UsageError as error:
             reasons[kernel] = str(error)

@@ -123,7 +123,8 @@ def modelled(case: Case) -> dict[str, int]:
     fixed = states.weights + states.optimizer + gradients + tower
     # The engine's copy of the pixels in its dtype is freed after the tower; the model keeps it to
     # the end of the step.
-    copied = 3 * case.model.shape.tower.image_size**2 * states.width * case.micro_batch.images
+    views = case.micro_batch.images * case.model.shape.connector.views
+    copied = 3 * case.model.shape.tower.image_size**2 * states.width * views
     ends = [totals.pop(f"backward pass of the {layer} layer") for layer in ("first", "last")]
     # The root that AdamW makes, of all weights at once, as it does on a GPU.
     totals[UPDATE] += 4 * states.trained - states.buffers(UPDATE)[ADAMW]

@@ -184,12 +184,13 @@ def conv_config(shape: ModelShape) -> ConvNextConfig | None:
 
 def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForConditionalGeneration:
     """The model on the meta device, with gradients where they are wanted."""
-    shape = trained.shape
+    shape, anyres = trained.shape, trained.shape.connector.layout.anyres
     config = DenseConnectorConfig(
         text_config=language_config(shape.language),
         vision_config=tower_config(shape.tower),
         high_resolution_config=conv_config(shape),
         connector=connector.model_dump(mode="json"),
+        anyres=None if anyres is None else anyres.model_dump(mode="json"),
     )
     with torch.device("meta"):
         model = DenseConnectorForConditionalGeneration(config)
@@ -203,6 +204,8 @@ def build(trained: TrainedModel, connector: Connector) -> DenseConnectorForCondi
         model.train_tower()
     if trained.trains == "connector":
         model.language_model.requires_grad_(False)
+        if model.image_newline is not None:
+            model.image_newline.requires_grad_(False)
     return model.train()
 
 
@@ -255,7 +258,7 @@ def micro_batch_inputs(shape: ModelShape, size: MicroBatchShape) -> tuple[MicroB
         targets=torch.zeros(size.label_positions, dtype=torch.long),
         weights=torch.zeros(size.label_positions),
     )
-    return micro_batch, torch.zeros(size.images, 3, pixels, pixels)
+    return micro_batch, torch.zeros(size.images * shape.connector.views, 3, pixels, pixels)
 
 
 @contextmanager
@@ -309,6 +312,13 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
 
         model.trainable_part.encode = with_graph
     encode, windows_of, backward = model.encode_images, model.windows_of, engine._backward
+    dense = model._dense_features
+
+    def passed(views: Tensor) -> Tensor:
+        tracker.reset_mod_stats()  # it refuses a module's second pass
+        return dense(views)
+
+    model._dense_features = passed  # type: ignore[method-assign]
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm
 

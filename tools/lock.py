@@ -2,8 +2,7 @@
 lock-check`).
 
 Needs a package index, of which it reads metadata and, once, the source of DeepSpeed. Pins and
-hashes that are there stay unless a .in file asks otherwise; delete a .txt file to take newer
-versions.
+hashes that are there stay unless a .in file asks otherwise; `--upgrade` takes newer versions.
 """
 
 import argparse
@@ -45,7 +44,9 @@ class Lock:
     options: tuple[str, ...] = ()
 
 
-DRIVER, TRAIN, TORCH = "requirements/driver.in", "requirements/train.in", "requirements/torch.txt"
+TORCH = "requirements/torch.txt"
+DRIVER = ("requirements/build.in", "requirements/driver.in")
+TRAIN = ("requirements/evaluate.in", "requirements/train.in")
 # What torch needs whatever its build: already in train.txt.
 TORCH_ALWAYS = (
     "filelock",
@@ -73,12 +74,13 @@ OF_TRANSFORMERS = ("transformers", "huggingface-hub", "tokenizers")
 LOCKS = (
     Lock(
         path="requirements/train.txt",
-        sources=(DRIVER, TRAIN, TORCH),
+        sources=(*DRIVER, *TRAIN, TORCH),
         constraints=(),
         options=("--no-emit-package", "torch"),
     ),
-    Lock(path="requirements/driver.txt", sources=(DRIVER,)),
+    Lock(path="requirements/driver.txt", sources=DRIVER),
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
+    Lock(path="requirements/docs.txt", sources=("requirements/docs.in",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(
         path="requirements/xformers.txt",
@@ -119,12 +121,12 @@ LOCKS = (
     ),
     Lock(
         path="docker/requirements/a100.txt",
-        sources=(DRIVER, TRAIN, "docker/requirements/a100.in"),
+        sources=(*DRIVER, *TRAIN, "docker/requirements/a100.in"),
         python="3.12",
     ),
     Lock(
         path="docker/requirements/v100.txt",
-        sources=(DRIVER, TRAIN, "docker/requirements/v100.in"),
+        sources=(*DRIVER, *TRAIN, "docker/requirements/v100.in"),
         python="3.12",
     ),
     Lock(
@@ -134,12 +136,13 @@ LOCKS = (
 )
 
 
-def compile_lock(lock: Lock, folder: Path) -> None:
+def compile_lock(lock: Lock, folder: Path, *, upgrade: bool = False) -> None:
     """Write one file below `folder`, a copy of the repository's requirements."""
     command = [
         shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv",
         *("pip", "compile", "--quiet", "--python-version", lock.python),
         *("--python-platform", "x86_64-manylinux_2_28", "--generate-hashes", "--no-emit-index-url"),
+        *(["--upgrade"] if upgrade else []),
         *lock.options,
         *lock.sources,
         *(part for name in lock.constraints for part in ("-c", name)),
@@ -178,7 +181,9 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if a file would change"
     )
-    check = parser.parse_args().check
+    parser.add_argument("--upgrade", action="store_true", help="take newer versions")
+    asked = parser.parse_args()
+    check = asked.check
     drifted = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -186,7 +191,7 @@ def main() -> None:
         for part in ("requirements", "docker/requirements"):
             shutil.copytree(ROOT / part, folder / part)
         for lock in LOCKS:
-            compile_lock(lock, folder)
+            compile_lock(lock, folder, upgrade=asked.upgrade)
             target = ROOT / lock.path
             before = target.read_text(encoding="utf-8") if target.is_file() else ""
             after = (folder / lock.path).read_text(encoding="utf-8")

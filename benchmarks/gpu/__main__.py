@@ -26,7 +26,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densekit.parity.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 520
@@ -54,7 +57,7 @@ def run_part(name: str, device: str) -> dict[str, Any]:
     if name == "parity":
         from densekit.parity.report import run_parity
 
-        return _of_parity(run_parity(ROOT / "tests" / "golden"))
+        return _of_parity(run_parity(ROOT / "tests" / "golden", progress=False))
     if name == "kernels":
         return _kernels(device)
     if name.startswith("devices-"):
@@ -70,10 +73,8 @@ def run_part(name: str, device: str) -> dict[str, Any]:
     return measure_step(name, SIZES[device], device, STEPS[device])
 
 
-def _of_parity(result: dict[str, Any]) -> dict[str, Any]:
-    cases = result["cases"]
-    failed = [name for name, case in cases.items() if not case["ok"]]
-    return {"ok": bool(result["ok"]), "cases": len(cases), "failed": failed}
+def _of_parity(report: "Report") -> dict[str, Any]:
+    return {"ok": report.ok, "cases": len(report.cases), "failed": report.failing}
 
 
 def _kernels(device: str) -> dict[str, Any]:
@@ -131,8 +132,12 @@ def run_in_process(name: str, device: str, seconds: float) -> dict[str, Any]:
     return {**result, "part_seconds": round(time.monotonic() - begun, 1)}
 
 
-def run_all(device: str, names: list[str], say: Callable[[str], None]) -> dict[str, Any]:
-    """Every part that there is time for."""
+def run_all(
+    device: str, names: list[str], say: Callable[[str], None], keep: Callable[[dict[str, Any]], Any]
+) -> dict[str, Any]:
+    """Every part that there is time for. What is there after each of them is kept: a lent machine
+    may end at any moment.
+    """
     begun = time.monotonic()
     parts: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -142,13 +147,15 @@ def run_all(device: str, names: list[str], say: Callable[[str], None]) -> dict[s
         else:
             parts[name] = measure(name, device, min(left, LIMITS[name]))
         say(line(name, parts[name]))
-    return {
-        "ok": all(part["ok"] for part in parts.values()),
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "device": device,
-        "seconds": round(time.monotonic() - begun, 1),
-        "parts": parts,
-    }
+        result = {
+            "ok": all(part["ok"] for part in parts.values()) and len(parts) == len(names),
+            "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+            "device": device,
+            "seconds": round(time.monotonic() - begun, 1),
+            "parts": parts,
+        }
+        keep(result)
+    return result
 
 
 def line(name: str, part: dict[str, Any]) -> str:
@@ -206,10 +213,19 @@ def profile_lines(profile: dict[str, Any]) -> list[str]:
     return [*lines, f"{told} in all" + (f", the longest {longest}" if longest else "")]
 
 
+def device_name(device: str) -> str:
+    """The GPU's name, or "cpu"."""
+    if device == "cpu":
+        return device
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def write(result: dict[str, Any], folder: Path) -> Path:
     """gpu_<hardware>_<date>.json, and the same as a page."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = result["parts"].get("environment", {}).get("device", result["device"])
+    found = result["parts"].get("environment", {}).get("device") or device_name(result["device"])
     hardware = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
     path = folder / f"gpu_{hardware}_{result['date']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -239,9 +255,15 @@ def main() -> int:
         arguments.result.write_text(json.dumps(result), encoding="utf-8")
         return 0
     with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        result = run_all(device, arguments.parts, lambda text: print(text, flush=True))
-        if arguments.out:
-            print(f"written to {write(result, arguments.out)}")
+        out: Path | None = arguments.out
+        result = run_all(
+            device,
+            arguments.parts,
+            lambda text: print(text, flush=True),
+            lambda result: out and write(result, out),
+        )
+        if out:
+            print(f"written to {out}")
     if arguments.json:
         print(json.dumps(result, indent=1))
     return 0 if result["ok"] else 1

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from densekit.errors import UsageError
-from densekit.model.attention import require_kernel
+from densekit.model.attention import require_kernel, try_kernel
+from densekit.model.dtypes import TORCH_DTYPES
 from densekit.planner.memory import Memory, memory_of
 from densekit.planner.model_states import ModelStates
 from densekit.planner.workload import MicroBatchShape, Workload
@@ -43,6 +44,7 @@ def execution_here(device: str) -> Execution:
         try:
             check_gpu(capability, dtype, kernel)
             require_kernel(kernel)
+            try_kernel(kernel, torch.device("cuda"), TORCH_DTYPES[dtype])
         except UsageError:
             continue
         return Execution(device="cuda", dtype=dtype, attention=kernel)

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import sys
 from io import TextIOWrapper
 from typing import Annotated, NoReturn
@@ -9,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from densekit import __version__
+import densekit
 from densekit.cli import (
     containers,
     cross_check,
@@ -30,6 +31,7 @@ from densekit.cli import (
     train,
     verdicts,
 )
+from densekit.cli.output import wrapped
 from densekit.errors import INTERRUPTED_CODE, DataError, DensekitError
 
 BROKEN_PIPE_CODE = 1
@@ -97,7 +99,7 @@ def version(
 ) -> None:
     """Reproduce "Dense Connector for MLLMs" (arXiv 2405.13800)."""
     if show:
-        print(__version__)
+        print(densekit.__version__)
         raise typer.Exit
 
 
@@ -128,7 +130,11 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     if message:
-        print(f"densekit: {message}", file=sys.stderr)
+        lines = f"densekit: {message}".split("\n")
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns
+            lines = [part for line in lines for part in wrapped(line, width)]
+        print("\n".join(lines), file=sys.stderr)
     raise SystemExit(code) from None
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,14 @@ CUT = "..."
 """Ends a line that a terminal has no room for."""
 GREEN, YELLOW, RED = 32, 33, 31
 COLOURS = {
-    **dict.fromkeys(("ok", "complete", "REPRODUCED"), GREEN),
-    **dict.fromkeys(("warn", "preempted", "queued", "COMPATIBLE"), YELLOW),
-    **dict.fromkeys(("fail", "failed", "damaged", "gone", "DIVERGED"), RED),
+    **dict.fromkeys(("ok", "fits", "complete", "REPRODUCED"), GREEN),
+    **dict.fromkeys(("warn", "note", "unknown", "preempted", "queued", "COMPATIBLE"), YELLOW),
+    **dict.fromkeys(("fail", "does NOT fit", "failed", "damaged", "gone", "DIVERGED"), RED),
 }
 """Of words that say how something stands, as terminals number them."""
+
+
+_WORD = re.compile(rf"(^|  )({'|'.join(map(re.escape, COLOURS))})(?=: |  |$)")
 
 
 def coloured(word: str) -> str:
@@ -47,8 +50,13 @@ def print_lines(lines: Iterable[str]) -> None:
     """Lines for people: on a terminal within its width, elsewhere one line for each."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
-        lines = (part for line in lines for part in wrapped(line, width))
+        lines = (_with_colour(part) for line in lines for part in wrapped(line, width))
     print("\n".join(lines))
+
+
+def _with_colour(line: str) -> str:
+    """With words of COLOURS that begin the line, or stand in a column of their own, in colour."""
+    return _WORD.sub(lambda found: f"{found[1]}{coloured(found[2])}", line)
 
 
 def wrapped(line: str, width: int) -> list[str]:
@@ -84,9 +92,7 @@ def print_table(rows: Sequence[Sequence[object]], *, header: Sequence[str]) -> N
         line = "  ".join(map(str.ljust, row, widths)).rstrip()
         if terminal and len(line) > width:
             line = f"{line[: width - len(CUT)]}{CUT}"
-        for word in row[1:] if terminal else ():
-            line = line.replace(f"  {word} ", f"  {coloured(word)} ", 1)
-        print(line)
+        print(_with_colour(line) if terminal else line)
 
 
 def print_checks(checks: "Sequence[Check]", *, as_json: bool) -> None:
@@ -95,7 +101,33 @@ def print_checks(checks: "Sequence[Check]", *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
-        for check in checks:
-            state = coloured(check.state) + " " * (4 - len(check.state))
-            print(f"{state}  {check.name}: {check.message}")
+        print_lines(_check_lines(checks))
     raise typer.Exit(0 if ok else 1)
+
+
+def _check_lines(checks: "Sequence[Check]") -> Iterator[str]:
+    """A line a check, and what they come to."""
+    for check in checks:
+        yield f"{check.state:4}  {check.name}: {check.message}"
+    states = [check.state for check in checks]
+    worst = next((state for state in ("fail", "warn") if state in states), "ok")
+    of = f" of {len(states)}"
+    yield f"{worst}: {states.count(worst) if worst != 'ok' else 'all'}{of} checks"
+
+
+def fitted(
+    columns: dict[str, list[str]], *, drop: Sequence[str], last: int
+) -> dict[str, list[str]]:
+    """Columns for a terminal: of those in `drop`, the first go until the others fit beside the last
+    one, of which `last` signs are to be seen. Elsewhere all of them.
+    """
+    if not sys.stdout.isatty():
+        return columns
+    kept = dict(columns)
+    for name in drop:
+        *fixed, tail = ([key, *cells] for key, cells in kept.items())
+        width = sum(max(map(len, cells)) + 2 for cells in fixed)
+        if width + min(last, max(map(len, tail))) <= shutil.get_terminal_size().columns:
+            break
+        kept.pop(name, None)
+    return kept

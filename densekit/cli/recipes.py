@@ -1,5 +1,6 @@
 """`densekit recipes`, `show` and `pin`: what can be run, and where each number comes from."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from densekit.cli.options import AsJson, Overrides, RecipeName, RunsDir
+from densekit.cli.options import AsJson, Overrides, RecipeName, RunsDir, complete_recipes
 from densekit.cli.output import print_checks, print_json, print_lines
 from densekit.errors import DensekitError, UsageError
 
@@ -60,6 +61,71 @@ def show(
         print(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), end="")
         ledger = ledger_of(load_recipe(recipe, overrides or ()))
         print("\n".join(f"# ledger {line}" for line in ledger))
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: densekit new my_stage1 --from vicuna7b_stage1"
+)
+def new(
+    name: Annotated[
+        str, typer.Argument(help="Name of your recipe, such as my_stage1", show_default=False)
+    ],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="RECIPE",
+            help="The recipe whose two stages yours extend",
+            autocompletion=complete_recipes,
+            show_default=False,
+        ),
+    ],
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="Annotations of stage 1 (default: NAME_stage1.json, to be put there)"),
+    ] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="Annotations of stage 2 (default: NAME_stage2.json)")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images [images]")] = None,
+    language_model: Annotated[
+        Path | None, typer.Option(help="Folder of a language model of your own")
+    ] = None,
+    vision_tower: Annotated[
+        Path | None, typer.Option(help="Folder of a vision tower of your own")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="Folder that gets the two files")] = Path(),
+) -> None:
+    """Write both stages of a recipe of your own, with comments.
+
+    The batch is scaled to the data where they are given: of few samples the paper's batch makes
+    too few steps.
+    """
+    from densekit.data.annotation_file import EntryScan, open_annotations
+    from densekit.recipes.own import stage_names, write_own
+    from densekit.recipes.own_text import OwnData, OwnParts
+
+    def data(stage_name: str, given: Path | None) -> OwnData:
+        if given is None:
+            return OwnData(annotations=f"{stage_name}.json")
+        with open_annotations(given) as file:
+            counted = sum(1 for _ in EntryScan(given, file))
+        return OwnData(annotations=os.path.relpath(given, to), samples=counted)
+
+    def folder(given: Path | None) -> str | None:
+        return None if given is None else os.path.relpath(given, to)
+
+    first, second = stage_names(name)
+    parts = OwnParts(
+        stage1=data(first, captions),
+        stage2=data(second, instructions),
+        images=folder(images) or "images",
+        language_model=folder(language_model),
+        vision_tower=folder(vision_tower),
+    )
+    paths = write_own(name, start, parts, to)
+    print("".join(f"written {path}\n" for path in paths), end="")
+    print(f"next: edit them, then `densekit lint {to}` and `densekit plan {paths[1]}`")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit lint recipes")

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densekit.cli.options import AsJson, RunName, RunsDir
-from densekit.cli.output import print_json, print_table
+from densekit.cli.output import fitted, print_json, print_table
 
 if TYPE_CHECKING:
     from densekit.launch.listing import ListedRun
 
 PANEL = "Runs"
+DROPPED = ("attempt", "started", "place", "duration", "loss")
+"""Columns that `ls` leaves out on a narrow terminal, in this order."""
+MESSAGE = 16
+"""Of its last column that is to be seen at least."""
 commands = typer.Typer()
 
 
@@ -69,7 +73,8 @@ def _columns(found: "Sequence[ListedRun]") -> tuple[list[str], list[list[str]]]:
         "place": [row.place for row in found],
         "message": [" ".join(row.message.split()) for row in found],
     }
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
+    known = {name: cells for name, cells in columns.items() if any(cells)}
+    kept = fitted(known, drop=DROPPED, last=MESSAGE)
     return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
 
 
@@ -88,12 +93,14 @@ def tail(run: RunName, runs_dir: RunsDir = None) -> None:
     """Follow the log of a run until the run ends. Ctrl-C ends only the display."""
     from densekit.cli.site import named_run
     from densekit.launch.listing import follow
+    from densekit.launch.screen import screen, shown
     from densekit.runs.layout import RunDir
 
     found = RunDir(named_run(run, runs_dir))
     try:
-        for text in follow(found):
-            print(text, end="", flush=True)
+        with screen(), shown(found):
+            for text in follow(found):
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     status = found.status

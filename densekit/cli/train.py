@@ -153,6 +153,7 @@ def run(
     from densekit.cli.site import site_settings
     from densekit.launch.dry_run import show
     from densekit.launch.launchers.options import LauncherOptions
+    from densekit.launch.screen import screen
     from densekit.launch.sweep import select_for_all, sweep
     from densekit.spec.execution import ExecutionRequest
 
@@ -215,14 +216,16 @@ def run(
     if show_only:
         print("\n".join([f"# {selection.reason}", *show(recipe, **common)]))
         return
-    code = sweep(
-        recipe,
-        force=force,
-        announce=selection.reason,
-        watch=_watch(trajectory, stop=trajectory_stop),
-        evaluation=not no_evaluation,
-        **common,
-    )
+    watch = _watch(trajectory, stop=trajectory_stop)
+    with screen():
+        code = sweep(
+            recipe,
+            force=force,
+            announce=selection.reason,
+            watch=watch,
+            evaluation=not no_evaluation,
+            **common,
+        )
     raise typer.Exit(code)
 
 

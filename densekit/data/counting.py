@@ -54,6 +54,7 @@ def count_tokens(counting: Counting, cache: Path, *, workers: int) -> Count:
         semantics=encoder.semantics,
         max_length=encoder.max_length,
         image_tokens=counting.image_tokens,
+        sizes=None if counting.sized is None else counting.sized.sizes,
     )
     samples = len(annotations)
     counts = TokenCounts.open(cache, key, samples)
@@ -95,12 +96,14 @@ def sample_counter(counting: Counting, cache: Path) -> Callable[[int], Counted |
             return f"entry {place} is not what it was when the file was indexed: the file changed"
         try:
             encoded = encoder.encode(sample.conversations, has_image=sample.image is not None)
+            sized = counting.sized
+            tokens = counting.image_tokens if sized is None else sized.of(sample.image)
         except DataError as error:
             return f"sample {place} (id {sample.entry_id}): {error}"
         sequence = model_sequence(
             encoded,
             pad_id=encoder.pad_id,
-            image_tokens=counting.image_tokens,
+            image_tokens=tokens,
             max_length=encoder.max_length,
             semantics=encoder.semantics,
         )

@@ -62,12 +62,7 @@ class ImageProcessor:
         kind, and for pinpoints that are no grids of its size. Where the connector mines, images
         are made at the size of the high-resolution tower.
         """
-        if aspect_ratio == "anyres" and anyres is None:
-            raise DataError(
-                f"vision tower: {directory}: the model was trained on several tiles per image "
-                "(AnyRes), which training alone computes: it cannot be asked or exported yet; its "
-                "weights are in the run's model folder"
-            )
+        assert (aspect_ratio == "anyres") == (anyres is not None), aspect_ratio
         path = directory / "preprocessor_config.json"
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
@@ -107,6 +102,10 @@ class ImageProcessor:
             aspect_ratio=aspect_ratio,
             anyres=anyres,
         )
+
+    def views(self, image: Image.Image) -> np.ndarray:
+        """The same as uint8 [t, 3, size, size]; one view where there is no AnyRes."""
+        return self(image).reshape(-1, 3, self.size, self.size)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """An image of any size and mode -> uint8 [3, size, size], as the official pipeline resizes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from densekit.data.image_tokens import ImageTokens
 from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_json, write_json
@@ -25,6 +26,9 @@ class Counting:
     semantics: Semantics
     max_length: int
     image_tokens: int
+    """Of an image; under AnyRes of the one that has most."""
+    sized: ImageTokens | None = None
+    """Where an image's tokens depend on its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +73,6 @@ def _kept_at(counting: Counting, cache: Path) -> Path:
         "semantics": counting.semantics,
         "max_length": counting.max_length,
         "image_tokens": counting.image_tokens,
+        **({} if counting.sized is None else {"sizes": counting.sized.sizes}),
     }
     return cache / FOLDER / f"{json_sha256(key)}.json"

@@ -120,6 +120,14 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
     )
 
 
+def in_tiles(data: BenchmarkData) -> BenchmarkData:
+    """The same as it is asked of a model that sees an image in tiles: officially the model's own
+    configuration decides that.
+    """
+    protocol = data.protocol.model_copy(update={"image_aspect_ratio": "anyres"})
+    return replace(data, protocol=protocol)
+
+
 def held_out_questions(path: Path) -> list[Question]:
     """The first question of each sample of an annotation file, and its answer. Raises DataError for
     a sample without image or answer.

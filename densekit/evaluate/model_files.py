@@ -9,7 +9,7 @@ from densekit.files.known_hash import known_sha256
 from densekit.files.regular import open_regular
 from densekit.runs.complete import check_complete
 from densekit.runs.evaluations import EvaluatedModel
-from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
+from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, NEWLINE_FILE, RunDir
 from densekit.spec.conversion import read_conversion
 from densekit.spec.imported import is_imported, read_imported
 
@@ -29,7 +29,7 @@ def model_of(source: Path, cache: Path) -> EvaluatedModel:
             "vision_tower": source / record.vision_tower,
             "tokenizer": source / record.tokenizer,
         }
-        template, math_sha256 = record.template, None
+        template, math_sha256, anyres = record.template, None, record.anyres
     elif (source / MATH_FILE).is_file():
         run = RunDir(source)
         if not run.complete:
@@ -51,7 +51,7 @@ def model_of(source: Path, cache: Path) -> EvaluatedModel:
         template = math.data.template
         if template == "plain":  # it was trained without a template of conversations
             template = chat_template_of(folders["tokenizer"])
-        math_sha256 = run.sha256
+        math_sha256, anyres = run.sha256, math.data.anyres
     else:
         raise UsageError(
             f"{source} is neither a run directory nor a folder that `densekit import` made; import "
@@ -60,12 +60,14 @@ def model_of(source: Path, cache: Path) -> EvaluatedModel:
     if (source / LORA).is_dir():
         folders[LORA] = source / LORA
     files = {"connector": source / CONNECTOR_FILE}
+    if (source / NEWLINE_FILE).is_file():
+        files["newline"] = source / NEWLINE_FILE
     for part, folder in folders.items():
         if part == "tokenizer" and folder.resolve() == folders["language_model"].resolve():
             continue
         files |= {f"{part}: {path.name}": path for path in _files(folder)}
     hashed = {name: _sha256(path, cache) for name, path in sorted(files.items())}
-    return EvaluatedModel(files=hashed, template=template, math=math_sha256)
+    return EvaluatedModel(files=hashed, template=template, math=math_sha256, anyres=anyres)
 
 
 def _files(folder: Path) -> Iterator[Path]:

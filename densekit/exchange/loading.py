@@ -6,7 +6,7 @@ import torch
 
 from densekit.errors import DataError
 from densekit.exchange.adapter import merged
-from densekit.exchange.source import Source, open_source
+from densekit.exchange.source import Source, open_source, read_newline
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
@@ -52,10 +52,13 @@ def load_model(
             language_model,
             source.tower,
             source.connector,
+            anyres=source.anyres,
             high_resolution_tower=source.high_resolution_tower,
             dtype=dtype,
         )
     _load_connector(model, source.connector_file)
+    if model.image_newline is not None:
+        model.set_newline(read_newline(source))
     if source.adapter is not None:
         _merge(model, source, dtype)
     rows = model.embedding_rows

@@ -19,6 +19,8 @@ from densekit.spec.part import read_part
 
 CONVERSATION = "conversation"
 """Key of config.json that holds the ConversationSettings."""
+NEWLINE = "image_newline.weight"
+"""The newline vector of AnyRes."""
 REMEDY = "export the model again with this version of densekit"
 
 
@@ -46,8 +48,8 @@ def read_mining(folder: Path) -> Mining | None:
 
 
 def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditionalGeneration:
-    """The model in eval mode: the language model as `dtype`, tower and projector in fp32. Raises
-    DataError as `load_pretrained`.
+    """The model in eval mode: the language model as `dtype`, the rest in fp32. Raises DataError as
+    `load_pretrained`.
     """
     config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
     model: DenseConnectorForConditionalGeneration = load_pretrained(
@@ -65,8 +67,8 @@ def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditiona
 
 
 def _in_full(model: DenseConnectorForConditionalGeneration, folder: Path) -> None:
-    """Read tower and projector again, without rounding."""
-    for part in ("vision_tower", "high_resolution_tower", "projector"):
+    """Read towers, projector and newline vector again, without rounding."""
+    for part in ("vision_tower", "high_resolution_tower", "projector", "image_newline"):
         if getattr(model, part) is None:
             continue
         module = getattr(model, part).float()

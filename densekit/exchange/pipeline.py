@@ -34,7 +34,9 @@ class Prompt:
     ids: Tensor
     """[T] int64, the image tag as one id."""
     pixels: Tensor | None
-    """[1, 3, S, S], normalised; None without an image."""
+    """[1, 3, S, S], normalised, or [t, 3, S, S] under AnyRes; None without an image."""
+    image_size: tuple[int, int] | None
+    """Width and height of the image."""
     tokens: int
     """Of the whole prompt, with those of the image."""
 
@@ -90,8 +92,13 @@ class Pipeline:
             )
         pixels = None
         if image is not None:
-            pixels = normalise(torch.from_numpy(self.processor(image))[None], self._table)
-        return Prompt(ids=torch.from_numpy(ids), pixels=pixels, tokens=tokens)
+            pixels = normalise(torch.from_numpy(self.processor.views(image)), self._table)
+        return Prompt(
+            ids=torch.from_numpy(ids),
+            pixels=pixels,
+            image_size=None if image is None else image.size,
+            tokens=tokens,
+        )
 
     def _room(self, prompt: Prompt) -> int:
         """New tokens that the language model has positions for."""
@@ -124,6 +131,7 @@ class Pipeline:
             on_text(stream.add(token_id))
 
         images = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
+        sizes = [prompt.image_size for prompt in prompts if prompt.image_size is not None]
         generated = generate(
             self.model,
             [prompt.ids for prompt in prompts],
@@ -133,6 +141,7 @@ class Pipeline:
                 max_new_tokens=min(max_new_tokens, room),
                 temperature=temperature,
             ),
+            image_sizes=sizes,
             on_token=None if on_text is None else pass_on,
         )
         if on_text is not None:
@@ -176,7 +185,7 @@ def load_pipeline(
     except DataError as error:
         raise DataError(f"{folder}: {error}: choose another with --template") from None
     processor = ImageProcessor.from_pretrained(
-        images, conversation.image_aspect_ratio, mining=mining
+        images, conversation.image_aspect_ratio, conversation.anyres, mining=mining
     )
     # Last, because it takes minutes where it is large.
     model = load_own(folder, dtype=dtype) if own else load_model(folder, dtype=dtype)[0]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 
 from densekit.errors import DataError, UsageError
@@ -14,8 +15,10 @@ from densekit.exchange.weight_file import WeightFile, open_weights
 from densekit.files.json_files import optional_object
 from densekit.files.weight_files import BUFFERS, kind_of, read_weight_files
 from densekit.model.config import DenseConnectorConfig, read_config
+from densekit.model.weights import read_weights
 from densekit.runs.complete import check_complete
-from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, RunDir
+from densekit.runs.layout import CONNECTOR_FILE, MATH_FILE, NEWLINE_FILE, RunDir
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.conversation import ConversationSettings
 from densekit.spec.imported import is_imported, read_imported
@@ -36,6 +39,8 @@ class Source:
     semantics: Semantics
     """Of its conversations as ids (L1)."""
     image_aspect_ratio: AspectRatio
+    anyres: AnyRes | None
+    """Sizes and order of an image's tiles, where it has several."""
     max_length: int
     vocabulary: int
     """Tokens of the tokenizer: rows of the embedding behind them are never used."""
@@ -44,6 +49,10 @@ class Source:
     files: list[tuple[WeightFile, Mapping[str, str]]]
     """The language model's files: name in the model -> name in the file."""
     connector_file: Path
+    newline_file: Path | None
+    """Of a model whose rows of tiles end in the newline vector; None too where an official
+    checkpoint does not hold it.
+    """
     adapter: Adapter | None
     tower: Path
     tokenizer: Path
@@ -63,6 +72,7 @@ class Source:
             template=self.template,
             semantics=self.semantics,
             image_aspect_ratio=self.image_aspect_ratio,
+            anyres=self.anyres,
             max_length=self.max_length,
         )
 
@@ -85,6 +95,23 @@ def open_source(path: Path) -> Source:
     if (path / MATH_FILE).is_file():
         return _run(path)
     raise UsageError(f"{path} {_otherwise(path)}")
+
+
+def read_newline(source: Source) -> Tensor:
+    """The newline vector [H] of a model of AnyRes, fp32. Raises DataError where there is none."""
+    if source.newline_file is None:
+        raise DataError(
+            f"{source.path}: rows of its tiles end in a newline vector (AnyRes), and it holds none "
+            "(official folders of stage 1 leave it out): it can start a stage 2 as "
+            "models.connector, and not be asked or exported"
+        )
+    newline = read_weights(source.newline_file).get("weight")
+    if newline is None or newline.shape != (source.config.hidden_size,):
+        raise DataError(
+            f"{source.newline_file} does not hold `weight`, {source.config.hidden_size} numbers: "
+            "put a copy of the file back"
+        )
+    return newline.float()
 
 
 def _otherwise(path: Path) -> str:
@@ -121,11 +148,13 @@ def _imported(path: Path) -> Source:
         template=record.template,
         semantics="faithful",
         image_aspect_ratio=record.image_aspect_ratio,
+        anyres=record.anyres,
         max_length=record.max_length,
         vocabulary=record.vocabulary,
         config=read_config(folder, "language model"),
         files=_files(folder, ""),
         connector_file=path / CONNECTOR_FILE,
+        newline_file=newline if (newline := path / NEWLINE_FILE).is_file() else None,
         adapter=read_adapter(path / LORA) if record.trains == "lora" else None,
         tower=path / record.vision_tower,
         tokenizer=path / record.tokenizer,
@@ -157,11 +186,13 @@ def _run(path: Path) -> Source:
         else math.data.template,
         semantics=math.ledger["L1"],
         image_aspect_ratio=math.data.image_aspect_ratio,
+        anyres=math.data.anyres,
         max_length=math.data.max_length,
         vocabulary=tokenizer_of(tokenizer).vocab_size,
         config=config,
         files=_files(folder, OWN if full else ""),
         connector_file=path / CONNECTOR_FILE,
+        newline_file=newline if (newline := path / NEWLINE_FILE).is_file() else None,
         adapter=read_adapter(path / LORA) if math.lora else None,
         tower=roots.resolve(math.models.vision_tower),
         tokenizer=tokenizer,

@@ -18,6 +18,7 @@ from densekit.launch.model_check import check_models
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
+from densekit.launch.screen import shown
 from densekit.planner.certificates import cached_certificate
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_needed, load_recipe, needed_name
@@ -254,6 +255,7 @@ def reproduce(
         launcher=launcher,
     )
     last = chain[-1]
+    parts = len(chain) + (afterwards is not None and last.recipe.stage == 2)
     if request.from_checkpoint is not None:
         check_has_checkpoint(run_path(runs_dir, last.math), request.from_checkpoint, force=force)
     previous: RunDir | None = None
@@ -269,8 +271,9 @@ def reproduce(
                 if stage is last:
                     asked = {"from_checkpoint": request.from_checkpoint}
                     execution = execution.model_copy(update=asked)
+                part = f"{chain.index(stage) + 1} of {parts}" if parts > 1 else ""
                 with (watch if stage is last else unwatched)(run):
-                    code = start(run, execution, launcher)
+                    code = start(run, execution, launcher, part=part)
                 if code != 0:
                     return code
         previous = run
@@ -321,15 +324,19 @@ def locked(run: WorkDir) -> Iterator[None]:
         ) from None
 
 
-def start(run: WorkDir, execution: Execution, launcher: Launcher | None = None) -> int:
+def start(
+    run: WorkDir, execution: Execution, launcher: Launcher | None = None, *, part: str = ""
+) -> int:
     """Open the next attempt of a run, or of an evaluation, and carry it out; returns an exit code.
+    `part`: of the command, as `shown` takes it.
 
     Raises UsageError when an earlier attempt, whose driver is gone, is still under way.
     """
     launcher = launcher or Local()
     begin(run, execution, launcher)
     try:
-        return launcher.launch(run, execution)
+        with shown(run, part=part):
+            return launcher.launch(run, execution)
     except LostContactError:
         raise  # what it started may go on
     except DensekitError as error:

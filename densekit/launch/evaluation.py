@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densekit.audit.report.write import keep_report
 from densekit.errors import DataError, DensekitError, UsageError
-from densekit.evaluate.data import DATA_SETS, BenchmarkData, present, read_data
+from densekit.evaluate.data import DATA_SETS, BenchmarkData, in_tiles, present, read_data
 from densekit.evaluate.flips import SAMPLE, compare, sample_images
 from densekit.evaluate.model_files import model_of
 from densekit.evaluate.planning import plan_benchmark
@@ -65,6 +65,8 @@ def evaluate(
     if not names:
         raise DataError(f"{source}: {nothing_here(roots)}")
     data = [read_data(name, math, roots) for name in names]
+    if model.anyres is not None:
+        data = [in_tiles(each) for each in data]
     launcher.check(execution)
 
     def ask(parts: Sequence[BenchmarkData], limit: int | None, size: int | None) -> Evaluated:

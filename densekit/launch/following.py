@@ -6,7 +6,6 @@ It says what it found at 20, 50, 100, 200, 500, ... steps and at the end, and st
 when it was asked to.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -115,6 +114,4 @@ def _is_told(found: Trajectory) -> bool:
 
 
 def _say(line: str) -> None:
-    """On a terminal the trainer's progress rewrites one line: begin a new one."""
-    start = "\r\x1b[K" if sys.stdout.isatty() else ""
-    print(f"{start}{line}", flush=True)
+    print(line, flush=True)

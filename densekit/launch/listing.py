@@ -11,13 +11,13 @@ from typing import Any
 
 from densekit.errors import DensekitError, UsageError
 from densekit.files.json_files import optional_object
+from densekit.launch.far import opened
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
 from densekit.launch.speed import reached
 from densekit.runs.complete import tidy
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
-    EXECUTION_FILE,
     LOG_FILE,
     MATH_FILE,
     RunDir,
@@ -100,17 +100,18 @@ def _listed(run: RunDir) -> ListedRun:
             run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
         )
     state = _state(status, handle)
-    started, began = (_opened(run, number) for number in (1, status.attempt))
+    started, began = (opened(run, number) for number in (1, status.attempt))
     at = reached(run.metrics, began)
     done = at.steps if at else 0
     eta = None
-    if at and at.step_seconds and isinstance(total, int) and state == "running":
-        eta = max(0, total - done) * at.step_seconds
+    seconds = at.recent.step_seconds if at else None
+    if seconds and isinstance(total, int) and state == "running":
+        eta = max(0, total - done) * seconds
     return ListedRun(
         run=name,
         state=state,
         steps=f"{done}/{total}" if total is not None else str(done),
-        loss=at.loss if at else None,
+        loss=at.recent.loss if at else None,
         eta_seconds=eta,
         started=started,
         duration_seconds=max(0.0, at.written - started) if at and started else None,
@@ -138,14 +139,6 @@ def _state(status: Status, handle: ProcessHandle | None) -> str:
     except DensekitError:
         return f"{state}?"  # its engine, cluster or machine cannot be asked from here
     return "queued" if launcher_of(handle).remote and state == "created" else state
-
-
-def _opened(run: RunDir, attempt: int) -> float | None:
-    """When an attempt was opened: its execution is written once."""
-    try:
-        return (run.attempt_folder(attempt) / EXECUTION_FILE).stat().st_mtime
-    except OSError:
-        return None
 
 
 def follow(run: RunDir) -> Iterator[str]:

@@ -5,9 +5,12 @@ a folder of hundreds of long runs is listed in a second.
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from densekit.runs.recent import Recent
 
 TAIL_BYTES = 1 << 16
 """Of metrics.jsonl that are read: some ninety steps."""
@@ -20,12 +23,24 @@ class Reached:
     """What the last lines of metrics.jsonl say."""
 
     steps: int
-    loss: float | None
-    """Of the last step; None where it is not finite."""
-    step_seconds: float | None
-    """Mean of the latest steps that this attempt took; None where it took none yet."""
+    recent: Recent
+    """Of the latest steps; its speed is that of this attempt."""
     written: float
     """When the last step was written, seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A step as far as it can be read: other versions measured less."""
+
+    step: int
+    loss: float | None
+    lr: float
+    samples: int
+    tokens: int
+    seconds: float
+    mfu: float | None
+    peak_memory_gib: float | None
 
 
 def reached(metrics: Path, attempt_began: float | None) -> Reached | None:
@@ -45,39 +60,47 @@ def reached(metrics: Path, attempt_began: float | None) -> Reached | None:
     lines = data[: data.rfind(b"\n") + 1].splitlines()
     if size > TAIL_BYTES:
         lines = lines[1:]  # cut in the middle
-    records = [record for line in lines if (record := _record(line)) is not None]
-    if not records:
+    steps = [step for line in lines if (step := _step(line)) is not None]
+    if not steps:
         return None
-    loss = records[-1].get("loss")
     return Reached(
-        steps=records[-1]["step"],
-        loss=loss if isinstance(loss, float) and math.isfinite(loss) else None,
-        step_seconds=_mean(records, written, attempt_began),
+        steps=steps[-1].step,
+        recent=Recent.of(steps, timed=_taken(steps, written, attempt_began)),
         written=written,
     )
 
 
-def _mean(
-    records: list[dict[str, Any]], written: float, attempt_began: float | None
-) -> float | None:
-    """Seconds of a step, over those that this attempt took."""
-    taken: list[float] = []
-    ended = written
-    for record in reversed(records):
-        seconds = record.get("seconds")
-        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+def _taken(steps: Sequence[_Line], written: float, attempt_began: float | None) -> int:
+    """How many of the latest steps this attempt took."""
+    count, ended = 0, written
+    for step in reversed(steps):
+        if not 0 < step.seconds < math.inf:
             break  # of a version that measured none
-        if attempt_began is not None and ended - seconds < attempt_began - CLOCK_SECONDS:
+        if attempt_began is not None and ended - step.seconds < attempt_began - CLOCK_SECONDS:
             break
-        taken.append(seconds)
-        ended -= seconds
-    return sum(taken) / len(taken) if taken else None
+        count, ended = count + 1, ended - step.seconds
+    return count
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _step(line: bytes) -> _Line | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_step = isinstance(value, dict) and isinstance(value.get("step"), int)
-    return value if is_step else None
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return None
+    return _Line(
+        step=value["step"],
+        loss=_number(value.get("loss")),
+        lr=_number(value.get("lr")) or 0.0,
+        samples=int(_number(value.get("samples")) or 0),
+        tokens=int(_number(value.get("tokens")) or 0),
+        seconds=_number(value.get("seconds")) or 0.0,
+        mfu=_number(value.get("mfu")),
+        peak_memory_gib=_number(value.get("peak_memory_gib")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None

@@ -47,12 +47,14 @@ def generate(
     pixel_values: Tensor | None,
     decoding: Decoding,
     *,
+    image_sizes: Sequence[tuple[int, int]] | None = None,
     on_token: Callable[[int], None] | None = None,
     logits: bool = False,
 ) -> Generated:
     """Answer B prompts [T_b] with the image token once per image, in one batch padded on the left.
 
-    pixel_values: [I, 3, H, W] of all images in order of the tags; None without any. `on_token`
+    pixel_values: [I, 3, H, W] of all images in order of the tags, None without any; under AnyRes
+    their tiles, and `image_sizes` their (width, height). `on_token`
     gets each new id of a single prompt as it comes. `logits` keeps those of every step until the
     end: for short answers. Nothing of the generation settings that a
     published folder brings along is used: they would change the answers silently. Raises
@@ -69,6 +71,7 @@ def generate(
         output = model.generate(
             [prompt.to(device) for prompt in prompts],
             None if pixel_values is None else pixel_values.to(device),
+            image_sizes=image_sizes,
             max_prompt=decoding.max_prompt,
             streamer=None if on_token is None else _Streamer(on_token),
         )

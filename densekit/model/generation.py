@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 def left_padded(
     prompts: Sequence[Tensor] | Tensor,
-    features: Sequence[Tensor] | Tensor,
+    features: Sequence[Tensor],
     embed: nn.Module,
     *,
     image_token_id: int,
@@ -18,7 +18,7 @@ def left_padded(
     """Embeddings [B, T, H] and attention mask [B, T] of B prompts, the shorter ones padded in
     front.
 
-    prompts: [B, T] or B of [T_b], with `image_token_id` once per image; features: [N, H] of every
+    prompts: [B, T] or B of [T_b], with `image_token_id` once per image; features: [N_i, H] of every
     image, in order of the tags. A prompt longer than `max_prompt` with its images is cut at its
     end, as the official code does (docs/upstream.md, 1.4). Raises ValueError when tags and
     images differ in number.

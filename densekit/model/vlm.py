@@ -22,6 +22,7 @@ from densekit.model.generation import left_padded
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.newline import ImageNewline
 from densekit.model.projector import Projector
+from densekit.model.tiles import in_order
 from densekit.model.towers import make_tower, vision_config_of
 from densekit.model.towers.convnext import HighResolutionTower
 from densekit.model.trainable_part import PackedOutput, TrainablePart
@@ -199,22 +200,39 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.language_model.set_attn_implementation(self._packed_attention)
 
     @torch.no_grad()
+    def image_embeddings(
+        self, pixel_values: Tensor, image_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Sequence[Tensor]:
+        """What the language model sees of each image, [N_i, H]; arguments as for `generate`."""
+        features: Tensor = self.projector(
+            self.encode_images(pixel_values), self.windows_of(pixel_values)
+        )
+        if self.config.anyres is None:
+            return features.unbind()
+        if image_sizes is None:
+            raise ValueError(
+                "the model sees an image as several tiles (AnyRes), whose order follows from its "
+                "size: give image_sizes, (width, height) of every image"
+            )
+        newline = None if self.image_newline is None else self.image_newline()
+        return in_order(features, image_sizes, layout=self.config.image_layout, newline=newline)
+
+    @torch.no_grad()
     def prompt_embeddings(
         self,
         input_ids: Sequence[Tensor] | Tensor,
         pixel_values: Tensor | None = None,
         *,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         max_prompt: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embeddings [B, T, H] and attention mask [B, T] of prompts as for `generate`."""
-        features: Sequence[Tensor] | Tensor = ()
+        images: Sequence[Tensor] = ()
         if pixel_values is not None:
-            features = self.projector(
-                self.encode_images(pixel_values), self.windows_of(pixel_values)
-            )
+            images = self.image_embeddings(pixel_values, image_sizes)
         return left_padded(
             input_ids,
-            features,
+            images,
             self.get_input_embeddings(),
             image_token_id=self.config.image_token_id,
             max_prompt=max_prompt,
@@ -226,6 +244,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Sequence[Tensor] | Tensor,
         pixel_values: Tensor | None = None,
         *,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         max_prompt: int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -233,11 +252,14 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         model's generate() returns under `return_dict_in_generate`.
 
         input_ids: [B, T] or a list of B prompts [T_b], with config.image_token_id once per image;
-        pixel_values [I, 3, H, W] in order of the tags; a prompt longer than `max_prompt` with its
-        images is cut at its end. Other arguments go to the language model's generate(). Raises
-        ValueError when tags and images differ in number.
+        pixel_values [I, 3, H, W] in order of the tags, under AnyRes the tiles of all images, with
+        image_sizes, their (width, height); a prompt longer than `max_prompt` with its images is cut
+        at its end. Other arguments go to the language model's generate(). Raises ValueError when
+        tags and images differ in number.
         """
-        embeddings, mask = self.prompt_embeddings(input_ids, pixel_values, max_prompt=max_prompt)
+        embeddings, mask = self.prompt_embeddings(
+            input_ids, pixel_values, image_sizes=image_sizes, max_prompt=max_prompt
+        )
         with self.stock_attention():
             return self.language_model.generate(
                 inputs_embeds=embeddings, attention_mask=mask, **kwargs

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densekit.data.image_tokens import ImageTokens
 from densekit.data.sample_totals import Counting, kept_totals
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
 from densekit.spec.flops import AverageSample
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
+from densekit.spec.vision import ImageLayout
 
 TOKENS_PER_WORD = 1.4
 """Assumed for what is counted in words; the end of an answer and the speakers' names are in it."""
@@ -104,17 +106,19 @@ def average_sample(recipe: Recipe, lengths: Lengths, image_tokens: int) -> Avera
     )
 
 
-def counted_sample(recipe: Recipe, roots: Roots, image_tokens: int) -> AverageSample | None:
+def counted_sample(recipe: Recipe, roots: Roots, layout: ImageLayout) -> AverageSample | None:
     """The average sample as `densekit data count` found it; None where it did not count these
     data.
     """
+    sized = ImageTokens(layout=layout, folder=roots.resolve(recipe.data.images))
     counting = Counting(
         annotations=roots.resolve(recipe.data.annotations),
         tokenizer=roots.resolve(recipe.models.tokenizer_folder),
         template=recipe.data.template,
         semantics=recipe.semantics_of("L1"),
         max_length=recipe.data.max_length,
-        image_tokens=image_tokens,
+        image_tokens=layout.max_tokens,
+        sized=sized if layout.varies else None,
     )
     totals = kept_totals(counting, roots.cache)
     if totals is None or not totals.samples:

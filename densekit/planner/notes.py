@@ -12,6 +12,10 @@ from densekit.spec.recipe import Recipe
 from densekit.spec.types import Device
 
 
+class Caution(str):
+    """A note on which the plan itself depends; the others give reasons (`--why`)."""
+
+
 def reference_notes(recipe: Recipe, device: Device) -> list[str]:
     """What holds on any hardware: also what is not pinned, and the recipe's own notes."""
     reference = recipe.reference
@@ -45,10 +49,11 @@ def choice_notes(space: SearchSpace, chosen: Candidate, candidates: list[Candida
     )
     if not chosen.fits:
         size = space.request.micro_batch_size
-        return [f"does not fit: {worst}; planned because --micro-batch {size} was given"]
+        why = f"planned because --micro-batch {size} was given"
+        return [Caution(f"does not fit: {worst}; {why}")]
     notes = [f"{', '.join(execution.engine())}: {_reason(candidates)}", f"memory: {worst}"]
     if hardware.planned_only:
-        notes.append(f"{hardware.name} is for planning only: {_untried(hardware)}")
+        notes.append(Caution(f"{hardware.name} is for planning only: {_untried(hardware)}"))
     measured = space.measured.get(hardware.name)
     low, high = measured or hardware.efficiency
     source = "as earlier runs measured" if measured else "as published"
@@ -78,7 +83,7 @@ def short_of_host_ram(needed: int, copied: float, hardware: Hardware) -> str:
     a checkpoint.
     """
     has = "this host has" if hardware.host_measured else "a usual node is assumed to have"
-    return (
+    return Caution(
         f"host RAM: {needed} GiB are needed in each node, {copied:.0f} of them for the copy of a "
         f"checkpoint that is written while training goes on; {has} {hardware.host_gib} GiB: use "
         "more nodes"

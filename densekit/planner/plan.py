@@ -14,7 +14,7 @@ from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
 from densekit.planner.host_ram import checkpoint_copy, host_ram_gib
 from densekit.planner.memory import Memory
-from densekit.planner.notes import reference_notes, short_of_host_ram, tail_notes
+from densekit.planner.notes import Caution, reference_notes, short_of_host_ram, tail_notes
 from densekit.planner.rules import apply_rules
 from densekit.planner.search import Decision, search
 from densekit.planner.time import Interval
@@ -221,16 +221,14 @@ def make_plan(
         tokens_per_micro_batch=execution.tokens_per_micro_batch,
     )
     if request.micro_batch_size is not None and request.micro_batch_size > share:
-        notes.append(
-            f"--micro-batch {request.micro_batch_size}: a process has at most {share} samples per "
-            f"step, so {share}"
-        )
+        size = request.micro_batch_size
+        most = f"a process has at most {share} samples per step, so {share}"
+        notes.append(Caution(f"--micro-batch {size}: {most}"))
     samples = certificate.num_samples if certificate else num_samples or recipe.data.samples
     counts = None
     if samples is None:
-        notes.append(
-            "steps unknown: the annotation file is not here and the recipe states no `data.samples`"
-        )
+        states = "the recipe states no `data.samples`"
+        notes.append(Caution(f"steps unknown: the annotation file is not here and {states}"))
     else:
         counts = count_run(recipe.math(), samples)
         notes.extend(tail_notes(recipe, samples))
@@ -274,7 +272,7 @@ def _workload_if_known(recipe: Recipe, roots: Roots | None) -> tuple[Workload | 
     try:
         return Workload.of(recipe, roots), []
     except UnknownShapeError as error:
-        return None, [f"memory, hours and disk are unknown: {error}"]
+        return None, [Caution(f"memory, hours and disk are unknown: {error}")]
 
 
 def _decide(

@@ -5,6 +5,7 @@ from typing import Literal
 from densekit.errors import UsageError
 from densekit.planner.candidates import DEFAULT_MICRO_BATCH, worst_memory
 from densekit.planner.kernel import choose_kernel
+from densekit.planner.notes import Caution
 from densekit.planner.search import Decision
 from densekit.planner.workload import Workload
 from densekit.spec.capability import Capability
@@ -56,10 +57,8 @@ def apply_rules(
         need = (memory.peak + memory.host) * execution.per_node
         fits = need <= host_memory()
         if not fits:
-            notes.append(
-                f"a worst-case micro-batch takes {need / GIB:.0f} GiB of host RAM; this host has "
-                f"{host_memory() / GIB:.0f}"
-            )
+            takes = f"a worst-case micro-batch takes {need / GIB:.0f} GiB of host RAM"
+            notes.append(Caution(f"{takes}; this host has {host_memory() / GIB:.0f}"))
     else:
         notes.append("whether it fits is unknown: the GPU is not known; name it with --gpu")
     return Decision(execution=execution, memory=memory, fits=fits, notes=notes)

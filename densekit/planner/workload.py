@@ -54,7 +54,7 @@ class Workload:
             average_sample(recipe, lengths, shape.connector.typical_tokens),
             lengths.source,
         )
-        counted = counted_sample(recipe, roots, shape.image_tokens) if roots else None
+        counted = counted_sample(recipe, roots, shape.connector.layout) if roots else None
         if counted is not None:
             sample, source = counted, COUNTED
         return cls(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_file
+from densekit.files.shipped import SHIPPED
 
 MAX_BYTES = 1 << 18
 """Of a YAML file: some seconds to parse."""
@@ -26,7 +27,7 @@ MAX_PROBLEMS = 10
 """Of one document in a message; the others are counted."""
 MAX_DEPTH = 100
 """Brackets inside brackets."""
-RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES_DIR = SHIPPED / "recipes"
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from densekit.spec.part import Number, Part, PositiveInt
-from densekit.spec.types import Semantics
+from densekit.spec.types import AspectRatio, Semantics
 
 Place = Literal["data", "prompt", "image", "decoding", "score"]
 """Where in an evaluation something happens; what happens in the score can be changed afterwards."""
@@ -61,7 +61,8 @@ class Protocol(Part):
     suffix: str
     """Ends the text asked, its newline included; empty: nothing is added."""
     decoding: Decoding
-    image_aspect_ratio: Literal["pad", "square"] = "pad"
+    image_aspect_ratio: AspectRatio = "pad"
+    """anyres is the model's, not the benchmark's: planned where its images have several tiles."""
     scorer: str | None
     """A file of densekit/evaluate/scorers; None: only a judge scores these answers."""
     figure: str

@@ -21,6 +21,7 @@ from densekit.files.json_files import read_jsonl, read_object
 from densekit.runs.benchmarks import Protocol, Score
 from densekit.runs.layout import MATH_FILE, RunDir, WorkDir
 from densekit.runs.versioned import read_versioned
+from densekit.spec.anyres import AnyRes
 from densekit.spec.imported import is_imported, read_imported
 from densekit.spec.math import Math
 from densekit.spec.part import Number, Part, PositiveInt, read_part
@@ -44,6 +45,8 @@ class EvaluatedModel(Part):
     """Of conversations (densekit.text.templates)."""
     math: str | None
     """Hash of the run's math.json; None for an imported checkpoint."""
+    anyres: AnyRes | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How it sees an image in several tiles."""
 
 
 class AskedBenchmark(Part):

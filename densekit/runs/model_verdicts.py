@@ -5,6 +5,7 @@ and each version of the packages that build it.
 import importlib.metadata
 from pathlib import Path
 
+import densekit
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object, write_json
 from densekit.runs.connector_weights import connector_weights
@@ -14,7 +15,8 @@ from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
 
 FOLDER = "model-verdicts"
-PACKAGES = ("densekit", "torch", "transformers")
+PACKAGES = ("torch", "transformers")
+"""Beside the kit itself, which need not be installed."""
 
 
 def stage_parts(math: Math, roots: Roots) -> ModelParts | None:
@@ -44,7 +46,9 @@ def refuse_models(problems: list[str]) -> None:
 
 def installed_packages() -> str:
     """The versions that a verdict depends on, of this Python; no package is imported."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    kit = {"densekit": densekit.__version__}
+    return ", ".join(f"{name} {version}" for name, version in (kit | versions).items())
 
 
 def known_problems(parts: ModelParts, cache: Path, environment: str) -> list[str] | None:

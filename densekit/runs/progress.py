@@ -1,17 +1,22 @@
-"""Progress with ETA: one live line on a terminal, plain lines now and then elsewhere and in the log
-of the run.
+"""Progress with ETA: plain lines, one a minute, in a log and on a stream that is no terminal; on a
+terminal one line that is written again and again.
+
+A driver that draws a bar on its terminal takes such lines for what they are (`is_progress`).
 """
 
+import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
-LOG_EVERY_SECONDS = 10.0
+LOG_EVERY_SECONDS = 60.0
 TERMINAL_EVERY_SECONDS = 0.2
+_LINE = re.compile(r".+  \d+/\d+  \d+%  eta [\d:]+(  |$)")
 
 
 class Progress:
-    """Shows `label  done/total  NN%  eta` with a few values beside it."""
+    """Shows `label  done/total  NN%  eta` with a few words beside it."""
 
     def __init__(
         self,
@@ -31,32 +36,39 @@ class Progress:
         self.started = time.monotonic()
         self.last_shown = self.last_logged = float("-inf")
 
-    def update(self, done: int, **values: float | None) -> None:
-        """Report `done` of `total`; `values` are shown with four digits, None not at all."""
-        now = time.monotonic()
-        edge = done in (self.start + 1, self.total)
+    def update(self, done: int, words: Callable[[], Sequence[str]] = tuple) -> None:
+        """Report `done` of `total`; `words` is asked for what is shown beside it when a line is
+        due.
+        """
         if not self.enabled:
             return
-        line = self._line(done, now, values)
-        if edge or now - self.last_shown >= (
-            TERMINAL_EVERY_SECONDS if self.terminal else LOG_EVERY_SECONDS
-        ):
+        now = time.monotonic()
+        edge = done in (self.start + 1, self.total)
+        every = TERMINAL_EVERY_SECONDS if self.terminal else LOG_EVERY_SECONDS
+        shows = edge or now - self.last_shown >= every
+        logs = self.log is not None and (edge or now - self.last_logged >= LOG_EVERY_SECONDS)
+        if not (shows or logs):
+            return
+        line = self._line(done, now, words())
+        if shows:
             self.last_shown = now
             end = "\n" if done == self.total else ""
             self.stream.write(f"\r\x1b[K{line}{end}" if self.terminal else f"{line}\n")
             self.stream.flush()
-        if self.log is not None and (edge or now - self.last_logged >= LOG_EVERY_SECONDS):
+        if self.log is not None and logs:
             self.last_logged = now
             self.log.write(f"{line}\n")
             self.log.flush()
 
-    def _line(self, done: int, now: float, values: dict[str, float | None]) -> str:
+    def _line(self, done: int, now: float, words: Sequence[str]) -> str:
         eta = (now - self.started) / max(done - self.start, 1) * (self.total - done)
-        shown = "  ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if value is not None
-        )
         share = f"{done}/{self.total}  {100 * done // self.total}%"
-        return f"{self.label}  {share}  eta {clock(eta)}  {shown}".rstrip()
+        return "  ".join([self.label, share, f"eta {clock(eta)}", *words])
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line is one that Progress wrote."""
+    return _LINE.match(line) is not None
 
 
 def clock(seconds: float) -> str:

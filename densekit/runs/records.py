@@ -34,10 +34,10 @@ LINKED = {
         *("tokens", "supervised_tokens", "masked_samples", "ids", "images"),
     ),
 }
-"""What the chain of a line covers, by schema: in 2 everything but the times, which another run of
-the same math does not repeat.
+"""What the chain of a line covers, by schema: in 2 everything but times and memory, which another
+run of the same math does not repeat.
 """
-ABSENT = (("mfu", None), ("part_lrs", None))
+ABSENT = (("mfu", None), ("peak_memory_gib", None), ("part_lrs", None))
 """What a line leaves out."""
 REMEDY = "put back a copy of the file, or retrain (`densekit run --force`)"
 
@@ -83,6 +83,10 @@ class StepMetrics:
     """Model FLOPs utilisation: the share of all GPUs' dense peak that the model's own operations
     take, without recomputed ones. The line has it where the GPU and its peak are known, so never
     on a CPU.
+    """
+    peak_memory_gib: StrictFloat | None = None
+    """The most that tensors took of rank 0's GPU in this step, GiB; on a CPU the line has no such
+    key.
     """
 
 

@@ -187,6 +187,8 @@ class ConnectorShape:
     learned: int
     """Parameters of its trainable modules."""
     connector: Connector
+    layout: ImageLayout
+    """How an image becomes views and tokens."""
     states: int
     """Hidden states, or running sums of them, that are alive until they are joined."""
 
@@ -361,6 +363,7 @@ def connector_shape(
         feature_width=connector.feature_width(tower.hidden),
         learned=connector.learned_parameters(tower.hidden),
         connector=connector,
+        layout=layout,
         states=connector.states_alive,
     )
 

@@ -1,5 +1,8 @@
 """How conversations become the prompts of a trained model."""
 
+from pydantic import Field
+
+from densekit.spec.anyres import AnyRes
 from densekit.spec.part import Part, PositiveInt
 from densekit.spec.types import AspectRatio, Semantics
 
@@ -11,5 +14,7 @@ class ConversationSettings(Part):
     semantics: Semantics
     """Of conversations as ids (L1)."""
     image_aspect_ratio: AspectRatio
+    anyres: AnyRes | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Sizes and order of an image's tiles, where it has several."""
     max_length: PositiveInt
     """Of a sequence with its image's tokens."""

@@ -8,6 +8,7 @@ from pydantic import Field
 from densekit.errors import DataError
 from densekit.files.hashing import check_seal, sealed
 from densekit.files.json_files import read_object
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.part import Part, PathReference, PositiveInt, read_part
 from densekit.spec.saved_file import SavedFile, Sha256
@@ -54,6 +55,8 @@ class Imported(Part):
     connector: Connector
     template: str
     image_aspect_ratio: AspectRatio
+    anyres: AnyRes | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Sizes and order of an image's tiles, where it has several."""
     max_length: PositiveInt
     """Of a sequence with its image's tokens: what is longer is cut at its end, also in a prompt."""
     vocabulary: PositiveInt

@@ -154,16 +154,6 @@ class Recipe(Part):
                 "tiles of image_aspect_ratio anyres cannot be merged (the official code stops "
                 "there too): use another kind, or another image_aspect_ratio"
             )
-        if self.data.anyres and self.probe:
-            raise ValueError(
-                "`probe` asks with one view per image, and image_aspect_ratio anyres has several: "
-                "omit `probe`"
-            )
-        if self.data.anyres and self.lora:
-            raise ValueError(
-                "image_aspect_ratio anyres trains a newline vector beside the language model, "
-                "which a LoRA run does not save: omit `lora`, or use another image_aspect_ratio"
-            )
         if (problem := mining_problem(self)) is not None:
             raise ValueError(problem)
         if self.trains_tower and (self.stage == 1 or self.lora):

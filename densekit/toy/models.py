@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -152,8 +153,12 @@ def train_language_model(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        progress.update(step + 1, loss=loss.item())
+        progress.update(step + 1, partial(_shown_loss, loss))
     model.save_pretrained(folder)
+
+
+def _shown_loss(loss: Tensor) -> list[str]:
+    return [f"loss {loss.item():.4g}"]
 
 
 def _text_batches(lines: list[str], tokenizer: Tokenizer, seed: int) -> Iterator[Tensor]:

@@ -1,10 +1,8 @@
 """What a recipe's data becomes: reader, steps, and the certificate of what they feed."""
 
-from pathlib import Path
-from typing import Any
-
 from densekit.batching.certificate import BatchCertificate
 from densekit.data.annotations import Annotations
+from densekit.data.image_tokens import ImageTokens
 from densekit.data.images import find_images
 from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen, choose_entries
@@ -16,7 +14,6 @@ from densekit.files.json_files import read_json, read_object, write_json
 from densekit.model.config import model_config
 from densekit.runs.layout import CERTIFICATE_FILE, MISSING_FILE, RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest
-from densekit.spec.anyres import AnyRes
 from densekit.spec.math import Math
 from densekit.spec.part import read_part
 from densekit.spec.roots import Roots
@@ -63,7 +60,7 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         semantics=encoder.semantics,
         max_length=encoder.max_length,
         image_tokens=layout.max_tokens,
-        sizes=None if anyres is None else sizes_key(anyres, roots.resolve(math.data.images)),
+        sizes=ImageTokens(layout=layout, folder=roots.resolve(math.data.images)).sizes,
     )
     return SampleReader(
         samples=annotations,
@@ -78,11 +75,6 @@ def make_reader(math: Math, roots: Roots) -> SampleReader:
         layout=layout,
         semantics=math.ledger["L1"],
     )
-
-
-def sizes_key(anyres: AnyRes, images: Path) -> dict[str, Any]:
-    """What the tokens of images follow from where they depend on their sizes."""
-    return {"anyres": anyres.model_dump(mode="json"), "images": str(images.resolve())}
 
 
 def settle_missing(run: RunDir, chosen: Chosen | None) -> None:

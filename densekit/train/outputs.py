@@ -9,7 +9,7 @@ from densekit.files import durable
 from densekit.files.permissions import follow_umask
 from densekit.model.dtypes import TORCH_DTYPES
 from densekit.model.weights import save_weights
-from densekit.runs.layout import CONNECTOR_FILE, RunDir
+from densekit.runs.layout import CONNECTOR_FILE, NEWLINE_FILE, RunDir
 from densekit.spec.math import Math
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 from densekit.train.engines.base import Engine
@@ -19,7 +19,7 @@ from densekit.train.lora import save_lora
 
 def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> list[Path]:
     """Write what was trained: connector.safetensors (fp32), and model/ (full, with its tokenizer)
-    or lora/ in stage 2.
+    or lora/ in stage 2; newline.safetensors beside them under AnyRes, drawn or trained.
 
     Every rank must call it; rank 0 writes. Returns the files.
     """
@@ -34,6 +34,10 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     if model.high_resolution_tower is not None:
         parts["high_resolution_tower"] = model.high_resolution_tower
     weights = {name: engine.weights_of(part) for name, part in parts.items()} if full else {}
+    newline = None
+    if model.image_newline is not None:
+        whole = engine.weights_of(model.image_newline)  # every rank, frozen or not
+        newline = trained.get(NEWLINE, whole.get("weight"))
     if engine.rank != 0:
         return []
     connector = {
@@ -43,6 +47,9 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
     }
     save_weights(connector, run.path / CONNECTOR_FILE)
     written = [run.path / CONNECTOR_FILE]
+    if newline is not None:
+        save_weights({"weight": newline.float()}, run.path / NEWLINE_FILE)
+        written.append(run.path / NEWLINE_FILE)
     if math.lora:
         adapters = {
             name.removeprefix("language_model."): weight
@@ -52,8 +59,8 @@ def save_results(engine: Engine, run: RunDir, math: Math, tokenizer: Path) -> li
         save_lora(engine.model, adapters, math.lora, run.path / "lora")
         written += sorted((run.path / "lora").iterdir())
     elif full:
-        if NEWLINE in trained:
-            weights[""] = {NEWLINE: trained[NEWLINE]}
+        if newline is not None:
+            weights[""] = {NEWLINE: newline}
         _save_model(engine, {**weights, "projector": connector}, run.path / "model")
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():

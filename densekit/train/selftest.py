@@ -6,17 +6,19 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 
 import torch
 
+from densekit.errors import UsageError
 from densekit.spec.capability import GENERATIONS, Capability, generation_of, has_code_for
 from densekit.spec.check import Check, CheckState
+from densekit.spec.kernels import KERNEL_PACKAGES
+from densekit.spec.types import AttentionKernel
 
 TARGET_VARIABLE = "DENSEKIT_TARGET"
 """Set by a container image: which of docker/Dockerfile's targets it is."""
-KERNELS = {"a100": ("flash-attn", "flash_attn"), "v100": ("xformers", "xformers.ops")}
-"""The attention kernel of each GPU image: distribution and module."""
+KERNELS: dict[str, AttentionKernel] = {row.container_image: row.attention for row in GENERATIONS}
+"""The attention kernel of each GPU image."""
 
 
 def selftest() -> list[Check]:
@@ -101,17 +103,32 @@ def _attention(capabilities: Sequence[Capability], target: str | None) -> Check:
     name = "attention"
     if target not in KERNELS:
         return Check(name=name, state="ok", message="torch SDPA")
-    distribution, module = KERNELS[target]
-    if find_spec(module.split(".")[0]) is None:
+    kernel = KERNELS[target]
+    package = KERNEL_PACKAGES[kernel]
+    distribution = package.distribution
+    if not package.installed:
         message = f"{distribution} is not installed; rebuild the container image"
         return Check(name=name, state="fail", message=message)
-    problem = _import_problem(module)
+    problem = _import_problem(package.module)
+    if problem is None and capabilities:
+        problem = _kernel_problem(kernel, capabilities[0])
     if problem is None:
         return Check(name=name, state="ok", message=f"{distribution} {version(distribution)}")
     # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no
     # more than its absence.
     state: CheckState = "fail" if capabilities else "warn"
     return Check(name=name, state=state, message=f"{distribution} {problem}")
+
+
+def _kernel_problem(kernel: AttentionKernel, capability: Capability) -> str | None:
+    from densekit.model.attention import try_kernel
+    from densekit.model.dtypes import TORCH_DTYPES
+
+    try:
+        try_kernel(kernel, torch.device("cuda", 0), TORCH_DTYPES[generation_of(capability).dtype])
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _deepspeed() -> Check:

@@ -14,9 +14,10 @@ from densekit.batching.split import split_step
 from densekit.batching.steps import Step
 from densekit.batching.weights import token_weights
 from densekit.data.annotations import Annotations
+from densekit.data.image_tokens import ImageTokens
 from densekit.data.index import SampleIndex
 from densekit.data.missing import Chosen
-from densekit.data.pixels import ImageProcessor, ReadImage, image_size, read_image
+from densekit.data.pixels import ImageProcessor, ReadImage, read_image
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, DensekitError
 from densekit.model.micro_batch import MicroBatch
@@ -86,16 +87,10 @@ class SampleReader:
         return sequence, encoded
 
     def image_tokens(self, index: int) -> int:
-        """Feature tokens of the sample's image, by its header where they depend on its size; 1 for
-        a text-only sample, whose tags are text.
-        """
+        """Feature tokens of the sample's image; DataError names the sample."""
         sample = self.samples[index]
-        if not self.layout.varies:
-            return self.layout.max_tokens
-        if sample.image is None:
-            return 1
         try:
-            return self.layout.tokens(image_size(self.image_folder / sample.image))
+            return ImageTokens(layout=self.layout, folder=self.image_folder).of(sample.image)
         except DataError as error:
             raise DataError(f"sample {sample.index} (id {sample.entry_id}): {error}") from None
 

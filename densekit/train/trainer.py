@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TextIO
@@ -14,6 +15,7 @@ from densekit.errors import DataError, DensekitError
 from densekit.model.init import named_seed
 from densekit.model.preprocess import pixel_values
 from densekit.runs.progress import Progress
+from densekit.runs.recent import WINDOW, Recent
 from densekit.runs.records import Records, StepMetrics
 from densekit.runs.results import Summary
 from densekit.spec.math import Optimizer
@@ -23,7 +25,7 @@ from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
 from densekit.train.step_clock import Mark, StepClock
 from densekit.train.step_dataset import StepBatch, StepDataset
-from densekit.train.utilization import Utilization
+from densekit.train.utilization import Utilization, take_peak_memory
 
 MASKED_LIMIT = 0.1
 MASKED_FROM_SAMPLES = 128
@@ -109,6 +111,7 @@ class Trainer:
         self.summary = Summary()
         self.optimizer_steps = 0
         self.overflows_in_a_row = 0
+        self.recent: deque[StepMetrics] = deque(maxlen=WINDOW)
 
     def batches(self, start: int = 0) -> Iterator[StepBatch]:
         """This rank's batches from step `start` on; a data error of a worker is raised here."""
@@ -198,11 +201,13 @@ class Trainer:
             compute_seconds=round(seconds - idle, 4),
             tokens_per_second=round(record.tokens / max(seconds, 1e-4), 1),
             mfu=None if known is None else round(known.of(running.batch, seconds), 4),
+            peak_memory_gib=take_peak_memory(self.engine.device),
         )
+        self.recent.append(record)
         self._account(running.batch, record)
         if records is not None:
             records.append(record, feed.samples, feed.images)
-        progress.update(running.batch.index + 1, loss=record.loss, lr=record.lr)
+        progress.update(running.batch.index + 1, lambda: Recent.of([*self.recent]).words())
         check_masked(self.summary)
         return running.end
 

@@ -1,4 +1,6 @@
-"""Model FLOPs utilisation (MFU) of a step, where the GPU is one whose peak is known."""
+"""What a step takes of its GPUs: model FLOPs utilisation (MFU), where the GPU is one whose peak is
+known, and memory.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,7 @@ from densekit.errors import DensekitError
 from densekit.spec.architectures import shape_of
 from densekit.spec.execution import Execution
 from densekit.spec.flops import AverageSample, model_flops
-from densekit.spec.hardware import MIB, found_hardware, named_hardware
+from densekit.spec.hardware import GIB, MIB, found_hardware, named_hardware
 from densekit.spec.math import Math
 from densekit.spec.trained_model import TrainedModel
 from densekit.train.step_dataset import StepBatch
@@ -52,3 +54,12 @@ class Utilization:
         )
         flops = model_flops(self.model, sample, batch.samples)
         return flops / (max(seconds, 1e-4) * self.peak)
+
+
+def take_peak_memory(device: torch.device) -> float | None:
+    """The most that tensors took of a GPU since this was last asked, GiB; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return round(peak / GIB, 3)

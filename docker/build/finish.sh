@@ -2,6 +2,9 @@
 # finish.sh: densekit's command, the folders a run uses, and the hash of everything the image was made of.
 set -eu
 export PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
+if [ -n "${VERSION:-}" ]; then # the context has no .git to tell it
+    export SETUPTOOLS_SCM_PRETEND_VERSION_FOR_DENSEKIT="$VERSION"
+fi
 /opt/venv/bin/python -m pip install -q --no-deps --no-build-isolation --no-compile --editable /opt/densekit
 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/densekit
 

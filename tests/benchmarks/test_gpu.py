@@ -42,8 +42,10 @@ def test_every_part_but_parity_is_ok_on_a_cpu(
         "run_in_process",
         lambda name, device, seconds: run_ranks(1, fork_part, name, device)[0].returned,
     )
-    result = program.run_all("cpu", PARTS, lambda text: None)
+    kept: list[dict[str, Any]] = []
+    result = program.run_all("cpu", PARTS, lambda text: None, kept.append)
     assert result["ok"], result
+    assert len(kept) == len(PARTS) and not any(half["ok"] for half in kept[:-1])
     assert list(result["parts"]) == PARTS
     assert result["parts"]["environment"]["missing"] == {}
     for what in ("stage1", "lora", "full"):
@@ -85,6 +87,6 @@ def test_broken_part_fails_and_leaves_the_others(
     program: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program.sys, "executable", "false")
-    result = program.run_all("cpu", ["environment", "lora"], lambda text: None)
+    result = program.run_all("cpu", ["environment", "lora"], lambda text: None, lambda result: None)
     assert not result["ok"]
     assert [part["error"][:11] for part in result["parts"].values()] == ["exit code 1"] * 2

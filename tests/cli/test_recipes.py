@@ -141,3 +141,19 @@ def test_show_follows_overrides(run_cli: Cli) -> None:
         3,
         "\u00e9t\u00e9 \u00d7",
     )
+
+
+def test_new_writes_both_stages_and_says_what_is_next(run_cli: Cli, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps([{"id": number} for number in range(7)]), encoding="utf-8")
+    to = tmp_path / "mine"
+    given = ("--captions", str(captions), "--images", str(tmp_path), "--to", str(to))
+    out = run_cli("new", "my_stage1", "--from", "vicuna7b_stage1", *given).out
+    assert f"written {to}/my_stage2.yaml" in out and f"densekit lint {to}" in out
+    shown = yaml.safe_load(run_cli("show", f"{to}/my_stage1.yaml").out)
+    assert shown["data"]["samples"] == 7 and shown["data"]["annotations"] == str(captions)
+    assert "my_stage2 on 8 x a100-40g" in run_cli("plan", f"{to}/my_stage2.yaml").out
+    again = run_cli("new", "my_stage1", "--from", "vicuna7b_stage1", *given)
+    assert again.code == 2 and "exists" in again.err
+    wrong = run_cli("new", "other", "--from", "vicuna7b_stage1", "--captions", str(tmp_path))
+    assert wrong.code == 3 and str(tmp_path) in wrong.err

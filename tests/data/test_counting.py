@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
@@ -18,10 +19,12 @@ from densekit.cli.app import app
 from densekit.data import counting
 from densekit.data.annotations import Annotations
 from densekit.data.counting import count_tokens
+from densekit.data.image_tokens import ImageTokens
 from densekit.data.index import SampleIndex
 from densekit.data.sample_totals import Counting, kept_totals
 from densekit.data.token_counts import Counted, TokenCounts
 from densekit.errors import DataError, UsageError
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.vision import ImageLayout
 from densekit.text.encode import SampleEncoder
@@ -77,9 +80,11 @@ def trained_on(asked: Counting, cache: Path) -> list[Counted]:
             semantics=asked.semantics,
             max_length=asked.max_length,
         ),
-        image_folder=Path("none"),
+        image_folder=asked.sized.folder if asked.sized else Path("none"),
         processor=None,  # type: ignore[arg-type]
-        layout=ImageLayout(patches=asked.image_tokens, connector=Connector(kind="none")),
+        layout=asked.sized.layout
+        if asked.sized
+        else ImageLayout(patches=asked.image_tokens, connector=Connector(kind="none")),
     )
     return [Counted.of(*reader.sequence(number)) for number in range(len(annotations))]
 
@@ -100,6 +105,29 @@ def test_counts_are_those_of_training(asked: Counting, tmp_path: Path) -> None:
     assert totals.longest == max(each.tokens for each in wanted)
     assert totals.label_positions == sum(each.labels for each in wanted) > SAMPLES
     assert counts.missing() == []
+
+
+def test_tokens_by_the_size_of_every_image(asked: Counting, tmp_path: Path) -> None:
+    anyres = AnyRes(pinpoints=((4, 8), (8, 4), (8, 8)), merge="spatial_unpad")
+    layout = ImageLayout(patches=4, connector=Connector(kind="none"), anyres=anyres, tile=4)
+    for number in range(SAMPLES):
+        if number % 3:
+            size = (5 + 7 * number, 20)
+            Image.new("RGB", size).save(tmp_path / f"{number}.png")
+    sized = ImageTokens(layout=layout, folder=tmp_path)
+    tiles = replace(asked, sized=sized, image_tokens=layout.max_tokens, max_length=60)
+    found = count_tokens(tiles, tmp_path / "cache", workers=0)
+    counts, wanted = TokenCounts(found.file, np.load(found.file)), trained_on(tiles, tmp_path / "x")
+    assert [counts.get(place) for place in range(SAMPLES)] == wanted
+    plain = trained_on(replace(asked, max_length=60), tmp_path / "x")
+    more = {a.tokens - b.tokens for a, b in zip(wanted, plain, strict=True)}
+    assert len(more - {0}) > 2, "images of several sizes"
+    assert kept_totals(tiles, tmp_path / "cache") == found.totals
+    other = replace(sized, folder=tmp_path / "other")
+    assert kept_totals(replace(tiles, sized=other), tmp_path / "cache") is None
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match=r"sample 1 .*1\.png"):
+        count_tokens(tiles, tmp_path / "again", workers=0)
 
 
 def killed(asked: Counting, cache: Path, after: int) -> None:

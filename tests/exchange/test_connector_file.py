@@ -101,7 +101,7 @@ def test_other_spellings(tmp_path: Path, prefix: str, ending: str) -> None:
         ({"model.embed_tokens.weight": torch.zeros(2, 2)}, "other parts were trained too"),
         ({"model.mm_projector.2.bias": None}, r"a two-layer projector \(mlp2x_gelu\) has"),
         ({"model.mm_projector.4.weight": torch.zeros(2, 2)}, "a two-layer projector"),
-        ({"model.image_newline": torch.zeros(2)}, "an AnyRes model"),
+        ({"model.image_newline": torch.zeros(2)}, "image_newline beside the connector"),
         ({"vlm_uni_aux_projector.0.weight": torch.zeros(2)}, r"a Mini-Gemini \(MGM\) model"),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from densekit.errors import DataError, UsageError
+from densekit.exchange.loading import load_model
 from densekit.exchange.official.importing import import_folder
 from densekit.files.hashing import file_sha256
 from densekit.spec.imported import Imported, ImportRequest, read_imported
@@ -138,6 +139,23 @@ def test_changed_copy_of_the_tower_is_said(world: World) -> None:
     assert "up to 0.5 away from clip_tiny" in note
 
 
+def test_a_trained_tower_is_the_one_in_the_checkpoint(world: World) -> None:
+    folder = world.copy("stage2")
+    edit_config(folder, unfreeze_mm_vision_tower=True)
+    name = "vision_model.pre_layrnorm.bias"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"model.vision_tower.vision_tower.{name}"] += 0.5
+    save_file(tensors, folder / "model.safetensors")
+    record = world.load(folder)
+    assert record.vision_tower == "vision_tower" and "was trained" in record.notes[0]
+    ours = load_file(world.to / "vision_tower" / "model.safetensors")[name]
+    named = load_file(world.base / "models" / "clip_tiny" / "model.safetensors")[name]
+    assert torch.equal(ours, named + 0.5)
+    model, _ = load_model(world.to)
+    (used,) = (v for n, v in model.vision_tower.named_parameters() if name.endswith(n[6:]))
+    assert torch.equal(used, ours)
+
+
 def test_lora_with_a_connector_from_elsewhere(world: World) -> None:
     folder = world.copy("lora")
     (folder / "non_lora_trainables.bin").unlink()
@@ -170,15 +188,27 @@ def stating(**changes: object) -> Change:
     return lambda folder: edit_config(folder, **changes)
 
 
+def tiles(sizes: object = ((56, 112),), **changes: object) -> Change:
+    return stating(image_aspect_ratio="anyres", image_grid_pinpoints=sizes, **changes)
+
+
 def adapting(**changes: object) -> Change:
     return lambda folder: edit_config(folder, "adapter_config.json", **changes)
 
 
 BAD: dict[str, tuple[str, Change, str]] = {
     "no LLaVA": ("stage2", stating(mm_vision_tower=None), "names no mm_vision_tower"),
-    "AnyRes": ("stage2", stating(image_aspect_ratio="anyres"), "AnyRes model"),
-    "AnyRes merge": ("stage2", stating(mm_patch_merge_type="spatial_unpad"), "AnyRes"),
+    "AnyRes": ("stage2", stating(image_aspect_ratio="anyres"), "no image_grid_pinpoints"),
+    "AnyRes merge": ("stage2", stating(mm_patch_merge_type="spatial_unpad"), "makes none"),
     "AnyRes tensor": ("stage2", lambda f: add_tensor(f, "model.image_newline"), "an AnyRes model"),
+    "trained tower": (
+        "lora",
+        stating(unfreeze_mm_vision_tower=True),
+        "was trained, and the weights hold no tower",
+    ),
+    "newline": ("stage2", tiles(mm_patch_merge_type="spatial_unpad"), "lack image_newline"),
+    "no multiple": ("stage2", tiles("[(56, 100)]"), r"\[56, 100\] is no multiple of .* 56 pixels"),
+    "no sizes": ("stage2", tiles("(1x1),...,(6x6)"), "cannot be used .* pairs of width and height"),
     "MGM": ("stage2", stating(mm_vision_tower_aux="x"), r"Mini-Gemini \(MGM\)"),
     "MGM tensor": (
         "stage2",

@@ -108,7 +108,7 @@ def test_only_the_end_of_long_records_is_read(tmp_path: Path) -> None:
     assert path.stat().st_size > TAIL_BYTES
     found = reached(path, None)
     assert found is not None
-    assert (found.steps, found.loss, found.step_seconds) == (5000, 5000.0, 2.0)
+    assert (found.steps, found.recent.loss, found.recent.step_seconds) == (5000, 5000.0, 2.0)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]\n", b"nothing\n", b'{"step": "1"}\n', b"\xff\n"])
@@ -123,4 +123,5 @@ def test_a_loss_that_is_not_finite_and_times_that_nobody_measured(tmp_path: Path
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": NaN}\n', encoding="utf-8")
     found = reached(path, None)
-    assert found is not None and (found.steps, found.loss, found.step_seconds) == (1, None, None)
+    assert found is not None and found.steps == 1
+    assert (found.recent.loss, found.recent.step_seconds) == (None, None)

@@ -14,9 +14,11 @@ import pytest
 from densekit.errors import UsageError
 from densekit.launch.host_gpus import find_gpus
 from densekit.launch.launchers import local, waiting
+from densekit.launch.launchers.local import Local
 from densekit.runs.layout import RunDir, Status
 from densekit.runs.processes import alive
 from densekit.spec.execution import Execution
+from densekit.spec.kernels import KernelPackage
 from tests.support.launching import A100, cards, fake_gpus, stub_run, trainer
 
 pytestmark = pytest.mark.ranks
@@ -49,6 +51,18 @@ def test_distributed_command_uses_torchrun(run: RunDir) -> None:
         ]
         found = local.command(run, Execution(world_size=processes, zero_stage=2))
         assert found == [sys.executable, *torchrun, *trainer_command]
+
+
+def test_a_kernel_that_is_not_installed_is_refused_before_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execution = Execution(device="cuda", dtype="bf16", attention="flash")
+    monkeypatch.setattr(KernelPackage, "installed", False)
+    with pytest.raises(UsageError, match=r"flash_attn is not installed here; install .* sdpa"):
+        Local().check(execution)
+    Local().check(execution.model_copy(update={"attention": "sdpa"}))
+    monkeypatch.setattr(KernelPackage, "installed", True)
+    Local().check(execution)
 
 
 def test_command_holds_the_absolute_run_path(
@@ -210,6 +224,7 @@ from pathlib import Path
 from densekit.launch.launchers import local
 from densekit.runs.layout import RunDir, Status
 from densekit.spec.execution import Execution
+from densekit.spec.kernels import KernelPackage
 from tests.support.launching import trainer
 local.command = trainer({script!r})
 local.Local().launch(RunDir(Path({str(run.path)!r})), Execution())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from densekit.errors import UsageError
-from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.attention import KERNELS, require_kernel, try_kernel
 from densekit.model.packing import PackedSequences
 from densekit.spec.capability import check_gpu
 from tests.support.models import NO_IMAGE, micro_batch, small_model
@@ -47,6 +47,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Any, torch.device, Any]:
         try:
             require_kernel(kernel)
             check_gpu(torch.cuda.get_device_capability(), dtype, kernel)
+            try_kernel(kernel, torch.device(device), DTYPES[dtype])
         except UsageError as error:
             needs("kernel", str(error))
     return kernel, torch.device(device), dtype

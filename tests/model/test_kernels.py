@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import sliding_window_causal_mask_function
 
 from densekit.errors import DataError, UsageError
-from densekit.model.attention import KERNELS, require_kernel
+from densekit.model.attention import KERNELS, require_kernel, try_kernel
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.packing import PackedSequences
 from tests.support.kernel_doubles import Seen, allowed, bias_of, dense_attention, install
@@ -292,3 +292,23 @@ def test_the_real_xformers_mask_and_shape_rules() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place)])},
     )
     assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr
+
+
+@pytest.mark.parametrize("kernel", ["flash", "xformers"])
+def test_a_package_without_machine_code_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kernel: Any
+) -> None:
+    def without_code(*_: Any) -> Any:
+        raise ValueError("no operator takes these inputs:\n  not built with CUDA support")
+
+    monkeypatch.setattr(KERNELS[kernel], "attend", without_code)
+    with pytest.raises(
+        UsageError, match=r"does not compute here \(not built with CUDA support\); install .*sdpa"
+    ):
+        try_kernel(kernel, torch.device("cpu"), torch.float32)
+
+
+def test_a_kernel_that_computes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KERNELS["flash"], "attend", KERNELS["sdpa"].attend)
+    try_kernel("flash", torch.device("cpu"), torch.float32)
+    try_kernel("sdpa", torch.device("cpu"), torch.float32)

@@ -16,6 +16,7 @@ from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import KEPT, LANGUAGE, TracedStep
 from densekit.planner.workload import MicroBatchShape
 from densekit.spec import deepspeed
+from densekit.spec.anyres import AnyRes
 from densekit.spec.architectures import LANGUAGE_MODELS, TOWERS, ModelShape, connector_shape
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
@@ -272,6 +273,11 @@ LARGE = (pytest.mark.ranks, pytest.mark.slow)
             for row in ("efficient_before", "sci_conv", "dci_linear", "convnext_mgm")
         ),
         pytest.param("vicuna7b_clip_convnext_mgm_stage1 half kept", marks=LARGE),
+        *(
+            pytest.param(f"vicuna7b_clip_{row}_stage2 {kept}", marks=LARGE)
+            for row in ("anyres", "tuned", "sti_conv")
+            for kept in ("replicated kept", "half checkpointing")
+        ),
     ],
 )
 def test_traced_step_takes_what_the_memory_model_says(benchmark: Any, name: str) -> None:
@@ -327,6 +333,34 @@ def test_traced_step_with_a_second_tower(
         execution=case.execution.model_copy(
             update={"zero_stage": zero_stage, "activation_checkpointing": checkpointing}
         ),
+    )
+    result = benchmark.compare(case)
+    assert result["off"] == []
+    assert result["figures"]["peak"]["ratio"] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("trains", "samples"), [("full", 2), pytest.param("lora", 10, marks=LARGE)]
+)
+def test_traced_step_of_tiles(benchmark: Any, trains: str, samples: int) -> None:
+    """Ten images of five views are more than pass the tower at a time."""
+    (case,) = [
+        case
+        for case in benchmark.cases(["tiny_stage2"], samples=samples, layers=None)
+        if case.name.endswith("replicated kept")
+    ]
+    shape = case.model.shape
+    tile = shape.tower.image_size
+    anyres = AnyRes(pinpoints=((tile, 2 * tile), (2 * tile, 2 * tile)), merge="spatial_unpad")
+    tiles = replace(shape, connector=connector_shape(case.connector, shape.tower, anyres))
+    assert tiles.connector.views == 5 and tiles.connector.newline
+    adapted: dict[str, Any] = {"trains": trains}
+    if trains == "lora":
+        adapted |= {"lora_r": 4, "lora_dropout": True}
+    case = replace(
+        case,
+        model=replace(case.model, shape=tiles, **adapted),
+        micro_batch=benchmark.micro_batch_of(2, tiles, samples),
     )
     result = benchmark.compare(case)
     assert result["off"] == []

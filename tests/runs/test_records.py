@@ -109,16 +109,18 @@ def test_hash_chain_covers_every_number_of_a_step(tmp_path: Path, name: str) -> 
     chain = write(tmp_path / "a", 1).chain
     assert write(tmp_path / "b", 1, **{name: CHANGES[name]}).chain != chain
     times = {"seconds": 7.0, "data_seconds": 1.0, "compute_seconds": 6.0, "tokens_per_second": 1.3}
-    times["mfu"] = 0.4
+    times |= {"mfu": 0.4, "peak_memory_gib": 61.2}
     assert write(tmp_path / "c", 1, **times).chain == chain
 
 
-def test_a_line_has_an_mfu_where_it_is_known(tmp_path: Path) -> None:
-    write(tmp_path, 1, mfu=0.41)
-    write(tmp_path, 2, position=write(tmp_path, 1, mfu=0.41))
+@pytest.mark.parametrize("name", ["mfu", "peak_memory_gib"])
+def test_a_line_has_what_only_a_gpu_tells_where_it_is_known(tmp_path: Path, name: str) -> None:
+    write(tmp_path, 1, **{name: 0.41})
+    write(tmp_path, 2, position=write(tmp_path, 1, **{name: 0.41}))
     known, unknown = read_jsonl(tmp_path / METRICS_FILE)
-    assert known["mfu"] == 0.41 and "mfu" not in unknown
-    assert [line.mfu for line in read_steps(tmp_path / METRICS_FILE)] == [0.41, None]
+    assert known[name] == 0.41 and name not in unknown
+    lines = read_steps(tmp_path / METRICS_FILE)
+    assert [getattr(line, name) for line in lines] == [0.41, None]
 
 
 def test_lines_from_before_data_and_compute_were_timed_are_read(tmp_path: Path) -> None:

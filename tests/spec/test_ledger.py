@@ -62,7 +62,7 @@ def test_plan_show_and_summary_have_the_lines(capsys: pytest.CaptureFixture[str]
     plan = make_plan(recipe, request, hardware=hardware("a100-80g"))
     expected = of("vicuna7b_clip_stage2", "bf16")
     assert plan.ledger == plan.as_json()["ledger"] == expected and len(expected) == 5
-    planned = [line for line in lines(plan, None, {}, why=False) if line.startswith("  ledger")]
+    planned = [line for line in lines(plan, None, {}, why=True) if line.startswith("  ledger")]
     assert [line.split(maxsplit=1)[1] for line in planned] == expected
     show("vicuna7b_clip_stage2")
     printed = capsys.readouterr().out.splitlines()

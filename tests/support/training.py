@@ -25,7 +25,10 @@ from densekit.train.task import train
 from tests.support.ranks import Outcome, Watch, run_ranks
 from tests.support.workplace import SMALL, Workplace
 
-TIMES = ("seconds", "data_seconds", "compute_seconds", "tokens_per_second", "mfu")
+TIMES = (
+    *("seconds", "data_seconds", "compute_seconds", "tokens_per_second"),
+    *("mfu", "peak_memory_gib"),
+)
 """Of a step's record: what no other run of the same math repeats."""
 Victim = Literal["rank", "ranks", "parent", "disk"]
 """Who is killed: the rank itself, all ranks, or what started them; `disk`: nobody, the operation
@@ -78,6 +81,7 @@ class Started:
         """Everything that was trained."""
         names = (
             "connector.safetensors",
+            "newline.safetensors",
             "model/model.safetensors",
             "lora/adapter_model.safetensors",
         )

@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from densekit.spec.capability import has_code_for
+from densekit.spec.kernels import KernelPackage
 from densekit.train import selftest
 from densekit.train.selftest import wrong_device
 
@@ -81,8 +81,9 @@ def pretend(
 
 
 def kernel_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(KernelPackage, "installed", True)
     monkeypatch.setattr(selftest, "_import_problem", lambda name: None)
+    monkeypatch.setattr(selftest, "_kernel_problem", lambda kernel, capability: None)
     monkeypatch.setattr(selftest, "version", lambda name: "1")
 
 
@@ -106,11 +107,21 @@ def test_v100_in_the_a100_image_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_kernel_import_error_fails_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU it is a failure; without one it may be the driver that is missing."""
-    monkeypatch.setattr(selftest, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(KernelPackage, "installed", True)
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # import raises
     without = selftest._attention([], "a100")
     on_gpu = selftest._attention([(8, 0)], "a100")
     assert (without.state, on_gpu.state) == ("warn", "fail")
+
+
+def test_a_kernel_that_does_not_compute_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its package imports; its machine code is of another torch."""
+    monkeypatch.setenv("DENSEKIT_TARGET", "v100")
+    pretend(monkeypatch, (7, 0), " ".join(TORCH_2_7))
+    kernel_found(monkeypatch)
+    monkeypatch.setattr(selftest, "_kernel_problem", lambda kernel, capability: f"{kernel}: no")
+    line = selftest._attention([(7, 0)], "v100")
+    assert (line.state, line.message) == ("fail", "xformers xformers: no")
 
 
 def run(target: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:

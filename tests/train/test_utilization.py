@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from densekit.recipes.load import load_recipe
 from densekit.runs.results import Results, Summary
@@ -13,7 +14,7 @@ from densekit.spec.hardware import GIB
 from densekit.spec.roots import Roots
 from densekit.train import utilization
 from densekit.train.report import report
-from densekit.train.utilization import Utilization
+from densekit.train.utilization import Utilization, take_peak_memory
 
 MATH = load_recipe("vicuna7b_clip_stage2").math()
 STEP: Any = SimpleNamespace(
@@ -82,3 +83,14 @@ def test_the_report_has_the_mfu_of_the_run() -> None:
     assert line.endswith("MFU 42.0%")
     summary.peak_seconds = 0.0
     assert not any("MFU" in line for line in report(Results(summary=summary), "here"))
+
+
+def test_the_peak_of_a_step_is_read_once_and_on_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peaks = [3 * GIB]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: peaks[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: peaks.__setitem__(0, GIB))
+    cuda = torch.device("cuda")
+    assert [take_peak_memory(cuda), take_peak_memory(cuda)] == [3.0, 1.0]
+    assert take_peak_memory(torch.device("cpu")) is None

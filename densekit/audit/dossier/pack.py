@@ -18,7 +18,7 @@ from densekit.audit.dossier.crate import crate_metadata
 from densekit.audit.dossier.listing import CRATE_FILE, DOSSIER_FILE, Dossier, DossierRun, Entry
 from densekit.errors import UsageError
 from densekit.files.hashing import canonical_json, file_sha256
-from densekit.recipes.yaml_lines import RECIPES_DIR
+from densekit.files.shipped import SHIPPED
 
 
 def pack(runs: Sequence[Path], to: Path, *, with_paths: bool = False) -> tuple[str, Dossier]:
@@ -37,7 +37,7 @@ def pack(runs: Sequence[Path], to: Path, *, with_paths: bool = False) -> tuple[s
             run, packed = packed_run(path, with_paths=with_paths)
             files += [*packed, report_of(path, run.folder, scratch)]
             listed.append(run)
-        citation = RECIPES_DIR.parent / CITATION_FILE
+        citation = SHIPPED / CITATION_FILE
         if citation.is_file():
             files.append(Packed(path=CITATION_FILE, data=citation.read_bytes()))
         dossier = Dossier(

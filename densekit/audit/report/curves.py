@@ -16,9 +16,10 @@ CURVES: dict[str, tuple[str, Value]] = {
     "Gradient norm": ("before clipping", lambda step: step.grad_norm),
     "Throughput": ("tokens/s of all ranks", lambda step: step.tokens_per_second or None),
     "MFU": ("share of all GPUs' dense peak", lambda step: step.mfu),
+    "GPU memory": ("GiB, the most of each step on rank 0", lambda step: step.peak_memory_gib),
 }
 SMOOTHED = ("Loss", "Throughput", "MFU")
-MEASURED = ("Throughput", "MFU")
+MEASURED = ("Throughput", "MFU", "GPU memory")
 WIDE = 100.0
 """Ratio of highest to lowest gradient norm from which its axis is logarithmic."""
 

@@ -1,11 +1,13 @@
 """What is examined: an annotation file with its images, and what is known about how it is used."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from densekit.data.catalog import DataSet, data_set_of, data_sets
 from densekit.data.doctor.pins import Pin, read_pins
+from densekit.data.image_tokens import ImageTokens
 from densekit.errors import DensekitError, UsageError
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.architectures import shape_of
@@ -32,7 +34,9 @@ class Subject:
     semantics: Semantics = "faithful"
     max_length: int | None = None
     image_tokens: int = 0
-    """Tokens of an image, where the model's shape is known."""
+    """Tokens of an average image, where the model's shape is known."""
+    sized: ImageTokens | None = None
+    """Where an image's tokens depend on its size, and the model's shape is known."""
     tokenizer: Path | None = None
     """Folder of the recipe's tokenizer, where it is there."""
     samples: int | None = None
@@ -101,22 +105,25 @@ def subject_of_recipe(
     """The data of a recipe, as it reads them."""
     data = recipe.data
     tokenizer = roots.resolve(recipe.models.tokenizer_folder)
-    try:
-        image_tokens = shape_of(recipe, roots).connector.typical_tokens
-    except DensekitError:
-        image_tokens = 0
+    folder = images or roots.resolve(data.images)
+    image_tokens, sized = 0, None
+    with suppress(DensekitError):  # then nothing is said of tokens
+        connector = shape_of(recipe, roots).connector
+        image_tokens = connector.typical_tokens
+        if connector.layout.varies:
+            sized = ImageTokens(layout=connector.layout, folder=folder)
     return Subject(
         name=name,
         annotations=roots.resolve(data.annotations),
-        images=images or roots.resolve(data.images),
+        images=folder,
         data_set=data_set_of(data.annotations),
         pin=_pin(data_set_of(data.annotations), roots),
         template=data.template,
         semantics=recipe.semantics_of("L1"),
         max_length=data.max_length,
         image_tokens=image_tokens,
-        # Under AnyRes tokens follow from every image's size: training counts them as it goes.
-        tokenizer=tokenizer if tokenizer.is_dir() and not data.anyres else None,
+        sized=sized,
+        tokenizer=tokenizer if tokenizer.is_dir() else None,
         samples=data.samples,
         to_get=_to_get(recipe),
         missing=data.missing,

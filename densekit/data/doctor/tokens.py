@@ -45,13 +45,15 @@ def counting_of(subject: Subject) -> Counting | None:
     """What counting a subject's tokens takes; None where they cannot be counted."""
     if subject.tokenizer is None or subject.template is None or subject.max_length is None:
         return None
+    sized = subject.sized
     return Counting(
         annotations=subject.annotations,
         tokenizer=subject.tokenizer,
         template=subject.template,
         semantics=subject.semantics,
         max_length=subject.max_length,
-        image_tokens=subject.image_tokens or 1,
+        image_tokens=sized.layout.max_tokens if sized else subject.image_tokens or 1,
+        sized=sized,
     )
 
 
@@ -78,6 +80,8 @@ def token_counter(counting: Counting) -> Callable[[EntryText], Tokens | None]:
         try:
             conversation = read_conversation(parse_entry(raw))
             has_image = conversation.image is not None
+            sized = counting.sized
+            tokens = counting.image_tokens if sized is None else sized.of(conversation.image)
             sample = cut.encode(conversation.as_turns(), has_image=has_image)
             whole = sample
             if "truncated" in sample.notes:
@@ -88,7 +92,7 @@ def token_counter(counting: Counting) -> Callable[[EntryText], Tokens | None]:
             model_sequence(
                 encoded,
                 pad_id=cut.pad_id,
-                image_tokens=counting.image_tokens,
+                image_tokens=tokens,
                 max_length=max_length,
                 semantics=cut.semantics,
             )

@@ -30,7 +30,13 @@ class Asker:
         if self.decoding.temperature > 0:
             (only,) = batch.planned
             torch.manual_seed(sampling_seed(self.seed, only.question_id))
-        generated = generate(self.model, batch.prompts, batch.pixels, self.decoding)
+        generated = generate(
+            self.model,
+            batch.prompts,
+            batch.pixels,
+            self.decoding,
+            image_sizes=batch.image_sizes,
+        )
         return [
             AnswerLine(
                 batch=planned.batch,

@@ -30,7 +30,11 @@ class Batch:
     """[T] ids of each, with IMAGE_TOKEN_ID where the image goes."""
     prompt_sha256: list[str]
     pixels: Tensor | None
-    """[I, 3, S, S], normalised, in the questions' order; None: no question has an image."""
+    """[I, 3, S, S], normalised, in the questions' order, under AnyRes the tiles of all images;
+    None: no question has an image.
+    """
+    image_sizes: Sequence[tuple[int, int]]
+    """Width and height of each image."""
 
 
 class Preparer:
@@ -60,15 +64,17 @@ class Preparer:
             has_image = question.image is not None
             turn = {"from": "human", "value": human_turn(question.asked, has_image=has_image)}
             prompts.append(self.encoder.encode_prompt([turn], has_image=has_image))
-        pixels = [torch.from_numpy(self._pixels(each)) for each in planned if each.image]
+        images = [self._image(each) for each in planned if each.image]
+        pixels = [torch.from_numpy(self.pixels_of(image)) for image in images]
         return Batch(
             planned=planned,
             prompts=[torch.from_numpy(ids) for ids in prompts],
             prompt_sha256=[json_sha256(ids.tolist()) for ids in prompts],
-            pixels=normalise(torch.stack(pixels), self.table) if pixels else None,
+            pixels=normalise(torch.cat(pixels), self.table) if pixels else None,
+            image_sizes=[image.size for image in images],
         )
 
-    def _pixels(self, planned: PlannedQuestion) -> np.ndarray:
+    def _image(self, planned: PlannedQuestion) -> Image.Image:
         assert planned.image is not None
         path = self.roots.resolve(planned.image)
         data = read_file(path, limit=MAX_BYTES, remedy="put it back")
@@ -78,10 +84,10 @@ class Preparer:
                 "put the original back, or remove the evaluation's folder to ask everything anew"
             )
         stored = decode_palette(data, path) if self.padded_as_stored else None
-        return self.pixels_of(decode(data, path)[0] if stored is None else stored)
+        return decode(data, path)[0] if stored is None else stored
 
     def pixels_of(self, image: Image.Image) -> np.ndarray:
-        """uint8 [3, S, S] of a decoded image, in its file's own mode or as RGB."""
+        """uint8 [t, 3, S, S] of a decoded image, in its file's own mode or as RGB."""
         if self.padded_as_stored and image.mode == "P":
             image = self.processor.padded_as_stored(image)
-        return self.processor(image)
+        return self.processor.views(image)

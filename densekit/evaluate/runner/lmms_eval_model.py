@@ -94,9 +94,12 @@ class DensekitModel(lmms):
         pixels = None
         if images:
             arrays = [torch.from_numpy(asked.preparer.pixels_of(image)) for image in images]
-            pixels = normalise(torch.stack(arrays), asked.preparer.table)
+            pixels = normalise(torch.cat(arrays), asked.preparer.table)
         prompt = torch.from_numpy(ids)
-        generated = generate(self.evaluated.model, [prompt], pixels, asked.decoding)
+        sizes = [image.size for image in images]
+        generated = generate(
+            self.evaluated.model, [prompt], pixels, asked.decoding, image_sizes=sizes
+        )
         return answer_text(self.evaluated.tokenizer, generated.ids[0], asked.decoding.end_tokens)
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:

@@ -38,14 +38,15 @@ class Evaluated:
     encoder: SampleEncoder
 
     def preparer(self, protocol: Protocol, roots: Roots) -> Preparer:
-        """What makes batches: the tower's processor with the aspect ratio of the protocol, not of
-        any configuration.
+        """What makes batches: the tower's processor with the aspect ratio of the protocol as it was
+        planned, not of any configuration.
         """
         return Preparer(
             self.encoder,
             ImageProcessor.from_pretrained(
                 self.source.tower,
                 protocol.image_aspect_ratio,
+                self.source.anyres,
                 mining=self.source.connector.mining,
             ),
             roots,
@@ -83,11 +84,6 @@ def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -
         raise DataError(
             f"{source} is asked in template {found.template}, and {evaluation.model.template} was "
             "planned: it changed since; evaluate it again"
-        )
-    if model.config.anyres is not None:
-        raise DataError(
-            f"{source} sees an image in tiles (AnyRes), which is not asked about yet: evaluate a "
-            "model of one view an image"
         )
     tokenizer = tokenizer_of(found.tokenizer)
     torch.nn.Module.to(model, device=device, dtype=dtype)

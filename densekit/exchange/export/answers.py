@@ -34,7 +34,7 @@ NEW_TOKENS = 16
 
 def stored_prompts(source: Source) -> dict[str, Tensor]:
     """Ids and pixels of the prompts, encoded the official way: `N/ids` [T] with the image tag as
-    one id, `N/pixels` [1, 3, S, S], `ends`.
+    one id, `N/pixels` [1, 3, S, S] or its tiles [t, 3, S, S], `N/size` (width and height), `ends`.
     """
     encoder = SampleEncoder(
         tokenizer=tokenizer_of(source.tokenizer),
@@ -42,7 +42,9 @@ def stored_prompts(source: Source) -> dict[str, Tensor]:
         semantics=source.semantics,
         max_length=source.max_length,
     )
-    processor = ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio)
+    processor = ImageProcessor.from_pretrained(
+        source.tower, source.image_aspect_ratio, source.anyres
+    )
     table = torch.from_numpy(processor.lookup_table())
     values = {"ends": torch.tensor(encoder.end_tokens)}
     for number, text in enumerate(PROMPTS):
@@ -51,8 +53,11 @@ def stored_prompts(source: Source) -> dict[str, Tensor]:
         ids = encoder.encode_prompt([turn], has_image=has_image)
         values[f"{number}/ids"] = torch.from_numpy(ids)
         if has_image:
-            raw = processor(_picture(number))
-            values[f"{number}/pixels"] = normalise(torch.from_numpy(raw)[None], table)
+            picture = _picture(number)
+            values[f"{number}/size"] = torch.tensor(picture.size)
+            values[f"{number}/pixels"] = normalise(
+                torch.from_numpy(processor.views(picture)), table
+            )
     return values
 
 
@@ -62,10 +67,14 @@ def _picture(number: int) -> Image.Image:
     return Image.merge("RGB", (across, across.rotate(90 * (number + 1)), across.rotate(180)))
 
 
-def each_prompt(values: dict[str, Tensor]) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """Number, ids and pixels of every prompt."""
+def each_prompt(
+    values: dict[str, Tensor],
+) -> Iterator[tuple[int, Tensor, Tensor | None, list[tuple[int, int]]]]:
+    """Number, ids, pixels and (width, height) of the image of every prompt."""
     for number in range(len(PROMPTS)):
-        yield number, values[f"{number}/ids"], values.get(f"{number}/pixels")
+        size = values.get(f"{number}/size")
+        sizes = [] if size is None else [(int(size[0]), int(size[1]))]
+        yield number, values[f"{number}/ids"], values.get(f"{number}/pixels"), sizes
 
 
 def answers_of(
@@ -74,8 +83,8 @@ def answers_of(
     """What densekit's model says: `N/logits` [V] at the last position, `N/generated` [L]."""
     decoding = Decoding(end_tokens=tuple(values["ends"].tolist()), max_new_tokens=NEW_TOKENS)
     found = {}
-    for number, ids, pixels in each_prompt(values):
-        output = generate(model, [ids], pixels, decoding, logits=True)
+    for number, ids, pixels, sizes in each_prompt(values):
+        output = generate(model, [ids], pixels, decoding, image_sizes=sizes, logits=True)
         assert output.first_logits is not None
         found[f"{number}/logits"] = output.first_logits[0].clone()
         found[f"{number}/generated"] = torch.tensor(output.ids[0])
@@ -84,12 +93,12 @@ def answers_of(
 
 @torch.no_grad()
 def answers_of_stock(folder: Path, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same of transformers' own LlavaForConditionalGeneration, which the export's generation
-    configuration guides.
+    """The same of transformers' own LlavaForConditionalGeneration, or LlavaNext's, which the
+    export's generation configuration guides, with as many image tokens as its processor counts.
     """
-    from transformers import LlavaForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
     model, report = loaded
@@ -97,8 +106,14 @@ def answers_of_stock(folder: Path, values: dict[str, Tensor]) -> dict[str, Tenso
         raise SystemExit(f"transformers reads {faults[:5]} otherwise than they were written")
     model.eval()
     image_id, tokens = model.config.image_token_id, model.config.image_seq_length
+    in_tiles = model.config.model_type == "llava_next"
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True) if in_tiles else None
     found = {}
-    for number, ids, pixels in each_prompt(values):
+    for number, ids, pixels, sizes in each_prompt(values):
+        if processor is not None and sizes:
+            heights_first = [[height, width] for width, height in sizes]
+            counted = processor._get_num_multimodal_tokens(image_sizes=heights_first)
+            (tokens,) = counted.num_image_tokens
         expanded = [
             each
             for id_ in ids.tolist()
@@ -107,6 +122,8 @@ def answers_of_stock(folder: Path, values: dict[str, Tensor]) -> dict[str, Tenso
         inputs = {"input_ids": torch.tensor([expanded])}
         if pixels is not None:
             inputs["pixel_values"] = pixels
+        if in_tiles and pixels is not None:
+            inputs |= {"pixel_values": pixels[None], "image_sizes": torch.tensor(heights_first)}
         logits = model(**inputs).logits[0, -1]
         output = model.generate(**inputs, max_new_tokens=NEW_TOKENS)
         found[f"{number}/logits"] = logits[:image_id].float().clone()

@@ -1,4 +1,5 @@
-"""Export to stock transformers: LlavaForConditionalGeneration with its processor.
+"""Export to stock transformers: LlavaForConditionalGeneration with its processor, of a model of
+AnyRes LlavaNextForConditionalGeneration.
 
 Tensors are named as in llava-hf's folders (`vision_tower.vision_model.*`), which transformers 4.57
 and 5 both read. The image token is a row of its own behind the vocabulary, never generated.
@@ -11,12 +12,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AddedToken, AutoTokenizer, LlavaConfig, LlavaProcessor
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaNextConfig,
+    LlavaNextProcessor,
+    LlavaProcessor,
+)
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from densekit.data.pixels import ImageProcessor
 from densekit.errors import DataError
+from densekit.exchange.export import llava_next
 from densekit.exchange.export.stock_projector import stock_projector
 from densekit.exchange.export.tensors import (
     ROWS,
@@ -28,7 +37,7 @@ from densekit.exchange.export.tensors import (
     tower_of,
 )
 from densekit.exchange.shards import ShardWriter
-from densekit.exchange.source import Source
+from densekit.exchange.source import Source, read_newline
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.files.json_files import read_object, write_json
 from densekit.files.safetensors_writer import Layout
@@ -43,9 +52,11 @@ TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64
 
 
 def write_llava_hf(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
-    """Write the model into `folder`. Raises DataError for a connector that stock transformers
-    cannot express, and for a tokenizer that cannot take the image token.
+    """Write the model into `folder`. Raises DataError for a connector or a merge of tiles that
+    stock transformers cannot express, and for a tokenizer that cannot take the image token.
     """
+    if source.anyres is not None:
+        llava_next.check_merge(source.anyres)
     tower = cast(tower_of(source), dtype)
     vision = _vision_config(source, tower)
     layers, projector = stock_projector(
@@ -54,6 +65,8 @@ def write_llava_hf(source: Source, folder: Path, *, dtype: Dtype | None) -> None
         tower_layers=vision_config_of(read_config(source.tower, "vision tower")).num_hidden_layers,
     )
     language_model = LanguageModel(source, merge=source.adapter is not None, dtype=dtype)
+    if source.anyres is not None:
+        projector |= {"image_newline": read_newline(source)}
     types = _write_weights(source, folder, language_model, tower, cast(projector, dtype))
     write_json(folder / "config.json", _config(source, vision, layers, types))
     _write_processor(source, folder, vision)
@@ -133,19 +146,25 @@ def _vision_config(source: Source, tower: Mapping[str, Tensor]) -> PreTrainedCon
 def _config(
     source: Source, vision: PreTrainedConfig, layers: list[int], types: str
 ) -> dict[str, Any]:
-    config = LlavaConfig(
-        text_config=source.config.to_dict(),
-        vision_config=vision.to_dict(),
-        image_token_index=source.vocabulary,
-        projector_hidden_act="gelu",
-        vision_feature_select_strategy=_strategy(vision),
-        vision_feature_layer=layers[0] if len(layers) == 1 else layers,
-        image_seq_length=num_patches(vision),
-        multimodal_projector_bias=True,
-        tie_word_embeddings=False,
-    )
+    common: dict[str, Any] = {
+        "text_config": source.config.to_dict(),
+        "vision_config": vision.to_dict(),
+        "image_token_index": source.vocabulary,
+        "projector_hidden_act": "gelu",
+        "vision_feature_select_strategy": _strategy(vision),
+        "vision_feature_layer": layers[0] if len(layers) == 1 else layers,
+        "image_seq_length": num_patches(vision),
+        "multimodal_projector_bias": True,
+        "tie_word_embeddings": False,
+    }
+    config: PreTrainedConfig = LlavaConfig(**common)
+    architecture = "LlavaForConditionalGeneration"
+    if source.anyres is not None:
+        sizes = llava_next.pinpoints(source.anyres)
+        config = LlavaNextConfig(image_grid_pinpoints=sizes, **common)
+        architecture = llava_next.ARCHITECTURE
     value: dict[str, Any] = config.to_dict()
-    value |= {"architectures": ["LlavaForConditionalGeneration"], "dtype": TYPES[types]}
+    value |= {"architectures": [architecture], "dtype": TYPES[types]}
     text = value["text_config"]
     text |= {"vocab_size": source.vocabulary + 1, "tie_word_embeddings": False}
     rope = text.get("rope_parameters")
@@ -165,21 +184,25 @@ def _write_processor(source: Source, folder: Path, vision: PreTrainedConfig) -> 
     """Tokenizer with the image token, image processor that pads as the official code does, and the
     template of conversations.
     """
-    made = ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio)
+    made = ImageProcessor.from_pretrained(source.tower, source.image_aspect_ratio, source.anyres)
     square = {"height": made.size, "width": made.size}
     crops = made.resize == "shortest_edge"
-    images = LlavaImageProcessorPil(
-        do_pad=made.aspect_ratio == "pad",
-        do_resize=True,
-        size={"shortest_edge": made.size} if crops else square,
-        do_center_crop=crops,
-        crop_size=square,
-        resample=3,
-        do_rescale=True,
-        do_normalize=True,
-        image_mean=list(made.mean),
-        image_std=list(made.std),
-        do_convert_rgb=True,
+    stock: dict[str, Any] = {
+        "do_resize": True,
+        "size": {"shortest_edge": made.size} if crops else square,
+        "do_center_crop": crops,
+        "crop_size": square,
+        "resample": 3,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": list(made.mean),
+        "image_std": list(made.std),
+        "do_convert_rgb": True,
+    }
+    images = (
+        LlavaImageProcessorPil(do_pad=made.aspect_ratio == "pad", **stock)
+        if source.anyres is None
+        else llava_next.image_processor(source.anyres, **stock)
     )
     tokenizer = AutoTokenizer.from_pretrained(
         source.tokenizer, local_files_only=True, trust_remote_code=False
@@ -192,7 +215,8 @@ def _write_processor(source: Source, folder: Path, vision: PreTrainedConfig) -> 
             f"first free row of the embedding is {source.vocabulary}: its files do not agree"
         )
     strategy = _strategy(vision)
-    processor = LlavaProcessor(
+    kind = LlavaProcessor if source.anyres is None else LlavaNextProcessor
+    processor = kind(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=vision.patch_size,

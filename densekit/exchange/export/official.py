@@ -21,13 +21,14 @@ from densekit.exchange.official.folder import PROJECTOR, TRAINABLES
 from densekit.exchange.official.importing import TOWER_COPY
 from densekit.exchange.official.settings import CONFIG, official_connector
 from densekit.exchange.shards import ShardWriter
-from densekit.exchange.source import Source
+from densekit.exchange.source import Source, read_newline
 from densekit.files.json_files import read_object, write_json
 from densekit.model.config import read_config
 from densekit.model.tensor_files import NAMES
 from densekit.model.towers import vision_config_of
 from densekit.model.weights import read_weights
 from densekit.runs.layout import RunDir
+from densekit.spec.anyres import AnyRes
 from densekit.spec.types import Dtype
 from densekit.text.tokenizers.base import TOKENIZER_FILES
 
@@ -64,18 +65,26 @@ def write_official(source: Source, folder: Path, *, merge: bool, dtype: Dtype | 
             "code does: its folders cannot say which; export with --format llava-hf or densekit"
         )
     connector = cast(read_weights(source.connector_file), dtype)
+    newline = {}
+    if source.anyres is not None and source.anyres.has_newline and source.trains != "connector":
+        newline = cast({"model.image_newline": read_newline(source)}, dtype)
     whole = source.trains == "full" or (merge and source.adapter is not None)
     if whole:
-        _write_model(source, folder, connector, merge=merge, dtype=dtype)
+        _write_model(source, folder, connector, newline, merge=merge, dtype=dtype)
     else:
-        _write_parts(source, folder, connector, dtype)
+        _write_parts(source, folder, connector, newline, dtype)
     write_json(folder / CONFIG, _config(source, vision.hidden_size, is_clip, whole))
 
 
 def _write_parts(
-    source: Source, folder: Path, connector: Mapping[str, Tensor], dtype: Dtype | None
+    source: Source,
+    folder: Path,
+    connector: Mapping[str, Tensor],
+    newline: Mapping[str, Tensor],
+    dtype: Dtype | None,
 ) -> None:
     names = {f"model.mm_projector.{name}": value for name, value in connector.items()}
+    names |= newline
     if source.adapter is None:
         torch.save(names, folder / PROJECTOR)
         return
@@ -93,6 +102,7 @@ def _write_model(
     source: Source,
     folder: Path,
     connector: Mapping[str, Tensor],
+    newline: Mapping[str, Tensor],
     *,
     merge: bool,
     dtype: Dtype | None,
@@ -101,6 +111,7 @@ def _write_model(
     files = language_model.files()
     tower = cast(_tower(source, dtype is None, files[0].layouts), dtype)
     rest = {f"model.mm_projector.{name}": value for name, value in connector.items()}
+    rest |= newline
     rest |= {f"model.vision_tower.vision_tower.{name}": value for name, value in tower.items()}
     writer = ShardWriter(folder, len(files))
     for number, part in enumerate(files, start=1):
@@ -164,7 +175,8 @@ def _config(source: Source, hidden: int, is_clip: bool, whole: bool) -> dict[str
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_select_layer": -2,
         "mm_vision_select_feature": "patch",
-        "mm_patch_merge_type": "flat",
+        "mm_patch_merge_type": "flat" if source.anyres is None else source.anyres.merge,
+        **({} if source.anyres is None else {"image_grid_pinpoints": pinpoints(source.anyres)}),
         "mm_projector_lr": None,
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
@@ -177,6 +189,11 @@ def _config(source: Source, hidden: int, is_clip: bool, whole: bool) -> dict[str
         "freeze_mm_mlp_adapter": False,
         "use_cache": True,
     }
+
+
+def pinpoints(anyres: AnyRes) -> list[list[int]]:
+    """Width before height, as the official code reads them."""
+    return [[*size] for size in anyres.pinpoints]
 
 
 def _base_name(source: Source) -> str:

@@ -17,9 +17,9 @@ from densekit.exchange.export.tensors import (
     layouts_of,
     trained_tower,
 )
-from densekit.exchange.own_folder import CONVERSATION
+from densekit.exchange.own_folder import CONVERSATION, NEWLINE
 from densekit.exchange.shards import ShardWriter
-from densekit.exchange.source import OWN, Source
+from densekit.exchange.source import OWN, Source, read_newline
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.model.config import DenseConnectorConfig, read_config
@@ -49,6 +49,8 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
         rest |= {f"high_resolution_tower.{name}": value for name, value in named}
     projector = read_weights(source.connector_file)
     rest |= {f"projector.{name}": value for name, value in projector.items()}
+    if source.anyres is not None and source.anyres.has_newline:
+        rest[NEWLINE] = read_newline(source)
     rest = cast(rest, dtype)
     language_model = LanguageModel(source, merge=source.adapter is not None, dtype=dtype)
     files = language_model.files()
@@ -64,6 +66,7 @@ def write_own(source: Source, folder: Path, *, dtype: Dtype | None) -> None:
         vision_config=vision_config_of(vision),
         high_resolution_config=conv,
         connector=source.connector.model_dump(mode="json"),
+        anyres=None if source.anyres is None else source.anyres.model_dump(mode="json"),
         architectures=["DenseConnectorForConditionalGeneration"],
     )
     value = config.to_dict()

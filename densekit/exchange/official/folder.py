@@ -8,7 +8,7 @@ from pathlib import Path
 from densekit.errors import DataError, UsageError
 from densekit.exchange.adapter import ADAPTER_CONFIG, Adapter, read_adapter
 from densekit.exchange.official.settings import CONFIG, OfficialSettings, read_settings
-from densekit.exchange.official.tensors import Stored, model_files, sort_tensors
+from densekit.exchange.official.tensors import Stored, Where, model_files, sort_tensors
 from densekit.exchange.weight_file import WeightFile, open_weights
 from densekit.files.weight_files import few
 from densekit.spec.types import Trains
@@ -77,12 +77,13 @@ def open_official(folder: Path, connector: Path | None = None) -> OfficialFolder
         settings=settings,
         trains="lora" if adapter else "full" if model else "connector",
         model=model,
-        connector=read_connector(path) if path else None,
+        connector=read_connector(path, besides=("newline",)) if path else None,
         adapter=adapter,
         dropped=dropped,
         notes=tuple(notes),
     )
     _check_names(found.shapes("connector"), path or folder)
+    _check_newline(found)
     return found
 
 
@@ -129,9 +130,11 @@ def _without_connector(folder: Path, adapter: Adapter | None, model: bool) -> st
     )
 
 
-def read_connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
+def read_connector(
+    path: Path, *, besides: tuple[Where, ...] = ()
+) -> tuple[WeightFile, dict[str, Stored]]:
     """A connector's file, and each tensor's place; names without `mm_projector.` are taken as they
-    are.
+    are. `besides`: parts that may be in it too.
 
     Raises UsageError where there is none, DataError for one that holds more or less than a
     two-layer projector.
@@ -145,13 +148,36 @@ def read_connector(path: Path) -> tuple[WeightFile, dict[str, Stored]]:
             for name, (dtype, shape) in file.shapes.items()
         }
     stored, _ = sort_tensors(file)
-    if besides := [name for name, each in stored.items() if each.part != "connector"]:
+    if others := [n for n, each in stored.items() if each.part not in ("connector", *besides)]:
         raise DataError(
-            f"{path} holds {few(besides)} beside the connector: other parts were trained too, and "
+            f"{path} holds {few(others)} beside the connector: other parts were trained too, and "
             "a connector alone would not be that model"
         )
-    _check_names((each.name for each in stored.values()), path)
+    _check_names((e.name for e in stored.values() if e.part == "connector"), path)
     return file, stored
+
+
+def _check_newline(found: OfficialFolder) -> None:
+    """Raise DataError unless the newline vector is there exactly where the settings have one; a
+    stage 1 does not save it.
+    """
+    anyres = found.settings.anyres
+    wanted = anyres is not None and anyres.has_newline
+    if bool(found.shapes("newline")) == wanted or (wanted and found.trains == "connector"):
+        return
+    said = (
+        f"{found.settings.place} says image_aspect_ratio {found.settings.image_aspect_ratio}"
+        f"{f' and mm_patch_merge_type {anyres.merge}' if anyres else ''}"
+    )
+    if wanted:
+        raise DataError(
+            f"{said}, and the weights lack image_newline, in which rows of tiles end: finish the "
+            "download"
+        )
+    raise DataError(
+        f"{said}, and the weights hold image_newline, which an AnyRes model with "
+        "mm_patch_merge_type spatial_unpad has: put the config.json of these weights there"
+    )
 
 
 def _check_names(names: Iterable[str], path: Path) -> None:

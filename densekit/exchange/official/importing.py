@@ -1,6 +1,7 @@
 """An official checkpoint into a folder of densekit's: `import_folder`.
 
     connector.safetensors      the projector, in the type it was saved in
+    newline.safetensors        of AnyRes: the vector that rows of tiles end in
     language_model/            of a full checkpoint: transformers' format, with its tokenizer
     lora/                      of a LoRA checkpoint: the adapter, as peft reads it
     vision_tower/              the copy in the checkpoint, where the named tower has no weights
@@ -14,6 +15,7 @@ host RAM holds one file of them at most. import.json appears last, by a rename.
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
@@ -37,7 +39,7 @@ from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
 from densekit.files.weight_files import read_weight_files
 from densekit.model.tensor_files import write_tensors
-from densekit.runs.layout import CONNECTOR_FILE
+from densekit.runs.layout import CONNECTOR_FILE, NEWLINE_FILE
 from densekit.spec.imported import IMPORT_FILE, Imported, ImportRequest, ReadFolder
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.templates import template_names
@@ -104,6 +106,7 @@ class _Import:
         if found.trains == "full":
             self._language_model()
         self._connector()
+        self._newline()
         if found.adapter is not None:
             self._adapter()
         if self.tower.from_copy:
@@ -117,6 +120,7 @@ class _Import:
             connector=connector,
             template=self.request.template or chat_template_of(tokenizer),
             image_aspect_ratio=settings.image_aspect_ratio,
+            anyres=settings.anyres,
             max_length=settings.max_length,
             vocabulary=vocabulary,
             language_model=inside,
@@ -171,14 +175,31 @@ class _Import:
                 self.notes += self.tower.compare(copy)
 
     def _connector(self) -> None:
+        tensors = self._part("connector")
+        write_tensors(tensors, self.stage / CONNECTOR_FILE, metadata={"format": "pt"})
+
+    def _newline(self) -> None:
+        anyres = self.found.settings.anyres
+        if anyres is None or not anyres.has_newline:
+            return
+        if not (found := [*self._part("newline").values()]):
+            self.notes.append(
+                "the newline vector, in which rows of tiles end, is not in the checkpoint, as in "
+                "all of stage 1: its connector starts a stage 2, and it cannot be asked"
+            )
+            return
+        write_tensors({"weight": found[0]}, self.stage / NEWLINE_FILE, metadata={"format": "pt"})
+
+    def _part(self, part: Where) -> dict[str, Tensor]:
+        """The tensors of a part, by their names in it."""
         files = [self.found.connector] if self.found.connector else self.found.model
         tensors: dict[str, Tensor] = {}
         for file, stored in files:
-            names = _by_part(stored)["connector"]
+            names = _by_part(stored)[part]
             tensors |= {stored[name].name: value for name, value in file.read(names).items()}
             if names:
                 self._note_read(file.path)
-        write_tensors(tensors, self.stage / CONNECTOR_FILE, metadata={"format": "pt"})
+        return tensors
 
     def _adapter(self) -> None:
         adapter = self.found.adapter
@@ -221,7 +242,7 @@ class _Import:
 
 
 def _by_part(stored: Mapping[str, Stored]) -> dict[Where, list[str]]:
-    found: dict[Where, list[str]] = {"language_model": [], "connector": [], "vision_tower": []}
+    found: dict[Where, list[str]] = {part: [] for part in get_args(Where)}
     for name, each in stored.items():
         found[each.part].append(name)
     return found

@@ -15,6 +15,7 @@ from densekit.files.weight_files import few, read_weight_files
 from densekit.model.config import read_config
 from densekit.model.towers import vision_config_of
 from densekit.spec.connector import Connector
+from densekit.spec.vision import check_anyres
 
 
 def find_model(
@@ -75,6 +76,16 @@ def tower_connector(found: OfficialFolder, tower: Path) -> tuple[Connector, Any]
             f"{settings.kind} on {tower} (hidden size {vision.hidden_size}) needs "
             f"{_x(wanted[wrong[0]])}: give the tower that the checkpoint was trained on with "
             "--tower, or the connector's own file with --connector"
+        )
+    try:
+        check_anyres(settings.anyres, connector, vision.image_size)
+    except ValueError as error:
+        raise DataError(f"{settings.place}: image_grid_pinpoints on {tower}: {error}") from None
+    newline = found.shapes("newline").get("image_newline")
+    if newline is not None and newline != (hidden,):
+        raise DataError(
+            f"image_newline of {settings.place} is {_x(newline)}, and the connector makes vectors "
+            f"of {hidden}: the weights are not of one model"
         )
     if connector.last_layer(vision.num_hidden_layers) > vision.num_hidden_layers:
         raise DataError(f"{tower} has {vision.num_hidden_layers} layers, too few for the connector")

@@ -5,11 +5,13 @@ A checkpoint is known by its `mm_*` keys: its folder's name says nothing, and it
 folders by third parties, anything.
 """
 
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
+from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.part import Part, PositiveInt
 from densekit.spec.types import AspectRatio
@@ -44,7 +46,11 @@ class OfficialSettings(Part):
     """Of the connector: mm_dense_connector_type, `none` where there is no such key (LLaVA)."""
     mm_hidden_size: PositiveInt | None
     image_aspect_ratio: AspectRatio
+    anyres: AnyRes | None
+    """image_grid_pinpoints and mm_patch_merge_type, where images have several tiles."""
     max_length: PositiveInt
+    tower_trained: bool
+    """unfreeze_mm_vision_tower: the tower in the checkpoint is another than the one it names."""
     language_model: dict[str, Any]
     """config.json of the language model alone."""
 
@@ -71,8 +77,10 @@ def read_settings(folder: Path) -> OfficialSettings:
         base=base if isinstance(base, str) and base else None,
         kind=kind if kind in ("sti", "sci", "dci") else "none",
         mm_hidden_size=_count(raw, "mm_hidden_size", path),
-        image_aspect_ratio="pad" if aspect == "pad" else "square",
+        image_aspect_ratio=aspect if aspect in ("pad", "anyres") else "square",
+        anyres=_anyres(raw, path) if aspect == "anyres" else None,
         max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else MAX_LENGTH,
+        tower_trained=bool(raw.get("unfreeze_mm_vision_tower")),
         language_model=_language_model(raw, path),
     )
 
@@ -108,19 +116,19 @@ def _check_known(raw: dict[str, Any], path: Path) -> None:
             f"{path} is of a Mini-Gemini (MGM) model, with a second tower (mm_vision_tower_aux): "
             "not supported yet; give a model with one tower"
         )
-    aspect = raw.get("image_aspect_ratio")
-    merge = raw.get("mm_patch_merge_type", "flat")
-    if (isinstance(aspect, str) and "anyres" in aspect) or merge not in (None, "flat"):
+    aspect, merge = raw.get("image_aspect_ratio"), raw.get("mm_patch_merge_type", "flat")
+    if aspect != "anyres" and merge not in (None, "flat"):
         raise DataError(
-            f"{path} is of an AnyRes model (image_aspect_ratio {aspect}, mm_patch_merge_type "
-            f"{merge}): not supported yet; give a model trained with `pad` or `square`"
+            f"{path}: mm_patch_merge_type {merge} merges the tiles of an image, and "
+            f"image_aspect_ratio {aspect} makes none: densekit computes it with `anyres` only; "
+            "this checkpoint cannot be imported"
         )
     if raw.get("is_video"):
         raise DataError(
             f"{path} is of a video model (is_video): not supported yet; give an image model"
         )
     for key, taken, absent in (
-        ("image_aspect_ratio", ("pad", "square"), "square"),
+        ("image_aspect_ratio", ("pad", "square", "anyres"), "square"),
         ("mm_projector_type", ("mlp2x_gelu",), "linear"),
         ("mm_vision_select_layer", (-2,), -2),
         ("mm_vision_select_feature", ("patch",), "patch"),
@@ -134,6 +142,28 @@ def _check_known(raw: dict[str, Any], path: Path) -> None:
                 f"{' or '.join(str(each) for each in taken if each is not None)} only: this "
                 "checkpoint cannot be imported"
             )
+
+
+def _anyres(raw: dict[str, Any], path: Path) -> AnyRes:
+    """Pinpoints as a list, or as the text that the official code's arguments are; the merge that
+    an absent key means. Raises DataError for what is neither.
+    """
+    given = raw.get("image_grid_pinpoints")
+    if given is None:
+        raise DataError(
+            f"{path} is of an AnyRes model and has no image_grid_pinpoints: write the sizes that "
+            "it was trained with there, for example [[336, 672], [672, 336], [672, 672]]"
+        )
+    try:
+        sizes = literal_eval(given) if isinstance(given, str) else given
+        return AnyRes(pinpoints=sizes, merge=raw.get("mm_patch_merge_type") or "flat")
+    except (ValueError, SyntaxError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: image_grid_pinpoints {given!r} with mm_patch_merge_type "
+            f"{raw.get('mm_patch_merge_type')} cannot be used ({reason}): pairs of width and "
+            "height are needed, and the merge spatial_unpad, spatial or flat"
+        ) from None
 
 
 def _language_model(raw: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from densekit.exchange.weight_file import WeightFile, open_weights
 from densekit.files.pickle_files import has_pickled_weights, pickled_weights
 from densekit.files.weight_files import BUFFERS, few, kind_of, read_weight_files
 
-Where = Literal["language_model", "connector", "vision_tower"]
+Where = Literal["language_model", "connector", "newline", "vision_tower"]
 PARTS: tuple[tuple[Where, re.Pattern[str]], ...] = (
     ("connector", re.compile(r"^(?:.*\.)?mm_projector\.(?P<name>.+)$")),
+    ("newline", re.compile(r"^(?:.*\.)?(?P<name>image_newline)$")),
     ("vision_tower", re.compile(r"^(?:.*\.)?vision_tower\.vision_tower\.(?P<name>.+)$")),
     (
         "language_model",
@@ -26,7 +27,6 @@ EMBEDDING = "model.embed_tokens.weight"
 """A tensor that every language model of Llama's kind has: a row for each token."""
 OTHERS = (
     (r"(vision_tower_aux|vlm_uni_)", "a Mini-Gemini (MGM) model, with a second tower"),
-    (r"image_newline$", "an AnyRes model (image_newline)"),
     (r"vision_resampler|mm_projector\.model\.", "a model with a resampler"),
     (r"lora_[AB]\.", "a LoRA adapter, which belongs into adapter_model"),
 )

@@ -1,7 +1,8 @@
 """The vision tower of a checkpoint: the one that it names, or the copy inside.
 
 The official loader reads the tower from where mm_vision_tower says and ignores the copy, which a
-run in bf16 rounded.
+run in bf16 rounded. Where the tower was trained (unfreeze_mm_vision_tower, of LLaVA-NeXT and
+Open-LLaVA-NeXT), the copy is it.
 """
 
 import shutil
@@ -77,7 +78,8 @@ class Tower:
 
 
 def find_tower(found: OfficialFolder, given: Path | None, search: Sequence[Path]) -> Tower:
-    """The tower that was given or is named; where its weights are not there, the copy inside.
+    """The tower that was given or is named; where its weights are not there, or were trained, the
+    copy inside.
 
     Raises DataError where there is neither, or nothing says what the copy's settings are.
     """
@@ -98,6 +100,14 @@ def find_tower(found: OfficialFolder, given: Path | None, search: Sequence[Path]
             raise DataError(
                 f"vision tower: {folder} holds no {name}; copy it from the tower's repository"
             )
+    if found.settings.tower_trained:
+        if not copied:
+            raise DataError(
+                f"{found.settings.place} says unfreeze_mm_vision_tower: the vision tower was "
+                "trained, and the weights hold no tower (model.vision_tower): finish the download"
+            )
+        note = "the vision tower was trained (unfreeze_mm_vision_tower): the one in the checkpoint"
+        return Tower(folder=folder, from_copy=True, notes=(f"{note} is used",))
     if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
         return Tower(folder=folder, from_copy=False, notes=())
     if not copied:

@@ -11,6 +11,7 @@ from pathlib import Path
 from densekit.errors import DataError
 from densekit.launch.host_gpus import Gpu, gpu_variables
 from densekit.launch.launchers.base import Launcher
+from densekit.launch.launchers.output import Output
 from densekit.launch.launchers.trainer_command import (
     SHM_BYTES,
     missing_packages,
@@ -25,6 +26,7 @@ from densekit.runs.processes import alive, die_with_parent
 from densekit.spec.check import Check
 from densekit.spec.execution import Execution
 from densekit.spec.hardware import GIB
+from densekit.spec.kernels import require_installed
 
 SHM = Path("/dev/shm")
 
@@ -47,6 +49,11 @@ class Local(Launcher):
 
     name = "local"
 
+    def check(self, execution: Execution) -> None:
+        """The attention kernel's package is in this environment."""
+        super().check(execution)
+        require_installed(execution.attention)
+
     def commands(self, run: WorkDir, execution: Execution) -> list[str]:
         """The one command, with its variables."""
         variables = [f"{name}={value}" for name, value in environment(execution).items()]
@@ -60,19 +67,23 @@ class Local(Launcher):
         """
         inherited = {**os.environ}
         clear_inherited(inherited, keep_ranks=False)
-        process = subprocess.Popen(
-            command(run, execution),
-            env={**inherited, **environment(execution)},
-            start_new_session=True,
-            preexec_fn=_end_with_driver,
-        )
-        self.note(run, pid=process.pid)
+        with Output() as output:
+            process = subprocess.Popen(
+                command(run, execution),
+                env={**inherited, **environment(execution)},
+                stdout=output.stdout,
+                stderr=output.stderr,
+                start_new_session=True,
+                preexec_fn=_end_with_driver,
+            )
+            self.note(run, pid=process.pid)
 
-        def kill() -> None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            def kill() -> None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
-        return settle(run, wait_stoppable(run, wait=process.wait, kill=kill))
+            code = wait_stoppable(run, wait=process.wait, kill=kill)
+        return settle(run, code)
 
     def where(self, handle: ProcessHandle) -> str:
         """By process id and host."""

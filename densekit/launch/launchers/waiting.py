@@ -40,7 +40,8 @@ def wait_stoppable(
                 run.stop_file.touch()
             what = f"the {runs[0].noun}" if len(runs) == 1 else f"the {len(runs)} runs"
             line = STOPPING.format(stops=runs[0].stops, what=what)
-            print(f"\n{line}", file=sys.stderr, flush=True)
+            after_echo = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C
+            print(f"{after_echo}{line}", file=sys.stderr, flush=True)
         try:
             return wait()
         except KeyboardInterrupt:

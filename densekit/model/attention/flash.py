@@ -8,8 +8,6 @@ from densekit.model.packing import PackedSequences
 
 NAME = "varlen"
 """Without "flash": transformers would take it for its own, and may put another in its place."""
-PACKAGE = "flash_attn"
-INSTALL = "flash-attn (2.8.3.post2, compiled with nvcc; the a100 container image has it)"
 
 
 def attend(

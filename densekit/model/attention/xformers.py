@@ -10,8 +10,6 @@ from densekit.model.attention.packed import as_autocast
 from densekit.model.packing import PackedSequences
 
 NAME = "blocks"
-PACKAGE = "xformers.ops"
-INSTALL = "xformers (0.0.30 with torch 2.7.0; the v100 container image has it)"
 
 
 def attend(

@@ -23,7 +23,8 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedDataParallelKwargs, PartialState
 
 from densekit.errors import UsageError
-from densekit.model.attention import require_kernel
+from densekit.model.attention import require_kernel, try_kernel
+from densekit.model.dtypes import TORCH_DTYPES
 from densekit.runs.launch_variables import ACCELERATOR_VARIABLE, clear_inherited
 from densekit.spec.capability import check_combination, check_gpu, check_offload
 from densekit.spec.deepspeed import BUCKET_ELEMENTS
@@ -54,6 +55,11 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
         _check_cuda(execution)
     check_offload(execution.cpu_offload, execution.zero_stage)
     require_kernel(execution.attention)
+    if execution.device == "cuda":
+        # The towers too, whose attention is transformers' own; why: model/attention/sdpa.py.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        try_kernel(execution.attention, place, TORCH_DTYPES[execution.dtype])
     if execution.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -74,6 +80,7 @@ def make_accelerator(execution: Execution, *, max_grad_norm: float | None = None
         disable_shared_memory_collectives()
     # DeepSpeed's own calls.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    warnings.filterwarnings("ignore", r"barrier\(\): using the device under current context")
     # Accelerator(cpu=True, deepspeed_plugin=...) trains plain DDP without a word: process group and
     # state come first.
     PartialState(cpu=on_cpu)

@@ -62,7 +62,7 @@ class Container:
     """Indices of the GPUs it sees, and no other."""
     shm_bytes: int
     terminal: bool
-    """Whether the progress bar may move: the driver's own output is a terminal."""
+    """Whether what it writes goes to a terminal as it is."""
     interactive: bool = False
     """Whether it reads what is typed: only `docker run` does that."""
 
@@ -122,7 +122,7 @@ def container_of(
         groups=_groups(user),
         devices=devices,
         shm_bytes=SHM_BYTES[execution.device],
-        terminal=sys.stdout.isatty(),
+        terminal=False,
     )
 
 

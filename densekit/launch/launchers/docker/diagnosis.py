@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 
-from densekit import __version__
+import densekit
 from densekit.containers.tags import how_to_get
 from densekit.errors import DensekitError
 from densekit.launch.host_gpus import Gpu, image_for_gpus
@@ -48,7 +48,8 @@ def _image(engine: Engine, image: str) -> Check:
     engine.image_id(image)
     labels = engine.client.images.get(image).labels or {}
     built = labels.get(VERSION_LABEL) or "unknown"
-    if built == __version__:
+    if built == densekit.__version__:
         return Check(name="image", state="ok", message=f"{image}, of this version")
-    message = f"{image} is of version {built}, this is {__version__}: {how_to_get(image)} again"
+    here = densekit.__version__
+    message = f"{image} is of version {built}, this is {here}: {how_to_get(image)} again"
     return Check(name="image", state="warn", message=message)

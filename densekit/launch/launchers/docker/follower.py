@@ -1,13 +1,12 @@
 """Following a container: what it writes, and its end."""
 
-import codecs
-import sys
 import threading
 from contextlib import suppress
 from typing import Any
 
 from densekit.errors import DataError
 from densekit.launch.launchers.docker.client import one_sentence_errors
+from densekit.launch.launchers.output import Lines, Warned, say_repeated
 
 POLL_SECONDS = 0.2
 
@@ -35,11 +34,13 @@ class Follower:
         return self.code
 
     def _show(self) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        warned = Warned()
+        lines = Lines("stdout", warned)
         with suppress(DataError), one_sentence_errors():  # a lost engine shows in _wait
             for chunk in self.container.logs(stream=True, follow=True):
-                sys.stdout.write(decoder.decode(chunk))
-                sys.stdout.flush()
+                lines.write(chunk)
+        lines.end()
+        say_repeated(warned)
 
     def _wait(self) -> None:
         try:

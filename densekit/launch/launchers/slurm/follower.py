@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from densekit.errors import KILLED_CODE, PREEMPTED_CODE, DataError
 from densekit.launch.launchers.base import LostContactError
+from densekit.launch.launchers.output import Lines, Warned, say_repeated
 from densekit.launch.launchers.slurm.jobs import (
     ENDED,
     LOST_AFTER_SECONDS,
@@ -56,6 +57,8 @@ class Follower:
         """Why it is over, where the trainer could not see it."""
         self.output = run.attempt / f"slurm-{job}.out"
         self.shown = 0
+        self.warned = Warned()
+        self.lines = Lines("stdout", self.warned, prefix=prefix)
         self.waiting: str | None = None
         self.patience = None if queue_minutes is None else queue_minutes * 60
         self.queued_since: float | None = None
@@ -84,7 +87,9 @@ class Follower:
         self.code, self.reason = 1, reason
 
     def _ended(self, current: str, state: State) -> None:
-        self._show(whole=True)
+        self._show()
+        self.lines.end()
+        say_repeated(self.warned)
         code, _, signal = state.get("ExitCode", "0:0").partition(":")
         self.reason = REASONS.get(current)
         if current == "CANCELLED" and self.run.status.state in ("preempted", "complete"):
@@ -125,19 +130,15 @@ class Follower:
                 "lists the nodes)"
             )
 
-    def _show(self, *, whole: bool = False) -> None:
-        """Write on what the job wrote; with a prefix, line by line."""
+    def _show(self) -> None:
+        """Hand on what the job wrote."""
         if not self.output.is_file():
             return
         with self.output.open("rb") as file:
             file.seek(self.shown)
             data = file.read()
-        if self.prefix and not whole:
-            data = data[: data.rfind(b"\n") + 1]
         self.shown += len(data)
-        text = data.decode("utf-8", errors="replace")
-        sys.stdout.write("".join(f"{self.prefix}{line}" for line in text.splitlines(keepends=True)))
-        sys.stdout.flush()
+        self.lines.write(data)
 
 
 def follow_jobs(followers: Sequence[Follower], between: Callable[[], None] | None = None) -> None:

@@ -1,0 +1,168 @@
+"""Whole runs of variants: killed, they resume to the last bit; what they leave is asked, evaluated
+and exported.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from densekit.data.pixels import open_image
+from densekit.errors import DataError
+from densekit.exchange.export.exporting import export_model
+from densekit.exchange.pipeline import Pipeline, load_pipeline
+from densekit.files.json_files import read_jsonl
+from densekit.model.init import initial_projector
+from densekit.model.projector import Projector
+from densekit.model.weights import read_weights, save_weights
+from densekit.spec.connector import Connector
+from densekit.spec.exchange import ExportRequest
+from tests.support.evaluating import ask
+from tests.support.training import Kill, Started, assert_equal, start_run
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.ranks
+
+TILE = 56
+SIZES = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
+TILES = (
+    "data.image_aspect_ratio=anyres",
+    f"data.anyres={{pinpoints: {SIZES}, merge: spatial_unpad}}",
+    "data.max_length=320",
+)
+LORA = "lora={r: 4, alpha: 8}"
+LEARNED = {
+    "linear": "{kind: dci_linear, groups: [[0, 1, 2], [3, 4, 5]], "
+    "learned: {shared: false, high_level: true, bias: true}}",
+    "convolution": "{kind: sci_conv2d, layers: [1, 3], "
+    "learned: {shared: true, high_level: true, bias: true}, reduce_tokens: after_projector}",
+}
+LEARNED["fewer tokens"] = (
+    "{kind: dci, groups: [[0, 1, 2], [3, 4, 5]], reduce_tokens: after_projector}"
+)
+SLOW = pytest.mark.slow
+
+
+def overrides_of(name: str, folder: Path) -> list[str]:
+    """What `--set` takes of a variant."""
+    if name.startswith("tiles"):
+        return [*TILES, *([LORA] if name == "tiles, LoRA" else [])]
+    if name == "tower":
+        return ["optimizer.tower_learning_rate=1e-3"]
+    connector = Connector.model_validate(yaml.safe_load(LEARNED[name]))
+    with torch.device("meta"):
+        projector = Projector(connector, 32, 64)
+    save_weights(initial_projector(projector, seed=3), folder / "start.safetensors")
+    return [f"connector={LEARNED[name]}", f"models.connector={folder / 'start.safetensors'}"]
+
+
+def start(workplace: Workplace, folder: Path, name: str, zero_stage: int = 0) -> Started:
+    folder.mkdir()
+    overrides = overrides_of(name, folder)
+    return start_run(workplace, folder / "run", *overrides, zero_stage=zero_stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "zero_stage"),
+    [
+        ("tiles, LoRA", 0),
+        pytest.param("tiles", 0, marks=SLOW),
+        pytest.param("tiles", 3, marks=SLOW),
+        pytest.param("linear", 3, marks=SLOW),
+        pytest.param("convolution", 0, marks=SLOW),
+    ],
+)
+def test_a_killed_run_resumes_to_the_last_bit(
+    workplace: Workplace, tmp_path: Path, name: str, zero_stage: int
+) -> None:
+    whole = start(workplace, tmp_path / "whole", name, zero_stage)
+    whole.finish()
+    killed = start(workplace, tmp_path / "killed", name, zero_stage)
+    assert killed.attempt(Kill(0, 8))[0].exit_code == -9
+    killed.finish()
+    assert_equal(killed, whole)
+    trained = killed.weights()
+    drawn = read_weights(killed.run.path / "init.safetensors")
+    own = {"newline.safetensors:weight": "image_newline.weight"} if "tiles" in name else {}
+    own |= {n: n.replace(".safetensors:", ".", 1) for n in trained if ":connector." in n}
+    assert own
+    for after, before in own.items():
+        assert not torch.equal(trained[after], drawn[before]), after
+
+
+OFFICIAL, STOCK = "official", "llava-hf"
+REFUSED = {
+    ("tower", OFFICIAL): "the vision tower was trained too",
+    ("linear", OFFICIAL): "dci_linear trains a module, which the official code never did",
+    ("linear", STOCK): "dci_linear cannot be written for stock transformers: it has a trainable",
+    ("convolution", OFFICIAL): "sci_conv2d trains a module",
+    ("convolution", STOCK): "sci_conv2d cannot be written .* trainable module",
+    ("fewer tokens", OFFICIAL): "dci reduces the tokens of an image",
+    ("fewer tokens", STOCK): "dci cannot be written .* it reduces the tokens",
+}
+"""What a format cannot hold, and the reason that is said."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["tiles", "tiles, LoRA", "tower", "linear", "convolution", "fewer tokens"]
+)
+def test_what_a_run_leaves_is_asked_and_exported(
+    workplace: Workplace, tmp_path: Path, name: str
+) -> None:
+    """Each export answers stored prompts in a fresh process as the run does, or is refused."""
+    (tmp_path / "of").mkdir()
+    overrides = [*overrides_of(name, tmp_path / "of"), "optimizer.max_steps=3"]
+    run = start_run(workplace, tmp_path / "of" / "run", *overrides, world_size=1)
+    run.finish()
+    asked = answer(load_pipeline(run.run.path), workplace)
+    for format_ in (OFFICIAL, STOCK, "densekit"):
+        to = tmp_path / f"llava-lora-{format_}"
+        merges = "LoRA" in name and format_ != OFFICIAL
+        request = ExportRequest(source=run.run.path, to=to, format=format_, merge_lora=merges)
+        if (name, format_) in REFUSED:
+            with pytest.raises(DataError, match=REFUSED[name, format_]):
+                export_model(request)
+            assert not to.exists()
+            continue
+        assert export_model(request)[1].endswith("greedy ids equal")
+        if format_ == "densekit":
+            assert answer(load_pipeline(to), workplace) == asked
+
+
+def answer(pipeline: Pipeline, workplace: Workplace) -> tuple[int, ...]:
+    """To a question about a picture of the tiny data."""
+    (path, *_) = sorted((workplace.root / ".cache/densekit/tiny/data/images").iterdir())
+    (found,) = pipeline.answers(
+        [pipeline.question("What is shown?", open_image(path))], max_new_tokens=8
+    )
+    return found.ids
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiles", "tiles, LoRA"])
+def test_held_out_questions_are_asked_in_tiles(
+    workplace: Workplace, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "of").mkdir()
+    data = workplace.root / ".cache" / "densekit" / "tiny" / "data"
+    probe = f"probe={{questions: {data / 'held_out.json'}, images: {data / 'images'}}}"
+    overrides = [*overrides_of(name, tmp_path / "of"), probe, "optimizer.max_steps=2"]
+    run = start_run(workplace, tmp_path / "of" / "run", *overrides, world_size=1)
+    run.finish()
+    evaluation = ask(run.run.path)
+    assert {
+        each.protocol.image_aspect_ratio for each in evaluation.folder.evaluation.benchmarks
+    } == {"anyres"}
+    evaluation.attempt(2)
+    lines = read_jsonl(evaluation.folder.answers("held_out"))
+    questions = json.loads((data / "held_out.json").read_text())
+    pipeline = load_pipeline(run.run.path)
+    for line in lines[:3]:
+        (entry,) = [each for each in questions if str(each["id"]) == line["question_id"]]
+        text = entry["conversations"][0]["value"]
+        prompt = pipeline.prompt([("human", text)], open_image(data / "images" / entry["image"]))
+        (found,) = pipeline.answers([prompt], max_new_tokens=len(line["ids"]))
+        assert [*found.ids] == line["ids"]
