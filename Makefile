@@ -39,6 +39,7 @@ FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.t
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
 TRANSFORMERS_4 := .venv/.stamp-transformers-4-$(call checksum,requirements/transformers-4.txt)
+EASY_VQA := .venv/.stamp-easy-vqa-$(call checksum,requirements/easy-vqa.txt)
 DOCS := .venv/.stamp-docs-$(call checksum,requirements/docs.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
 
@@ -50,7 +51,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo easy-vqa claim parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +114,12 @@ $(DEMO): $(FULL)
 	@$(HASHED) -r requirements/demo.txt
 	@touch $@
 
+$(EASY_VQA): $(FULL)
+	@rm -f .venv/.stamp-easy-vqa-*
+	@echo 'Installing the pictures and questions of easy-vqa into .venv (20 MB)'
+	@$(HASHED) -r requirements/easy-vqa.txt
+	@touch $@
+
 $(DOCS): $(FULL)
 	@rm -f .venv/.stamp-docs-*
 	@echo 'Installing what builds the documentation into .venv (60 MB): some seconds'
@@ -134,6 +141,13 @@ endif
 
 demo: $(DEMO) ## run the example with a real small language model (SmolLM2-135M), on CPU
 	@$(BIN)/python examples/smollm2_demo.py $(ARGS)
+
+CLAIM = PYTHONPATH="$(CURDIR)/benchmarks$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m claim
+easy-vqa: $(EASY_VQA) ## make the data set easy-vqa, its benchmark and tiny models for it, from the package (MIT)
+	@$(CLAIM) --prepare
+
+claim: $(EASY_VQA) ## is DCI better than one layer's features on easy-vqa? Train, ask and judge 2 x 3 tiny runs on a CPU (also ARGS=)
+	@$(CLAIM) $(ARGS)
 
 parity: $(FULL) ## compare densekit with the numbers recorded from the official code (DIR=tests/golden)
 	@$(BIN)/densekit parity $(call quoted,DIR) $(ARGS)

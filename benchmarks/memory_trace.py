@@ -318,7 +318,7 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
         tracker.reset_mod_stats()  # it refuses a module's second pass
         return dense(views)
 
-    model._dense_features = passed  # type: ignore[method-assign]
+    model._dense_features = passed  # type: ignore[method-assign, assignment]
     decoder = model.language_model.model
     norm = decoder.final_layernorm if hasattr(decoder, "final_layernorm") else decoder.norm
 

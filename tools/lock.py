@@ -84,6 +84,11 @@ LOCKS = (
     Lock(path="requirements/video.txt", sources=("requirements/video.in",), options=("--no-deps",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(
+        path="requirements/easy-vqa.txt",
+        sources=("requirements/easy-vqa.in",),
+        options=("--no-deps",),
+    ),
+    Lock(
         path="requirements/xformers.txt",
         sources=("requirements/xformers.in",),
         options=("--no-deps",),

@@ -16,7 +16,7 @@ def split_step(
     micro_batch_size: int,
     tokens_per_micro_batch: int | None = None,
 ) -> list[list[list[int]]]:
-    """Return result[rank][micro-batch] = sorted positions in `lengths`: every position once.
+    """Return `result[rank][micro-batch]` = sorted positions in `lengths`: every position once.
 
     `lengths[p]` is the number of tokens of the sample at position p of the step (official order,
     groups one after the other). How many samples go where depends on their number alone: ranks

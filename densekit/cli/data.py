@@ -223,13 +223,23 @@ def unpack(
     source: Annotated[
         Path, typer.Argument(help="A folder of parquet files, or one", show_default=False)
     ],
-    to: Annotated[Path, typer.Option("--to", help="Where annotations.json and images/ are put")],
+    to: Annotated[Path, typer.Option("--to", help="Where the file and images/ are put")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="They are this benchmark's, and become its questions"),
+    ] = None,
 ) -> None:
     """Unpack parquet files with image bytes into an annotation file and its images.
 
     Rows have `conversations` or `messages`, and an `image` or `images` of one. Names of speakers
     become human and gpt. What cannot be read is refused by file and row, all of it at once.
     """
+    if benchmark is not None:
+        from densekit.evaluate.hub_rows import unpack_benchmark
+
+        file, questions, images = unpack_benchmark(benchmark, source, to)
+        print(f"{file}: {counted(questions, 'question')}, {counted(images, 'image')}")
+        return
     from densekit.data.parquet import unpack as write
 
     found = write(source, to)

@@ -109,7 +109,7 @@ def _check_lines(checks: "Sequence[Check]") -> Iterator[str]:
     """A line a check, and what they come to."""
     for check in checks:
         yield f"{check.state:4}  {check.name}: {check.message}"
-    states = [check.state for check in checks]
+    states: list[str] = [check.state for check in checks]
     worst = next((state for state in ("fail", "warn") if state in states), "ok")
     of = f" of {len(states)}"
     yield f"{worst}: {states.count(worst) if worst != 'ok' else 'all'}{of} checks"

@@ -61,6 +61,50 @@ def report(
     print(page)
 
 
+@commands.command(rich_help_panel=PANEL, epilog="Example: densekit curves tiny_stage2 my_run")
+def curves(
+    runs: RunNames = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FILE",
+            help="Where to write the page (default: curves.html in --runs-dir)",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Show runs side by side: loss, learning rate, gradient norm and speed in common axes.
+
+    One self-contained HTML file, which needs no network, and a line for each run here. Runs that
+    are under way are shown as far as they are; without a name, those that trained last.
+    """
+    from densekit.audit.report.side_by_side import CURVES_FILE, newest_runs, write_curves
+    from densekit.cli.output import print_table
+    from densekit.cli.site import named_run, site_settings
+
+    folder = site_settings(runs_dir=runs_dir).runs_dir
+    if to is not None and not to.parent.is_dir():
+        raise UsageError(f"--to {to}: {to.parent} is no folder; make it, or name another file")
+    found = [named_run(name, runs_dir) for name in runs or ()] or newest_runs(folder)
+    page = to or folder / CURVES_FILE
+    rows = write_curves(found, page)
+    print_table(
+        [
+            [row.name, row.steps, row.curve, *(_loss(row.first_loss), _loss(row.last_loss)), speed]
+            for row in rows
+            for speed in ["  ".join(row.recent.words()[3:])]
+        ],
+        header=["run", "steps", "loss", "first", "last", "latest steps"],
+    )
+    print(page)
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
 @commands.command(
     rich_help_panel=PANEL, epilog="Example: densekit dossier tiny_stage2 --to tiny_stage2.zip"
 )

@@ -7,31 +7,26 @@ none; other columns are left out. Images keep their bytes: `<file>/<row>` with t
 they are.
 """
 
-import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.data.decoding import read_header, reason
 from densekit.data.entries import read_conversation
+from densekit.data.parquet_rows import Row, one_image, rows_of, write_image
 from densekit.errors import DataError, UsageError
 from densekit.files.durable import fsync, rename
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
-ROWS = 64
-"""Of a file, decoded at a time: rows hold images."""
 NAMED = 10
 """Of the rows that are refused, so many are named."""
 PROGRESS_EVERY = 20_000
 COLUMNS = ("id", "image", "images", "conversations", "messages")
-EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
-"""Of formats whose extension is another than their name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,73 +82,28 @@ def unpack(source: Path, target: Path) -> Unpacked:
     return Unpacked(annotations=target / ANNOTATIONS, entries=entries, images=images)
 
 
-def _rows(source: Path, files: list[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(source: Path, files: list[Path]) -> Iterator[tuple[str, Row]]:
     """(place, row) of every row; the place is the file's name without its ending, and the row."""
-    import pyarrow
-    import pyarrow.parquet
-
     for path in files:
         name = path.name if path == source else path.relative_to(source).as_posix()
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                columns = [column for column in COLUMNS if column in file.schema_arrow.names]
-                if not {"conversations", "messages"} & set(columns):
-                    raise DataError(
-                        f"{path} has no column `conversations` or `messages`; it has "
-                        f"{', '.join(file.schema_arrow.names)[:200]}"
-                    )
-                number = 0
-                for batch in file.iter_batches(batch_size=ROWS, columns=columns):
-                    for row in batch.to_pylist():
-                        yield f"{name.removesuffix('.parquet')}/{number:08d}", row
-                        number += 1
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(
-                f"{path} cannot be read as parquet ({str(error)[:200]}); download it again"
-            ) from None
+        rows = rows_of(path, COLUMNS, any_of=("conversations", "messages"))
+        for number, row in enumerate(rows):
+            yield f"{name.removesuffix('.parquet')}/{number:08d}", row
 
 
-def _entry(place: str, row: Mapping[str, Any], images: Path) -> dict[str, Any]:
+def _entry(place: str, row: Row, images: Path) -> dict[str, Any]:
     """The entry of a row in LLaVA's form; its image is written."""
-    image = _one_image(row)
+    image = one_image(row)
     named = {name: row[name] for name in ("conversations", "messages") if row.get(name)}
     if image is not None:
         named["image"] = image if isinstance(image, str) else place
     conversation = read_conversation(_without_nulls(named))
     entry: dict[str, Any] = {"id": str(row["id"]) if row.get("id") is not None else place}
     if isinstance(image, bytes):
-        entry["image"] = _write_image(place, image, images)
+        entry["image"] = write_image(place, image, images)
     elif conversation.image is not None:
         entry["image"] = conversation.image
     return entry | {"conversations": conversation.as_turns()}
-
-
-def _one_image(row: Mapping[str, Any]) -> bytes | str | None:
-    """The bytes of a row's image, or its path where it has no bytes."""
-    found = row.get("image") if row.get("image") is not None else row.get("images")
-    if isinstance(found, list):
-        if len(found) > 1:
-            raise DataError(f"{len(found)} images; one image per sample is supported")
-        found = found[0] if found else None
-    if isinstance(found, Mapping):
-        found = found.get("bytes") or found.get("path")
-    if found is None or isinstance(found, bytes | str):
-        return found
-    raise DataError(f"its image is a {type(found).__name__}; bytes or a path is read")
-
-
-def _write_image(place: str, data: bytes, images: Path) -> str:
-    try:
-        kind = read_header(io.BytesIO(data)).format
-    except Exception as error:  # decoders raise whatever they like
-        raise DataError(f"its image cannot be read ({reason(error)})") from None
-    name = place + EXTENSIONS.get(kind, f".{kind.lower()}")
-    path = images / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-    return name
 
 
 def _without_nulls(value: Any) -> Any:

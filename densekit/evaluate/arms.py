@@ -2,6 +2,7 @@
 A single run, or an imported checkpoint, is an arm too.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,18 @@ class Arm:
     def benchmarks(self) -> tuple[str, ...]:
         """That any member was asked, sorted."""
         return tuple(sorted({name for member in self.members for name in member.results}))
+
+    @cached_property
+    def titles(self) -> Mapping[str, str]:
+        """What a table calls each benchmark: its title, and its split where two have one title."""
+        results = {
+            name: result for each in self.members for name, (_, result) in each.results.items()
+        }
+        count = Counter(result.title for result in results.values())
+        return {
+            name: result.title if count[result.title] == 1 else f"{result.title}, {result.split}"
+            for name, result in results.items()
+        }
 
     def results(self, benchmark: str) -> list[StoredResult | None]:
         """Of every member."""

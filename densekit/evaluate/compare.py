@@ -67,6 +67,7 @@ def compare(a: Arm, b: Arm, paper: Paper) -> Gains:
             name,
             each,
             *said[name],
+            title=a.titles[name],
             runs=(len(a.members), len(b.members)),
             reported=paper.gain(a.name, name) if printed else None,
             one_stage1=a.one_stage1 or b.one_stage1,
@@ -104,11 +105,12 @@ def _gain(
     claim: Claim,
     p: float,
     *,
+    title: str,
     runs: tuple[int, int],
     reported: float | None,
     one_stage1: bool,
 ) -> Gain:
-    difference, result = found.difference, found.asked.results[0]
+    difference = found.difference
     notes = [found.asked.incomplete]
     if difference.seeds is None:
         notes.append(NO_SEED_TERM)
@@ -125,7 +127,7 @@ def _gain(
     needed = _needed(effect, difference) if claim == "NOT SHOWN" else None
     return Gain(
         benchmark=name,
-        title=result.title,
+        title=title,
         a=float(np.mean(values[: runs[0]])),
         b=float(np.mean(values[runs[0] :])),
         difference=difference.difference,

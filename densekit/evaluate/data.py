@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from densekit.data.annotations import Annotations
 from densekit.data.catalog import load_catalog
 from densekit.errors import DataError
+from densekit.evaluate.hub_rows import has_parquet
 from densekit.evaluate.labels import OWN_SUFFIX, read_questions
 from densekit.evaluate.protocols import benchmark_names, get_protocol
 from densekit.evaluate.questions import Question
@@ -19,6 +20,8 @@ from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 
 DATA_SETS = {
+    "easy_vqa": "easy-VQA",
+    "easy_vqa_yes_no": "easy-VQA",
     "gqa": "GQA",
     "llava_w": "LLaVA-Bench",
     "mathvista": "MathVista",
@@ -35,6 +38,8 @@ DATA_SETS = {
     "vqav2": "VQAv2",
 }
 """A benchmark's entry in the catalogue."""
+PARTS = {"easy_vqa_yes_no": ("easy_vqa", "yes_no")}
+"""A benchmark that is a part of another one's questions: that one, and the category."""
 OWN_FILES = {"gqa": "testdev_balanced_questions.json", "pope": "coco_pope_random.json"}
 """A benchmark's own file of questions, where it has all that is asked."""
 IMAGE_FOLDERS = ("images", "val2014")
@@ -69,9 +74,14 @@ def _catalogue() -> dict[str, str]:
 def question_file(benchmark: str, roots: Roots) -> Path | None:
     """The file of a benchmark's questions; None where it is not there."""
     folder = roots.resolve(folder_of(benchmark))
-    names = [f"{benchmark}{OWN_SUFFIX}", OWN_FILES.get(benchmark)]
-    found = [folder / name for name in names if name and (folder / name).is_file()]
+    found = [folder / name for name in _names(benchmark) if (folder / name).is_file()]
     return found[0] if found else None
+
+
+def _names(benchmark: str) -> tuple[str, ...]:
+    """Of the files that would do, the first one first."""
+    whole, _ = PARTS.get(benchmark, (benchmark, ""))
+    return (f"{whole}{OWN_SUFFIX}", *filter(None, (OWN_FILES.get(benchmark),)))
 
 
 def present(math: Math | None, roots: Roots) -> tuple[str, ...]:
@@ -104,18 +114,27 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
     folder = folder_of(benchmark)
     file = question_file(benchmark, roots)
     if file is None:
-        names = " or ".join(filter(None, (f"{benchmark}{OWN_SUFFIX}", OWN_FILES.get(benchmark))))
-        fetch = ""
-        if benchmark in DATA_SETS:
+        fetch, place = "", roots.resolve(folder)
+        if has_parquet(benchmark, place):
+            fetch = (
+                f"; `densekit data unpack {place} --to {place} --benchmark {benchmark}` makes "
+                "them from the parquet files there"
+            )
+        elif benchmark in DATA_SETS:
             fetch = f"; `densekit fetch {DATA_SETS[benchmark]}` fetches what is published"
         raise DataError(
             f"{protocol.title} is not in {roots.resolve(folder)}: its questions are read from "
-            f"{names} there (docs/evaluation.md){fetch}"
+            f"{' or '.join(_names(benchmark))} there (docs/evaluation.md){fetch}"
         )
     places = [f"{folder}/{name}" for name in IMAGE_FOLDERS]
+    _, category = PARTS.get(benchmark, (benchmark, None))
     return BenchmarkData(
         protocol=protocol,
-        questions=tuple(read_questions(protocol, file)),
+        questions=tuple(
+            question
+            for question in read_questions(protocol, file)
+            if category is None or question.category == category
+        ),
         images=next((each for each in places if roots.resolve(each).is_dir()), places[0]),
     )
 

@@ -6,7 +6,7 @@ The forms of the own files are from memory; no reader has met a real one.
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def read_questions(protocol: Protocol, path: Path) -> list[Question]:
     except KeyError as error:
         problem = f" has no `{error.args[0]}`"
     except ValidationError as error:
-        problem = f": {_first_problem(error)}"
+        problem = f": {first_problem(error)}"
     except (TypeError, AttributeError):
         problem = " is of another form"
     else:
@@ -76,10 +76,10 @@ def _own(path: Path) -> Iterator[Question]:
         try:
             yield QUESTION.validate_python(row)
         except ValidationError as error:
-            raise DataError(f"{where}: {_first_problem(error)}") from None
+            raise DataError(f"{where}: {first_problem(error)}") from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """`gold.0: Input should be a valid string`; the files know lists where Python has tuples."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
@@ -145,18 +145,22 @@ def _mmbench(path: Path) -> Iterator[Row]:
         )  # spreadsheets put a mark in front
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); {REMEDY}") from None
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"):
-        base = str(base_index(row["index"]))
-        yield {
-            "id": row["index"],
-            "text": row["question"],
-            "image": base,
-            "gold": (row["answer"],),
-            "category": row["category"],
-            "options": shown_options([read_cell(row[letter] or "") for letter in LETTERS]),
-            "hint": shown_hint(read_cell(row["hint"])),
-            "rotation_of": base,
-        }
+    yield from map(mmbench_row, csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
+
+
+def mmbench_row(row: Mapping[str, str]) -> Row:
+    """A question of MMBench's table, from the text of its cells."""
+    base = str(base_index(row["index"]))
+    return {
+        "id": row["index"],
+        "text": row["question"],
+        "image": base,
+        "gold": (row["answer"],),
+        "category": row["category"],
+        "options": shown_options([read_cell(row[letter] or "") for letter in LETTERS]),
+        "hint": shown_hint(read_cell(row["hint"])),
+        "rotation_of": base,
+    }
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

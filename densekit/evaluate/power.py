@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from densekit.errors import UsageError
 from densekit.evaluate.statistics.power import detectable, questions_needed, runs_needed
 from densekit.recipes.paper import Paper
+from densekit.runs.verdicts import Gains
 from densekit.spec.part import Number, Part, PositiveInt
 
 RUNS_SHOWN = (2, 3, 5)
@@ -62,6 +63,23 @@ def plan_power(
     return rows
 
 
+def power_of(gains: Gains) -> list[PowerRow]:
+    """The power that the runs of a comparison had, by the noise that they have: a row for each
+    benchmark whose seed noise is known. The difference to be shown is the one found, either way.
+    """
+    return [
+        _power_row(
+            (gains.recipe, gains.baseline, gain.benchmark, gain.title),
+            effect=abs(gain.difference) or None,
+            seed=(gain.seed.sd, gain.seed.source),
+            question_sd=gain.question_sd,
+            questions=None,
+        )
+        for gain in gains.lines
+        if gain.seed is not None
+    ]
+
+
 def _gains(recipe: str, paper: Paper) -> list[tuple[str, float | None]]:
     scores = paper.scores(recipe)
     if not scores:
@@ -94,30 +112,53 @@ def _row(
             f"recipes/paper.yaml does not say how noisy {benchmark} is: give --seed-sd and "
             "--question-sd"
         )
-    seeds = seed_sd or (noise.seed_sd if noise else 0.0)
-    of_questions = question_sd or (noise.question_sd if noise else 0.0)
-    questions = noise.questions if noise and question_sd is None else None
+    source = "--seed-sd" if seed_sd or noise is None else noise.seed_source
+    return _power_row(
+        (
+            recipe,
+            None if recipe is None else paper.baseline(recipe),
+            benchmark,
+            paper.benchmarks[benchmark].title,
+        ),
+        effect=effect,
+        seed=(seed_sd or (noise.seed_sd if noise else 0.0), source),
+        question_sd=question_sd or (noise.question_sd if noise else 0.0),
+        questions=noise.questions if noise and question_sd is None else None,
+    )
+
+
+def _power_row(
+    names: tuple[str | None, str | None, str, str],
+    *,
+    effect: float | None,
+    seed: tuple[float, str],
+    question_sd: float,
+    questions: int | None,
+) -> PowerRow:
+    """`names`: recipe, baseline, benchmark and its title; `seed`: its noise and who says so."""
+    recipe, baseline, benchmark, title = names
+    seed_sd, seed_source = seed
     return PowerRow(
         recipe=recipe,
-        baseline=None if recipe is None else paper.baseline(recipe),
+        baseline=baseline,
         benchmark=benchmark,
-        title=paper.benchmarks[benchmark].title,
+        title=title,
         effect=effect,
-        seed_sd=seeds,
-        seed_source="--seed-sd" if seed_sd or noise is None else noise.seed_source,
-        question_sd=of_questions,
-        runs=runs_needed(effect, seed_sd=seeds, question_sd=of_questions) if effect else None,
+        seed_sd=seed_sd,
+        seed_source=seed_source,
+        question_sd=question_sd,
+        runs=runs_needed(effect, seed_sd=seed_sd, question_sd=question_sd) if effect else None,
         runs_these_questions=(
-            runs_needed(effect, seed_sd=seeds, question_sd=0.0) if effect else None
+            runs_needed(effect, seed_sd=seed_sd, question_sd=0.0) if effect else None
         ),
         questions=questions,
         questions_needed=(
-            questions_needed(effect, question_sd=of_questions, questions=questions)
+            questions_needed(effect, question_sd=question_sd, questions=questions)
             if effect and questions
             else None
         ),
         shown={
-            runs: round(detectable(runs, seed_sd=seeds, question_sd=of_questions), 2)
+            runs: round(detectable(runs, seed_sd=seed_sd, question_sd=question_sd), 2)
             for runs in RUNS_SHOWN
         },
     )

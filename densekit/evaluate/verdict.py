@@ -88,7 +88,8 @@ def _line(
     not asked, the line says why.
     """
     asked = asked_alike(name, arm.members)
-    line = Line(benchmark=name, title=_title(name, arm, paper))
+    title = arm.titles.get(name) or paper.benchmarks[name].title
+    line = Line(benchmark=name, title=title)
     if asked is not None:
         ours = mean(asked.values)
         line = line.model_copy(
@@ -145,11 +146,6 @@ def _why_no_value(name: str, arm: Arm) -> str:
         return problem
     there = sum(result is not None for result in results)
     return f"evaluated in {there} of {len(results)} runs" if there else "not evaluated"
-
-
-def _title(name: str, arm: Arm, paper: Paper) -> str:
-    asked = next((result.title for result in arm.results(name) if result), None)
-    return asked or paper.benchmarks[name].title
 
 
 def _other_than_official(asked: Asked) -> str:

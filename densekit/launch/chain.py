@@ -42,18 +42,20 @@ SHARED_FIELDS = (
     "connector",
     "assets",
 )
+REACH_BOTH = (*SHARED_FIELDS, "seed=")
+"""Beginnings of overrides that apply to both stages: a repetition has a stage 1 of its own."""
 
 
 def load_chain(name: str, overrides: Sequence[str]) -> list[Recipe]:
     """The recipes to run, in order: the stage-1 recipe that `name` needs, if any, then `name`.
 
-    Overrides of what both stages share (models, connector, assets) apply to both. Raises UsageError
-    when the two stages do not belong together.
+    Overrides of what both stages share (models, connector, assets) and of the seed apply to both.
+    Raises UsageError when the two stages do not belong together.
     """
     recipe = load_recipe(name, overrides)
     if recipe.needs is None:
         return [recipe]
-    shared = [override for override in overrides if override.startswith(SHARED_FIELDS)]
+    shared = [override for override in overrides if override.startswith(REACH_BOTH)]
     first = load_needed(recipe, name, shared)
     if first.stage != 1:
         raise UsageError(

@@ -24,7 +24,7 @@ from densekit.runs.layout import (
     Status,
 )
 from densekit.runs.process_handle import ProcessHandle, read_handle
-from densekit.runs.verdicts import read_verdict
+from densekit.runs.verdicts import word_of
 
 POLL_SECONDS = 0.5
 
@@ -94,7 +94,7 @@ def _listed(run: RunDir) -> ListedRun:
             tidy(run)
         handle = read_handle(run)
         total = optional_object(run.path / CERTIFICATE_FILE).get("steps")
-        verdict = read_verdict(run.path)
+        verdict = word_of(run.path)
     except DensekitError as error:
         return ListedRun(
             run=name, state="damaged", steps="", attempt=0, place="", message=str(error)
@@ -115,7 +115,7 @@ def _listed(run: RunDir) -> ListedRun:
         eta_seconds=eta,
         started=started,
         duration_seconds=max(0.0, at.written - started) if at and started else None,
-        verdict=verdict.word if verdict else "",
+        verdict=verdict,
         attempt=status.attempt,
         place=_place(handle) if handle and status.state in UNDER_WAY and state != "gone" else "",
         message=status.message,

@@ -2,6 +2,7 @@
 baseline. Written by `densekit verdict`, read by whoever shows a run.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from densekit.errors import DataError
 from densekit.files.json_files import write_json
+from densekit.runs.evaluations import EvaluationFolder, StoredResult, newest_results
 from densekit.runs.layout import RunDir
 from densekit.runs.versioned import read_versioned
 from densekit.spec.part import Number, Part, PositiveInt
@@ -108,7 +110,7 @@ class Verdict(Part):
     runs: tuple[str, ...]
     """Hashes of math.json of the runs that were judged together."""
     evaluations: tuple[str, ...]
-    """Hashes of their evaluations, so that an older verdict shows."""
+    """Folders of their evaluations, so that an older verdict shows."""
     changed: tuple[str, ...] = ()
     """Fields in which the runs differ from the recipe of their name that ships: then the paper
     reports nothing on them.
@@ -163,6 +165,30 @@ def read_verdict(run: Path) -> Verdict | None:
     return verdict
 
 
+def newer_answers(
+    verdict: Verdict, results: Mapping[str, tuple[EvaluationFolder, StoredResult]]
+) -> tuple[str, ...]:
+    """The benchmarks that were asked anew since a verdict, among the newest results of its run."""
+    return tuple(
+        name for name, (folder, _) in results.items() if folder.path.name not in verdict.evaluations
+    )
+
+
+def word_of(run: Path) -> str:
+    """The verdict of a run in one word, `(outdated)` behind it where a benchmark was asked anew
+    since; empty where there is none. Raises DataError for files that
+    cannot be read.
+    """
+    verdict = read_verdict(run)
+    if verdict is None:
+        return ""
+    return (
+        f"{verdict.word} (outdated)"
+        if newer_answers(verdict, newest_results(run))
+        else verdict.word
+    )
+
+
 def verdicts_here(runs_dir: Path) -> dict[str, str]:
     """The word of the newest verdict on each recipe, of the runs in a folder.
 
@@ -176,9 +202,7 @@ def verdicts_here(runs_dir: Path) -> dict[str, str]:
         except DataError:
             continue
         try:
-            verdict = read_verdict(path.parent)
+            found[name] = word_of(path.parent) or "damaged"
         except DataError:
             found[name] = "damaged"
-        else:
-            found[name] = verdict.word if verdict else "damaged"
     return found

@@ -44,7 +44,7 @@ def caption_entry(
         colour=colour, shape=shape, background=background
     )
     tagged = (TAG_FIRST if rng.random() < 0.5 else TAG_LAST).format(prompt)
-    return _entry(name, [(tagged, caption)], image)
+    return entry(name, [(tagged, caption)], image)
 
 
 def question_entry(
@@ -70,23 +70,23 @@ def question_entry(
             question = f"Is it a {_pick(shapes, shape, truth, rng)}?"
         rounds.insert(int(rng.integers(3)), (question, "Yes" if truth else "No"))
     first_question, first_answer = rounds[0]
-    return _entry(name, [(TAG_FIRST.format(first_question), first_answer), *rounds[1:]], image)
+    return entry(name, [(TAG_FIRST.format(first_question), first_answer), *rounds[1:]], image)
 
 
 def text_entry(name: str, rng: np.random.Generator) -> Entry:
     """Return a stage-2 entry without an image: general knowledge or a small sum."""
     if rng.random() < 0.3:
         first, second = (int(number) for number in rng.integers(1, 6, size=2))
-        return _entry(name, [(f"What is {first} plus {second}?", str(first + second))])
-    return _entry(name, [TEXT_ONLY[rng.integers(len(TEXT_ONLY))]])
+        return entry(name, [(f"What is {first} plus {second}?", str(first + second))])
+    return entry(name, [TEXT_ONLY[rng.integers(len(TEXT_ONLY))]])
 
 
 def held_out_entry(name: str, image: str, kind: str, answer: str) -> Entry:
     """Return an evaluation entry: one question of `kind` ("colour" or "shape") with its gold
     answer.
     """
-    entry = _entry(name, [(TAG_FIRST.format(QUESTIONS[kind]), answer.capitalize())], image)
-    return {**entry, "question_kind": kind}
+    asked = entry(name, [(TAG_FIRST.format(QUESTIONS[kind]), answer.capitalize())], image)
+    return {**asked, "question_kind": kind}
 
 
 def dialogue_line(entry: Entry) -> str:
@@ -103,7 +103,8 @@ def _pick(options: tuple[str, ...], actual: str, truth: bool, rng: np.random.Gen
     return others[rng.integers(len(others))]
 
 
-def _entry(name: str, rounds: list[tuple[str, str]], image: str | None = None) -> Entry:
+def entry(name: str, rounds: list[tuple[str, str]], image: str | None = None) -> Entry:
+    """Return an entry in LLaVA's form; `rounds`: questions with their answers."""
     turns = []
     for question, answer in rounds:
         turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]

@@ -6,7 +6,7 @@ import itertools
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from densekit.errors import DataError
+from densekit.files.hashing import file_sha256
 from densekit.files.json_files import read_json, write_json
 from densekit.files.permissions import follow_umask
 from densekit.model.init import named_generator
@@ -58,6 +60,39 @@ def ensure_tiny(folder: Path, assets: Assets, *, show: bool = True) -> None:
             shutil.rmtree(made, ignore_errors=True)
 
 
+def ensure_models(folder: Path, dialogues: Path, *, seed: int, steps: int) -> None:
+    """Make `folder`/{language_model,vision_tower} from a file of conversations, one a line, unless
+    they are there, made from the same; it appears whole.
+
+    Raises DataError when `folder` is something else.
+    """
+    wanted = {
+        "version": RECIPE_VERSION,
+        "dialogues": file_sha256(dialogues),
+        "seed": seed,
+        "steps": steps,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        marker = folder / "made.json"
+        if folder.exists():
+            if marker.is_file() and read_json(marker) == wanted:
+                return
+            raise DataError(
+                f"{folder} is there and was made otherwise: remove it, or choose another folder"
+            )
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            print(f"making a tokenizer and tiny models in {folder}", flush=True)
+            lines = dialogues.read_text(encoding="utf-8").splitlines()
+            make_models(made, lines, seed, steps, show=True)
+            write_json(made / marker.name, wanted)
+            follow_umask(made)
+            made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
 def _make(folder: Path, assets: Assets, show: bool) -> None:
     data = folder / "data"
     if show:
@@ -69,19 +104,24 @@ def _make(folder: Path, assets: Assets, show: bool) -> None:
         stage2=assets.stage2_samples,
         held_out=assets.held_out,
     )
+    dialogues = (data / "text.txt").read_text(encoding="utf-8").splitlines()
+    make_models(folder, dialogues, assets.seed, assets.language_model_steps, show)
+
+
+def make_models(folder: Path, dialogues: Sequence[str], seed: int, steps: int, show: bool) -> None:
+    """Write `folder`/{language_model,vision_tower}: a tokenizer and a language model trained on the
+    text of conversations, and a drawn tower.
+    """
     language_model = folder / "language_model"
     language_model.mkdir()
     # The stage-2 template opens every conversation with its system text, so tokenizer and model
     # must know it.
     system = get_template("v1").system.strip()
-    dialogues = (data / "text.txt").read_text(encoding="utf-8").splitlines()
     lines = [f"{system} {dialogue}" for dialogue in dialogues]
     train_tokenizer([*dialogues, *lines[:SYSTEM_LINES]], language_model)
     tokenizer = load_tokenizer(language_model)
-    train_language_model(
-        lines, tokenizer, language_model, assets.seed, assets.language_model_steps, show
-    )
-    make_tower(folder / "vision_tower", assets.seed)
+    train_language_model(lines, tokenizer, language_model, seed, steps, show)
+    make_tower(folder / "vision_tower", seed)
 
 
 def train_tokenizer(lines: list[str], folder: Path) -> None:

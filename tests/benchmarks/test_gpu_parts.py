@@ -1,7 +1,13 @@
 """What `make gpu` computes from what it measured, and what it measures."""
 
+from unittest import mock
+
+import pytest
+from gpu.__main__ import run_part
 from gpu.made import RECIPES, workload_of
 from gpu.profiled import gaps
+
+from densekit.parity import report
 
 
 def test_gaps_are_what_no_kernel_covers() -> None:
@@ -16,3 +22,11 @@ def test_every_size_has_its_recipes() -> None:
     for size, recipes in RECIPES.items():
         for what in recipes:
             assert workload_of(size, what)[0].trains == {"stage1": "connector"}.get(what, what)
+
+
+def test_the_cases_that_fail_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorded cases themselves have tests of their own."""
+    found = report.Report(cases={"holds": {}, "nothing": {}}, unsupported=[], not_recorded=[])
+    asked = mock.create_autospec(report.run_parity, return_value=found)
+    monkeypatch.setattr(report, "run_parity", asked)
+    assert run_part("parity", "cpu") == {"ok": found.ok, "cases": 2, "failed": found.failing}

@@ -84,3 +84,15 @@ def test_what_cannot_be_packed_is_refused(
     result = run_cli("dossier", *words)
     assert (result.code, problem in result.err) == (code, True), result.err
     assert "Traceback" not in result.err
+
+
+def test_curves_of_named_runs_and_of_the_newest(run_cli: Cli, runs: Path) -> None:
+    result = run_cli("curves", "made", "--to", "a.html")
+    assert (result.code, result.err) == (0, "")
+    header, row, page = result.out.splitlines()
+    assert header.split()[:3] == ["run", "steps", "loss"] and row.startswith("made-")
+    assert page == "a.html" and "Curves of 1 run" in Page(Path(page)).text
+    assert run_cli("curves").out.splitlines()[-1] == "runs/curves.html"
+    assert "Curves of 2 runs" in Page(runs / "curves.html").text
+    assert run_cli("curves", "--runs-dir", "none").code == 3
+    assert run_cli("curves", "--to", "no/a.html").code == 2

@@ -9,7 +9,10 @@ import pytest
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.arms import read_arm
 from densekit.evaluate.compare import compare
+from densekit.evaluate.power import power_of
+from densekit.evaluate.verdict import judge
 from densekit.recipes.paper import Paper, load_paper
+from densekit.runs.calibrations import Calibrations
 from densekit.runs.layout import RunDir
 from densekit.runs.verdicts import Gain
 from tests.evaluate.scored_runs import drawn, evaluated, made_run
@@ -229,3 +232,28 @@ def test_runs_that_share_their_stage_1_say_so(tmp_path: Path, paper: Paper) -> N
         (run / "math.json").write_text(text.replace(start, "a" * 64))
     assert read_arm(dci).one_stage1
     assert "its seed noise is stage 2's alone" in gain(dci, none, paper).note
+
+
+def test_benchmarks_of_one_title_are_told_apart(tmp_path: Path, paper: Paper) -> None:
+    runs = [made_run(tmp_path, name, seed=seed) for name in (DCI, NONE) for seed in (1, 2)]
+    for seed, run in enumerate(runs):
+        for number, name in enumerate(("held_out", "held_out_shuffled", "gqa")):
+            evaluated(run, drawn(0.6, seed=seed), name, name=f"{number}" * 16)
+    a, b = read_arm(runs[:2]), read_arm(runs[2:])
+    titles = ["GQA", "held-out questions, images in place", "held-out questions, images shuffled"]
+    assert [line.title for line in compare(a, b, paper).lines] == titles
+    shown = judge(a, None, paper, Calibrations()).lines
+    assert {line.title for line in shown if line.ours is not None} == {*titles}
+
+
+def test_the_power_of_a_comparison_is_that_of_its_noise(tmp_path: Path, paper: Paper) -> None:
+    dci, none = arm(tmp_path, DCI, 0.75, range(3)), arm(tmp_path, NONE, 0.65, range(3))
+    found = compare(read_arm(dci), read_arm(none), paper)
+    (line,) = found.lines
+    (row,) = power_of(found)
+    assert line.seed is not None and (row.recipe, row.baseline) == (DCI, NONE)
+    assert (row.seed_sd, row.question_sd) == (line.seed.sd, line.question_sd)
+    assert row.effect == line.difference and row.runs is not None and row.runs <= 3
+    assert row.shown[2] > row.shown[3] > row.shown[5] > 0 and row.shown[3] < line.difference
+    unknown = line.model_copy(update={"seed": None})
+    assert power_of(found.model_copy(update={"lines": (unknown,)})) == []

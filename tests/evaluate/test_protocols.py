@@ -38,7 +38,7 @@ ASKED = {
     "mathvista": f"{HINT} and provide the correct option letter, e.g., A, B, C, D, at the end.\n"
     "Question: What is it? (Unit: m)\nChoices:\n(A) red\n(B) green\n(C) blue",
 }
-NOT_OF_THE_PAPER = {"held_out", "held_out_shuffled"}
+NOT_OF_THE_PAPER = {"easy_vqa", "easy_vqa_yes_no", "held_out", "held_out_shuffled"}
 NAMES = [name for name in benchmark_names() if name not in NOT_OF_THE_PAPER]
 TOKENS = {"mmmu": 128} | dict.fromkeys(
     ("gqa", "vqav2", "vizwiz", "textvqa", "pope", "mme", "seed"), 128
@@ -157,7 +157,7 @@ def test_stop_texts_by_template() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown benchmark 'GQA'; known: gqa, held_out, "):
+    with pytest.raises(UsageError, match=r"unknown benchmark 'GQA'; known: easy_vqa, "):
         get_protocol("GQA")
     with pytest.raises(UsageError, match=r"unknown scorer '\.'; known: closed, exact, gqa,"):
         get_scorer(".")

@@ -22,6 +22,7 @@ from densekit.runs.verdicts import (
     Verdict,
     read_verdict,
     verdicts_here,
+    word_of,
     write_verdict,
 )
 from tests.evaluate.scored_runs import drawn, evaluated, made_run
@@ -270,6 +271,11 @@ def test_a_verdict_is_read_as_it_was_written(tmp_path: Path, paper: Paper) -> No
     path = write_verdict(run, whole)
     assert read_verdict(run) == whole and line in whole.lines
     assert verdicts_here(tmp_path) == {DCI: "COMPATIBLE"}
+    assert word_of(run) == "COMPATIBLE"
+    asked_again = evaluated(run, at(61), name="1" * 16)
+    assert word_of(run) == "COMPATIBLE (outdated)", "asked anew since"
+    assert verdicts_here(tmp_path) == {DCI: "COMPATIBLE (outdated)"}
+    shutil.rmtree(asked_again.path)
     other = made_run(tmp_path, NONE)
     shutil.copy(path, other / VERDICT_FILE)
     with pytest.raises(DataError, match="is another run's; remove it"):

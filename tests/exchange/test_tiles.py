@@ -4,6 +4,7 @@ tiles, its newline vector, its pinpoints.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,8 @@ def test_answers_are_those_of_a_plain_reference(pipeline: Pipeline) -> None:
         (tag,) = (prompt.ids == -200).nonzero().flatten().tolist()
         before, after = prompt.ids[:tag], prompt.ids[tag + 1 :]
         assert prompt.tokens == len(before) + len(image) + len(after)
-        row, ids = torch.cat([embed(before), image, embed(after)]), []
+        ids: list[int] = []
+        row = torch.cat([embed(before), image, embed(after)])
         with model.stock_attention():
             while len(ids) < 16 and not (ids and ids[-1] in pipeline.encoder.end_tokens):
                 ids.append(
@@ -154,7 +156,8 @@ def test_stock_llava_next_gives_the_same(
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["LlavaNextForConditionalGeneration"]
     assert config["image_grid_pinpoints"] == [[height, width] for width, height in PINPOINTS]
-    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    stock_class: Any = AutoImageProcessor
+    processor = stock_class.from_pretrained(tmp_path, backend="pil")
     for size in SIZES[:2]:
         assert size is not None
         made = processor(picture(size), return_tensors="pt")
@@ -166,12 +169,12 @@ def test_stock_llava_next_gives_the_same(
 def test_sizes_of_which_stock_llava_next_counts_other_tokens() -> None:
     """It rounds to seven digits before it truncates: 47 * (8 / 188) is a little below 2."""
     anyres = AnyRes(pinpoints=PINPOINTS, merge="spatial_unpad")
-    stock = LlavaNextProcessor.__new__(LlavaNextProcessor)
+    stock: Any = LlavaNextProcessor.__new__(LlavaNextProcessor)
 
     def differ(size: tuple[int, int]) -> bool:
         (columns, rows), (width, height) = anyres.grid(size, 56), size
         inside, ends = stock._get_unpadded_features(height, width, 4, 4, rows, columns)
-        return len(anyres.order(size, tile=56, side=4)) != 16 + inside + ends
+        return 16 + int(inside + ends) != len(anyres.order(size, tile=56, side=4))
 
     assert not any(differ((w, h)) for w in range(20, 200, 11) for h in range(10, 200, 11))
     assert differ((188, 47)) and differ((47, 188))

@@ -95,7 +95,7 @@ PAPERS = [
 
 def test_every_paper_recipe_names_its_hardware() -> None:
     assert len(PAPERS) > 50
-    assert {name for name in recipe_names() if recipe(name).assets is None} == set(PAPERS)
+    assert [name for name in recipe_names() if not name.startswith("tiny")] == PAPERS
 
 
 def shape(name: str) -> tuple[object, ...]:

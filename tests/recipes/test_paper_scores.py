@@ -89,7 +89,7 @@ def test_every_configuration_has_scores_and_its_table(paper: Paper) -> None:
     names = {table.name for table in paper.tables.values()}
     for name in recipe_names():
         recipe = load_recipe(name)
-        if recipe.stage == 1 or recipe.assets:
+        if recipe.stage == 1 or name.startswith("tiny"):
             assert not paper.scores(name)
         elif recipe.paper and recipe.paper.startswith(("Official scripts,", "Variant,")):
             assert not paper.scores(name), "no score was published"

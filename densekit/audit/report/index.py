@@ -11,7 +11,7 @@ from densekit.errors import DensekitError
 from densekit.files.json_files import optional_object
 from densekit.runs.evaluations import newest_results
 from densekit.runs.layout import CERTIFICATE_FILE, MATH_FILE, RunDir
-from densekit.runs.verdicts import read_verdict
+from densekit.runs.verdicts import word_of
 
 POINTS = 80
 """Of a curve in the index."""
@@ -47,8 +47,7 @@ def _row(path: Path) -> Row:
         _, held_out = newest_results(path).get("held_out", (None, None))
         if held_out is not None and held_out.value is not None:
             scored = f"{held_out.value:.1f}"
-        found = read_verdict(path)
-        verdict = found.word if found else ""
+        verdict = word_of(path)
         status = RunDir(path).status
         state, message = status.state, status.message
     except DensekitError as error:

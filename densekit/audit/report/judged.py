@@ -6,8 +6,8 @@ from pathlib import Path
 
 from densekit.audit.report.facts import Problem, ScoreRow
 from densekit.errors import DataError
-from densekit.runs.evaluations import EvaluationFolder
-from densekit.runs.verdicts import VERDICT_FILE, Gains, Line, Verdict, read_verdict
+from densekit.runs.evaluations import EvaluationFolder, StoredResult
+from densekit.runs.verdicts import VERDICT_FILE, Gains, Line, Verdict, newer_answers, read_verdict
 
 
 def verdict_of(run: Path, problems: list[Problem]) -> Verdict | None:
@@ -58,9 +58,9 @@ def gain_rows(gains: Gains | None) -> Iterator[ScoreRow]:
 
 
 def verdict_problems(
-    verdict: Verdict | None, evaluations: Mapping[str, EvaluationFolder]
+    verdict: Verdict | None, results: Mapping[str, tuple[EvaluationFolder, StoredResult]]
 ) -> Iterator[Problem]:
-    """What a reader of the verdict has to know; `evaluations` are the newest ones, by benchmark."""
+    """What a reader of the verdict has to know; `results` are the newest ones, by benchmark."""
     if verdict is None:
         return
     if verdict.changed:
@@ -68,16 +68,7 @@ def verdict_problems(
         yield Problem(level="warn", message=f"{message}: the paper reports nothing on it")
     for line in verdict.calibrated:
         yield Problem(level="note", message=f"calibrated: {line}")
-    try:
-        newer = [
-            name
-            for name, folder in evaluations.items()
-            if folder.evaluation.sha256 not in verdict.evaluations
-        ]
-    except DataError as error:
-        yield Problem(level="bad", message=str(error))
-        return
-    if newer:
+    if newer := newer_answers(verdict, results):
         message = f"{VERDICT_FILE} is of earlier answers than these of {', '.join(newer)}"
         yield Problem(level="warn", message=f"{message}: `densekit verdict` judges again")
 

@@ -1,8 +1,9 @@
 """Pages as HTML: templates in which every text is escaped, and stripped of paths and names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -12,6 +13,7 @@ import densekit
 from densekit.audit.report.facts import Chart
 from densekit.audit.report.privacy import Scrubber
 from densekit.audit.report.svg import draw
+from densekit.files import durable
 
 PAPER_BIBTEX = """\
 @inproceedings{yao2024dense,
@@ -40,6 +42,20 @@ def render(template: str, scrub: Scrubber, values: Mapping[str, object]) -> str:
         "bibtex": [PAPER_BIBTEX, KIT_BIBTEX.format(version=densekit.__version__)],
     }
     return _environment().get_template(template).render(**common, **values)
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names of runs, numbered where two folders share one."""
+    twice = len(set(names)) < len(names)
+    return [f"{number}: {name}" if twice else name for number, name in enumerate(names, start=1)]
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Replace a page by one rename; returns where it is."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    durable.rename(temporary, path)
+    return path
 
 
 @cache

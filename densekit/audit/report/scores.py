@@ -26,7 +26,7 @@ def score_rows(run: RecordedRun, problems: list[Problem]) -> Iterator[ScoreRow]:
         problems.append(Problem(level="bad", message=str(error)))
         results = {}
     verdict = verdict_of(run.path, problems)
-    problems += verdict_problems(verdict, {name: folder for name, (folder, _) in results.items()})
+    problems += verdict_problems(verdict, results)
     lines = {line.benchmark: line for line in verdict.lines} if verdict else {}
     for benchmark, (folder, result) in results.items():
         row = _result_row(run.path, folder, result, reported.pop(benchmark, ""))

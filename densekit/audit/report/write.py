@@ -6,15 +6,13 @@ from pathlib import Path
 
 from densekit.audit.diff.compare import compare_runs
 from densekit.audit.report.curves import compared_charts
-from densekit.audit.report.facts import RunReport
 from densekit.audit.report.gather import gather, scrubber_of
 from densekit.audit.report.index import folder_rows
-from densekit.audit.report.page import render
+from densekit.audit.report.page import render, told_apart, write_page
 from densekit.audit.report.privacy import Scrubber
 from densekit.audit.run_reader import RecordedRun
 from densekit.audit.wording import count_of
 from densekit.errors import DensekitError, UsageError
-from densekit.files import durable
 
 REPORT_FILE = "report.html"
 COMPARISON_FILE = "comparison.html"
@@ -32,7 +30,7 @@ def write_report(run: Path, to: Path | None = None) -> Path:
     target = to or run / REPORT_FILE
     linked = "./" if target.parent.resolve() == run.resolve() else ""
     values = {"report": report, "linked": linked}
-    return _write(target, render("run.html", scrubber_of(recorded), values))
+    return write_page(target, render("run.html", scrubber_of(recorded), values))
 
 
 def keep_report(run: Path) -> None:
@@ -58,7 +56,7 @@ def write_comparison(runs: Sequence[Path], to: Path) -> Path:
     found = [gather(run) for run in runs]
     reports = [report for report, _ in found]
     recorded = [run for _, run in found]
-    names = _names(reports)
+    names = told_apart([report.name for report in reports])
     values = {
         "reports": reports,
         "steps": [len(run.steps) for run in recorded],
@@ -70,7 +68,7 @@ def write_comparison(runs: Sequence[Path], to: Path) -> Path:
         "charts": list(compared_charts(list(zip(names, recorded, strict=True)))),
         "linked": [_link(run, to) for run in runs],
     }
-    return _write(to, render("compared.html", scrubber_of(*recorded), values))
+    return write_page(to, render("compared.html", scrubber_of(*recorded), values))
 
 
 def write_index(runs_dir: Path, to: Path | None = None) -> Path:
@@ -79,7 +77,7 @@ def write_index(runs_dir: Path, to: Path | None = None) -> Path:
     folders = dict.fromkeys((runs_dir.absolute(), runs_dir.resolve()), "runs")
     scrub = Scrubber({Path.home(): "~", **folders})
     values = {"rows": rows, "counted": count_of(len(rows), "run")}
-    return _write(to or runs_dir / REPORT_FILE, render("index.html", scrub, values))
+    return write_page(to or runs_dir / REPORT_FILE, render("index.html", scrub, values))
 
 
 def _divergence(first: Path, other: Path) -> list[str]:
@@ -87,13 +85,6 @@ def _divergence(first: Path, other: Path) -> list[str]:
         return compare_runs(first, other).report()
     except DensekitError as error:
         return [f"not compared: {error}"]
-
-
-def _names(reports: Sequence[RunReport]) -> list[str]:
-    """Of each run, told apart where two folders share one."""
-    names = [report.name for report in reports]
-    twice = len(set(names)) < len(names)
-    return [f"{number}: {name}" if twice else name for number, name in enumerate(names, start=1)]
 
 
 def _last_loss(run: RecordedRun) -> str:
@@ -104,11 +95,3 @@ def _last_loss(run: RecordedRun) -> str:
 def _link(run: Path, to: Path) -> str:
     """The beginning of links to a run's files from a page beside the run; empty elsewhere."""
     return f"{run.resolve().name}/" if run.resolve().parent == to.parent.resolve() else ""
-
-
-def _write(path: Path, text: str) -> Path:
-    """Replace a page by one rename."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    durable.rename(temporary, path)
-    return path

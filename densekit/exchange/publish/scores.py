@@ -64,6 +64,11 @@ def _verdict(subject: Subject) -> Iterator[str]:
         f"\nVerdict on the paper's numbers, over {len(verdict.runs)} "
         f"run{'s' * (len(verdict.runs) != 1)}; calibration: {calibration}.\n"
     )
+    if subject.outdated:
+        yield (
+            f"It is of earlier answers than the scores above of {', '.join(subject.outdated)}: "
+            "`densekit verdict` judges again.\n"
+        )
     yield "| benchmark | reported | here | verdict | |"
     yield "|---|---|---|---|---|"
     for line in verdict.lines:

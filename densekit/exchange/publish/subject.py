@@ -18,7 +18,7 @@ from densekit.runs.evaluations import StoredResult, newest_results
 from densekit.runs.layout import MATH_FILE, RunDir
 from densekit.runs.manifest import Manifest, read_manifest
 from densekit.runs.results import RESULTS_FILE
-from densekit.runs.verdicts import Verdict, read_verdict
+from densekit.runs.verdicts import Verdict, newer_answers, read_verdict
 from densekit.spec.imported import is_imported
 from densekit.spec.ledger import ledger_lines
 from densekit.spec.math import MADE_ASSETS, RunMath
@@ -43,6 +43,8 @@ class Subject:
     results: tuple[StoredResult, ...]
     """The newest result of each benchmark."""
     verdict: Verdict | None
+    outdated: tuple[str, ...]
+    """The benchmarks that were asked anew since the verdict."""
 
     @cached_property
     def recipe(self) -> Recipe | None:
@@ -126,14 +128,16 @@ def read_subject(path: Path) -> Subject:
         raise DataError(f"{path} is {run.status.state}, not complete: train it to its end first")
     check_complete(run)
     summary = read_object(path / RESULTS_FILE, "summary")["summary"]
+    results, verdict = newest_results(path), read_verdict(path)
     return Subject(
         run=run,
         math=run.math,
         manifest=read_manifest(path),
         dtype=run.execution.dtype,
         summary=summary if isinstance(summary, dict) else {},
-        results=tuple(result for _, result in newest_results(path).values()),
-        verdict=read_verdict(path),
+        results=tuple(result for _, result in results.values()),
+        verdict=verdict,
+        outdated=newer_answers(verdict, results) if verdict else (),
     )
 
 

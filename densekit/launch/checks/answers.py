@@ -25,5 +25,5 @@ def check_answers_fit(recipe: Recipe, annotations: Annotations, roots: Roots) ->
         f"recipe {recipe.name}: data.max_length is {max_length}, but an image alone has "
         f"{image_tokens} tokens: every answer behind such a one would be cut off, and nothing "
         f"learnt from it; give more than {image_tokens} plus the length of question and answer "
-        "(paper: 2048)"
+        f"({'the AnyRes recipes have 4096' if recipe.data.anyres else 'paper: 2048'})"
     )

@@ -79,7 +79,7 @@ class VisionTower(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """hidden_states[0] [I, P, D] of images [I, 3, H, W], with CLS where the family has one."""
+        """`hidden_states[0]`: [I, P, D] of images [I, 3, H, W], with CLS where there is one."""
 
     def hidden_states(self, pixel_values: Tensor) -> Iterator[Tensor]:
         """Yield hidden_states[0], [1], ..., [last_layer] without the CLS token, each [I, P, D].

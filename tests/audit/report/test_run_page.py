@@ -210,7 +210,7 @@ def judge(run: Path, **changed: object) -> None:
     values = {
         "recipe": "made",
         "runs": (RunDir(run).sha256,),
-        "evaluations": tuple(each.evaluation.sha256 for each in evaluations(run)),
+        "evaluations": tuple(each.path.name for each in evaluations(run)),
         "lines": (line,),
     }
     write_verdict(run, Verdict.model_validate({**values, **changed}))
@@ -226,7 +226,7 @@ def test_a_verdict_stands_beside_its_score(made: Path, run: Path) -> None:
 
 def test_a_verdict_on_other_answers_says_so(made: Path, run: Path) -> None:
     asked_about_pictures(run, made, answer="red")
-    judge(run, evaluations=("0" * 64,))
+    judge(run, evaluations=("0" * 16,))
     assert "verdict.json is of earlier answers than these of gqa" in page_of(run).text
 
 
