@@ -54,7 +54,6 @@ def load_model(
             source.connector,
             anyres=source.anyres,
             high_resolution_tower=source.high_resolution_tower,
-            anyres=source.anyres,
             dtype=dtype,
         )
     _load_connector(model, source.connector_file)
