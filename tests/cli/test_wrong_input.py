@@ -182,7 +182,7 @@ WRONG = {
     "no image to build": (
         ["containers", "build", "h100"],
         2,
-        "no container image is named h100; there are cpu, lmms, a100",
+        "no container image is named h100; there are cpu, lmms, video, a100",
     ),
     "no such option": (
         ["ls", "--run-dir", "x"],

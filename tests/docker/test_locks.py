@@ -117,7 +117,7 @@ def test_pins_answer_what_was_asked(lock: object) -> None:
     for source in lock.sources:  # type: ignore[attr-defined]
         for line in (ROOT / source).read_text(encoding="utf-8").splitlines():
             name, exact, version = line.split("#")[0].strip().partition("==")
-            name = re.split(r"[>=<~ ]", name)[0].lower().replace("_", "-")
+            name = re.split(r"[>=<~ \[]", name)[0].lower().replace("_", "-")
             if not name or (name == "torch" and path.name in ("train.txt", "cpu-cuda.txt")):
                 continue
             assert name in read(path), f"{path.name} lacks {name}; run `make lock`"

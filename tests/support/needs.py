@@ -28,6 +28,7 @@ NEEDS = {
     "pretend-gpu": "a container engine that hands out GPUs, real or pretended ones",
     "root": "the rights of root",
     "user": "a user other than root",
+    "cores": "two CPU cores",
     "disk": "free disk space",
     "two-disks": "a temporary folder on another disk than /dev/shm",
     "downloads": "leave to fetch some GB: only DENSEKIT_REQUIRE=downloads gives it",
