@@ -70,14 +70,19 @@ def power_of(gains: Gains) -> list[PowerRow]:
     return [
         _power_row(
             (gains.recipe, gains.baseline, gain.benchmark, gain.title),
-            effect=abs(gain.difference) or None,
-            seed=(gain.seed.sd, gain.seed.source),
-            question_sd=gain.question_sd,
+            effect=_shown(abs(gain.difference)) or None,
+            seed=(_shown(gain.seed.sd), gain.seed.source),
+            question_sd=_shown(gain.question_sd),
             questions=None,
         )
         for gain in gains.lines
         if gain.seed is not None
     ]
+
+
+def _shown(value: float) -> float:
+    """With the digits that a table has."""
+    return float(f"{value:.3g}")
 
 
 def _gains(recipe: str, paper: Paper) -> list[tuple[str, float | None]]:
