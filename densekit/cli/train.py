@@ -120,7 +120,7 @@ def run(
         typer.Option(
             "--log",
             metavar="TRACKERS",
-            help="Write the figures for tensorboard or wandb (or both, with a comma) too",
+            help="Figures for tensorboard, wandb too",
             show_default=False,
             rich_help_panel=ADVANCED,
         ),

@@ -102,7 +102,7 @@ def test_help_of_run_fits_a_screen(run_cli: Cli, monkeypatch: pytest.MonkeyPatch
 def test_help_of_run_shows_what_a_person_uses_first(run_cli: Cli) -> None:
     shown = panels(run_cli("run", "--help").out)
     assert [line.split()[0] for line in shown["Options"]] == MAIN_OPTIONS
-    assert len(shown["Advanced"]) <= 10
+    assert len(shown["Advanced"]) <= 11
 
 
 @pytest.mark.parametrize("words", COMMANDS)

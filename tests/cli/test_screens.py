@@ -1,5 +1,6 @@
 """What a person sees of `plan`, `recipes`, `ls`, `doctor`, `verdict`, on terminals of two sizes."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -66,8 +67,13 @@ def test_recipes(screen: Screen, size: tuple[int, int]) -> None:
 @sizes
 def test_ls(screen: Screen, size: tuple[int, int], tmp_path: Path) -> None:
     world = make_world(tmp_path / "world")
-    for recipe, stop_after in (("made", None), ("vicuna13b_clip_none_seven_stage2", 2)):
+    for recipe, stop_after, loss in (
+        ("made", None, 2.0054),
+        ("vicuna13b_clip_none_seven_stage2", 2, 2.0972),
+    ):
         path = train(world, tmp_path / "runs", recipe={"name": recipe}, stop_after=stop_after)
+        last = json.dumps({"step": stop_after or 6, "loss": loss, "seconds": 0.1})
+        (path / "metrics.jsonl").write_text(f"{last}\n", encoding="utf-8")
         began = (path / "attempts" / "0001" / "execution.json").stat().st_mtime
         os.utime(path / "metrics.jsonl", (began + 4000, began + 4000))
     listed = screen.check("ls", size, "ls").out
