@@ -1,4 +1,4 @@
-"""Files of prompts: a JSON object per line with `prompt`, `image` and `id`."""
+"""Files of prompts: a JSON object per line with `prompt`, `image` or `video`, and `id`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,10 @@ from densekit.spec.part import read_part
 from densekit.spec.talk import GenerateRequest, PromptLine
 from densekit.text.conversation import with_tag
 
-REMEDY = 'a line is {"prompt": "...", "image": "FILE", "id": ...}, the last two as you like'
+REMEDY = (
+    'a line is {"prompt": "...", "image": "FILE", "id": ...}, or "video" in the place of "image"; '
+    "all but the prompt as you like"
+)
 
 
 def read_prompts(request: GenerateRequest) -> list[PromptLine]:
@@ -18,7 +21,7 @@ def read_prompts(request: GenerateRequest) -> list[PromptLine]:
     """
     found = [*request.prompts]
     for line in found:
-        with_tag(line.prompt, has_image=line.image is not None)
+        with_tag(line.prompt, has_image=line.shown is not None)
     if request.file is not None:
         found += _in_file(request.file)
     if not found:
@@ -38,12 +41,13 @@ def _in_file(path: Path) -> Iterator[PromptLine]:
             raise DataError(f"{place}: {error}; {REMEDY}") from None
         prompt = read_part(PromptLine, value, source=place, remedy=REMEDY)
         try:
-            with_tag(prompt.prompt, has_image=prompt.image is not None)
+            with_tag(prompt.prompt, has_image=prompt.shown is not None)
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
-        if prompt.image is not None:
-            image = path.absolute().parent / prompt.image
-            if not image.is_file():
-                raise DataError(f"{place}: image {image} does not exist: correct the path")
-            prompt = prompt.model_copy(update={"image": str(image)})
+        for kind in ("image", "video"):
+            if (named := getattr(prompt, kind)) is not None:
+                file = path.absolute().parent / named
+                if not file.is_file():
+                    raise DataError(f"{place}: {kind} {file} does not exist: correct the path")
+                prompt = prompt.model_copy(update={kind: str(file)})
         yield prompt

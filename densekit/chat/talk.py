@@ -15,6 +15,7 @@ from densekit.chat.conversation import Conversation
 from densekit.chat.prompts import read_prompts
 from densekit.chat.terminal import Terminal
 from densekit.data.pixels import open_image
+from densekit.data.video import read_frames
 from densekit.errors import DataError
 from densekit.exchange.pipeline import Answer, Pipeline, Prompt, load_pipeline
 from densekit.model.dtypes import TORCH_DTYPES
@@ -26,6 +27,7 @@ from densekit.spec.talk import (
     PromptLine,
     TalkSettings,
 )
+from densekit.spec.video import VideoSettings
 
 
 def chat(request: ChatRequest) -> None:
@@ -62,7 +64,7 @@ def generate(request: GenerateRequest) -> GenerateReport:
         for start in range(0, len(lines), request.batch_size):
             batch = lines[start : start + request.batch_size]
             prompts = [
-                _prompt(pipeline, number, line, len(lines))
+                _prompt(pipeline, number, line, len(lines), request.video)
                 for number, line in enumerate(batch, start=start + 1)
             ]
             given = pipeline.answers(
@@ -83,8 +85,13 @@ def generate(request: GenerateRequest) -> GenerateReport:
     )
 
 
-def _prompt(pipeline: Pipeline, number: int, line: PromptLine, count: int) -> Prompt:
+def _prompt(
+    pipeline: Pipeline, number: int, line: PromptLine, count: int, settings: VideoSettings
+) -> Prompt:
     try:
+        if line.video is not None:
+            frames = read_frames(Path(line.video), settings)
+            return pipeline.video_question(line.prompt, frames, settings)
         image = None if line.image is None else open_image(Path(line.image))
         return pipeline.question(line.prompt, image)
     except DataError as error:
@@ -96,6 +103,8 @@ def _line(asked: PromptLine, prompt: Prompt, answer: Answer) -> AnswerLine:
         id=asked.id,
         prompt=asked.prompt,
         image=asked.image,
+        video=asked.video,
+        frames=prompt.frames,
         answer=answer.text,
         finish="end" if answer.ended else "length",
         prompt_tokens=prompt.tokens,

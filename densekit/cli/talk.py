@@ -14,6 +14,7 @@ from densekit.errors import UsageError
 from densekit.spec.part import MAX_COUNT
 from densekit.spec.talk import MAX_TEMPERATURE
 from densekit.spec.types import Device, Dtype
+from densekit.spec.video import FRAMES, MAX_FRAMES
 
 if TYPE_CHECKING:
     from densekit.launch.launchers.base import Launcher
@@ -121,10 +122,29 @@ def generate(
         list[str] | None, typer.Option("--prompt", help="Question (repeatable: one by one)")
     ] = None,
     image: Picture = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="Video to ask about (needs the extra `video`)")
+    ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="Questions, a JSON object per line: prompt, image, id"),
+        typer.Option(
+            "--file", help="Questions, a JSON object per line: prompt, image or video, id"
+        ),
     ] = None,
+    frames: Annotated[
+        int,
+        typer.Option(
+            "--frames", min=1, max=MAX_FRAMES, help="Of a video: looked at, evenly spread"
+        ),
+    ] = FRAMES,
+    pool: Annotated[
+        bool,
+        typer.Option(
+            "--pool/--no-pool",
+            help="Of a video: the largest of every two neighbouring tokens of a frame",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = True,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=4096, help="Questions answered at a time")
     ] = 8,
@@ -140,21 +160,27 @@ def generate(
 ) -> None:
     """Answer questions with a trained model, each by itself.
 
-    With --image every --prompt is about that picture; a file says its pictures line by line. --json
+    With --image or --video every --prompt is about it; a file says its own line by line. --json
     adds the ids of each answer, and whether it ended or was cut off.
     """
     from densekit.cli.site import site_settings
-    from densekit.launch.talk import resolved_image, talk
+    from densekit.launch.talk import resolved_image, resolved_video, talk
     from densekit.spec.talk import GenerateRequest, PromptLine, TalkRequest
+    from densekit.spec.video import VideoSettings
 
     if not prompt and file is None:
         raise UsageError("no question: give --prompt, or --file")
+    if image is not None and video is not None:
+        raise UsageError("--image and --video: a question is about one of them")
+    if video is not None and not prompt:
+        raise UsageError("--video goes with --prompt: a file says its videos line by line")
     if image is not None and not prompt:
         raise UsageError("--image goes with --prompt: a file says its pictures line by line")
     if prompt and not all(text.strip() for text in prompt):
         raise UsageError("--prompt is empty: ask something")
     site, execution = site_settings(), _where(device, dtype)
     shown = None if image is None else str(resolved_image(image))
+    watched = None if video is None else str(resolved_video(video))
     request = GenerateRequest(
         model=_folder(model, site),
         device=execution.device,
@@ -163,7 +189,8 @@ def generate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        prompts=tuple(PromptLine(prompt=text, image=shown) for text in prompt or ()),
+        prompts=tuple(PromptLine(prompt=text, image=shown, video=watched) for text in prompt or ()),
+        video=VideoSettings(frames=frames, pooled=pool),
         file=None if file is None else file.resolve(),
         batch_size=batch_size,
         as_json=as_json,

@@ -52,8 +52,8 @@ def load_model(
             language_model,
             source.tower,
             source.connector,
-            high_resolution_tower=source.high_resolution_tower,
             anyres=source.anyres,
+            high_resolution_tower=source.high_resolution_tower,
             dtype=dtype,
         )
     _load_connector(model, source.connector_file)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,11 +17,13 @@ from densekit.exchange.own_folder import is_own, load_own, read_conversation, re
 from densekit.exchange.source import open_source
 from densekit.exchange.tokenizer import tokenizer_of
 from densekit.model.answering import Decoding, generate
+from densekit.model.frames import TaggedFrames
 from densekit.model.preprocess import normalise
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.spec.conversation import ConversationSettings
 from densekit.spec.part import MAX_COUNT
 from densekit.spec.types import IMAGE_TOKEN
+from densekit.spec.video import VideoSettings
 from densekit.text.answers import AnswerStream, answer_text, check_ending
 from densekit.text.conversation import Turn, check_tags, with_tag
 from densekit.text.encode import SampleEncoder
@@ -39,6 +42,10 @@ class Prompt:
     """Width and height of the image."""
     tokens: int
     """Of the whole prompt, with those of the image."""
+    frames: int = 0
+    """Of a video, whose frames the pixels are; 0: they are an image's."""
+    pooled: bool = False
+    """Whether the tokens of its frames are pooled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,36 @@ class Pipeline:
             tokens=tokens,
         )
 
+    def video_question(
+        self, text: str, frames: Sequence[Image.Image], settings: VideoSettings
+    ) -> Prompt:
+        """The prompt of a single question about the frames of a video, which stand in front of it
+        unless it says where.
+
+        As long as the language model has positions: the official code measures a video by them and
+        an image by data.max_length (docs/how-to/video.md). Raises DataError for a model of several
+        views per image, and where tags and videos differ in number.
+        """
+        if self.conversation.anyres is not None:
+            raise DataError(
+                "a video is seen as one view per frame, and the model was trained on several "
+                "tiles per image (AnyRes): ask a model of one view an image"
+            )
+        text = with_tag(text, has_image=True)
+        tags = text.count(IMAGE_TOKEN)
+        check_tags(tags, has_image=True)
+        ids = self.encoder.encode_prompt([{"from": "human", "value": text}], has_image=True)
+        of_frame = self.model.config.image_layout.tokens(frames[0].size)
+        views = np.concatenate([self.processor.views(frame) for frame in frames])
+        return Prompt(
+            ids=torch.from_numpy(ids),
+            pixels=normalise(torch.from_numpy(views), self._table),
+            image_size=frames[0].size,
+            tokens=len(ids) - tags + settings.tokens(len(frames), of_frame),
+            frames=len(frames),
+            pooled=settings.pooled,
+        )
+
     def _room(self, prompt: Prompt) -> int:
         """New tokens that the language model has positions for."""
         positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
@@ -142,6 +179,7 @@ class Pipeline:
                 temperature=temperature,
             ),
             image_sizes=sizes,
+            frames=_frames(prompts),
             on_token=None if on_text is None else pass_on,
         )
         if on_text is not None:
@@ -154,6 +192,16 @@ class Pipeline:
             )
             for ids in generated.ids
         ]
+
+
+def _frames(prompts: Sequence[Prompt]) -> TaggedFrames | None:
+    """Which images of a batch are frames of videos; None without any."""
+    seen = [prompt for prompt in prompts if prompt.pixels is not None]
+    pooled = {prompt.pooled for prompt in seen if prompt.frames}
+    assert len(pooled) <= 1, "the videos of a batch are pooled alike"
+    if not pooled:
+        return None
+    return TaggedFrames(counts=[prompt.frames for prompt in seen], pooled=pooled.pop())
 
 
 def load_pipeline(

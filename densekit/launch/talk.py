@@ -64,8 +64,17 @@ def resolved_image(path: Path) -> Path:
     """The path of a picture, whatever the folder of who reads it. Raises DataError where there is
     no such file.
     """
+    return _resolved(path, "--image", "a picture")
+
+
+def resolved_video(path: Path) -> Path:
+    """The same of a video."""
+    return _resolved(path, "--video", "a video")
+
+
+def _resolved(path: Path, option: str, what: str) -> Path:
     if not path.is_file():
-        raise DataError(f"--image {path} is not a file: give a picture")
+        raise DataError(f"{option} {path} is not a file: give {what}")
     return path.resolve()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from densekit.model.frames import TaggedFrames
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 
 LOWEST_TEMPERATURE = 1e-3
@@ -48,15 +49,16 @@ def generate(
     decoding: Decoding,
     *,
     image_sizes: Sequence[tuple[int, int]] | None = None,
+    frames: TaggedFrames | None = None,
     on_token: Callable[[int], None] | None = None,
     logits: bool = False,
 ) -> Generated:
     """Answer B prompts [T_b] with the image token once per image, in one batch padded on the left.
 
     pixel_values: [I, 3, H, W] of all images in order of the tags, None without any; under AnyRes
-    their tiles, and `image_sizes` their (width, height). `on_token`
-    gets each new id of a single prompt as it comes. `logits` keeps those of every step until the
-    end: for short answers. Nothing of the generation settings that a
+    their tiles, and `image_sizes` their (width, height); `frames`: which images are those of
+    videos. `on_token` gets each new id of a single prompt as it comes. `logits` keeps those of
+    every step until the end: for short answers. Nothing of the generation settings that a
     published folder brings along is used: they would change the answers silently. Raises
     ValueError when tags and images differ in number.
     """
@@ -72,6 +74,7 @@ def generate(
             [prompt.to(device) for prompt in prompts],
             None if pixel_values is None else pixel_values.to(device),
             image_sizes=image_sizes,
+            frames=frames,
             max_prompt=decoding.max_prompt,
             streamer=None if on_token is None else _Streamer(on_token),
         )

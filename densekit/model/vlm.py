@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 from densekit.model.attention import KERNELS
 from densekit.model.config import DenseConnectorConfig
 from densekit.model.connectors import dense_features
+from densekit.model.frames import TaggedFrames, of_tags
 from densekit.model.generation import left_padded
 from densekit.model.micro_batch import MicroBatch
 from densekit.model.newline import ImageNewline
@@ -224,12 +225,15 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         *,
         image_sizes: Sequence[tuple[int, int]] | None = None,
+        frames: TaggedFrames | None = None,
         max_prompt: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embeddings [B, T, H] and attention mask [B, T] of prompts as for `generate`."""
         images: Sequence[Tensor] = ()
         if pixel_values is not None:
             images = self.image_embeddings(pixel_values, image_sizes)
+        if frames is not None:
+            images = of_tags(images, frames)
         return left_padded(
             input_ids,
             images,
@@ -245,6 +249,7 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         *,
         image_sizes: Sequence[tuple[int, int]] | None = None,
+        frames: TaggedFrames | None = None,
         max_prompt: int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -253,12 +258,12 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         input_ids: [B, T] or a list of B prompts [T_b], with config.image_token_id once per image;
         pixel_values [I, 3, H, W] in order of the tags, under AnyRes the tiles of all images, with
-        image_sizes, their (width, height); a prompt longer than `max_prompt` with its images is cut
-        at its end. Other arguments go to the language model's generate(). Raises ValueError when
-        tags and images differ in number.
+        image_sizes, their (width, height); `frames`: which of them are videos; a prompt longer than
+        `max_prompt` with its images is cut at its end. Other arguments go to the language model's
+        generate(). Raises ValueError when tags and images differ in number.
         """
         embeddings, mask = self.prompt_embeddings(
-            input_ids, pixel_values, image_sizes=image_sizes, max_prompt=max_prompt
+            input_ids, pixel_values, image_sizes=image_sizes, frames=frames, max_prompt=max_prompt
         )
         with self.stock_attention():
             return self.language_model.generate(

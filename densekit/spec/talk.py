@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from densekit.spec.part import Number, Part, PositiveInt, Seed
 from densekit.spec.types import Device, Dtype
+from densekit.spec.video import VideoSettings
 
 MAX_TEMPERATURE = 100
 Temperature = Annotated[Number, Field(ge=0, le=MAX_TEMPERATURE)]
@@ -45,8 +46,21 @@ class PromptLine(Part):
     prompt: Annotated[str, Field(min_length=1)]
     image: str | None = None
     """Relative to the folder of the file, or absolute."""
+    video: str | None = None
+    """Likewise; a question is about an image, a video, or neither."""
     id: str | int | None = None
     """Handed through to the answer."""
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> "PromptLine":
+        if self.image is not None and self.video is not None:
+            raise ValueError("a question is about an image or a video, not both")
+        return self
+
+    @property
+    def shown(self) -> str | None:
+        """The file that the question is about."""
+        return self.image or self.video
 
 
 class GenerateRequest(TalkSettings):
@@ -56,6 +70,8 @@ class GenerateRequest(TalkSettings):
     """Their images are absolute."""
     file: Path | None = None
     """More of them, a JSON object per line."""
+    video: VideoSettings = VideoSettings()
+    """How videos are looked at."""
     batch_size: PositiveInt
     as_json: bool
 
@@ -80,6 +96,9 @@ class AnswerLine(Part):
     id: str | int | None
     prompt: str
     image: str | None
+    video: str | None
+    frames: int
+    """Frames of the video that were seen; 0 without one."""
     answer: str
     finish: Literal["end", "length"]
     """By an end token, or because max_new_tokens or the model's positions ran out."""

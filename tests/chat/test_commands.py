@@ -171,6 +171,16 @@ def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_
             3,
             "broken.png cannot be read (",
         ),
+        (
+            ("generate", "tiny_stage2", "--prompt", "a", "--video", str(tmp_path / "no.mp4")),
+            3,
+            "no.mp4 is not a file: give a video",
+        ),
+        (
+            ("generate", "tiny_stage2", "--prompt", "a", "--video", str(broken), "--image", "x"),
+            2,
+            "--image and --video: a question is about one of them",
+        ),
     ]:
         done = workplace.densekit(*words, *place)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr

@@ -119,7 +119,7 @@ def test_unknown_targets_are_refused(checkout: Path) -> None:
 
 @pytest.mark.ranks
 def test_build_command_of_the_shipped_dockerfile() -> None:
-    assert targets(ROOT) == ["cpu", "lmms", "a100", "v100", "tensorboard"]
+    assert targets(ROOT) == ["cpu", "lmms", "video", "a100", "v100", "tensorboard"]
     command = [
         sys.executable,
         "-m",

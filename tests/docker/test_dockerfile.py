@@ -67,7 +67,7 @@ def check(
     )
 
 
-@pytest.mark.parametrize("target", [*IMAGES, "lmms"])
+@pytest.mark.parametrize("target", [*IMAGES, "lmms", "video"])
 def test_check_of_the_engine(engine: Engine, empty_image: str, target: str) -> None:
     done = check(engine, DOCKERFILE, target, empty_image)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -112,10 +112,11 @@ def test_images_run_as_a_user_without_rights(target: str) -> None:
     assert 'ENTRYPOINT ["tini"' in stage
 
 
-def test_the_second_opinion_is_the_cpu_image_with_packages_beside_it() -> None:
+@pytest.mark.parametrize("target", ["lmms", "video"])
+def test_the_cpu_image_with_packages_beside_it(target: str) -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
-    assert "FROM cpu AS lmms\n" in text
-    instructions = [line.split()[0] for line in stages(text)["lmms"].splitlines() if line.strip()]
+    assert f"FROM cpu AS {target}\n" in text
+    instructions = [line.split()[0] for line in stages(text)[target].splitlines() if line.strip()]
     assert [word for word in instructions if word != "#"] == ["COPY"]
 
 

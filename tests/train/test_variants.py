@@ -13,8 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from densekit.errors import UsageError
+from densekit.errors import DataError, UsageError
+from densekit.exchange.export.llava_hf import write_llava_hf
+from densekit.exchange.export.official import write_official
+from densekit.exchange.export.own import write_own
 from densekit.exchange.loading import load_model
+from densekit.exchange.own_folder import load_own
 from densekit.model.init import initial_newline, initial_projector
 from densekit.model.projector import Projector
 from densekit.model.weights import read_weights, save_weights
@@ -191,12 +195,20 @@ def test_mining_resumes_to_the_last_bit_and_is_read_back(
         key for key, value in after.items() if not torch.equal(value, drawn[f"connector.{key}"])
     }
     assert moved == after.keys() and "mining.val.1.weight" in moved
-    model, _ = load_model(killed.run.path)
+    model, source = load_model(killed.run.path)
     assert model.high_resolution_tower is not None and not model.high_resolution_tower.training
     stored = model.high_resolution_tower.model.embeddings.patch_embeddings.weight
     assert torch.equal(stored, conv_weights()["stem.0.weight"])
-    again = generate(model)
-    assert again.shape == (1, 4)
+    said = generate(model)
+    assert said.shape == (1, 4)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    write_own(source, exported, dtype=None)
+    assert torch.equal(generate(load_own(exported, dtype=torch.float32)), said)
+    with pytest.raises(DataError, match="the official one does not"):
+        write_official(source, tmp_path, merge=False, dtype=None)
+    with pytest.raises(DataError, match="its Llava has no second tower"):
+        write_llava_hf(source, tmp_path, dtype=None)
 
 
 def generate(model: Any) -> Tensor:

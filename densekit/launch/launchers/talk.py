@@ -68,8 +68,8 @@ def reads(request: TalkRequest) -> Iterator[Path]:
         if request.generate.file is not None:
             yield request.generate.file.parent
         for line in read_prompts(request.generate):
-            if line.image is not None:
-                yield Path(line.image).resolve().parent
+            if line.shown is not None:
+                yield Path(line.shown).resolve().parent
 
 
 def in_sight(request: TalkRequest) -> TalkRequest:
