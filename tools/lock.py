@@ -81,6 +81,7 @@ LOCKS = (
     Lock(path="requirements/driver.txt", sources=DRIVER),
     Lock(path="requirements/dev.txt", sources=("requirements/dev.in",)),
     Lock(path="requirements/docs.txt", sources=("requirements/docs.in",)),
+    Lock(path="requirements/browser.txt", sources=("requirements/browser.in",)),
     Lock(path="requirements/video.txt", sources=("requirements/video.in",), options=("--no-deps",)),
     Lock(path="requirements/demo.txt", sources=("requirements/demo.in",), options=("--no-deps",)),
     Lock(

@@ -147,6 +147,7 @@ def evaluate(
     from densekit.launch.evaluation import report
     from densekit.launch.evaluation_selection import select_for_evaluation
     from densekit.launch.launchers.options import LauncherOptions
+    from densekit.launch.screen import screen
     from densekit.spec.execution import ExecutionRequest
 
     site = site_settings(
@@ -168,14 +169,15 @@ def evaluate(
             ),
             site=site,
         )
-        evaluated = evaluate_model(
-            source,
-            benchmarks=names,
-            limit=limit,
-            batch_size=batch_size,
-            execution=selection.execution,
-            launcher=selection.launcher,
-        )
+        with screen():
+            evaluated = evaluate_model(
+                source,
+                benchmarks=names,
+                limit=limit,
+                batch_size=batch_size,
+                execution=selection.execution,
+                launcher=selection.launcher,
+            )
         if evaluated.code != 0:
             raise typer.Exit(evaluated.code)
         assert evaluated.folder is not None

@@ -115,6 +115,16 @@ def run(
             rich_help_panel=ADVANCED,
         ),
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            metavar="TRACKERS",
+            help="Write the figures for tensorboard or wandb (or both, with a comma) too",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     image: Image = None,
     container: Container = None,
     sbatch: Sbatch = None,
@@ -155,6 +165,7 @@ def run(
     from densekit.launch.launchers.options import LauncherOptions
     from densekit.launch.screen import screen
     from densekit.launch.sweep import select_for_all, sweep
+    from densekit.runs.trackers import parse_trackers
     from densekit.spec.execution import ExecutionRequest
 
     site = site_settings(
@@ -187,6 +198,7 @@ def run(
         keep=site.keep,
         keep_hours=site.keep_hours,
         from_checkpoint=from_checkpoint,
+        trackers=parse_trackers(log),
     )
     if fetch_first and not show_only:
         from densekit.launch.fetching import fetch_for_run

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from densekit.errors import DensekitError, UsageError
+from densekit.evaluate.data import present
 from densekit.launch.connector_conversion import convert_connectors
 from densekit.launch.following import Watch, unwatched
 from densekit.launch.launchers.base import Launcher, LostContactError
@@ -132,6 +133,12 @@ def execution_of(plan: Plan, roots: Roots, previous: RunDir | None) -> Execution
     return plan.execution.model_copy(update={"roots": roots.absolute(), "starts_from": starts_from})
 
 
+Afterwards = Callable[[RunDir, Execution, str], int]
+"""What follows a complete stage 2, given its run, how that was carried out, and which part of the
+command this is; returns an exit code.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One run of a chain, as it will be carried out."""
@@ -236,7 +243,7 @@ def reproduce(
     launcher: Launcher | None = None,
     announce: str | None = None,
     watch: Watch = unwatched,
-    afterwards: Callable[[RunDir, Execution], int] | None = None,
+    afterwards: Afterwards | None = None,
 ) -> int:
     """Run a recipe after the stage it needs; runs that are complete are used as they are. Returns
     an exit code.
@@ -257,7 +264,8 @@ def reproduce(
         launcher=launcher,
     )
     last = chain[-1]
-    parts = len(chain) + (afterwards is not None and last.recipe.stage == 2)
+    evaluates = afterwards is not None and last.recipe.stage == 2
+    parts = len(chain) + (evaluates and bool(present(last.math.recipe, roots)))
     if request.from_checkpoint is not None:
         check_has_checkpoint(run_path(runs_dir, last.math), request.from_checkpoint, force=force)
     previous: RunDir | None = None
@@ -280,7 +288,7 @@ def reproduce(
                     return code
         previous = run
     if afterwards is not None and previous is not None and last.recipe.stage == 2:
-        return afterwards(previous, execution)
+        return afterwards(previous, execution, f"{parts} of {parts}")
     return 0
 
 

@@ -46,9 +46,11 @@ def evaluate(
     batch_size: int | None = None,
     execution: Execution,
     launcher: Launcher,
+    part: str = "",
 ) -> Evaluated:
     """Ask the model of a complete run, or of an imported checkpoint, the benchmarks (none named:
     those whose data is here), and score its answers; what is answered already is not asked again.
+    `part`: of the command, as a bar shows it.
 
     A batch size above a protocol's is used only after a sample was asked both ways, and what
     changed is printed. Raises DataError for data that is missing or of another version, UsageError
@@ -83,7 +85,7 @@ def evaluate(
         )
         plans = {asked.protocol.name: plan for asked, plan in planned}
         folder = open_evaluation(source.resolve(), evaluation, plans)
-        return Evaluated(code=_carry_out(folder, execution, launcher), folder=folder)
+        return Evaluated(code=_carry_out(folder, execution, launcher, part), folder=folder)
 
     flips: dict[str, FlipRate] = {}
     for each in data:
@@ -112,7 +114,7 @@ def evaluate(
     return Evaluated(code=0, folder=found.folder, results=results)
 
 
-def evaluate_here(source: Path, execution: Execution, launcher: Launcher) -> int:
+def evaluate_here(source: Path, execution: Execution, launcher: Launcher, *, part: str = "") -> int:
     """The end of a chain: evaluate what benchmark data is here, and print it; where there is none,
     one line says how to get some, and that is no error. Returns an exit code.
     """
@@ -121,7 +123,7 @@ def evaluate_here(source: Path, execution: Execution, launcher: Launcher) -> int
         return 0
     asked = evaluation_execution(execution, dtype=None)
     try:
-        found = evaluate(source, execution=asked, launcher=launcher)
+        found = evaluate(source, execution=asked, launcher=launcher, part=part)
     except DensekitError as error:
         raise type(error)(f"the run is complete; its evaluation: {error}") from None
     if found.code == 0:
@@ -198,7 +200,9 @@ def _line(result: StoredResult) -> str:
     return f"{result.title}, {result.split}: {shown} ({'; '.join(marks)})"
 
 
-def _carry_out(folder: EvaluationFolder, execution: Execution, launcher: Launcher) -> int:
+def _carry_out(
+    folder: EvaluationFolder, execution: Execution, launcher: Launcher, part: str
+) -> int:
     """Ask what has no answer yet; returns an exit code."""
     with locked(folder):
-        return 0 if folder.complete else start(folder, execution, launcher)
+        return 0 if folder.complete else start(folder, execution, launcher, part=part)

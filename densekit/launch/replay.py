@@ -74,6 +74,7 @@ def replay(
         update={
             "deterministic": deterministic or executions[-1].deterministic,
             "from_checkpoint": None,
+            "trackers": (),
         }
     )
     Local().check(execution)

@@ -91,9 +91,11 @@ def bar(label: str, far: Far, width: int, aside: str = "") -> "RenderableType":
         figures = f"{far.done}/{far.total}  {100 * far.done // far.total}%"
         eta = "" if far.eta_seconds is None else f"eta {clock(far.eta_seconds)}"
         figures = "  ".join(filter(None, [figures, eta, far.phase]))
-    room = width - len(label) - len(figures) - 5
+    name = Text(label, style="bold", no_wrap=True)
+    name.truncate(max(1, width - len(figures) - 4), overflow="ellipsis")
+    room = width - name.cell_len - len(figures) - 5
     line = Table.grid(padding=(0, 2, 0, 0))
-    cells: list[RenderableType] = [Text(label, style="bold", overflow="ellipsis", no_wrap=True)]
+    cells: list[RenderableType] = [name]
     if room >= LEAST_BAR:
         cells.append(ProgressBar(total=far.total, completed=far.done, width=room))
     line.add_row(*cells, Text(figures, no_wrap=True))

@@ -106,8 +106,8 @@ def sweep(
             asked = [chain[-1].math for chain in chains]
             return code or (_evaluate_all(elements, asked, launcher) if evaluation else 0)
 
-    def evaluated(run: RunDir, execution: Execution) -> int:
-        return evaluate_here(run.path, execution, launcher)
+    def evaluated(run: RunDir, execution: Execution, part: str) -> int:
+        return evaluate_here(run.path, execution, launcher, part=part)
 
     first_code = 0
     for name in dict.fromkeys(names):

@@ -204,6 +204,7 @@ def make_plan(
             "threads": _threads(recipe, -(-world_size // nodes)),
             "host_ram_gib": host_ram,
             "deterministic": bool(request.deterministic),
+            "trackers": request.trackers,
             "certificate_sha256": certificate.sha256 if certificate else None,
             "checkpoints": request.save_policy(),
             "gpu": hardware.name if hardware and device == "cuda" else None,

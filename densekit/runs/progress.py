@@ -5,6 +5,7 @@ A driver that draws a bar on its terminal takes such lines for what they are (`i
 """
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -52,13 +53,19 @@ class Progress:
         line = self._line(done, now, words())
         if shows:
             self.last_shown = now
-            end = "\n" if done == self.total else ""
-            self.stream.write(f"\r\x1b[K{line}{end}" if self.terminal else f"{line}\n")
+            self.stream.write(self._over(line, last=done == self.total))
             self.stream.flush()
         if self.log is not None and logs:
             self.last_logged = now
             self.log.write(f"{line}\n")
             self.log.flush()
+
+    def _over(self, line: str, *, last: bool) -> str:
+        """What writes a line, on a terminal over the one before and within its width."""
+        if not self.terminal:
+            return f"{line}\n"
+        columns = shutil.get_terminal_size().columns
+        return f"\r\x1b[K{line[: columns - 1]}" + "\n" * last
 
     def _line(self, done: int, now: float, words: Sequence[str]) -> str:
         eta = (now - self.started) / max(done - self.start, 1) * (self.total - done)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from densekit.errors import DataError, UsageError
 from densekit.spec.part import MAX_COUNT, Part, PositiveInt, read_part
 from densekit.spec.roots import Roots
-from densekit.spec.types import AttentionKernel, Device, Dtype, ZeroStage
+from densekit.spec.types import AttentionKernel, Device, Dtype, TrackerName, ZeroStage
 
 SCHEMA = 2
 """Of execution.json. Schema 1 had no number, and other names for three fields."""
@@ -74,6 +74,11 @@ class Execution(Part):
     from_checkpoint: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Step of the checkpoint to resume from; None, which execution.json leaves out: the newest."""
 
+    trackers: tuple[TrackerName, ...] = ()
+    """Where figures of steps go besides metrics.jsonl; execution.json leaves out that there is
+    none.
+    """
+
     @model_validator(mode="after")
     def _even(self) -> "Execution":
         if self.world_size % self.nodes:
@@ -98,6 +103,8 @@ class Execution(Part):
         values = {**self.model_dump(mode="json"), "roots": self.roots.as_json()}
         if self.from_checkpoint is None:
             del values["from_checkpoint"]
+        if not self.trackers:
+            del values["trackers"]
         return {"schema": SCHEMA, **values}
 
     @classmethod
@@ -163,6 +170,7 @@ class ExecutionRequest(Part):
     keep: int | None = None
     keep_hours: float | None = None
     from_checkpoint: int | None = None
+    trackers: tuple[TrackerName, ...] = ()
 
     def check(self) -> None:
         """Raises UsageError, under the name of the option, for a value that cannot work."""

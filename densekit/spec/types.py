@@ -31,6 +31,8 @@ block-diagonal.
 """
 ContainerRuntime = Literal["none", "pyxis", "apptainer"]
 """What runs containers on a cluster; none: the Python of the driver on every node."""
+TrackerName = Literal["tensorboard", "wandb"]
+"""Where figures of steps go besides the run's own records."""
 ZeroStage = Literal[0, 2, 3]
 """0: one process, or DistributedDataParallel; 2, 3: DeepSpeed ZeRO."""
 Trains = Literal["connector", "full", "lora"]

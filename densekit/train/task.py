@@ -36,6 +36,7 @@ from densekit.runs.preemption import StopRequests
 from densekit.runs.processes import die_with_parent
 from densekit.runs.records import Records, read_steps
 from densekit.runs.results import Results, Summary
+from densekit.runs.trackers import require_trackers
 from densekit.spec.execution import Execution
 from densekit.spec.ledger import ledger_lines
 from densekit.spec.math import Math
@@ -59,6 +60,7 @@ from densekit.train.resume import resume
 from densekit.train.save_policy import RunSaver
 from densekit.train.step_dataset import SampleReader
 from densekit.train.teaches import check_labels, check_schedule, check_taught, schedule_note
+from densekit.train.trackers import Trackers
 from densekit.train.utilization import Utilization
 
 
@@ -94,6 +96,7 @@ def _train(
 ) -> None:
     math, roots = run.math.recipe, execution.roots
     main = accelerator.is_main_process
+    require_trackers(execution.trackers)
     if main:
         write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
         if math.assets:
@@ -132,15 +135,24 @@ def _train(
     saver = RunSaver(trainer.engine, run, execution.checkpoints, requests)
     with ExitStack() as stack:
         stack.callback(saver.close)
-        records = log = None
+        records = log = trackers = None
         if main:
             earlier = run.attempt_folder(run.status.attempt - 1)
             keep_in = earlier if earlier.is_dir() else None
             records = stack.enter_context(Records(run.path, position, keep_in=keep_in))
             log = stack.enter_context(run.log.open("w", encoding="utf-8"))
             log.writelines(f"{line}\n" for line in started.lines)
+            if execution.trackers:
+                trackers = stack.enter_context(Trackers(execution.trackers, run))
         requests.in_steps = True
-        summary = trainer.train(records, label=run.name, start=position.steps, saver=saver, log=log)
+        summary = trainer.train(
+            records,
+            label=run.name,
+            start=position.steps,
+            saver=saver,
+            log=log,
+            trackers=trackers,
+        )
         check_taught(trainer, init_by_parameter(read_weights(run.path / INIT_FILE)))
         # Whatever goes wrong from here on, no step is trained again.
         saver.save(trainer, len(trainer.dataset), records)

@@ -25,6 +25,7 @@ from densekit.train.feed_check import SAVE, STOP, Feed, gather_feed
 from densekit.train.optim import learning_rate_factor
 from densekit.train.step_clock import Mark, StepClock
 from densekit.train.step_dataset import StepBatch, StepDataset
+from densekit.train.trackers import Trackers
 from densekit.train.utilization import Utilization, take_peak_memory
 
 MASKED_LIMIT = 0.1
@@ -112,6 +113,7 @@ class Trainer:
         self.optimizer_steps = 0
         self.overflows_in_a_row = 0
         self.recent: deque[StepMetrics] = deque(maxlen=WINDOW)
+        self.trackers: Trackers | None = None
 
     def batches(self, start: int = 0) -> Iterator[StepBatch]:
         """This rank's batches from step `start` on; a data error of a worker is raised here."""
@@ -136,10 +138,11 @@ class Trainer:
         start: int = 0,
         saver: Saver | None = None,
         log: TextIO | None = None,
+        trackers: Trackers | None = None,
         quiet: bool = False,
     ) -> Summary:
-        """Run every step from `start` on; write one line per step to `records` (rank 0) and
-        progress to `log`.
+        """Run every step from `start` on; write one line per step to `records` (rank 0), the same
+        figures to `trackers`, and progress to `log`.
 
         Raises DataError when a sample cannot be read or the loss stops being finite, RuntimeError
         when the ranks fed other samples than the order lists.
@@ -151,6 +154,7 @@ class Trainer:
             log=log,
             enabled=self.engine.rank == 0 and not quiet,
         )
+        self.trackers = trackers
         before, started = self.summary.seconds, time.monotonic()
         ended = self.clock.mark()
         pending: PendingStep | None = None
@@ -207,6 +211,8 @@ class Trainer:
         self._account(running.batch, record)
         if records is not None:
             records.append(record, feed.samples, feed.images)
+        if self.trackers is not None:
+            self.trackers.log(record)
         progress.update(running.batch.index + 1, lambda: Recent.of([*self.recent]).words())
         check_masked(self.summary)
         return running.end

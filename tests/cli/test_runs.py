@@ -1,13 +1,16 @@
 """`densekit ls`, `tail` and `stop`, and runs by name in every command that takes one."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from densekit.launch.launchers import local
+from densekit.runs.layout import RunDir
 from tests.support.command_line import Cli
 from tests.support.launching import trainer
+from tests.support.runs import make_world, train
 
 pytestmark = pytest.mark.ranks
 
@@ -80,3 +83,18 @@ def test_evidence_verbs_find_a_run_by_its_recipe(run_cli: Cli, trained: Path, wo
     result = run_cli(*words.replace("NAME", "tiny_stage1").split())
     assert "means" not in result.err and "no run" not in result.err
     assert str(trained) in result.err + result.out
+
+
+def test_tail_draws_a_bar_on_a_terminal(
+    run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(train(make_world(tmp_path / "world"), tmp_path / "runs"))
+    run.log.write_text("made  1/6  16%  eta 0:01  loss 2\na word\n", encoding="utf-8")
+    plain = run_cli("tail", "made").out
+    assert plain == run.log.read_text(encoding="utf-8")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    drawn = run_cli("tail", "made").out
+    assert "a word" in drawn and "made  1/6" not in drawn
+    assert "6/6  100%" in drawn
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l"), "the cursor is back"

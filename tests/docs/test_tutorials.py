@@ -55,10 +55,9 @@ def follow(page: str, folder: Path) -> None:
             program, *arguments = shlex.split(line)
             assert program in ("densekit", "python"), line
             command = [*(["-m", "densekit"] if program == "densekit" else []), *arguments]
-            if arguments[:1] in (["run"], ["plan"]) and "tiny_" in line + _parents(folder, line):
-                own = [] if "tiny_" in line else ["data.samples=48"]
-                given = [*(SMALL if own == [] else ()), *(own or ["data.samples=null"])]
-                command += [word for value in given for word in ("--set", value)]
+            if arguments[:1] == ["run"] and makes_its_own(folder, line):
+                values = (*SMALL, "data.samples=null")
+                command += [word for value in values for word in ("--set", value)]
             done = subprocess.run(
                 [sys.executable, *command],
                 cwd=folder,
@@ -72,10 +71,11 @@ def follow(page: str, folder: Path) -> None:
             assert done.returncode in codes, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def _parents(folder: Path, line: str) -> str:
-    """The text of the recipes of one's own that a command names."""
-    own = [folder / word for word in line.split() if word.endswith(".yaml")]
-    return "".join(path.read_text(encoding="utf-8") for path in own if path.is_file())
+def makes_its_own(folder: Path, line: str) -> bool:
+    """Whether a command names a recipe whose data and models the kit makes."""
+    own = (folder / word for word in line.split() if word.endswith(".yaml"))
+    texts = [path.read_text(encoding="utf-8") for path in own if path.is_file()]
+    return "tiny_" in line or any("tiny_" in text and "assets: null" not in text for text in texts)
 
 
 @pytest.mark.ranks

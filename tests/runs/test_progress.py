@@ -45,6 +45,13 @@ def test_a_terminal_gets_one_line_that_ends_once(now: list[float]) -> None:
     assert stream.getvalue().count("\r\x1b[K") == 3
 
 
+def test_a_line_on_a_terminal_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    Progress("train", 3, stream=stream).update(1, lambda: ["a word"] * 9)
+    assert len(stream.getvalue()) == len("\r\x1b[K") + 39
+
+
 def test_the_eta_of_a_resumed_run_follows_its_own_speed(now: list[float]) -> None:
     """Ninety steps of earlier attempts took none of these seconds."""
     stream = io.StringIO()

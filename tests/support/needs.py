@@ -22,7 +22,7 @@ NEEDS = {
     "lmms-eval": "lmms-eval in .venv/lmms_eval (`make lmms-eval`)",
     "transformers-4": "transformers 4 in .venv/transformers_4 (`make transformers-4`)",
     "docs": "what builds the documentation's site (`make docs` installs it)",
-    "browser": "chromium, without a window (Debian: `apt-get install chromium`)",
+    "browser": "chromium (Debian: `apt-get install chromium`) and `make browser`",
     "index": "a package index that offers what is asked for",
     "registry": "the digests of base images, which come from a container registry",
     "pretend-gpu": "a container engine that hands out GPUs, real or pretended ones",

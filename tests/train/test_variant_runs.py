@@ -66,9 +66,8 @@ def overrides_of(name: str, folder: Path) -> list[str]:
 
 
 def start(workplace: Workplace, folder: Path, name: str, zero_stage: int = 0) -> Started:
-    folder.mkdir()
-    overrides = overrides_of(name, folder)
-    return start_run(workplace, folder / "run", *overrides, zero_stage=zero_stage)
+    overrides = overrides_of(name, folder.parent)  # one file to start from, one math
+    return start_run(workplace, folder, *overrides, zero_stage=zero_stage)
 
 
 @pytest.mark.parametrize(

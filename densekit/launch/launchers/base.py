@@ -23,6 +23,7 @@ from densekit.launch.launchers.trainer_command import missing_packages
 from densekit.runs.layout import RunDir, WorkDir
 from densekit.runs.model_verdicts import installed_packages
 from densekit.runs.process_handle import ProcessHandle, write_handle
+from densekit.runs.trackers import require_trackers
 from densekit.spec.check import Check
 from densekit.spec.conversion import ConversionReport, ConversionRequest
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
@@ -78,6 +79,8 @@ class Launcher(ABC):
         DataError with the next step.
         """
         self.check_options(execution)
+        if not self.contained:
+            require_trackers(execution.trackers)
 
     @abstractmethod
     def commands(self, run: WorkDir, execution: Execution) -> list[str]:
