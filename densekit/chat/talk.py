@@ -15,7 +15,7 @@ from densekit.chat.conversation import Conversation
 from densekit.chat.prompts import read_prompts
 from densekit.chat.terminal import Terminal
 from densekit.data.pixels import open_image
-from densekit.data.video import read_frames
+from densekit.data.video import read_frames, require_decoder
 from densekit.errors import DataError
 from densekit.exchange.pipeline import Answer, Pipeline, Prompt, load_pipeline
 from densekit.model.dtypes import TORCH_DTYPES
@@ -58,6 +58,8 @@ def chat(request: ChatRequest) -> None:
 def generate(request: GenerateRequest) -> GenerateReport:
     """Answer every prompt by itself. Raises as `chat`, and DataError that names the prompt."""
     lines = read_prompts(request)
+    if any(line.video is not None for line in lines):
+        require_decoder()  # before the model, which takes its time
     pipeline = _load(request)
     answers: list[AnswerLine] = []
     with _memory_said(request):

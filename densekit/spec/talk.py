@@ -96,9 +96,10 @@ class AnswerLine(Part):
     id: str | int | None
     prompt: str
     image: str | None
-    video: str | None
-    frames: int
-    """Frames of the video that were seen; 0 without one."""
+    video: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Not in the JSON where there is none, as `frames`."""
+    frames: int = Field(default=0, exclude_if=lambda value: not value)
+    """Frames of the video that were seen."""
     answer: str
     finish: Literal["end", "length"]
     """By an end token, or because max_new_tokens or the model's positions ran out."""

@@ -16,7 +16,10 @@ import pytest
 from safetensors.torch import save_file
 
 from densekit.data.pixels import open_image
+from densekit.data.video import read_frames
 from densekit.exchange.pipeline import load_pipeline
+from densekit.spec.video import VideoSettings
+from tests.support.videos import make_video
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.ranks
@@ -156,6 +159,22 @@ def test_other_kinds_of_runs_answer(workplace: Workplace, recipe: str) -> None:
     image = open_image(pictures(workplace)[0])
     prompts = [loaded.question("What shape is it?", shown) for shown in (image, None)]
     assert all(answer.ids for answer in loaded.answers(prompts, max_new_tokens=4))
+
+
+def test_a_video_is_asked_about(workplace: Workplace, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = make_video(tmp_path / "clip.mkv", 20)
+    place = ("--launcher", "local", "--device", "cpu", "--max-new-tokens", "5", "--json")
+    asked = ("--prompt", "What shape is it?", "--video", str(path), "--frames", "4")
+    done = workplace.densekit("generate", "tiny_stage2", *asked, *place)
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)["answers"]
+    assert (said["video"], said["frames"], said["image"]) == (str(path), 4, None)
+    loaded = load_pipeline(workplace.run_dir("tiny_stage2"))
+    settings = VideoSettings(frames=4)
+    prompt = loaded.video_question("What shape is it?", read_frames(path, settings), settings)
+    (answer,) = loaded.answers([prompt], max_new_tokens=5)
+    assert (said["prompt_tokens"], said["new_ids"]) == (prompt.tokens, [*answer.ids])
 
 
 def test_what_cannot_be_talked_to_is_said_in_one_line(workplace: Workplace, tmp_path: Path) -> None:

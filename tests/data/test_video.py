@@ -1,6 +1,5 @@
 """Frames of made videos: which are taken, and files that hold none."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +8,12 @@ import pytest
 from densekit.data.video import count_frames, read_frames
 from densekit.errors import DataError, UsageError
 from densekit.spec.video import VideoSettings, frame_indices
+from tests.support.videos import SIZE, make_video
 
 av = pytest.importorskip("av")
 
-SIZE = 32
 CLUSTER = b"\x1f\x43\xb6\x75"
 """How Matroska begins what holds frames."""
-
-
-def make_video(path: Path, frames: int) -> Path:
-    """A video whose frame n is grey of brightness 5 + n, without loss."""
-    with av.open(str(path), mode="w") as container:
-        stream = container.add_stream("ffv1", rate=Fraction(10))
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "bgr0"
-        for number in range(frames):
-            pixels = np.full((SIZE, SIZE, 3), 5 + number, dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def make_sound(path: Path) -> Path:

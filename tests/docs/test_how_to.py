@@ -26,10 +26,11 @@ SOURCE_FILES = {
     "benchmark": 2,
 }
 """Pages that add a part, and how many source files each may touch."""
-NOT_FOLLOWED = {"air-gapped", "serve", "trajectory"}
+NOT_FOLLOWED = {"air-gapped", "serve", "trajectory", "video"}
 """The first takes two machines, one with the hub; tests/data/fetch follows its `--from`. The second
 adds no part; tests/docs/test_serve.py follows it. The third takes GPUs and a published file;
-tests/cli/test_trajectory.py has its commands.
+tests/cli/test_trajectory.py has its commands. The last takes a trained model and a video;
+tests/chat/test_commands.py has its command.
 """
 COPIED = ("densekit", "recipes")
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
