@@ -81,7 +81,6 @@ def test_order_of_a_small_grid() -> None:
         (["data.anyres=null"], "image_aspect_ratio anyres needs data.anyres"),
         (["data.image_aspect_ratio=pad"], "image_aspect_ratio pad takes no data.anyres"),
         (["connector={kind: sti, layers: [7]}"], "kind sti adds tokens that lie in no grid"),
-        (["lora={r: 4, alpha: 8}"], "anyres trains a newline vector"),
     ],
 )
 def test_what_does_not_go_together_is_refused(overrides: list[str], message: str) -> None:
