@@ -118,13 +118,16 @@ def modelled(case: Case) -> dict[str, int]:
         untraced = sum(size for name, size in states.buffers(phase).items() if name != ADAMW)
         totals[phase] = sum(parts.values()) - untraced
     before = totals.pop(KEPT)
-    tower = memory.phases[KEPT][TOWER]
+    shape = case.model.shape
+    views = case.micro_batch.images * shape.connector.views
+    # Images come at the size of the second tower; that copy too is freed after the towers.
+    larger = 3 * (shape.pixels**2 - shape.tower.image_size**2) * states.width * views
+    tower = memory.phases[KEPT][TOWER] + larger
     gradients = states.gradients if case.execution.zero_stage else 0
     fixed = states.weights + states.optimizer + gradients + tower
     # The engine's copy of the pixels in its dtype is freed after the tower; the model keeps it to
     # the end of the step.
-    views = case.micro_batch.images * case.model.shape.connector.views
-    copied = 3 * case.model.shape.tower.image_size**2 * states.width * views
+    copied = 3 * shape.tower.image_size**2 * states.width * views
     ends = [totals.pop(f"backward pass of the {layer} layer") for layer in ("first", "last")]
     # The root that AdamW makes, of all weights at once, as it does on a GPU.
     totals[UPDATE] += 4 * states.trained - states.buffers(UPDATE)[ADAMW]
