@@ -41,3 +41,15 @@ def test_max_length_not_above_the_tokens_of_an_image(
         check_answers_fit(recipe, annotations, Roots())
     assert f"data.max_length is {max_length}" in str(caught.value)
     assert f"an image alone has {IMAGE_TOKENS} tokens" in str(caught.value)
+
+
+@pytest.mark.parametrize("lora", ["lora=null", "lora={r: 8, alpha: 16}"])
+def test_max_length_and_the_largest_image_of_several_tiles(tmp_path: Path, lora: str) -> None:
+    """576 tokens of the whole image, and 48 rows of 48 with a newline each."""
+    path = write_json(tmp_path / "a.json", [entry(image="a.png", question="<image>\nWhat?")])
+    annotations = Annotations.load(path)
+    row = "vicuna7b_clip_anyres_stage2"
+    check_answers_fit(load_recipe(row, ["data.max_length=2929", lora]), annotations, Roots())
+    said = r"max_length is 2928, but an image alone has up to 2928 tokens.*recipes have 4096"
+    with pytest.raises(DataError, match=said):
+        check_answers_fit(load_recipe(row, ["data.max_length=2928", lora]), annotations, Roots())

@@ -21,9 +21,12 @@ def check_answers_fit(recipe: Recipe, annotations: Annotations, roots: Roots) ->
     max_length = recipe.data.max_length
     if max_length > image_tokens or not annotations.has_images:
         return
+    up_to, usual = "", "paper: 2048"
+    if recipe.data.anyres:
+        up_to, usual = "up to ", "the AnyRes recipes have 4096"
     raise DataError(
         f"recipe {recipe.name}: data.max_length is {max_length}, but an image alone has "
-        f"{image_tokens} tokens: every answer behind such a one would be cut off, and nothing "
-        f"learnt from it; give more than {image_tokens} plus the length of question and answer "
-        f"({'the AnyRes recipes have 4096' if recipe.data.anyres else 'paper: 2048'})"
+        f"{up_to}{image_tokens} tokens: every answer behind such a one would be cut off, and "
+        f"nothing learnt from it; give more than {image_tokens} plus the length of question and "
+        f"answer ({usual})"
     )
