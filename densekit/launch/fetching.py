@@ -72,6 +72,15 @@ def fetches(recipe: Recipe, field: str, roots: Roots) -> bool:
     return any(repo.field == field for repo in repositories(recipe))
 
 
+def by_hand(recipe: Recipe) -> str | None:
+    """How a person gets the data of a recipe, and the models that come with them; None where they
+    are fetched, or nobody knows them.
+    """
+    data_set = data_set_of(recipe.data.annotations)
+    ways = (file.by_hand for file in data_set.distribution) if data_set else ()
+    return next((way for way in ways if way), None)
+
+
 def fetch(
     jobs: Sequence[Job],
     recipes: Sequence[Recipe],

@@ -26,7 +26,7 @@ from densekit.launch.checks.samples import (
 )
 from densekit.launch.checks.tokens import tokenizer_problems
 from densekit.launch.connector_conversion import awaits_conversion
-from densekit.launch.fetching import fetches
+from densekit.launch.fetching import by_hand, fetches
 from densekit.runs.connector_weights import connector_weights
 from densekit.spec.architectures import connector_shape
 from densekit.spec.check import Check, CheckState
@@ -184,6 +184,9 @@ class _Found:
 
     def get(self, field: str) -> str:
         """The command that gets what a field of the recipe refers to."""
+        models = self._roots.resolve(self._recipe.models.language_model)
+        if models.is_relative_to(self._roots.cache) and (way := by_hand(self._recipe)):
+            return way
         if fetches(self._recipe, field, self._roots):
             return (
                 f"`densekit fetch {self._asked}{_folders(self._roots)}` gets what is missing, or "

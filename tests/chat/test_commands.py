@@ -162,7 +162,6 @@ def test_other_kinds_of_runs_answer(workplace: Workplace, recipe: str) -> None:
 
 
 def test_a_video_is_asked_about(workplace: Workplace, tmp_path: Path) -> None:
-    pytest.importorskip("av")
     path = make_video(tmp_path / "clip.mkv", 20)
     place = ("--launcher", "local", "--device", "cpu", "--max-new-tokens", "5", "--json")
     asked = ("--prompt", "What shape is it?", "--video", str(path), "--frames", "4")

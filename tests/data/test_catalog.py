@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from densekit.data.catalog import CATALOG, FileObject, data_set_of, data_sets, load_catalog
+from densekit.data.catalog import FileObject, data_set_of, data_sets, load_catalog
 from densekit.errors import DataError
 from densekit.recipes.load import load_recipe, recipe_names
 
@@ -99,14 +99,6 @@ def test_a_catalog_of_ones_own_that_is_not_there_is_named(monkeypatch: pytest.Mo
     monkeypatch.setenv("DENSEKIT_CATALOG", "nowhere.yaml")
     with pytest.raises(DataError, match=r"DENSEKIT_CATALOG names nowhere\.yaml, and there is no"):
         data_sets()
-
-
-def test_catalog_is_installed_with_the_package() -> None:
-    root = Path(__file__).resolve().parents[2]
-    assert (
-        '"densekit.data" = ["catalog.yaml", "models.yaml"]' in (root / "pyproject.toml").read_text()
-    )
-    assert CATALOG.is_file()
 
 
 def test_counts_of_llava_agree_with_each_other() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -9,8 +10,6 @@ from densekit.data.video import count_frames, read_frames
 from densekit.errors import DataError, UsageError
 from densekit.spec.video import VideoSettings, frame_indices
 from tests.support.videos import SIZE, make_video
-
-av = pytest.importorskip("av")
 
 CLUSTER = b"\x1f\x43\xb6\x75"
 """How Matroska begins what holds frames."""

@@ -53,11 +53,18 @@ def test_a_good_pair_passes(mine: Path) -> None:
     check(mine, name="two.yaml")
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("tiny")])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).assets])
 def test_what_the_kit_makes_is_not_looked_for(tmp_path: Path, name: str) -> None:
     refuse(
         preflight(load_recipe(name), Roots(data=tmp_path, models=tmp_path, cache=tmp_path)).checks
     )
+
+
+def test_what_comes_with_a_package_names_its_command(tmp_path: Path) -> None:
+    recipe = load_recipe("tiny_easy_vqa_dci_stage1")
+    found = preflight(recipe, Roots(data=tmp_path, models=tmp_path, cache=tmp_path)).checks
+    failed = [check for check in found if check.state == "fail"]
+    assert len(failed) == 3 and all("`make easy-vqa` makes it" in each.message for each in failed)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 SIZE = 32
@@ -10,8 +11,6 @@ SIZE = 32
 
 def make_video(path: Path, frames: int) -> Path:
     """A video whose frame n is grey of brightness 5 + n, without loss."""
-    import av
-
     with av.open(str(path), mode="w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(10))
         stream.width = stream.height = SIZE
