@@ -152,7 +152,7 @@ def _made_again(math: Math) -> list[str]:
         "tokenizer": math.models.tokenizer_folder,
         "annotations": math.data.annotations,
     }
-    return [name for name in INPUTS if str(references[name]).startswith(MADE_ASSETS)]
+    return [name for name in INPUTS if str(references.get(name)).startswith(MADE_ASSETS)]
 
 
 def _executions(run: RunDir) -> list[Execution]:

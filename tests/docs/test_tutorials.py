@@ -79,6 +79,7 @@ def makes_its_own(folder: Path, line: str) -> bool:
 
 
 @pytest.mark.ranks
+@pytest.mark.timeout(2400)  # several trainings, one after the other
 @pytest.mark.parametrize(
     "page",
     [

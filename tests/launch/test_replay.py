@@ -18,7 +18,7 @@ from densekit.errors import DataError, UsageError
 from densekit.files.hashing import sealed
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers import local
-from densekit.launch.replay import expect, replay
+from densekit.launch.replay import _made_again, expect, replay
 from densekit.recipes.load import load_recipe
 from densekit.runs.layout import RunDir
 from densekit.runs.records import METRICS_FILE, chain_next, read_steps
@@ -445,3 +445,9 @@ def test_second_driver_is_refused(run: Path, tmp_path: Path) -> None:
     ):
         replay(run, runs_dir=tmp_path)
     assert RunDir(tmp_path / f"{run.name}.replay1").status.attempt == 0
+
+
+def test_inputs_that_a_tiny_recipe_makes_are_made_again() -> None:
+    made = ["language_model", "vision_tower", "tokenizer", "annotations"]
+    assert _made_again(load_recipe("tiny_stage2").math()) == made
+    assert _made_again(load_recipe("vicuna7b_stage2").math()) == []
