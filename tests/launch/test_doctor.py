@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import densekit
 from densekit.launch.doctor import doctor
 from densekit.launch.launchers.docker.client import Engine
 from densekit.launch.launchers.registry import launcher_class, launcher_names
@@ -92,9 +93,9 @@ class StubClient:
 @pytest.mark.parametrize(
     ("runtimes", "version", "gpu", "toolkit", "image"),
     [
-        ({}, "0.1.0", A100, "fail", "ok"),
+        ({}, densekit.__version__, A100, "fail", "ok"),
         ({"nvidia": {}}, "0.0.9", A100, "ok", "warn"),
-        ({"nvidia": {}}, "0.1.0", T4, "ok", "fail"),
+        ({"nvidia": {}}, densekit.__version__, T4, "ok", "fail"),
     ],
 )
 def test_engine_lacks_the_toolkit_or_a_fitting_image(

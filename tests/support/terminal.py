@@ -47,7 +47,7 @@ class Terminal:
             stdout=terminal,
             stderr=terminal,
             cwd=folder,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**_without_size(os.environ), "TERM": "xterm-256color", **environment},
             start_new_session=True,
             preexec_fn=_own_terminal,
         )
@@ -103,6 +103,11 @@ class Terminal:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._master)
+
+
+def _without_size(variables: Mapping[str, str]) -> dict[str, str]:
+    """The terminal says its size; runners of tests set another."""
+    return {name: text for name, text in variables.items() if name not in ("COLUMNS", "LINES")}
 
 
 def _own_terminal() -> None:
