@@ -75,6 +75,7 @@ def run_parity(root: Path, *, progress: bool) -> Report:
     import torch
     from transformers.utils import logging
 
+    root = root.resolve()  # recordings name files by their place beside others
     logging.disable_progress_bar()
     torch.set_num_threads(1)  # the recorded models are tiny: more threads only wait for each other
     cases = list(find_cases(root))

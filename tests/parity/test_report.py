@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from densekit.errors import DataError
+from densekit.parity import report
 from densekit.parity.compare import Quantity
 from densekit.parity.report import Report, print_report, run_parity
 from tests.parity.sets import copy_set
@@ -123,3 +124,15 @@ def test_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
         run_parity(tmp_path, progress=False)
     with pytest.raises(DataError, match="is not a folder"):
         run_parity(tmp_path / "nowhere", progress=False)
+
+
+def test_a_relative_folder_is_named_from_its_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings name files of folders beside theirs."""
+    seen: list[Path] = []
+    monkeypatch.setattr(report, "find_cases", lambda root: seen.append(root) or [])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError):
+        report.run_parity(Path("recorded"), progress=False)
+    assert seen == [tmp_path / "recorded"]
