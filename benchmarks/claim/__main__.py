@@ -58,7 +58,7 @@ def main() -> int:
         return 0
     trainings = [
         Training(recipe=arm, seed=seed, more=tuple(given.set))
-        for seed in given.seeds
+        for seed in dict.fromkeys(given.seeds)
         for arm in ARMS
     ]
     code = train_all(trainings, site.runs_dir, site.roots, at_once=given.at_once)

@@ -1,4 +1,4 @@
-"""What the recipes easy_vqa_* and the benchmark read: made once from the package, then left."""
+"""What the recipes tiny_easy_vqa_* and the benchmark read: made once from the package."""
 
 import torch
 

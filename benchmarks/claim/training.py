@@ -62,12 +62,13 @@ def train_all(trainings: Sequence[Training], runs_dir: Path, roots: Roots, *, at
 
     Each says on stdout when it begins and ends, and writes its own output to a log.
     """
-    cores = sorted(os.sched_getaffinity(0))[:at_once]
-    if len(cores) < at_once:
+    free = sorted(os.sched_getaffinity(0))
+    if not 1 <= at_once <= len(free):
         raise UsageError(
-            f"{len(cores)} core is free for {at_once} trainings at once: `make claim` is sized for "
-            f"{at_once}; give it ARGS='--at-once {len(cores)}'"
+            f"--at-once {at_once}: each training has a core of its own, and this process may use "
+            f"{len(free)}: give `make claim` ARGS='--at-once {len(free)}'"
         )
+    cores = free[:at_once]
     waiting, busy, code = [*trainings], list[Started](), 0
     logs = runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)

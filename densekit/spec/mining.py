@@ -161,6 +161,11 @@ def conv_tower_of(shapes: Mapping[str, Sequence[int]], folder: Path) -> ConvTowe
         blocks = 0
         while (name := DEPTHS.format(stage=stage, block=blocks)) in shapes:
             if blocks == 0:
+                if len(shapes[name]) != 1:
+                    raise DataError(
+                        f"high-resolution tower: {name} in {folder} is not one number a channel: "
+                        "name the folder of an OpenCLIP ConvNeXt"
+                    )
                 widths.append(shapes[name][0])
             blocks += 1
             if blocks > MAX_DEPTH:
@@ -199,8 +204,22 @@ def normalisation_of(folder: Path) -> tuple[list[float], list[float]]:
         for key in ("preprocess_cfg", "pretrained_cfg"):
             found = config.get(key)
             if isinstance(found, dict) and {"mean", "std"} <= found.keys():
-                return [*found["mean"]], [*found["std"]]
+                mean, std = found["mean"], found["std"]
+                if all(_is_colour(value) for value in (mean, std)):
+                    return mean, std
+                raise DataError(
+                    f"high-resolution tower: {folder / name}: {key}.mean and {key}.std are not "
+                    "three numbers each: download the folder again"
+                )
     raise DataError(
         f"high-resolution tower: {folder} says nowhere how pixels are normalised: put the "
         f"published {CONFIGS[0]} there"
+    )
+
+
+def _is_colour(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value)
     )

@@ -111,7 +111,9 @@ def _attention(capabilities: Sequence[Capability], target: str | None) -> Check:
         return Check(name=name, state="fail", message=message)
     problem = _import_problem(package.module)
     if problem is None and capabilities:
-        problem = _kernel_problem(kernel, capabilities[0])
+        uncomputed = _kernel_problem(kernel, capabilities[0])
+        if uncomputed is not None:
+            return Check(name=name, state="fail", message=uncomputed)
     if problem is None:
         return Check(name=name, state="ok", message=f"{distribution} {version(distribution)}")
     # Both kernels' libraries may ask for the driver's at import, so without a GPU this can be no

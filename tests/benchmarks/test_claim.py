@@ -67,9 +67,10 @@ def test_after_a_failure_none_is_started(
     assert "made seed 0: exit code 3" in out and out.endswith("last words\n")
 
 
-def test_more_at_once_than_cores_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"trainings at once: .* ARGS='--at-once"):
-        train_all(trainings(1), tmp_path, Roots(), at_once=4096)
+@pytest.mark.parametrize("at_once", [4096, 0, -1])
+def test_more_at_once_than_cores_is_refused_and_none(tmp_path: Path, at_once: int) -> None:
+    with pytest.raises(UsageError, match=rf"--at-once {at_once}: .* ARGS='--at-once"):
+        train_all(trainings(1), tmp_path, Roots(), at_once=at_once)
 
 
 def test_a_training_is_a_run_with_its_seed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Patch info mining beside plain torch: forward, gradients, sizes, and towers that do not fit."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from densekit.model.towers.convnext import (
     load_high_resolution_tower,
 )
 from densekit.spec.connector import Connector
-from densekit.spec.mining import CONV_TOWERS, Mining, read_conv_tower
+from densekit.spec.mining import (
+    CONV_TOWERS,
+    Mining,
+    conv_tower_of,
+    normalisation_of,
+    read_conv_tower,
+)
 from densekit.spec.model_parts import ModelParts
 from tests.support.second_tower import conv_weights, open_clip
 
@@ -234,3 +241,18 @@ def test_nothing_is_drawn(weights: dict[str, Tensor], tmp_path: Path, fault: str
     folder = open_clip(tmp_path / "tower", changed)
     with pytest.raises(DataError, match=f"1 .*{fault}"):
         load_high_resolution_tower(folder, conv_config(folder, MINING), torch.float32)
+
+
+@pytest.mark.parametrize("mean", [0.5, [0.5], ["a", "b", "c"], [True] * 3])
+def test_what_normalises_no_pixels_is_refused(tmp_path: Path, mean: Any) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"pretrained_cfg": {"mean": mean, "std": [0.5] * 3}}), encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="three numbers each: download"):
+        normalisation_of(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4)])
+def test_a_gamma_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="not one number a channel"):
+        conv_tower_of({"stages.0.blocks.0.gamma": shape}, tmp_path)
