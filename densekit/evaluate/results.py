@@ -12,9 +12,10 @@ from densekit.errors import DataError
 from densekit.evaluate.labels import QUESTION
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scoring import score_answers
-from densekit.files.durable import fsync, rename
+from densekit.files.durable import fsync
 from densekit.files.hashing import file_sha256, sealed
 from densekit.files.json_files import read_json, write_json
+from densekit.files.whole import written_whole
 from densekit.runs.answers import AnswerLine, read_answers
 from densekit.runs.benchmarks import Answer, Result, Score
 from densekit.runs.evaluations import (
@@ -144,8 +145,6 @@ def _stored(
 
 def _write_scores(path: Path, scores: Sequence[Score]) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    lines = (json.dumps(asdict(score), ensure_ascii=False) + "\n" for score in scores)
-    temporary.write_text("".join(lines), encoding="utf-8")
-    fsync(temporary)
-    rename(temporary, path)
+    with written_whole(path, flush=True) as temporary:
+        lines = (json.dumps(asdict(score), ensure_ascii=False) + "\n" for score in scores)
+        temporary.write_text("".join(lines), encoding="utf-8")
