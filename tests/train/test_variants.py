@@ -30,7 +30,7 @@ from densekit.spec.execution import Execution
 from densekit.spec.math import Data, Math
 from densekit.spec.mining import Mining
 from tests.support.ranks import run_ranks
-from tests.support.second_tower import conv_weights, open_clip
+from tests.support.second_tower import conv_weights, drawn_mining, open_clip
 from tests.support.training import Kill, assert_equal, start_run
 from tests.support.workplace import Workplace
 from tests.support.worlds import FEW, GROUPS, gradients
@@ -88,18 +88,6 @@ def mining_variant(math: Math) -> dict[str, Any]:
     connector = math.connector.model_copy(update={"mining": mining})
     changes = {"connector": connector, "models": math.models.model_copy(update=models)}
     return {"math": math.model_copy(update=changes), "init": drawn_mining(connector, 32, 64)}
-
-
-def drawn_mining(connector: Connector, width: int, hidden: int) -> dict[str, Tensor]:
-    """Initial weights of a connector that mines, its attention far from uniform."""
-    with torch.device("meta"):
-        projector = Projector(connector, width, hidden, window_channels=120)
-    drawn = initial_projector(projector, seed=3)
-    generator = torch.Generator().manual_seed(5)
-    for key, value in drawn.items():
-        if key.startswith("mining."):
-            value.add_(torch.randn(value.shape, generator=generator) * 0.3)
-    return {f"connector.{key}": value for key, value in drawn.items()}
 
 
 def data_of(math: Math, changes: dict[str, Any]) -> Data:
