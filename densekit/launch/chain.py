@@ -157,9 +157,12 @@ def prepare(
     request: ExecutionRequest,
     hardware: Hardware | None,
     launcher: Launcher,
+    alone: bool = False,
 ) -> list[Stage]:
-    """The chain of a recipe, with everything checked that can be before a run directory is made."""
-    chain = load_chain(name, overrides)
+    """The chain of a recipe, with everything checked that can be before a run directory is made.
+    `alone`: without the stage that it needs.
+    """
+    chain = load_chain(name, overrides)[-1 if alone else 0 :]
     plans, problems = _plans(chain, request, hardware, roots)
     called = [needed_name(chain[-1], name), name] if len(chain) > 1 else [name]
     problems += [

@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from densekit.errors import DensekitError, UsageError
-from densekit.files.json_files import optional_object
 from densekit.launch.far import opened
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
 from densekit.launch.speed import reached
 from densekit.runs.complete import tidy
-from densekit.runs.layout import (
-    CERTIFICATE_FILE,
-    LOG_FILE,
-    MATH_FILE,
-    RunDir,
-    Status,
-)
+from densekit.runs.layout import LOG_FILE, MATH_FILE, RunDir, Status
 from densekit.runs.process_handle import ProcessHandle, read_handle
 from densekit.runs.verdicts import word_of
 
@@ -93,7 +86,7 @@ def _listed(run: RunDir) -> ListedRun:
         if status.state == "complete":
             tidy(run)
         handle = read_handle(run)
-        total = optional_object(run.path / CERTIFICATE_FILE).get("steps")
+        total = run.total_steps
         verdict = word_of(run.path)
     except DensekitError as error:
         return ListedRun(
@@ -105,7 +98,7 @@ def _listed(run: RunDir) -> ListedRun:
     done = at.steps if at else 0
     eta = None
     seconds = at.recent.step_seconds if at else None
-    if seconds and isinstance(total, int) and state == "running":
+    if seconds and total is not None and state == "running":
         eta = max(0, total - done) * seconds
     return ListedRun(
         run=name,
