@@ -86,7 +86,7 @@ def _hidden(found: Verdict, *, more_notes: int) -> Iterator[str]:
 def _because(found: Verdict) -> str:
     """How many numbers have which verdict, and how many claims."""
     numbers = ", ".join(f"{count} {word}" for word, count in found.counts.items())
-    parts = [f"of {counted(sum(found.counts.values()), 'reported number')} {numbers}"]
+    parts = [f"{numbers} (of {sum(found.counts.values())} reported)"]
     if not numbers:
         parts = ["the paper reports nothing on these runs"]
     if found.gains is not None:
