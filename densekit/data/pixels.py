@@ -19,6 +19,10 @@ MAX_BYTES = 1 << 30
 """Of an image file."""
 MAX_EDGE = 4096
 """Of a tower's input, in pixels."""
+MAX_RESIZED = 1 << 30
+"""Pixels of an image once it is padded to a square, or before its middle is cut out: one that is a
+pixel high and long is blown up.
+"""
 RESCALE_ROUNDING = 1e-4
 """Published files write 1/255 with as many digits as they like."""
 
@@ -110,7 +114,7 @@ class ImageProcessor:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """An image of any size and mode -> uint8 [3, size, size], as the official pipeline resizes
         it; under AnyRes [t, 3, size, size], the whole image, aspect ratio lost, and its tiles row
-        by row.
+        by row. Raises DataError for an image that is too long for its height, or the other way.
         """
         if image.mode != "RGB":  # converting one that is copies it
             image = image.convert("RGB")
@@ -125,6 +129,7 @@ class ImageProcessor:
             width, height = (
                 self.size if edge == short else int(self.size * edge / short) for edge in image.size
             )
+            _check_room(image, width, height)
             image = image.resize((width, height), Image.Resampling.BICUBIC)
             left, top = (width - self.size) // 2, (height - self.size) // 2
             image = image.crop((left, top, left + self.size, top + self.size))
@@ -147,6 +152,7 @@ class ImageProcessor:
         if width == height:
             return image
         edge = max(width, height)
+        _check_room(image, edge, edge)
         square = Image.new("RGB", (edge, edge), self._colour)
         square.paste(image, ((edge - width) // 2, (edge - height) // 2))
         return square
@@ -159,6 +165,7 @@ class ImageProcessor:
         if width == height or self.aspect_ratio != "pad":
             return image
         edge = max(width, height)
+        _check_room(image, edge, edge)
         square = Image.new(image.mode, (edge, edge), self._colour)
         square.paste(image, ((edge - width) // 2, (edge - height) // 2))
         return square
@@ -179,6 +186,16 @@ class ImageProcessor:
             self.std, dtype=np.float32
         )
         return table.astype(np.float32)
+
+
+def _check_room(image: Image.Image, width: int, height: int) -> None:
+    """Raise DataError for an image that would be blown up to a size that no host RAM holds."""
+    if width * height > MAX_RESIZED:
+        raise DataError(
+            f"an image of {image.width:,} x {image.height:,} pixels would become one of {width:,} "
+            f"x {height:,} before it is {'shrunk' if width == height else 'cropped'}: crop it, or "
+            "take its entry out"
+        )
 
 
 def _is_edge(edge: object) -> bool:

@@ -17,11 +17,11 @@ def named_generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(named_seed(seed, name))
 
 
-def initial_newline(hidden_size: int, seed: int) -> Tensor:
-    """The newline vector of AnyRes [H]: normal with variance 1/H, from a named generator (official:
-    the same before anything is seeded).
+def initial_newline(hidden_size: int, seed: int, *, stage: int) -> Tensor:
+    """The newline vector of AnyRes [H]: normal with variance 1/H, from a named generator of each
+    stage (official: the same before anything is seeded, so that those of two stages are unrelated).
     """
-    generator = named_generator(seed, "image_newline")
+    generator = named_generator(seed, "image_newline" if stage == 2 else "image_newline.stage1")
     drawn: Tensor = torch.randn(hidden_size, generator=generator) * hidden_size**-0.5
     return drawn
 

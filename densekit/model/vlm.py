@@ -153,11 +153,16 @@ class DenseConnectorForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def windows_of(self, pixel_values: Tensor) -> Tensor | None:
         """The windows of every patch [I, P, W, A] of normalised images [I, 3, S, S], without a
-        graph; None without a high-resolution tower.
+        graph; None without a high-resolution tower. Raises ValueError for images of another size.
         """
         mining = self.config.connector_spec.mining
         if self.high_resolution_tower is None or mining is None:
             return None
+        if pixel_values.shape[-1] != mining.image_size:
+            raise ValueError(
+                f"images of {pixel_values.shape[-1]} pixels given, and the high-resolution tower "
+                f"sees {mining.image_size}: make them of that size (connector.mining.image_size)"
+            )
         with torch.no_grad():
             return self.high_resolution_tower.windows(pixel_values, mining.window)
 

@@ -75,7 +75,9 @@ def draw_init(model: Model, math: Math, roots: Roots, stage1: RunDir | None) -> 
     if math.lora:
         init |= {f"lora.{name}": value for name, value in initial_lora(model, math.seed).items()}
     if model.image_newline is not None:
-        init[NEWLINE] = initial_newline(len(model.image_newline.weight), math.seed)
+        init[NEWLINE] = initial_newline(
+            len(model.image_newline.weight), math.seed, stage=math.stage
+        )
     if math.initial_weights == "bf16":
         init = {name: value.bfloat16().float() for name, value in init.items()}
     return init

@@ -12,6 +12,7 @@ from PIL import Image
 from densekit.data.pixels import ImageProcessor, open_image, read_image
 from densekit.errors import DataError
 from densekit.model.preprocess import normalise
+from densekit.spec.types import AspectRatio
 
 
 @pytest.fixture(params=["clip_tiny", "siglip_tiny"])
@@ -62,6 +63,14 @@ def test_padding_centres_the_image_on_the_mean_colour(golden: Path) -> None:
     assert out.shape == (3, 56, 56) and out.dtype == np.uint8
     assert out[:, 0, 0].tolist() == [122, 116, 104]
     assert out[:, 28, 28].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("aspect_ratio", ["square", "pad"])
+def test_an_image_one_pixel_high_is_not_blown_up(golden: Path, aspect_ratio: AspectRatio) -> None:
+    processor = ImageProcessor.from_pretrained(golden / "models" / "clip_tiny", aspect_ratio)
+    assert processor(Image.new("RGB", (4000, 1))).shape == (3, 56, 56)
+    with pytest.raises(DataError, match=r"1 x 600,000 pixels would become one of .*: crop it"):
+        processor(Image.new("RGB", (1, 600_000)))
 
 
 def test_every_mode_becomes_rgb(golden: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from densekit.errors import DataError, UsageError
-from densekit.exchange.publish.card import check_card
+from densekit.exchange.publish.card import check_card, model_card
 from densekit.exchange.publish.leaks import check_leaks
 from densekit.exchange.publish.record import Publication
+from densekit.exchange.publish.subject import read_subject
 from densekit.files.hashing import check_seal
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers.local import Local
@@ -26,6 +27,7 @@ from densekit.runs.verdicts import Line, Verdict, write_verdict
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
+from densekit.spec.saved_file import SavedFile
 from tests.support.evaluations import result as stored_result
 from tests.support.evaluations import store
 from tests.support.http_double import serving
@@ -44,6 +46,8 @@ RECIPE: dict[str, Any] = {
     "ledger": dict.fromkeys(("L1", "U8", "U9", "L2"), "faithful"),
 }
 
+SAVED = SavedFile(sha256="0" * 64, bytes=1)
+
 
 class Exporting(Local):
     """Exports files of a few bytes, and notes the requests."""
@@ -60,14 +64,19 @@ class Exporting(Local):
         return ExchangeReport(lines=(f"{folder}: exported",))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A complete run of a recipe that ships, at another learning rate, with held-out scores."""
-    world = make_world(tmp_path / "world")
+def trained(folder: Path, recipe: dict[str, Any]) -> Path:
+    """A complete run on a file of the name that the recipe's data are published under."""
+    world = make_world(folder / "world")
     annotations = world / "data" / "LLaVA-Instruct-150K" / "llava_v1_5_mix665k.json"
     annotations.parent.mkdir()
     annotations.write_bytes((world / "data" / "train.json").read_bytes())
-    made = train(world, tmp_path / "runs", recipe=RECIPE)
+    return train(world, folder / "runs", recipe=recipe)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A complete run of a recipe that ships, at another learning rate, with held-out scores."""
+    made = trained(tmp_path, RECIPE)
     Results(summary=Summary(steps=6, masked_samples=3)).write(made)
     held_out = stored_result(benchmark="held_out", title="held-out questions")
     control = stored_result(benchmark="held_out_shuffled", value=20.0)
@@ -139,6 +148,28 @@ def test_the_card_says_what_the_run_recorded(run: Path) -> None:
     publication = Publication.model_validate(read_json(folder / "publication.json"))
     assert publication.files.keys() >= {"model.safetensors", "manifest.json", "math.json"}
     assert publication.manifest_sha256 == manifest["sha256"]
+
+
+def test_the_card_names_a_second_tower_and_what_the_connector_does(tmp_path: Path) -> None:
+    tower = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
+    mining = {"image_size": 768, "window": 8, "drop_path": 0.1}
+    recipe = RECIPE | {
+        "name": "vicuna7b_clip_convnext_mgm_stage2",
+        "models": RECIPE["models"] | {"high_resolution_tower": f"models:{tower}"},
+        "connector": {"mining": mining},
+    }
+    subject = read_subject(trained(tmp_path, recipe))
+    text = model_card(
+        subject, name=NAME, format_="densekit", dtype=None, license_=None, files={"a": SAVED}
+    )
+    card = ModelCard(text)
+    assert tower in card.data.to_dict()["base_model"]
+    for said in (
+        f"| High-resolution tower | [{tower}](https://huggingface.co/{tower})",
+        f"- High-resolution tower {tower}: MIT (source: ",
+        "`mining`: image_size 768, window 8, drop_path 0.1",
+    ):
+        assert said in card.text, said
 
 
 def test_verdicts_are_in_the_card(run: Path) -> None:

@@ -209,6 +209,7 @@ def test_towers_that_fit_have_no_problem(
     ("change", "message"),
     [
         ("grid", "the vision tower has 4 x 4 patches, which need 32 x 32"),
+        ("small", "image_size is 16, and the 4 stages of the ConvNeXt"),
         ("normalisation", "use towers of one normalisation"),
         ("other", "are not those of a ConvNeXt"),
         ("config", "says nowhere how pixels are normalised"),
@@ -224,7 +225,8 @@ def test_towers_that_do_not_fit(
         open_clip(folder, weights, **({"mean": [0.5] * 3} if change == "normalisation" else {}))
     if change == "config":
         (folder / "open_clip_config.json").unlink()
-    problems = inspect(parts(golden, folder, **({"image_size": 96} if change == "grid" else {})))
+    sizes = {"grid": {"image_size": 96}, "small": {"image_size": 16, "window": 1}}
+    problems = inspect(parts(golden, folder, **sizes.get(change, {})))
     assert len(problems) == 1 and message in problems[0]
 
 

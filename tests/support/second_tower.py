@@ -8,6 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from densekit.files.json_files import write_json
+from densekit.model.init import initial_projector
+from densekit.model.projector import Projector
+from densekit.spec.connector import Connector
 from tests.support.paths import GOLDEN_VARIANTS
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -29,3 +32,15 @@ def open_clip(folder: Path, weights: dict[str, Tensor] | None = None, **config: 
     pixels = {"mean": CLIP_MEAN, "std": CLIP_STD} | config
     write_json(folder / "open_clip_config.json", {"preprocess_cfg": pixels})
     return folder
+
+
+def drawn_mining(connector: Connector, width: int, hidden: int) -> dict[str, Tensor]:
+    """Initial weights of a connector that mines, its attention far from uniform."""
+    with torch.device("meta"):
+        projector = Projector(connector, width, hidden, window_channels=120)
+    drawn = initial_projector(projector, seed=3)
+    generator = torch.Generator().manual_seed(5)
+    for key, value in drawn.items():
+        if key.startswith("mining."):
+            value.add_(torch.randn(value.shape, generator=generator) * 0.3)
+    return {f"connector.{key}": value for key, value in drawn.items()}

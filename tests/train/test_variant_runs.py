@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from densekit.chat.conversation import Conversation
 from densekit.data.pixels import open_image
 from densekit.errors import DataError
 from densekit.exchange.export.exporting import export_model
@@ -17,10 +18,13 @@ from densekit.files.json_files import read_jsonl
 from densekit.model.init import initial_projector
 from densekit.model.projector import Projector
 from densekit.model.weights import read_weights, save_weights
+from densekit.recipes.load import load_recipe
 from densekit.spec.connector import Connector
 from densekit.spec.exchange import ExportRequest
+from densekit.spec.mining import Mining
 from tests.support.evaluating import ask
 from tests.support.paths import GOLDEN_EXCHANGE
+from tests.support.second_tower import drawn_mining, open_clip
 from tests.support.training import Kill, Started, assert_equal, start_run
 from tests.support.workplace import Workplace
 
@@ -53,6 +57,8 @@ def overrides_of(name: str, folder: Path) -> list[str]:
         return [*TILES, *([LORA] if name == "tiles, LoRA" else [])]
     if name == "tower":
         return ["optimizer.tower_learning_rate=1e-3"]
+    if name == "two towers":
+        return two_towers(folder)
     connector = Connector.model_validate(yaml.safe_load(LEARNED[name]))
     even = connector.reduce_tokens != "none"  # the tiny tower has 7 x 7 patches
     with torch.device("meta"):
@@ -62,6 +68,22 @@ def overrides_of(name: str, folder: Path) -> list[str]:
         f"connector={LEARNED[name]}",
         f"models.connector={folder / 'start.safetensors'}",
         *([f"models.vision_tower={FOUR_BY_FOUR}"] if even else []),
+    ]
+
+
+def two_towers(folder: Path) -> list[str]:
+    """A second tower of four positions a side in each of the tiny tower's 7 x 7 patches."""
+    mining = {"image_size": 112, "window": 4, "drop_path": 0}
+    spec = load_recipe("tiny_stage2").connector.model_copy(
+        update={"mining": Mining.model_validate(mining)}
+    )
+    drawn = drawn_mining(spec, 96, 128)
+    weights = {key.removeprefix("connector."): value for key, value in drawn.items()}
+    save_weights(weights, folder / "start.safetensors")
+    return [
+        f"models.high_resolution_tower={open_clip(folder / 'convnext')}",
+        f"models.connector={folder / 'start.safetensors'}",
+        f"connector.mining={json.dumps(mining)}",
     ]
 
 
@@ -107,13 +129,16 @@ REFUSED = {
     ("convolution", STOCK): "sci_conv2d cannot be written .* trainable module",
     ("fewer tokens", OFFICIAL): "dci reduces the tokens of an image",
     ("fewer tokens", STOCK): "dci cannot be written .* it reduces the tokens",
+    ("two towers", OFFICIAL): "the official one does not",
+    ("two towers", STOCK): "its Llava has no second tower",
 }
 """What a format cannot hold, and the reason that is said."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["tiles", "tiles, LoRA", "tower", "linear", "convolution", "fewer tokens"]
+    "name",
+    ["tiles", "tiles, LoRA", "tower", "linear", "convolution", "fewer tokens", "two towers"],
 )
 def test_what_a_run_leaves_is_asked_and_exported(
     workplace: Workplace, tmp_path: Path, name: str
@@ -149,8 +174,8 @@ def answer(pipeline: Pipeline, workplace: Workplace) -> tuple[int, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiles", "tiles, LoRA"])
-def test_held_out_questions_are_asked_in_tiles(
+@pytest.mark.parametrize("name", ["tiles", "tiles, LoRA", "two towers"])
+def test_held_out_questions_are_asked_as_the_model_was_trained(
     workplace: Workplace, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "of").mkdir()
@@ -162,14 +187,19 @@ def test_held_out_questions_are_asked_in_tiles(
     evaluation = ask(run.run.path)
     assert {
         each.protocol.image_aspect_ratio for each in evaluation.folder.evaluation.benchmarks
-    } == {"anyres"}
+    } == {"anyres" if "tiles" in name else "pad"}
     evaluation.attempt(2)
     lines = read_jsonl(evaluation.folder.answers("held_out"))
     questions = json.loads((data / "held_out.json").read_text())
     pipeline = load_pipeline(run.run.path)
     for line in lines[:3]:
-        (entry,) = [each for each in questions if str(each["id"]) == line["question_id"]]
+        entry = questions[int(line["question_id"])]
         text = entry["conversations"][0]["value"]
-        prompt = pipeline.prompt([("human", text)], open_image(data / "images" / entry["image"]))
+        image = data / "images" / entry["image"]
+        prompt = pipeline.prompt([("human", text)], open_image(image))
         (found,) = pipeline.answers([prompt], max_new_tokens=len(line["ids"]))
         assert [*found.ids] == line["ids"]
+        talk = Conversation(pipeline, max_new_tokens=len(line["ids"]), temperature=0)
+        talk.look_at(image)
+        said = talk.ask(text.removeprefix("<image>\n"), lambda piece: None)
+        assert said is not None and [*said.ids] == line["ids"]

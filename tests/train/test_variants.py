@@ -27,10 +27,13 @@ from densekit.recipes.load import load_recipe
 from densekit.spec.anyres import AnyRes
 from densekit.spec.connector import Connector
 from densekit.spec.execution import Execution
-from densekit.spec.math import Data, Math
+from densekit.spec.math import Data, Lora, Math
 from densekit.spec.mining import Mining
+from densekit.spec.roots import Roots
+from densekit.train.initial_state import load_base
+from densekit.train.lora import initial_lora
 from tests.support.ranks import run_ranks
-from tests.support.second_tower import conv_weights, open_clip
+from tests.support.second_tower import conv_weights, drawn_mining, open_clip
 from tests.support.training import Kill, assert_equal, start_run
 from tests.support.workplace import Workplace
 from tests.support.worlds import FEW, GROUPS, gradients
@@ -62,13 +65,14 @@ def variant(golden: Path, name: str) -> dict[str, Any]:
     if name == "tower":
         optimizer = math.optimizer.model_copy(update={"tower_learning_rate": TOWER_RATE})
         return {"math": math.model_copy(update={"optimizer": optimizer})}
-    if name == "tiles":
+    if name.startswith("tiles"):
         anyres = AnyRes(pinpoints=((56, 112), (112, 56), (112, 112)), merge="spatial_unpad")
         changes = {"image_aspect_ratio": "anyres", "anyres": anyres, "max_length": 256}
         start = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
         init = {f"connector.{key}": value for key, value in start.items()}
-        init["image_newline.weight"] = initial_newline(64, seed=3)
-        return {"math": math.model_copy(update={"data": data_of(math, changes)}), "init": init}
+        init["image_newline.weight"] = initial_newline(64, seed=3, stage=2)
+        math = math.model_copy(update={"data": data_of(math, changes)})
+        return {"math": math, "init": init} if name == "tiles" else with_adapters(math, init)
     if name == "mining":
         return mining_variant(math)
     connector = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}[name]
@@ -77,6 +81,16 @@ def variant(golden: Path, name: str) -> dict[str, Any]:
     drawn = initial_projector(projector, seed=3)
     init = {f"connector.{key}": value for key, value in drawn.items()}
     return {"math": math.model_copy(update={"connector": connector}), "init": init}
+
+
+def with_adapters(math: Math, init: dict[str, Tensor]) -> dict[str, Any]:
+    """The same with adapters that have begun to learn: where B is 0, A has no gradient."""
+    math = math.model_copy(update={"lora": Lora(r=4, alpha=8)})
+    generator = torch.Generator().manual_seed(5)
+    for name, value in initial_lora(load_base(math, Roots()), 7).items():
+        noise = torch.randn(value.shape, generator=generator) / 10
+        init[f"lora.{name}"] = value + noise if ".lora_B." in name else value
+    return {"math": math, "init": init}
 
 
 def mining_variant(math: Math) -> dict[str, Any]:
@@ -88,18 +102,6 @@ def mining_variant(math: Math) -> dict[str, Any]:
     connector = math.connector.model_copy(update={"mining": mining})
     changes = {"connector": connector, "models": math.models.model_copy(update=models)}
     return {"math": math.model_copy(update=changes), "init": drawn_mining(connector, 32, 64)}
-
-
-def drawn_mining(connector: Connector, width: int, hidden: int) -> dict[str, Tensor]:
-    """Initial weights of a connector that mines, its attention far from uniform."""
-    with torch.device("meta"):
-        projector = Projector(connector, width, hidden, window_channels=120)
-    drawn = initial_projector(projector, seed=3)
-    generator = torch.Generator().manual_seed(5)
-    for key, value in drawn.items():
-        if key.startswith("mining."):
-            value.add_(torch.randn(value.shape, generator=generator) * 0.3)
-    return {f"connector.{key}": value for key, value in drawn.items()}
 
 
 def data_of(math: Math, changes: dict[str, Any]) -> Data:
@@ -116,7 +118,7 @@ SPLITS = [
     ("convolution", 2, 3, False),
     *(
         pytest.param(name, world_size, zero_stage, True, marks=pytest.mark.slow)
-        for name in ("tower", "tiles", "mining", "convolution", "linear", "tokens")
+        for name in ("tower", "tiles", "tiles, LoRA", "mining", "convolution", "linear", "tokens")
         for world_size, zero_stage in ((2, 3), (3, 0), (3, 2))
     ),
 ]
@@ -138,7 +140,7 @@ def test_any_split_gives_the_same_step(
         difference = (flat(found[1]) - flat(expected[1])).norm() / flat(expected[1]).norm()
         assert difference <= 1e-6, difference
     parts = ("vision_tower.", "projector.connector.", "projector.mining.", "image_newline.")
-    own = [key for key in expected[1] if key.startswith(parts)]
+    own = [key for key in expected[1] if key.startswith(parts) or ".lora_" in key]
     # A key's bias has a true gradient of 0.
     idle = [key for key in own if not expected[1][key].any() and "k_proj.bias" not in key]
     assert own and not idle

@@ -43,7 +43,7 @@ def stored_prompts(source: Source) -> dict[str, Tensor]:
         max_length=source.max_length,
     )
     processor = ImageProcessor.from_pretrained(
-        source.tower, source.image_aspect_ratio, source.anyres
+        source.tower, source.image_aspect_ratio, source.anyres, mining=source.connector.mining
     )
     table = torch.from_numpy(processor.lookup_table())
     values = {"ends": torch.tensor(encoder.end_tokens)}

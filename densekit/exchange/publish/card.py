@@ -29,6 +29,8 @@ CARD = "README.md"
 OTHER = "other"
 """What the hub calls a licence that it has no name for."""
 OWN_TERMS = "terms-of-base-and-data"
+PARTS = ("language_model", "vision_tower", "high_resolution_tower")
+"""Fields of `models` whose repositories the weights derive from."""
 USE = {
     "llava-hf": """\
 Stock transformers reads it, without densekit:
@@ -119,7 +121,7 @@ def _metadata(subject: Subject, name: str, license_: str | None) -> str:
     known = subject.license
     chosen = license_ or (known.id if known and known.id else OTHER)
     repositories = subject.repositories
-    models = [repositories.get(f"models.{part}") for part in ("language_model", "vision_tower")]
+    models = [repositories.get(f"models.{part}") for part in PARTS]
     data_set = subject.data_set
     results: list[EvalResult] = eval_results(subject)
     data = ModelCardData(

@@ -7,6 +7,8 @@ from typing import Any
 from densekit.data.catalog import License
 from densekit.data.model_licenses import license_of
 from densekit.exchange.publish.subject import Subject, shown
+from densekit.spec.math import Data
+from densekit.spec.part import Part
 from densekit.spec.saved_file import SavedFile
 from densekit.spec.types import Dtype
 
@@ -16,6 +18,9 @@ TRAINED = {
     "full": "connector and language model",
     "lora": "connector and LoRA adapters, which are merged into the language model here",
 }
+
+TOWER = ", and the vision tower"
+"""Of a run that has a rate for it."""
 
 
 def summary_lines(subject: Subject) -> Iterator[str]:
@@ -46,8 +51,14 @@ def training_lines(subject: Subject) -> Iterator[str]:
             ("Row of the paper", recipe.paper if recipe and recipe.paper else "none"),
             ("Language model", _model(subject, "language_model", math.models.language_model)),
             ("Vision tower", _model(subject, "vision_tower", math.models.vision_tower)),
+            *(
+                [("High-resolution tower", _model(subject, "high_resolution_tower", second))]
+                if (second := math.models.high_resolution_tower)
+                else []
+            ),
             ("Connector", _connector(subject)),
-            ("Trained", TRAINED[math.trains]),
+            ("Trained", TRAINED[math.trains] + TOWER * math.trains_tower),
+            ("Images", _images(math.data)),
             ("Data", f"{shown(math.data.annotations)}, template `{math.data.template}`"),
             ("Steps", f"{summary.get('steps')} of {math.global_batch_size} samples"),
             ("Learning rate", f"{math.optimizer.learning_rate:g}"),
@@ -76,8 +87,8 @@ def _model(subject: Subject, part: str, reference: str) -> str:
     repository = subject.repositories.get(f"models.{part}")
     if repository is None:
         return f"made by densekit (`{reference}`)" if subject.made else shown(reference)
-    revision = subject.manifest.models[part].revision
-    at = f" at commit `{revision}`" if revision else ", commit not recorded"
+    files = subject.manifest.models.get(part)
+    at = f" at commit `{files.revision}`" if files and files.revision else ", commit not recorded"
     return f"[{repository}](https://huggingface.co/{repository}){at}"
 
 
@@ -86,7 +97,26 @@ def _connector(subject: Subject) -> str:
     reads = [f"layers {list(connector.layers)}"] if connector.layers else []
     reads += [f"groups {[list(group) for group in connector.groups]}"] if connector.groups else []
     what = f" ({', '.join(reads)}, hidden_states indices)" if reads else ""
-    return f"{connector.kind.upper()}{what}"
+    more = []
+    if connector.learned is not None:
+        more.append(f"`learned`: {_said(connector.learned)}")
+    if connector.reduce_tokens != "none":
+        more.append(f"the means of 2 x 2 tokens, {connector.reduce_tokens.replace('_', ' the ')}")
+    if connector.mining is not None:
+        more.append(f"`mining`: {_said(connector.mining)}")
+    return "; ".join([f"{connector.kind.upper()}{what}", *more])
+
+
+def _images(data: Data) -> str:
+    if data.anyres is None:
+        return data.image_aspect_ratio
+    sizes = ", ".join(f"{width} x {height}" for width, height in data.anyres.pinpoints)
+    return f"{data.image_aspect_ratio}: tiles of {sizes}, merged as {data.anyres.merge}"
+
+
+def _said(part: Part) -> str:
+    values = part.model_dump(mode="json")
+    return ", ".join(f"{name} {str(value).lower()}" for name, value in values.items())
 
 
 def deviations_lines(subject: Subject) -> Iterator[str]:
@@ -150,9 +180,11 @@ def licenses_lines(subject: Subject) -> Iterator[str]:
     if subject.made:
         yield "- Language model, vision tower and data were made by densekit from a seed."
         return
+    second = subject.math.recipe.models.high_resolution_tower
     for field, what in (
         ("models.language_model", "Language model"),
         ("models.vision_tower", "Vision tower"),
+        *((("models.high_resolution_tower", "High-resolution tower"),) if second else ()),
     ):
         repository = subject.repositories.get(field)
         yield f"- {what}{f' {repository}' if repository else ''}: " + _terms(

@@ -89,6 +89,13 @@ def conv_config(folder: Path, mining: Mining) -> ConvNextConfig:
     Raises DataError.
     """
     shape = conv_tower_of({name: entry for name, (_, entry) in _shapes(folder).items()}, folder)
+    least = STEM * 2 ** (len(shape.depths) - 1)
+    if mining.image_size < least:
+        raise DataError(
+            f"high-resolution tower: connector.mining.image_size is {mining.image_size}, and the "
+            f"{len(shape.depths)} stages of the ConvNeXt in {folder} need {least} pixels a side: "
+            "set a larger size and a window that fits it"
+        )
     return ConvNextConfig(
         hidden_sizes=[*shape.widths],
         depths=[*shape.depths],
