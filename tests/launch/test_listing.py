@@ -53,6 +53,9 @@ def test_runs_are_chosen_by_name_and_state(runs: Path) -> None:
     assert names(runs, names=["oth", "st*"]) == ["other", "stopped"]
     assert names(runs, names=["*e*"], states=["complete"]) == ["made", "other"]
     assert names(runs, names=["nothing"]) == []
+    assert names(runs, states=["gone"]) == []
+    with pytest.raises(UsageError, match=r"--state done: give one of created, running, .*, gone"):
+        names(runs, states=["done"])
 
 
 def test_runs_are_sorted(runs: Path) -> None:
