@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densekit.errors import DensekitError
+from densekit.files.regular import open_regular
 from densekit.launch.speed import Reached, reached
 from densekit.runs.evaluations import EvaluationFolder
 from densekit.runs.layout import EXECUTION_FILE, RunDir, WorkDir
@@ -123,7 +124,7 @@ class _Evaluation:
     def _count(self, name: str) -> int:
         place, count = self._counted[name]
         path: Path = self.folder.answers(name)
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), open_regular(path) as file:
             if file.seek(0, os.SEEK_END) < place:  # a batch that was being written was cut off
                 place = count = 0
             file.seek(place)

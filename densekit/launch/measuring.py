@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from densekit.errors import DensekitError, UsageError
+from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DensekitError, UsageError
 from densekit.evaluate.statistics.student import t_quantile
 from densekit.files.json_files import read_json
 from densekit.launch.chain import Stage, execution_of, locked, prepare, start
@@ -31,8 +31,10 @@ class NotMeasuredError(DensekitError):
     """The processes ended before the last step; they have said why."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"nothing was measured: the trainer ended with exit code {code}")
-        self.exit_code = code
+        stopped = code in (PREEMPTED_CODE, INTERRUPTED_CODE)
+        why = "it was stopped" if stopped else f"the trainer ended with exit code {code}"
+        super().__init__(f"nothing was measured: {why}")
+        self.exit_code = INTERRUPTED_CODE if stopped else code
 
 
 def measure(

@@ -208,7 +208,7 @@ class RunDir(WorkDir):
     def total_steps(self) -> int | None:
         """Optimizer steps that its attempts take; None until its certificate is written."""
         steps = optional_object(self.path / CERTIFICATE_FILE).get("steps")
-        return steps if isinstance(steps, int) else None
+        return steps if isinstance(steps, int) and steps > 0 else None
 
     @property
     def checkpoints(self) -> Path:

@@ -107,11 +107,23 @@ def test_steps_are_taken_and_no_run_comes_of_it(
 
 
 @pytest.mark.ranks
-def test_a_trainer_that_fails_leaves_nothing(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "code", "why"),
+    [
+        ("status('failed', 'no', 3); sys.exit(3)", 3, "exit code 3"),
+        ("status('preempted', 'asked', 75); sys.exit(75)", 130, "it was stopped"),
+    ],
+)
+def test_a_trainer_that_ends_early_leaves_nothing(
+    workplace: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    code: int,
+    why: str,
 ) -> None:
-    monkeypatch.setattr(local, "command", trainer("status('failed', 'no', 3); sys.exit(3)"))
-    with pytest.raises(NotMeasuredError, match=r"exit code 3") as caught:
+    monkeypatch.setattr(local, "command", trainer(script))
+    with pytest.raises(NotMeasuredError, match=why) as caught:
         take(site(workplace, tmp_path))
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == code
     assert not [*(workplace.root / ".cache/densekit/measure").glob("[!.]*")]
