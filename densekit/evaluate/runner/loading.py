@@ -51,6 +51,7 @@ class Evaluated:
             ),
             roots,
             padded_as_stored=PADDED_AS_STORED in protocol.quirks,
+            video=protocol.video,
         )
 
     def decoding(self, protocol: Protocol) -> Decoding:
@@ -70,8 +71,15 @@ class Evaluated:
             temperature=asked.temperature if asked.do_sample else 0.0,
             top_k=SAMPLED_FROM,
             num_beams=asked.num_beams,
-            max_prompt=self.source.max_length,
+            max_prompt=self.source.max_length if protocol.video is None else self._positions,
         )
+
+    @property
+    def _positions(self) -> int | None:
+        """Of the language model: what officially cuts a prompt with a video (docs/how-to/video.md);
+        None where its configuration states none.
+        """
+        return getattr(self.model.config.text_config, "max_position_embeddings", None)
 
 
 def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -> Evaluated:
