@@ -3,7 +3,7 @@ which launchers start for it.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,9 +28,6 @@ from densekit.cli.output import counted, print_json, print_table
 from densekit.cli.packages import need_training_packages
 from densekit.errors import UsageError
 from densekit.spec.types import Semantics
-
-if TYPE_CHECKING:
-    pass
 
 commands = typer.Typer()
 NOTES = {
@@ -155,7 +152,7 @@ def evaluate(
     )
     sources = [named_run(target, site.runs_dir) for target in targets]
     names = [name.strip() for name in (benchmarks or "").split(",") if name.strip()]
-    code, found = 0, {}
+    found = {}
     for source in sources:
         selection = select_for_evaluation(
             source,
@@ -187,7 +184,6 @@ def evaluate(
             print(f"answers and scores in {evaluated.folder.path}")
     if as_json:
         print_json(found)
-    raise typer.Exit(code)
 
 
 @commands.command(hidden=True, epilog="Example: densekit answer runs/RUN/evaluations/HASH")

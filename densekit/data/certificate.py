@@ -19,6 +19,7 @@ from pydantic import Field
 from densekit.errors import DataError
 from densekit.files.hashing import canonical_json, check_seal, json_sha256, sealed
 from densekit.files.json_files import read_object
+from densekit.files.whole import written_whole
 from densekit.spec.part import Part, read_part
 
 SCHEMA: Literal[1] = 1
@@ -104,11 +105,10 @@ def read_certificate(path: Path) -> DataCertificate:
 
 
 def write_certificate(path: Path, certificate: DataCertificate) -> None:
-    """Write it whole, a name of this process first. Raises OSError."""
+    """Write it, and its folder where there is none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(canonical_json(certificate.model_dump(mode="json", by_alias=True)))
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(canonical_json(certificate.model_dump(mode="json", by_alias=True)))
 
 
 def differences(

@@ -21,6 +21,7 @@ from filelock import FileLock
 from densekit.files import durable
 from densekit.files.hashing import check_seal, file_sha256, sealed
 from densekit.files.json_files import json_bytes, read_object
+from densekit.files.whole import beside
 
 # Goes up when the meaning of a stored array changes: files of another schema are rebuilt.
 SCHEMA = 2
@@ -208,8 +209,7 @@ def read_index(place: Path, sha256: str) -> EntryIndex:
 
 def _keep(place: Path, index: EntryIndex) -> None:
     """Write an index beside its place, then rename it there."""
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(place)
     temporary.mkdir()
     try:
         files = {f"{name}.npy": getattr(index, name) for name in (*COLUMNS, NAMES)}

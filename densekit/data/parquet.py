@@ -8,10 +8,8 @@ they are.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 from densekit.data.entries import read_conversation
 from densekit.data.parquet_rows import Row, one_image, rows_of, write_image
 from densekit.errors import DataError, UsageError
-from densekit.files.durable import fsync, rename
+from densekit.files.whole import written_whole
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
@@ -55,8 +53,7 @@ def unpack(source: Path, target: Path) -> Unpacked:
     refused: list[str] = []
     entries = images = 0
     target.mkdir(parents=True, exist_ok=True)
-    temporary = target / f".{ANNOTATIONS}.{os.getpid()}"
-    try:
+    with written_whole(target / ANNOTATIONS, flush=True) as temporary:
         with temporary.open("w", encoding="ascii") as out:
             for place, row in _rows(source, files):
                 try:
@@ -74,11 +71,6 @@ def unpack(source: Path, target: Path) -> Unpacked:
             raise DataError(_refused(source, refused))
         if not entries:
             raise DataError(f"{source}: its parquet files have no rows; download them again")
-        fsync(temporary)
-        rename(temporary, target / ANNOTATIONS)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return Unpacked(annotations=target / ANNOTATIONS, entries=entries, images=images)
 
 

@@ -1,13 +1,13 @@
 """Rows of parquet files with image bytes, as the hub has them, and their images as files."""
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densekit.data.decoding import read_header, reason
 from densekit.errors import DataError
+from densekit.files.whole import written_whole
 
 ROWS = 64
 """Of a file, decoded at a time: rows hold images."""
@@ -66,7 +66,6 @@ def write_image(name: str, data: bytes, folder: Path) -> str:
     name += EXTENSIONS.get(kind, f".{kind.lower()}")
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
     return name

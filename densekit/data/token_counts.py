@@ -7,7 +7,6 @@ each written as one whole, so that it needs no lock. A record that is lost is co
 that disagrees with what is tokenised later is an error.
 """
 
-import os
 import sys
 import zlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densekit.files.hashing import file_sha256, json_sha256
+from densekit.files.whole import written_whole
 from densekit.text.encode import EncodedSample
 from densekit.text.sequence import ModelSequence
 from densekit.text.source import text_source_sha256
@@ -72,11 +72,9 @@ class TokenCounts:
         try:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{path.name}.{os.getpid()}")
-                with temporary.open("wb") as file:
-                    np.save(file, np.zeros(samples, dtype=np.uint64))
                 # Of two that begin at once one's counts are lost, and counted again.
-                temporary.replace(path)
+                with written_whole(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, np.zeros(samples, dtype=np.uint64))
             records = np.load(path, mmap_mode="r+", allow_pickle=False)
             if records.shape != (samples,) or records.dtype != np.uint64:
                 raise ValueError(f"it does not hold {samples} counts")

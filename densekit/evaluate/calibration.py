@@ -4,13 +4,13 @@ come out is in recipes/paper.yaml.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.answer_files import read_llava
 from densekit.evaluate.labels import read_questions
 from densekit.evaluate.protocols import get_protocol
+from densekit.evaluate.scorers import scorer_sources
 from densekit.evaluate.scoring import score_answers
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object
@@ -21,15 +21,8 @@ from densekit.runs.calibrations import Calibration, Calibrations
 from densekit.runs.environment import ENVIRONMENT_FILE
 from densekit.runs.evaluations import EvaluationFolder, newest_results
 
-ROOM = Path(__file__).parent
 PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
 """Whose versions decide answers, where an evaluation does not say more."""
-
-
-@cache
-def _scorer_sources() -> dict[str, str]:
-    files = sorted((ROOM / "scorers").glob("*.py"))
-    return {path.name: file_sha256(path) for path in files}
 
 
 def scorer_environment(protocol: Protocol) -> str:
@@ -37,7 +30,7 @@ def scorer_environment(protocol: Protocol) -> str:
     of which one this benchmark reports.
     """
     which = [protocol.name, protocol.scorer, protocol.figure]
-    return json_sha256({"sources": _scorer_sources(), "benchmark": which})
+    return json_sha256({"sources": scorer_sources(), "benchmark": which})
 
 
 def runner_environment(folder: EvaluationFolder) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 
@@ -10,8 +11,12 @@ from densekit.errors import DataError
 from densekit.evaluate.alike import Asked, asked_alike
 from densekit.evaluate.arms import Arm, refuse_shared
 from densekit.evaluate.statistics.bootstrap import replicates, standard_error
-from densekit.evaluate.statistics.components import Component
-from densekit.evaluate.statistics.difference import Difference, claims, difference_of
+from densekit.evaluate.statistics.difference import (
+    Difference,
+    claims,
+    difference_of,
+    question_component,
+)
 from densekit.evaluate.statistics.power import runs_needed
 from densekit.evaluate.statistics.seeds import SeedNoise
 from densekit.evaluate.statistics.significance import McNemar, mcnemar
@@ -80,11 +85,12 @@ def compare(a: Arm, b: Arm, paper: Paper) -> Gains:
 def _compared(asked: Asked, runs_a: int, prior: SeedNoise | None) -> Compared:
     values = replicates(asked.tables, name=asked.protocol.name)
     of_difference = values[:, :runs_a].mean(axis=1) - values[:, runs_a:].mean(axis=1)
+    a, b = asked.values[:runs_a], asked.values[runs_a:]
     table = asked.tables[0]
-    question = Component(sd=standard_error(of_difference, table), df=len(table.clusters) - 1)
-    difference = difference_of(
-        asked.values[:runs_a], asked.values[runs_a:], question=question, prior=prior
+    question = question_component(
+        standard_error(of_difference, table), len(table.clusters), mean(a) - mean(b)
     )
+    difference = difference_of(a, b, question=question, prior=prior)
     return Compared(asked=asked, difference=difference, mcnemar=_mcnemar(asked))
 
 

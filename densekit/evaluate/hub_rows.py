@@ -5,10 +5,8 @@ Columns are those of the repositories' cards; GQA's are from memory. No real fil
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from densekit.errors import DataError, UsageError
 from densekit.evaluate.labels import OWN_SUFFIX, QUESTION, first_problem, mmbench_row
 from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.questions import Question, check_counts
-from densekit.files.durable import fsync, rename
+from densekit.files.whole import written_whole
 
 IMAGES = "images"
 DIGITS = 20
@@ -65,15 +63,9 @@ def unpack_benchmark(benchmark: str, source: Path, target: Path) -> tuple[Path, 
     questions = list(_numbered(_questions(form, source, folder)))
     check_counts(protocol, questions)
     path = target / f"{benchmark}{OWN_SUFFIX}"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path, flush=True) as temporary:
         lines = (json.dumps(asdict(question), ensure_ascii=False) for question in questions)
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        fsync(temporary)
-        rename(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path, len(questions), len({question.image for question in questions} - {None})
 
 

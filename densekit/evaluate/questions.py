@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, StrictInt
 
 from densekit.errors import DataError
 from densekit.runs.benchmarks import Answer, Protocol
 
 AnswerType = Literal["text", "integer", "float", "list"]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 SHOWN = 3
 """Ids that a message names."""
 
@@ -34,7 +37,7 @@ class Question:
     """Of TextVQA."""
     answer_type: AnswerType = "text"
     """Of MathVista's questions without options."""
-    precision: int | float | None = None
+    precision: StrictInt | Finite | None = None
     """Decimal places of an answer of type float; 1 and 1.0 are two (MathVista's quirk)."""
     unit: str | None = None
     """Of MathVista: shown behind the question."""

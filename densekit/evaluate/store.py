@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
-from densekit.files.durable import fsync, rename
+from densekit.files.durable import fsync
 from densekit.files.json_files import write_json
 from densekit.files.permissions import follow_umask
+from densekit.files.whole import written_whole
 from densekit.runs.answers import read_answers
 from densekit.runs.evaluations import (
     EVALUATION_FILE,
@@ -89,10 +90,8 @@ def _take_over(source: Path, folder: EvaluationFolder, evaluation: Evaluation) -
             found = read_answers(other.answers(name), evaluation.key(name), plan)
             if len(found.lines) == len(plan):
                 target.parent.mkdir(exist_ok=True)
-                temporary = target.with_name(f".{target.name}")
-                shutil.copyfile(other.answers(name), temporary)
-                fsync(temporary)
-                rename(temporary, target)
+                with written_whole(target, flush=True) as temporary:
+                    shutil.copyfile(other.answers(name), temporary)
                 break
 
 

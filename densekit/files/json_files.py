@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from densekit.errors import DataError
+from densekit.files.whole import written_whole
 
 REMEDY = "put the original file back"
 MAX_BYTES = 1 << 28
@@ -153,9 +154,8 @@ def json_bytes(value: Any) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that readers see the old file or the whole new one."""
     data = json_bytes(value)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def open_file(path: Path, remedy: str = REMEDY) -> BufferedReader:

@@ -12,7 +12,7 @@ from densekit.evaluate.flips import SAMPLE, compare, sample_images
 from densekit.evaluate.model_files import model_of
 from densekit.evaluate.planning import plan_benchmark
 from densekit.evaluate.protocols import get_protocol
-from densekit.evaluate.results import finish
+from densekit.evaluate.results import finish, lacks_answers
 from densekit.evaluate.store import open_evaluation
 from densekit.launch.chain import locked, start
 from densekit.launch.launchers.base import Launcher
@@ -205,4 +205,6 @@ def _carry_out(
 ) -> int:
     """Ask what has no answer yet; returns an exit code."""
     with locked(folder):
-        return 0 if folder.complete else start(folder, execution, launcher, part=part)
+        if folder.complete and not lacks_answers(folder):
+            return 0
+        return start(folder, execution, launcher, part=part)

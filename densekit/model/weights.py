@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from densekit.errors import DataError
 from densekit.files.permissions import follow_umask
 from densekit.files.weight_files import BUFFERS
+from densekit.files.whole import written_whole
 from densekit.model.config import model_config
 from densekit.model.pretrained import load_pretrained
 from densekit.model.towers import load_tower
@@ -92,9 +93,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors; the file appears whole, by one rename."""
-    temporary = path.with_name(f".{path.name}.new")
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary
-    )
-    follow_umask(temporary)
-    temporary.replace(path)
+    whole = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    with written_whole(path) as temporary:
+        save_file(whole, temporary)
+        follow_umask(temporary)

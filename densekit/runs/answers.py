@@ -84,13 +84,13 @@ def read_answers(path: Path, key: str, plan: Sequence[PlannedQuestion]) -> ReadA
     chain = key
     with open_file(path, REMEDY) as file:
         for number, data in enumerate(file, 1):
-            if not data.endswith(b"\n"):
-                break
-            line = _parse(path, number, data)
             if number > len(plan):
                 raise DataError(
                     f"{path} has more lines than questions were planned ({len(plan)}); {REMEDY}"
                 )
+            if not data.endswith(b"\n"):
+                break
+            line = _parse(path, number, data)
             planned = plan[number - 1]
             chain = chain_next(chain, line)
             if (line.batch, line.question_id) != (planned.batch, planned.question_id):

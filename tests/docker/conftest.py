@@ -26,7 +26,9 @@ def standin(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything the cpu image installs, fetched first, so that it is built without a network."""
+    """Everything the cpu image and those on it install, fetched first, so that they are built
+    without a network.
+    """
     folder = tmp_path_factory.mktemp("wheels")
     fetch = [
         sys.executable,
@@ -40,7 +42,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
     ]
     locks = [f"docker/requirements/{name}.txt" for name in ("sbom", "tensorboard")]
-    for lock in ("requirements/train.txt", *locks):
+    more = ("train", "lmms-eval", "lmms-eval-package", "video")
+    for lock in (*locks, *(f"requirements/{name}.txt" for name in more)):
         prepare("index", *fetch, "--require-hashes", "-r", lock, folder=ROOT)
     prepare("index", *fetch, "-r", "requirements/torch.txt", folder=ROOT)
     if not any("+cpu" in path.name for path in folder.glob("torch-*")):

@@ -154,6 +154,37 @@ def test_evaluate_cpu_answers_what_the_host_answers(
     assert set(owners.split()) == {"1000"}
 
 
+def test_lmms_eval_answers_the_same_in_its_image(
+    compose: Compose, manifests: dict[str, Any]
+) -> None:
+    done = compose("run", "--rm", "-T", "-e", "DENSEKIT_SELFTEST=0", "evaluate-cpu")
+    assert done.returncode == 0, done.stderr
+    done = compose(
+        *("run", "--rm", "-T", "-e", "DENSEKIT_SELFTEST=0", "cross-check"),
+        ARGS="--benchmarks held_out",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answers are the same" in done.stdout
+
+
+def test_video_image_decodes(engine: Engine, standin: str, wheels: Path, compose: Compose) -> None:
+    tag = "densekit-test:video"
+    build(
+        engine,
+        "video",
+        standin,
+        tag,
+        *("--network", "none", "--build-arg", "PIP_NO_INDEX=1"),
+        *("--build-context", f"wheels={wheels}"),
+    )
+    program = "import av, torch; print(av.__version__)"
+    inside = ["docker", "run", "--rm", "--network", "none", "-e", "DENSEKIT_SELFTEST=0", tag]
+    try:
+        assert engine.ok(*inside, "python", "-c", program).count(".") == 2
+    finally:
+        engine.run("docker", "image", "rm", "--force", tag)
+
+
 def _said(lines: str) -> list[tuple[str, str]]:
     """Question and answer of every line; keys and chains name the packages."""
     answers = [json.loads(line) for line in lines.splitlines()]

@@ -173,6 +173,14 @@ def test_textvqa_answers_meet_questions_by_image_and_prompt(tmp_path: Path) -> N
         read_llava(_lines(tmp_path / "a.jsonl", *stored), protocol, questions)
 
 
+@pytest.mark.parametrize("precision", ["NaN", "Infinity", "true", '"1"'])
+def test_a_precision_is_a_number_of_places(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "mathvista.jsonl"
+    path.write_text(f'{{"id": "1", "text": "?", "image": "i", "precision": {precision}}}')
+    with pytest.raises(DataError, match="line 1: precision"):
+        _read("mathvista", path)
+
+
 @pytest.mark.parametrize("row", [{"text": "x"}, {"question_id": 1}, {"question_id": 1, "text": 2}])
 def test_answers_without_id_or_text_are_refused(row: dict[str, object], tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", {"question_id": 0, "text": ""}, row)

@@ -108,7 +108,7 @@ def test_changed_scorers_are_no_longer_calibrated(monkeypatch: pytest.MonkeyPatc
     gqa = get_protocol("gqa")
     first = scorer_environment(gqa)
     assert scorer_environment(gqa.model_copy(update={"figure": "median"})) != first
-    monkeypatch.setattr(calibration, "_scorer_sources", lambda: {"gqa.py": "changed"})
+    monkeypatch.setattr(calibration, "scorer_sources", lambda: {"gqa.py": "changed"})
     assert scorer_environment(gqa) != first
 
 

@@ -105,6 +105,29 @@ def test_how_many_runs_would_show_it(tmp_path: Path, paper: Paper) -> None:
     assert ahead.effect is not None and ahead.effect > 0
 
 
+@pytest.mark.parametrize(
+    ("images", "claim"), [(2, "NOT SHOWN"), (5, "NOT SHOWN"), (6, "SUPPORTED")]
+)
+def test_images_that_all_say_the_same_prove_no_more_than_their_number(
+    tmp_path: Path, paper: Paper, images: int, claim: str
+) -> None:
+    runs = [made_run(tmp_path, recipe) for recipe in (DCI, NONE)]
+    for run, share in zip(runs, (2.0, -2.0), strict=True):
+        evaluated(run, drawn(share, questions=2 * images, images=images))
+    found = gain(runs[:1], runs[1:], paper)
+    assert (found.a, found.b, found.claim) == (100, 0, claim)
+    assert found.p == pytest.approx(2 * 0.5**images, rel=0.2), "that of a sign test"
+    assert found.low < 100 < found.high
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path, paper: Paper) -> None:
+    dci, none = arm(tmp_path, DCI, 0.7, range(1)), arm(tmp_path, NONE, 0.6, range(1))
+    path = dci[0] / "evaluations" / ("0" * 16) / "scores" / "gqa.faithful.jsonl"
+    path.write_text(path.read_text().replace('"score": 1.0', '"score": NaN', 1))
+    with pytest.raises(DataError, match=r"GQA: the stored value is .* and its scores make nan"):
+        gain(dci, none, paper)
+
+
 def test_a_limit_is_marked(tmp_path: Path, paper: Paper) -> None:
     runs = [made_run(tmp_path, name) for name in (DCI, NONE)]
     for run in runs:

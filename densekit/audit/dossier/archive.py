@@ -11,7 +11,7 @@ from pathlib import Path
 
 from densekit.audit.dossier.listing import check_name
 from densekit.errors import DataError
-from densekit.files import durable
+from densekit.files.whole import written_whole
 
 MARK = b"densekit-dossier-sha256:"
 DIGITS = 64
@@ -28,21 +28,19 @@ REMEDY = "ask for the file again: it is not as it was packed"
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> str:
     """Write files into a new archive, by one rename; returns the SHA-256 that it ends in."""
-    temporary = path.with_name(f".{path.name}.new")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            info = zipfile.ZipInfo(check_name(name), DATE)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, data)
-        archive.comment = MARK + b"0" * DIGITS
-    with temporary.open("r+b") as file:
-        file.seek(-DIGITS, 2)
-        size = file.tell()
-        digest = _sha256(temporary, size)
-        file.write(digest.encode())
-    durable.fsync(temporary)
-    durable.rename(temporary, path)
+    with written_whole(path, flush=True) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                info = zipfile.ZipInfo(check_name(name), DATE)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(info, data)
+            archive.comment = MARK + b"0" * DIGITS
+        with temporary.open("r+b") as file:
+            file.seek(-DIGITS, 2)
+            size = file.tell()
+            digest = _sha256(temporary, size)
+            file.write(digest.encode())
     return digest
 
 

@@ -13,7 +13,7 @@ import densekit
 from densekit.audit.report.facts import Chart
 from densekit.audit.report.privacy import Scrubber
 from densekit.audit.report.svg import draw
-from densekit.files import durable
+from densekit.files.whole import written_whole
 
 PAPER_BIBTEX = """\
 @inproceedings{yao2024dense,
@@ -52,9 +52,8 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 def write_page(path: Path, text: str) -> Path:
     """Replace a page by one rename; returns where it is."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    durable.rename(temporary, path)
+    with written_whole(path, flush=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densekit.data.doctor.kinds import KINDS, Kind, Severity
+from densekit.files.whole import written_whole
 
 FIRST = 10
 """Places of a kind that a report names; the list beside it names all."""
@@ -83,8 +84,10 @@ class Findings:
     def write(self, path: Path) -> None:
         """Write every finding, one JSON object a line. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            written_whole(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             for kind, place, detail in self:
                 line = {
                     "severity": self._severity(KINDS[kind]),
@@ -93,4 +96,3 @@ class Findings:
                     "detail": detail,
                 }
                 file.write(json.dumps(line) + "\n")
-        temporary.replace(path)

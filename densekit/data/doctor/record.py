@@ -17,6 +17,7 @@ from types import TracebackType
 from densekit.data.doctor.picture import Picture
 from densekit.data.images import FileState
 from densekit.files.hashing import json_sha256
+from densekit.files.whole import written_whole
 
 SCHEMA = 1
 """In the name of the file: a record of another schema is not read."""
@@ -60,11 +61,10 @@ class Record:
             return
         self._lines.clear()
         lines = [json.dumps([name, *picture.as_json()]) for name, picture in pictures.items()]
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text("\n".join([*lines, "null", ""]), encoding="utf-8")
-            temporary.replace(self._path)
+            with written_whole(self._path) as temporary:
+                temporary.write_text("\n".join([*lines, "null", ""]), encoding="utf-8")
         except OSError as error:
             self._cannot_keep(error)
 

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from densekit.data.catalog import DataSet, Repair
 from densekit.data.doctor.tree import Tree
+from densekit.files.whole import written_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +85,14 @@ def _copy(name: str, source: str, folder: Path) -> Repaired:
         try:
             os.link(folder / source, target)
         except FileExistsError:
-            return Repaired(name=name, source=source, failed="there is a file by that name")
+            raise
         except OSError:
-            temporary = target.with_name(f".{PurePosixPath(name).name}.{os.getpid()}")
-            shutil.copyfile(folder / source, temporary)
-            if os.path.lexists(target):
-                temporary.unlink()
-                return Repaired(name=name, source=source, failed="there is a file by that name")
-            temporary.rename(target)
+            with written_whole(target) as temporary:
+                shutil.copyfile(folder / source, temporary)
+                if os.path.lexists(target):
+                    raise FileExistsError from None
+    except FileExistsError:
+        return Repaired(name=name, source=source, failed="there is a file by that name")
     except OSError as error:
         return Repaired(name=name, source=source, failed=error.strerror or str(error))
     return Repaired(name=name, source=source)

@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from densekit.evaluate.statistics.components import Component, half_width, p_value
+from densekit.evaluate.statistics.components import (
+    SMALLEST_P,
+    Component,
+    half_width,
+    p_value,
+)
 from densekit.evaluate.statistics.seeds import SeedNoise, seeds_of_difference
 from densekit.evaluate.statistics.significance import holm
+from densekit.evaluate.statistics.student import t_upper
 from densekit.runs.verdicts import Claim
 
 ALPHA = 0.05
 """Of every interval and verdict: two-sided for claims, after Holm over the benchmarks."""
+
+ALIKE = 1e-9
+"""A standard error of resamplings that differ by rounding alone, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +36,18 @@ class Difference:
     high: float
     p: float
     """Of no difference; 1 where `seeds` is None."""
+
+
+def question_component(sd: float, clusters: int, difference: float) -> Component:
+    """The noise of a paired difference over so many images, of which the bootstrap shows `sd`.
+
+    None is shown where all images say the same (one arm has everything right, the other nothing).
+    Then it is as large as makes the p-value that of the sign test on the images, 2 * 0.5^C.
+    """
+    df = clusters - 1
+    if sd < ALIKE:
+        sd = abs(difference) / t_upper(max(0.5**clusters, SMALLEST_P), df)
+    return Component(sd=sd, df=df)
 
 
 def difference_of(

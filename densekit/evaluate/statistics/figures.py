@@ -160,7 +160,7 @@ def table_of(protocol: Protocol, scores: Sequence[Score], value: float) -> Table
         figure=figure.of_sums,
     )
     again = float(table.figure(table.sums_CK.sum(axis=0)))
-    if abs(again - value) > AGREES:
+    if not abs(again - value) <= AGREES:  # nor where it is NaN
         raise DataError(
             f"{protocol.title}: the stored value is {value:.4f}, and its scores make {again:.4f}; "
             "score its answers again (`densekit evaluate`)"

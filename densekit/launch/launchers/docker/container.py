@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,7 @@ def _on_the_side(
 ) -> Container:
     """A container that does something else than train, without a GPU."""
     return Container(
-        name=f"densekit-{what}-{os.getpid()}",
+        name=f"densekit-{what}-{secrets.token_hex(4)}",
         image=image,
         command=["python", *arguments],
         environment={**VARIABLES, "HOME": SCRATCH},
