@@ -9,6 +9,7 @@ import pytest
 
 from densekit.data.video import read_frames
 from densekit.errors import DataError
+from densekit.evaluate.cross_check.tasks import write_task
 from densekit.evaluate.data import in_tiles, present, read_data
 from densekit.evaluate.planning import plan_benchmark
 from densekit.evaluate.protocols import get_protocol
@@ -89,6 +90,12 @@ def test_what_is_missing_or_of_another_form_is_named(roots: Roots, tmp_path: Pat
     write_json(folder / "test_q.json", {"a": 1})
     with pytest.raises(DataError, match="not a list of questions"):
         read_data("msvd", None, other)
+
+
+def test_a_task_of_another_harness_has_no_video(roots: Roots, tmp_path: Path) -> None:
+    planned = plan_benchmark(read_data("msvd", None, roots), roots, limit=None, batch_size=None)
+    with pytest.raises(DataError, match="MSVD asks about videos"):
+        write_task(tmp_path / "task", *planned, roots)
 
 
 @pytest.mark.ranks
