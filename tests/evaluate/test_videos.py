@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from densekit.data.video import read_frames
 from densekit.errors import DataError
@@ -14,6 +15,7 @@ from densekit.evaluate.data import in_tiles, present, read_data
 from densekit.evaluate.planning import plan_benchmark
 from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.results import finish
+from densekit.evaluate.runner.loading import load_evaluated
 from densekit.evaluate.video_files import FILES
 from densekit.exchange.official.importing import import_folder
 from densekit.exchange.pipeline import load_pipeline
@@ -107,6 +109,10 @@ def test_answers_are_written_and_no_score(
     import_folder(ImportRequest(folder=folder, to=place, search=(golden_exchange / "base",)))
     evaluation = ask(place, ["msvd", "video_co"], roots=roots)
     evaluation.attempt(1)
+    loaded = load_evaluated(place, evaluation.folder.evaluation, torch.device("cpu"))
+    loaded.model.config.text_config.max_position_embeddings = 64
+    with pytest.raises(DataError, match=r"8 frames has 64 tokens, .* has 64 positions"):
+        loaded.preparer(get_protocol("msvd"), roots)
     pipeline = load_pipeline(place)
     settings = get_protocol("msvd").video
     assert settings is not None

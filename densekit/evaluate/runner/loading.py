@@ -39,8 +39,19 @@ class Evaluated:
 
     def preparer(self, protocol: Protocol, roots: Roots) -> Preparer:
         """What makes batches: the tower's processor with the aspect ratio of the protocol as it was
-        planned, not of any configuration.
+        planned, not of any configuration. Raises DataError where a video alone has more tokens than
+        the language model has positions.
         """
+        if protocol.video is not None and self._positions is not None:
+            of_frame = self.model.config.image_layout.max_tokens
+            tokens = protocol.video.tokens(protocol.video.frames, of_frame)
+            if tokens >= self._positions:
+                raise DataError(
+                    f"{protocol.title}: a video of {protocol.video.frames} frames has {tokens:,} "
+                    f"tokens, and the language model of {self.source.path} has "
+                    f"{self._positions:,} positions: no question would be left behind it; "
+                    "`densekit generate --video FILE --frames N` asks about fewer frames"
+                )
         return Preparer(
             self.encoder,
             ImageProcessor.from_pretrained(
