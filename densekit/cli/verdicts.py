@@ -50,7 +50,7 @@ def compare(
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
-        print_lines(gain_lines(found))
+        print_lines(gain_lines(found, why=True))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit verdict vicuna7b_clip_stage2")
@@ -70,6 +70,7 @@ def verdict(
             help="Runs that these should be better than, separated by commas", show_default=False
         ),
     ] = None,
+    why: Annotated[bool, typer.Option("--why", help="Print what each verdict rests on")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +95,7 @@ def verdict(
     if as_json:
         print_json(found.model_dump(mode="json", by_alias=True))
     else:
-        print_lines(verdict_lines(found, paper.baseline(found.recipe)))
+        print_lines(verdict_lines(found, paper.baseline(found.recipe), why=why))
     for member in arm.members:
         try:
             write_verdict(member.path, found)
