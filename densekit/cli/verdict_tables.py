@@ -158,6 +158,8 @@ def gain_lines(found: Gains, *, why: bool) -> Iterator[str]:
             )
         if gain.note:
             yield f"{gain.title}: {gain.note}"
+    if found.left_out:
+        yield f"left out, without a value in every run: {', '.join(found.left_out)}"
 
 
 def _gain_row(gain: Gain) -> tuple[str, ...]:

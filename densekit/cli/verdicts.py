@@ -80,23 +80,30 @@ def verdict(
     """
     from densekit.cli.site import site_settings
     from densekit.cli.verdict_tables import verdict_lines
+    from densekit.errors import DataError
     from densekit.evaluate.arms import read_arm
     from densekit.evaluate.verdict import judge
     from densekit.recipes.paper import load_paper
     from densekit.runs.calibrations import read_calibrations
-    from densekit.runs.verdicts import write_verdict
+    from densekit.runs.verdicts import VERDICT_FILE, write_verdict
 
     paper = load_paper()
     arm = read_arm(_runs(",".join(runs), runs_dir))
     other = None if baseline is None else read_arm(_runs(baseline, runs_dir))
     known = read_calibrations(site_settings(runs_dir=runs_dir).runs_dir)
     found = judge(arm, other, paper, known)
-    for member in arm.members:
-        write_verdict(member.path, found)
     if as_json:
         print_json(found.model_dump(mode="json", by_alias=True))
     else:
         print_lines(verdict_lines(found, paper.baseline(found.recipe), why=why))
+    for member in arm.members:
+        try:
+            write_verdict(member.path, found)
+        except OSError as error:
+            raise DataError(
+                f"{member.path / VERDICT_FILE} cannot be written ({error.strerror}): this verdict "
+                "is not stored"
+            ) from None
     raise typer.Exit(1 if found.failed else 0)
 
 

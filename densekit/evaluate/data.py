@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from densekit.data.annotations import Annotations
 from densekit.data.catalog import load_catalog
 from densekit.errors import DataError
+from densekit.evaluate import video_files
 from densekit.evaluate.hub_rows import has_parquet
 from densekit.evaluate.labels import OWN_SUFFIX, read_questions
-from densekit.evaluate.protocols import benchmark_names, get_protocol
+from densekit.evaluate.protocols import benchmark_names, get_protocol, videos
 from densekit.evaluate.questions import Question
 from densekit.runs.benchmarks import Protocol
 from densekit.spec.math import Math
@@ -41,7 +42,11 @@ DATA_SETS = {
 """A benchmark's entry in the catalogue."""
 PARTS = {"easy_vqa_yes_no": ("easy_vqa", "yes_no")}
 """A benchmark that is a part of another one's questions: that one, and the category."""
-OWN_FILES = {"gqa": "testdev_balanced_questions.json", "pope": "coco_pope_random.json"}
+OWN_FILES = {
+    "gqa": "testdev_balanced_questions.json",
+    "pope": "coco_pope_random.json",
+    **video_files.FILES,
+}
 """A benchmark's own file of questions, where it has all that is asked."""
 IMAGE_FOLDERS = ("images", "val2014")
 EXTENSIONS = ("", ".jpg", ".png", ".jpeg", ".webp")
@@ -62,7 +67,7 @@ class BenchmarkData:
 def folder_of(benchmark: str) -> str:
     """Where a benchmark is, with the data root: as the catalogue says, where it has an entry."""
     if benchmark not in DATA_SETS:
-        return f"data:benchmarks/{benchmark}"
+        return f"data:benchmarks/{video_files.FOLDERS.get(benchmark, benchmark)}"
     return f"data:{_catalogue()[DATA_SETS[benchmark]]}"
 
 
@@ -86,9 +91,11 @@ def _names(benchmark: str) -> tuple[str, ...]:
 
 
 def present(math: Math | None, roots: Roots) -> tuple[str, ...]:
-    """The benchmarks whose questions are here, for a run of the recipe `math`."""
+    """The benchmarks whose questions are here, for a run of the recipe `math`; not those that ask
+    what another one asks, for a judge.
+    """
     held_out = HELD_OUT if math is not None and math.probe else ()
-    others = [name for name in benchmark_names() if name not in HELD_OUT]
+    others = [name for name in benchmark_names() if name not in (*HELD_OUT, *videos.QUESTIONS)]
     return (*held_out, *(name for name in others if question_file(name, roots)))
 
 
@@ -128,7 +135,8 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
             f"{protocol.title} is not in {roots.resolve(folder)}: its questions are read from "
             f"{' or '.join(_names(benchmark))} there (docs/evaluation.md){fetch}"
         )
-    places = [f"{folder}/{name}" for name in IMAGE_FOLDERS]
+    folders = (video_files.VIDEOS,) if protocol.video else IMAGE_FOLDERS
+    places = [f"{folder}/{name}" for name in folders]
     _, category = PARTS.get(benchmark, (benchmark, None))
     return BenchmarkData(
         protocol=protocol,
@@ -143,8 +151,13 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
 
 def in_tiles(data: BenchmarkData) -> BenchmarkData:
     """The same as it is asked of a model that sees an image in tiles: officially the model's own
-    configuration decides that.
+    configuration decides that. Raises DataError for a benchmark of videos.
     """
+    if data.protocol.video is not None:
+        raise DataError(
+            f"{data.protocol.title}: a video is seen as one view per frame, and the model was "
+            "trained on several tiles per image (AnyRes): evaluate a model of one view an image"
+        )
     protocol = data.protocol.model_copy(update={"image_aspect_ratio": "anyres"})
     return replace(data, protocol=protocol)
 
@@ -183,15 +196,18 @@ def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
 
 
 def image_path(data: BenchmarkData, image: str, roots: Roots) -> str:
-    """The reference of an image's file. Raises DataError where there is none of its name."""
+    """The reference of the file of an image or video. Raises DataError where there is none."""
+    what = "video" if data.protocol.video else "image"
     if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
         raise DataError(
-            f"{data.protocol.title}: image {image} leads out of {data.images}; give a name in it"
+            f"{data.protocol.title}: {what} {image} leads out of {data.images}; give a name in it"
         )
-    for extension in EXTENSIONS:
-        reference = f"{data.images}/{image}{extension}"
+    names = [f"{image}{extension}" for extension in EXTENSIONS]
+    for name in video_files.video_names(image) if data.protocol.video else names:
+        reference = f"{data.images}/{name}"
         if roots.resolve(reference).is_file():
             return reference
     raise DataError(
-        f"{data.protocol.title}: image {image} is not in {roots.resolve(data.images)}; put it there"
+        f"{data.protocol.title}: {what} {image} is not in {roots.resolve(data.images)}; put it "
+        "there"
     )

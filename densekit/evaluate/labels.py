@@ -17,6 +17,7 @@ from densekit.errors import DataError
 from densekit.evaluate.protocols.cells import read_cell, shown_hint, shown_options
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers.mmbench import base_index
+from densekit.evaluate.video_files import described_questions, judged_questions, paired_questions
 from densekit.files.json_files import read_file, read_jsonl, read_object
 from densekit.runs.benchmarks import Protocol
 
@@ -164,6 +165,9 @@ def mmbench_row(row: Mapping[str, str]) -> Row:
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    **dict.fromkeys(("msvd", "msrvtt", "activitynet"), judged_questions),
+    **dict.fromkeys(("video_ci", "video_do", "video_cu", "video_tu"), described_questions),
+    "video_co": paired_questions,
     "gqa": _gqa,
     "mmb": _mmbench,
     "mmb_cn": _mmbench,

@@ -31,6 +31,21 @@ def reference_notes(recipe: Recipe, device: Device) -> list[str]:
     return [*notes, *unpinned(recipe), *(f"recipe: {note}" for note in recipe.notes)]
 
 
+def no_room_for_answers(recipe: Recipe, image_tokens: int) -> str | None:
+    """Why no answer behind the largest image, of so many tokens, is learnt; None where one is."""
+    max_length = recipe.data.max_length
+    if max_length > image_tokens:
+        return None
+    up_to, usual = "", "paper: 2048"
+    if recipe.data.anyres:
+        up_to, usual = "up to ", "the AnyRes recipes have 4096"
+    return (
+        f"data.max_length is {max_length}, but an image alone has {up_to}{image_tokens} tokens: "
+        "every answer behind such a one would be cut off, and nothing learnt from it; give more "
+        f"than {image_tokens} plus the length of question and answer ({usual})"
+    )
+
+
 def _untried(hardware: Hardware) -> str:
     """What is not known of a kind of GPU."""
     if container_image_for(hardware.capability) is not None:

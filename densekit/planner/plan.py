@@ -15,7 +15,13 @@ from densekit.planner.estimate import OfficialBatch, estimate
 from densekit.planner.host_ram import checkpoint_copy, host_ram_gib
 from densekit.planner.measured import Measured
 from densekit.planner.memory import Memory
-from densekit.planner.notes import Caution, reference_notes, short_of_host_ram, tail_notes
+from densekit.planner.notes import (
+    Caution,
+    no_room_for_answers,
+    reference_notes,
+    short_of_host_ram,
+    tail_notes,
+)
 from densekit.planner.rules import apply_rules
 from densekit.planner.search import Decision, search
 from densekit.planner.time import Interval
@@ -204,6 +210,10 @@ def make_plan(
     device = request.device or "cpu"
     notes = reference_notes(recipe, device)
     workload, unknown = _workload_if_known(recipe, roots)
+    if workload is not None:
+        image_tokens = workload.model.shape.connector.image_tokens
+        if (problem := no_room_for_answers(recipe, image_tokens)) is not None:
+            notes.append(Caution(f"no run with images: {problem}"))
     decision = _decide(
         recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
     )

@@ -196,10 +196,15 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
     wrong.
     """
     lines = []
-    for item in error.errors()[:MAX_PROBLEMS]:
+    found = error.errors()
+    # A list all of whose values are wrong is too short for pydantic as well.
+    inside = {item["loc"][:end] for item in found for end in range(len(item["loc"]))}
+    found = [item for item in found if item["loc"] not in inside or not item["loc"]]
+    for item in found[:MAX_PROBLEMS]:
         field = tuple(str(part) for part in item["loc"] if part != "[key]")
         where = document.line(field) or str(document.files[-1])
-        message = item["msg"].removeprefix("Value error, ")
+        message = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
+        message = message.replace("a valid tuple", "a list").replace("Tuple", "List")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_suggest(field, model)}"
         elif item["type"] == "missing":
@@ -209,7 +214,7 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
         elif "input" in item and not isinstance(item["input"], dict):
             message += f" (got {_shown(item['input'])})"
         lines.append(f"{where}: `{'.'.join(field) or model.__name__.lower()}`: {message}")
-    if (more := error.error_count() - len(lines)) > 0:
+    if (more := len(found) - len(lines)) > 0:
         lines.append(f"{document.files[-1]}: {more} more like these")
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from densekit.spec.part import Number, Part, PositiveInt
 from densekit.spec.types import AspectRatio, Semantics
+from densekit.spec.video import VideoSettings
 
 Place = Literal["data", "prompt", "image", "decoding", "score"]
 """Where in an evaluation something happens; what happens in the score can be changed afterwards."""
@@ -63,6 +64,9 @@ class Protocol(Part):
     decoding: Decoding
     image_aspect_ratio: AspectRatio = "pad"
     """anyres is the model's, not the benchmark's: planned where its images have several tiles."""
+    video: VideoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How a video is seen where questions are about one. Not in the JSON when null: it came later.
+    """
     scorer: str | None
     """A file of densekit/evaluate/scorers; None: only a judge scores these answers."""
     figure: str

@@ -103,7 +103,7 @@ class Evaluation(Part):
         """
         common = self.model_dump(mode="json", exclude={"benchmarks", "limit"})
         asked = self.asked(benchmark)
-        decides = {"name", "layout", "suffix", "decoding", "image_aspect_ratio"}
+        decides = {"name", "layout", "suffix", "decoding", "image_aspect_ratio", "video"}
         return json_sha256(
             {
                 **common,

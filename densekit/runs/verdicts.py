@@ -106,6 +106,8 @@ class Gains(Part):
     baseline: str
     baseline_runs: tuple[str, ...]
     lines: tuple[Gain, ...]
+    left_out: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Benchmarks without a value in every run, with how many have one: `MME-P (1 of 2 runs)`."""
 
 
 class Verdict(Part):

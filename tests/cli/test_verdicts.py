@@ -131,3 +131,11 @@ def test_calibrate(run_cli: Cli, tmp_path: Path) -> None:
     ):
         refused = run_cli("calibrate", *words, "--runs-dir", runs)
         assert refused.code == 2 and problem in refused.err
+
+
+def test_a_verdict_that_cannot_be_stored_is_printed(run_cli: Cli, runs: Path) -> None:
+    first = sorted(runs.glob(f"{DCI}-*"))[0]
+    (first / VERDICT_FILE).mkdir()
+    found = run_cli("verdict", DCI, "--runs-dir", runs)
+    assert found.code == 3 and f"{DCI}: 2 runs" in found.out
+    assert "cannot be written" in found.err and "this verdict is not stored" in found.err

@@ -38,10 +38,20 @@ ASKED = {
     "mathvista": f"{HINT} and provide the correct option letter, e.g., A, B, C, D, at the end.\n"
     "Question: What is it? (Unit: m)\nChoices:\n(A) red\n(B) green\n(C) blue",
 }
+VIDEOS = (
+    "msvd",
+    "msrvtt",
+    "activitynet",
+    *(f"video_{part}" for part in ["ci", "do", "cu", "tu", "co"]),
+)
+ASKED |= dict.fromkeys(VIDEOS, "What is it?")
+JUDGED = ("mmvet", "llava_w", *VIDEOS)
 NOT_OF_THE_PAPER = {"easy_vqa", "easy_vqa_yes_no", "held_out", "held_out_shuffled"}
 NAMES = [name for name in benchmark_names() if name not in NOT_OF_THE_PAPER]
-TOKENS = {"mmmu": 128} | dict.fromkeys(
-    ("gqa", "vqav2", "vizwiz", "textvqa", "pope", "mme", "seed"), 128
+TOKENS = (
+    {"mmmu": 128}
+    | dict.fromkeys(VIDEOS, 512)
+    | dict.fromkeys(("gqa", "vqav2", "vizwiz", "textvqa", "pope", "mme", "seed"), 128)
 )
 
 
@@ -51,15 +61,16 @@ def test_text_asked(name: str) -> None:
     assert text_asked(get_protocol(name), asked) == ASKED[name]
 
 
-def test_every_benchmark_of_the_paper_that_shows_images_has_a_protocol() -> None:
+def test_every_benchmark_of_the_paper_has_a_protocol() -> None:
     paper = yaml.safe_load((ROOT / "recipes" / "paper.yaml").read_text(encoding="utf-8"))
-    images = {
+    titles = {
         name: entry["title"]
         for name, entry in paper["benchmarks"].items()
-        if entry["protocol"] != "freeva"
+        if not name.endswith("_score")  # the same answers, from 0 to 5
     }
-    assert set(ASKED) == set(NAMES) == {*images, "seed"}
-    assert {name: get_protocol(name).title for name in images} == images
+    assert set(ASKED) == set(NAMES) == {*titles, "seed"}
+    assert {name: get_protocol(name).title for name in titles} == titles
+    assert {name for name in NAMES if get_protocol(name).video} == {*VIDEOS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,10 +82,10 @@ def test_protocol_is_whole(name: str) -> None:
     assert (decoding.batch_size, decoding.dtype) == (1, "fp16")
     sampled = (True, 1, 5) if name == "mmmu" else (False, 0, 1)
     assert (decoding.do_sample, decoding.temperature, decoding.num_beams) == sampled
-    assert (protocol.scorer is None) == (name in ("mmvet", "llava_w"))
+    assert (protocol.scorer is None) == (name in JUDGED)
     if protocol.scorer is not None:
         get_scorer(protocol.scorer)
-    others = {"vqav2", "vizwiz", "mathvista", "mmvet", "llava_w"}
+    others = {"vqav2", "vizwiz", "mathvista", *JUDGED}
     assert (protocol.other_protocol is not None) == (name in others)
     padded = any(quirk.key == "padded_as_stored" for quirk in protocol.quirks)
     assert padded == (name in ("sqa", "mmb", "mmb_cn", "mmmu", "mathvista"))
@@ -91,7 +102,7 @@ def test_prompts_are_identified_by_their_hash() -> None:
         frozenset(group.split())
         for group in (
             "gqa vqav2 pope mme",
-            "mmvet llava_w",
+            " ".join(JUDGED),
             "mmb seed",
             *("vizwiz", "textvqa", "sqa", "mmb_cn", "mmmu", "mathvista"),
         )
@@ -157,7 +168,7 @@ def test_stop_texts_by_template() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown benchmark 'GQA'; known: easy_vqa, "):
+    with pytest.raises(UsageError, match=r"unknown benchmark 'GQA'; known: activitynet, "):
         get_protocol("GQA")
     with pytest.raises(UsageError, match=r"unknown scorer '\.'; known: closed, exact, gqa,"):
         get_scorer(".")

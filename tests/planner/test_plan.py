@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from densekit.batching.certificate import BatchCertificate
 from densekit.errors import UsageError
 from densekit.planner.candidates import DEFAULT_MICRO_BATCH
+from densekit.planner.notes import Caution
 from densekit.planner.plan import Plan, make_plan
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import Execution, ExecutionRequest
@@ -144,6 +145,19 @@ def test_note_when_accumulation_would_change_the_step_count(name: str, counts: s
     for override in ("optimizer.max_steps=5", "ledger.U9=fixed", "semantics=fixed"):
         assert not _about_accumulation(make_plan(load_recipe(name, [override])))
     assert not _about_accumulation(make_plan(TINY))  # 64 whole steps under every accumulation
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("vicuna7b_clip_anyres_stage2", 2928), ("vicuna7b_clip_stage1", 576)]
+)
+def test_a_plan_says_that_an_image_alone_fills_the_sequence(name: str, most: int) -> None:
+    def notes(max_length: int) -> list[str]:
+        plan = make_plan(load_recipe(name, [f"data.max_length={max_length}"]))
+        return [note for note in plan.notes if isinstance(note, Caution) and "image alone" in note]
+
+    (note,) = notes(most)
+    assert f"data.max_length is {most}" in note and f"{most} tokens: every answer" in note
+    assert notes(most + 1) == []
 
 
 def test_fixed_tail_neither_repeats_nor_drops_samples() -> None:

@@ -324,6 +324,8 @@ def test_overrides_come_last_and_name_themselves_in_errors(
         ("optimizer.epochs=0", "`optimizer.epochs`: Input should be greater than 0 (got 0)"),
         ("connector={kind: sci, layers: [7, 7, 7]}", "`layers` lists hidden_states index 7 twice"),
         ("connector={kind: dci, groups: [[1, 1]]}", "`groups` lists hidden_states index 1 twice"),
+        ("data.anyres={pinpoints: 5, merge: flat}", "`data.anyres.pinpoints`: Input should be a l"),
+        ("data.anyres={pinpoints: [], merge: flat}", "List should have at least 1 item, not 0"),
         ("seed=0x" + "f" * 5000, "an integer that no float holds"),
         ("seed=&a [*a]", "the value is not valid YAML"),
         ("name=../x", "`name`: run directories are named after it"),
@@ -333,6 +335,11 @@ def test_overrides_come_last_and_name_themselves_in_errors(
 def test_wrong_overrides_are_refused(override: str, message: str) -> None:
     told = refusal("tiny_stage1", override)
     assert told.startswith("--set ") and message in told
+
+
+def test_a_wrong_value_of_a_list_is_named_once() -> None:
+    told = refusal("tiny_stage1", "data.anyres={pinpoints: [[336]], merge: flat}")
+    assert told.endswith("`data.anyres.pinpoints.0.1`: is missing") and "\n" not in told
 
 
 def bomb(levels: int) -> str:

@@ -49,6 +49,7 @@ CONFIGURATIONS = [
     "vicuna13b_mgm_anyres_stage2",
     "vicuna7b_anyres_stage2",
     "vicuna7b_clip_anyres_stage2",
+    "vicuna7b_clip_anyres_both_stage2",
     "vicuna7b_clip_none_anyres_stage2",
     "vicuna7b_mgm_anyres_stage2",
     "yi34b_mgm_anyres_stage2",

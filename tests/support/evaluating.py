@@ -108,7 +108,7 @@ def ask(run: Path, benchmarks: Sequence[str] = HELD_OUT, **changed: Any) -> Aske
     """Plan an evaluation of a run as `densekit evaluate --batch-size 1` would; `protocol` changes
     fields of the benchmarks', other names fields of the evaluation.
     """
-    roots = changed.pop("roots", RunDir(run).execution.roots)
+    roots = changed.pop("roots", None) or RunDir(run).execution.roots
     execution = evaluation_execution(Execution(roots=roots), dtype=None)
     limit = changed.pop("limit", None)
     protocol = changed.pop("protocol", {})

@@ -62,9 +62,13 @@ def make_trainer(
     accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
     model = prepare(load_base(math, Roots(), execution, accelerator), math, init)
     reader = recording.reader(golden / "data" / f"stage{stage}_train.json", model)
-    if math.data.anyres is not None:
-        tower = Path(math.models.vision_tower)
-        processor = ImageProcessor.from_pretrained(tower, "anyres", math.data.anyres)
+    if math.data.anyres is not None or math.connector.mining is not None:
+        processor = ImageProcessor.from_pretrained(
+            Path(math.models.vision_tower),
+            math.data.image_aspect_ratio,
+            math.data.anyres,
+            mining=math.connector.mining,
+        )
         reader = replace(reader, processor=processor)
     return build_trainer(model, reader, steps, math, execution, accelerator)
 

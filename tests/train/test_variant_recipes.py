@@ -30,6 +30,7 @@ NAMES = (
     "vicuna7b_clip_dci_linear_stage2",
     "vicuna7b_clip_tuned_stage2",
     "vicuna7b_clip_anyres_stage2",
+    "vicuna7b_clip_anyres_both_stage2",
     "vicuna7b_clip_convnext_mgm_stage2",
 )
 STEPS = 3
@@ -91,11 +92,12 @@ def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> 
         ]
     needed = load_recipe(name).needs
     assert needed is not None
-    one = trained(needed, overrides, tmp_path)
+    tiles = f"data.anyres.pinpoints={TILES}"
+    one = trained(needed, [*overrides, *([tiles] if "both" in name else [])], tmp_path)
     start = one.path / "connector.safetensors"
     overrides += ["needs=null", f"models.connector={start}"]
     if "anyres" in name:
-        overrides.append(f"data.anyres.pinpoints={TILES}")
+        overrides.append(tiles)
     two = trained(name, overrides, tmp_path)
     assert one.complete and two.complete
     lines = read_steps(two.metrics)
@@ -111,6 +113,10 @@ def test_both_stages_train(name: str, golden_exchange: Path, tmp_path: Path) -> 
     if model.image_newline is not None:
         drawn = init["image_newline.weight"]
         assert not torch.equal(model.image_newline.weight, drawn)
+        if "both" in name:
+            kept = read_weights(one.path / "init.safetensors")["image_newline.weight"]
+            assert not torch.equal(kept, drawn)
+            assert torch.equal(kept, read_weights(one.path / "newline.safetensors")["weight"])
     assert any(key.startswith("mining.") for key in after) == ("convnext" in name)
     if "efficient" in name:
         assert model.config.image_layout.max_tokens == 4

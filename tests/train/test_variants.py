@@ -59,49 +59,64 @@ TOKENS = Connector(
 TOWER_RATE = 1e-4
 
 
+LEARNED = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}
+
+
 def variant(golden: Path, name: str) -> dict[str, Any]:
-    """Math and initial weights of the recorded stage 2, varied."""
-    math: Math = Recording.read(golden, golden / "clip_dci" / "stage2.json").math
-    if name == "tower":
-        optimizer = math.optimizer.model_copy(update={"tower_learning_rate": TOWER_RATE})
-        return {"math": math.model_copy(update={"optimizer": optimizer})}
-    if name.startswith("tiles"):
-        anyres = AnyRes(pinpoints=((56, 112), (112, 56), (112, 112)), merge="spatial_unpad")
-        changes = {"image_aspect_ratio": "anyres", "anyres": anyres, "max_length": 256}
+    """Math and initial weights of the recorded stage 2, varied in one way or in several."""
+    recorded: Math = Recording.read(golden, golden / "clip_dci" / "stage2.json").math
+    math = recorded
+    for part in name.split(", "):
+        math = math.model_copy(update=changes(math, part))
+    if math.connector.mining is not None:
+        init = drawn_mining(math.connector, 32, 64)
+    elif math.connector != recorded.connector:
+        with torch.device("meta"):
+            projector = Projector(math.connector, 32, 64)
+        drawn = initial_projector(projector, seed=3)
+        init = {f"connector.{key}": value for key, value in drawn.items()}
+    else:
         start = read_weights(golden / "clip_dci" / "projector_after_stage1.safetensors")
         init = {f"connector.{key}": value for key, value in start.items()}
+    if math.data.anyres is not None:
         init["image_newline.weight"] = initial_newline(64, seed=3, stage=2)
-        math = math.model_copy(update={"data": data_of(math, changes)})
-        return {"math": math, "init": init} if name == "tiles" else with_adapters(math, init)
-    if name == "mining":
-        return mining_variant(math)
-    connector = {"convolution": CONVOLUTION, "linear": LINEAR, "tokens": TOKENS}[name]
-    with torch.device("meta"):
-        projector = Projector(connector, 32, 64)
-    drawn = initial_projector(projector, seed=3)
-    init = {f"connector.{key}": value for key, value in drawn.items()}
-    return {"math": math.model_copy(update={"connector": connector}), "init": init}
+    return {"math": math, "init": init | (adapters(math) if math.lora else {})}
 
 
-def with_adapters(math: Math, init: dict[str, Tensor]) -> dict[str, Any]:
-    """The same with adapters that have begun to learn: where B is 0, A has no gradient."""
-    math = math.model_copy(update={"lora": Lora(r=4, alpha=8)})
+def changes(math: Math, part: str) -> dict[str, Any]:
+    """What one way to vary it changes."""
+    if part == "tower":
+        rate = {"tower_learning_rate": TOWER_RATE}
+        return {"optimizer": math.optimizer.model_copy(update=rate)}
+    if part == "tiles":
+        anyres = AnyRes(pinpoints=((56, 112), (112, 56), (112, 112)), merge="spatial_unpad")
+        tiles = {"image_aspect_ratio": "anyres", "anyres": anyres, "max_length": 256}
+        return {"data": data_of(math, tiles)}
+    if part == "LoRA":
+        return {"lora": Lora(r=4, alpha=8)}
+    return second_tower(math) if part == "mining" else {"connector": LEARNED[part]}
+
+
+def adapters(math: Math) -> dict[str, Tensor]:
+    """Initial adapters that have begun to learn: where B is 0, A has no gradient."""
     generator = torch.Generator().manual_seed(5)
+    found = {}
     for name, value in initial_lora(load_base(math, Roots()), 7).items():
         noise = torch.randn(value.shape, generator=generator) / 10
-        init[f"lora.{name}"] = value + noise if ".lora_B." in name else value
-    return {"math": math, "init": init}
+        found[f"lora.{name}"] = value + noise if ".lora_B." in name else value
+    return found
 
 
-def mining_variant(math: Math) -> dict[str, Any]:
-    """The same with a second tower of 128 pixels, without stochastic depth."""
+def second_tower(math: Math) -> dict[str, Any]:
+    """One of 128 pixels, without stochastic depth."""
     folder = Path(tempfile.mkdtemp(prefix="densekit-tower-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     models = {"high_resolution_tower": str(open_clip(folder / "convnext"))}
     mining = Mining(image_size=128, window=8, drop_path=0)
-    connector = math.connector.model_copy(update={"mining": mining})
-    changes = {"connector": connector, "models": math.models.model_copy(update=models)}
-    return {"math": math.model_copy(update=changes), "init": drawn_mining(connector, 32, 64)}
+    return {
+        "connector": math.connector.model_copy(update={"mining": mining}),
+        "models": math.models.model_copy(update=models),
+    }
 
 
 def data_of(math: Math, changes: dict[str, Any]) -> Data:
@@ -120,6 +135,10 @@ SPLITS = [
         pytest.param(name, world_size, zero_stage, True, marks=pytest.mark.slow)
         for name in ("tower", "tiles", "tiles, LoRA", "mining", "convolution", "linear", "tokens")
         for world_size, zero_stage in ((2, 3), (3, 0), (3, 2))
+    ),
+    *(
+        pytest.param(name, 3, 2, True, marks=pytest.mark.slow)
+        for name in ("tower, tiles", "linear, tower", "convolution, tiles, LoRA", "mining, LoRA")
     ),
 ]
 

@@ -62,7 +62,8 @@ def _predictions(
     folder: EvaluationFolder, benchmark: str, roots: Roots, most: int
 ) -> list[Prediction]:
     evaluation = folder.evaluation
-    plan = read_plan(folder, evaluation.asked(benchmark))
+    asked = evaluation.asked(benchmark)
+    plan = read_plan(folder, asked)
     answers = read_answers(folder.answers(benchmark), evaluation.key(benchmark), plan)
     texts = {line.question_id: line.text for line in answers.lines}
     planned = {each.question_id: each for each in plan if each.question_id in texts}
@@ -70,7 +71,12 @@ def _predictions(
     if folder.scores(benchmark, "faithful").is_file():
         scores = {score.question_id: score for score in read_scores(folder, benchmark)}
     return [
-        _prediction(planned[name], texts[name], scores.get(name), roots)
+        _prediction(
+            planned[name],
+            texts[name],
+            scores.get(name),
+            ("", "asked about a video") if asked.protocol.video else _picture(planned[name], roots),
+        )
         for name in chosen(list(planned), scores, most)
     ]
 
@@ -87,10 +93,11 @@ def chosen(names: list[str], scores: dict[str, Score], most: int) -> list[str]:
 
 
 def _prediction(
-    planned: PlannedQuestion, answer: str, score: Score | None, roots: Roots
+    planned: PlannedQuestion, answer: str, score: Score | None, shown: tuple[str, str]
 ) -> Prediction:
+    """`shown`: the picture as a data: URI, and why there is none."""
     reference = score.gold if score is not None and score.gold else ""
-    image, note = _picture(planned, roots)
+    image, note = shown
     return Prediction(
         question=_cut(planned.asked),
         answer=_cut(answer),

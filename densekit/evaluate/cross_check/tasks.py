@@ -47,14 +47,19 @@ def write_task(
 ) -> Task:
     """Write one task below `folder`.
 
-    Raises DataError for an image that is missing or not the one that was planned, and for answers
-    that are sampled: two programs do not draw the same ones.
+    Raises DataError for an image that is missing or not the one that was planned, for videos, and
+    for answers that are sampled: two programs do not draw the same ones.
     """
     protocol = asked.protocol
     if protocol.decoding.do_sample or protocol.decoding.num_beams > 1:
         raise DataError(
             f"{protocol.title} samples its answers: two programs do not draw the same ones, so "
             "there is nothing to compare; omit it from --benchmarks"
+        )
+    if protocol.video is not None:
+        raise DataError(
+            f"{protocol.title} asks about videos, and a task holds images alone: omit it from "
+            "--benchmarks"
         )
     folder.mkdir(parents=True, exist_ok=True)
     rows = folder / f"{protocol.name}.parquet"

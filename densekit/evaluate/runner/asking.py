@@ -36,6 +36,7 @@ class Asker:
             batch.pixels,
             self.decoding,
             image_sizes=batch.image_sizes,
+            frames=batch.frames,
         )
         return [
             AnswerLine(

@@ -39,8 +39,19 @@ class Evaluated:
 
     def preparer(self, protocol: Protocol, roots: Roots) -> Preparer:
         """What makes batches: the tower's processor with the aspect ratio of the protocol as it was
-        planned, not of any configuration.
+        planned, not of any configuration. Raises DataError where a video alone has more tokens than
+        the language model has positions.
         """
+        if protocol.video is not None and self._positions is not None:
+            of_frame = self.model.config.image_layout.max_tokens
+            tokens = protocol.video.tokens(protocol.video.frames, of_frame)
+            if tokens >= self._positions:
+                raise DataError(
+                    f"{protocol.title}: a video of {protocol.video.frames} frames has {tokens:,} "
+                    f"tokens, and the language model of {self.source.path} has "
+                    f"{self._positions:,} positions: no question would be left behind it; "
+                    "`densekit generate --video FILE --frames N` asks about fewer frames"
+                )
         return Preparer(
             self.encoder,
             ImageProcessor.from_pretrained(
@@ -51,6 +62,7 @@ class Evaluated:
             ),
             roots,
             padded_as_stored=PADDED_AS_STORED in protocol.quirks,
+            video=protocol.video,
         )
 
     def decoding(self, protocol: Protocol) -> Decoding:
@@ -70,8 +82,15 @@ class Evaluated:
             temperature=asked.temperature if asked.do_sample else 0.0,
             top_k=SAMPLED_FROM,
             num_beams=asked.num_beams,
-            max_prompt=self.source.max_length,
+            max_prompt=self.source.max_length if protocol.video is None else self._positions,
         )
+
+    @property
+    def _positions(self) -> int | None:
+        """Of the language model: what officially cuts a prompt with a video (docs/how-to/video.md);
+        None where its configuration states none.
+        """
+        return getattr(self.model.config.text_config, "max_position_embeddings", None)
 
 
 def load_evaluated(source: Path, evaluation: Evaluation, device: torch.device) -> Evaluated:

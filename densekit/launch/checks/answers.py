@@ -4,6 +4,7 @@ exists. The trainer counts the labels themselves before its first step (`train/t
 
 from densekit.data.annotations import Annotations
 from densekit.errors import DataError, DensekitError
+from densekit.planner.notes import no_room_for_answers
 from densekit.spec.architectures import shape_of
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
@@ -18,15 +19,6 @@ def check_answers_fit(recipe: Recipe, annotations: Annotations, roots: Roots) ->
         image_tokens = shape_of(recipe, roots).connector.image_tokens
     except DensekitError:
         return
-    max_length = recipe.data.max_length
-    if max_length > image_tokens or not annotations.has_images:
-        return
-    up_to, usual = "", "paper: 2048"
-    if recipe.data.anyres:
-        up_to, usual = "up to ", "the AnyRes recipes have 4096"
-    raise DataError(
-        f"recipe {recipe.name}: data.max_length is {max_length}, but an image alone has "
-        f"{up_to}{image_tokens} tokens: every answer behind such a one would be cut off, and "
-        f"nothing learnt from it; give more than {image_tokens} plus the length of question and "
-        f"answer ({usual})"
-    )
+    problem = no_room_for_answers(recipe, image_tokens)
+    if problem is not None and annotations.has_images:
+        raise DataError(f"recipe {recipe.name}: {problem}")

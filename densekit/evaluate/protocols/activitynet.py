@@ -1,0 +1,5 @@
+"""ActivityNet-QA: answers for a judge, without a score."""
+
+from densekit.evaluate.protocols.videos import video_protocol
+
+PROTOCOL = video_protocol("activitynet", "ActNet", split="test", file="test_q.json")

@@ -1,0 +1,5 @@
+"""Correctness of information (Video-ChatGPT): answers for a judge, without a score."""
+
+from densekit.evaluate.protocols.videos import video_protocol
+
+PROTOCOL = video_protocol("video_ci", "CI", split="generic questions", file="generic_qa.json")

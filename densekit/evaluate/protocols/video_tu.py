@@ -1,0 +1,5 @@
+"""Temporal understanding (Video-ChatGPT): answers for a judge, without a score."""
+
+from densekit.evaluate.protocols.videos import video_protocol
+
+PROTOCOL = video_protocol("video_tu", "TU", split="temporal questions", file="temporal_qa.json")
