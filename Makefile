@@ -40,6 +40,7 @@ DRIVER := .venv/.stamp-driver-$(call checksum,requirements/driver.txt)
 LMMS_EVAL := .venv/.stamp-lmms-eval-$(call checksum,requirements/lmms-eval.txt requirements/lmms-eval-package.txt)
 TRANSFORMERS_4 := .venv/.stamp-transformers-4-$(call checksum,requirements/transformers-4.txt)
 BROWSER := .venv/.stamp-browser-$(call checksum,requirements/browser.txt)
+RO_CRATE := .venv/.stamp-ro-crate-$(call checksum,requirements/ro-crate.txt)
 EASY_VQA := .venv/.stamp-easy-vqa-$(call checksum,requirements/easy-vqa.txt)
 DOCS := .venv/.stamp-docs-$(call checksum,requirements/docs.txt)
 DEMO := .venv/.stamp-demo-$(call checksum,requirements/demo.txt)
@@ -52,7 +53,7 @@ PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = $(shell find . \( -name .venv -o -name .git -o -path ./runs \) -prune -o -type f \( -name '*.sh' -o -path './.ci/*' \) -print)
 RECIPES = $(filter-out paper revisions,$(sort $(basename $(notdir $(wildcard recipes/*.yaml)))))
 
-.PHONY: help setup setup-driver lmms-eval browser transformers-4 reproduce demo easy-vqa claim parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
+.PHONY: help setup setup-driver lmms-eval browser transformers-4 ro-crate reproduce demo easy-vqa claim parity unchanged bench kernels gpu test test-system test-all coverage docs release golden-losses chaos ends fuzz mutants lint format lock lock-check image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +65,8 @@ lmms-eval: $(LMMS_EVAL) ## install lmms-eval beside the trainer's packages, for 
 browser: $(BROWSER) ## install what opens reports in the chromium of this system, for a test
 
 transformers-4: $(TRANSFORMERS_4) ## install an older transformers beside the trainer's packages, for a test of exports
+
+ro-crate: $(RO_CRATE) ## install the validator of RO-Crates in a folder of its own, for a test of dossiers
 
 setup-driver: $(if $(wildcard $(FULL)),,$(DRIVER)) ## install only what the command line needs, without torch
 
@@ -109,6 +112,12 @@ $(TRANSFORMERS_4): $(FULL)
 	@rm -rf .venv/.stamp-transformers-4-* .venv/transformers_4
 	@echo 'Installing transformers 4 into .venv/transformers_4 (0.1 GB): a minute'
 	@$(HASHED) --target .venv/transformers_4 -r requirements/transformers-4.txt
+	@touch $@
+
+$(RO_CRATE): $(FULL)
+	@rm -rf .venv/.stamp-ro-crate-* .venv/ro_crate
+	@echo 'Installing the validator of RO-Crates into .venv/ro_crate (60 MB): some seconds'
+	@$(HASHED) --target .venv/ro_crate -r requirements/ro-crate.txt
 	@touch $@
 
 $(DEMO): $(FULL)

@@ -1,6 +1,7 @@
 """The field's words: phrases that tests/forbidden_phrases.txt lists stand in no text of ours."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,20 @@ def test_string_literals_use_the_fields_words() -> None:
 def test_phrase_checker_catches() -> None:
     assert found_in("the optimiser in main\n    memory") == ["main memory", "optimiser"]
     assert found_in("resuming from step 40 of 11 steps") == []
+
+
+COMMAND = re.compile(r"`densekit [^`]*`", re.DOTALL)
+VALUE = re.compile(r"\{([^{}]*)\}")
+A_PATH = re.compile(r"\b(path|place|folder|source|file|to|paths\[\d\])$")
+
+
+def test_a_path_in_a_command_that_is_named_is_a_word_of_a_shell() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {value}"
+        for path in sorted((ROOT / "densekit").rglob("*.py"))
+        for command in COMMAND.findall(path.read_text(encoding="utf-8"))
+        for value in VALUE.findall(command)
+        if A_PATH.search(value)
+    ]
+    assert not found, "a folder with a space: write {shlex.quote(str(...))}\n" + "\n".join(found)
+    assert A_PATH.search("run.path") and not A_PATH.search("shlex.quote(str(run.path))")

@@ -112,6 +112,8 @@ LOCKS = (
         # Beside the trainer's environment too.
         options=("--no-emit-package", "torch", *beside_train(*OF_TRANSFORMERS)),
     ),
+    # In a folder of its own, with an older rich than the driver's.
+    Lock(path="requirements/ro-crate.txt", sources=("requirements/ro-crate.in",), constraints=()),
     Lock(
         path="docker/requirements/cpu.txt",
         sources=("docker/requirements/cpu.in",),

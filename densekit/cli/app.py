@@ -105,6 +105,7 @@ def version(
 
 def main() -> None:
     """Entry point: errors a user can cause become one message and an exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # a title in letters that the terminal does not have
@@ -126,6 +127,16 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", DataError.exit_code)
     raise SystemExit(code or 0)
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that the caller closed (`densekit ls >&-`) an end: else a file that is
+    opened later takes their number, and gets what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            lowest = os.open(os.devnull, os.O_RDWR)  # the number that the stream had
+            setattr(sys, name, os.fdopen(lowest, mode, encoding="utf-8"))
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """`densekit plan`: what a run would do, whether it fits, how long it takes and what it costs."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,11 @@ from densekit.cli.options import (
     either,
 )
 from densekit.cli.output import print_json, print_lines
+
+if TYPE_CHECKING:
+    from densekit.planner.plan import Plan
+    from densekit.spec.execution import ExecutionRequest
+    from densekit.spec.site import Site
 
 DOES_NOT_FIT_CODE = 1
 """Exit code of a plan that is printed and does not fit."""
@@ -58,6 +64,15 @@ def plan(
         bool,
         typer.Option("--certify", help="Compute the batch certificate (reads the annotations)"),
     ] = False,
+    measure: Annotated[
+        int | None,
+        typer.Option(
+            "--measure",
+            metavar="N",
+            help="Take N steps on this host's hardware, and plan for that with what they took",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     device: DeviceName = None,
     dtype: DtypeName = None,
@@ -74,6 +89,9 @@ def plan(
 
     Nothing is trained and nothing is written. Without --gpu a recipe of the paper is planned on the
     paper's GPUs, and what else fits is listed.
+
+    With --measure the plan is for this host, as `densekit run` would train there. The first half of
+    the N steps, at most 10, warms up; no run comes of it.
 
     Exit code 1: the plan is printed, and it does not fit (--device cpu, --micro-batch). Exit code
     2: nothing fits on the GPUs; what fits instead is named.
@@ -108,12 +126,25 @@ def plan(
         keep=site.keep,
     )
     loaded = load_recipe(recipe, overrides or ())
-    planned, others = answer(
-        loaded, request, site.roots, site.runs_dir, price=site.price, certify=certify
-    )
+    if measure is None:
+        planned, others = answer(
+            loaded, request, site.roots, site.runs_dir, price=site.price, certify=certify
+        )
+    else:
+        planned, others = _measured(recipe, overrides or (), request, site, measure), None
     if as_json:
         print_json(screen.as_json(planned, others, reported(loaded), why=why))
     else:
         print_lines(screen.lines(planned, others, reported(loaded), why=why))
     if planned.fits is False:
         raise typer.Exit(DOES_NOT_FIT_CODE)
+
+
+def _measured(
+    recipe: str, overrides: Sequence[str], request: "ExecutionRequest", site: "Site", steps: int
+) -> "Plan":
+    """The plan for this host, with the hours that follow from what steps took there."""
+    from densekit.launch.measuring import measure
+
+    plan, taken = measure(recipe, overrides=overrides, request=request, site=site, steps=steps)
+    return plan.narrowed(taken, site.price)

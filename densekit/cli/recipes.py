@@ -1,6 +1,7 @@
 """`densekit recipes`, `show` and `pin`: what can be run, and where each number comes from."""
 
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -125,7 +126,10 @@ def new(
     )
     paths = write_own(name, start, parts, to)
     print("".join(f"written {path}\n" for path in paths), end="")
-    print(f"next: edit them, then `densekit lint {to}` and `densekit plan {paths[1]}`")
+    print(
+        f"next: edit them, then `densekit lint {shlex.quote(str(to))}` and `densekit plan "
+        f"{shlex.quote(str(paths[1]))}`"
+    )
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit lint recipes")

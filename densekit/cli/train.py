@@ -267,6 +267,20 @@ def train(run_dir: RunPath) -> None:
     train_run(run_dir)
 
 
+@commands.command(hidden=True, epilog="Example: densekit measure .cache/densekit/measure/RUN")
+def measure(folder: Annotated[Path, typer.Argument(help="Folder of a measurement")]) -> None:
+    """Take the steps of a measurement in this process (launchers start this)."""
+    need_training_packages()
+    from densekit.runs.launch_variables import clear_for
+    from densekit.runs.measurement import MeasureDir
+
+    run = MeasureDir(folder)
+    clear_for(folder, run.execution, verb=run.verb)
+    from densekit.train.measure import measure as take_steps
+
+    take_steps(folder)
+
+
 @commands.command(hidden=True, epilog="Example: densekit attempt runs/RUN")
 def attempt(run_dir: RunPath) -> None:
     """Open the next attempt of a run like its last one (jobs that Slurm restarts call this)."""

@@ -1,42 +1,106 @@
 """Verdicts, comparisons and power as people read them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from densekit.cli.output import counted, wrapped
 from densekit.evaluate.power import PowerRow
 from densekit.runs.calibrations import Calibration
-from densekit.runs.verdicts import Gain, Gains, Line, Verdict
+from densekit.runs.verdicts import WORDS, Gain, Gains, Line, Verdict
 
 CALIBRATION_HEADER = ("step", "model", "benchmark", "value", "known", "on", "")
 NOT_SHOWN = "NOT SHOWN"
+SCREEN, COLUMNS = 24, 80
+"""Of a terminal that holds the verdict on one arm."""
 
 
-def verdict_lines(found: Verdict, baseline: str | None) -> Iterator[str]:
-    """The table against the paper's numbers, its notes, and the gain over a baseline."""
+def verdict_lines(found: Verdict, baseline: str | None, *, why: bool) -> Iterator[str]:
+    """The table against the paper's numbers, the gain over a baseline, and the verdict last: with
+    `why` everything that it rests on, without it what a screen of 24 lines of 80 columns has room
+    for, as long as no gain is asked about.
+    """
+    above = [*_above(found, baseline, why=why)]
+    verdict = f"{found.word}: {_because(found)}"
+    yield from above
+    if not why:
+        notes = _grouped_notes(found.lines)
+        room = SCREEN - sum(map(_height, (*above, verdict))) - 2  # the prompt, and what is hidden
+        shown = len(notes)
+        while shown and sum(map(_height, notes[:shown])) > room:
+            shown -= 1
+        yield from notes[:shown]
+        if hidden := [*_hidden(found, more_notes=len(notes) - shown)]:
+            yield f"with --why: {', '.join(hidden)}"
+    yield verdict
+
+
+def _above(found: Verdict, baseline: str | None, *, why: bool) -> Iterator[str]:
+    """What stands above the notes and the verdict."""
     yield f"{found.recipe}: {_runs(len(found.runs))}"
-    for line in found.calibrated:
+    for line in found.calibrated if why else ():
         yield f"calibrated: {line}"
     if found.changed:
         yield (
             f"not the paper's recipe ({', '.join(found.changed)} changed): the paper reports "
             "nothing on it"
         )
-    yield ""
-    reported = any(line.reported is not None for line in found.lines)
     if not found.lines:
         yield "no benchmark was evaluated, and the paper reports nothing"
-    elif reported:
-        rows = [_reported_row(line) for line in found.lines]
-        yield from table(rows, ("", "reported", "ours", "a rerun lies within", "verdict", "note"))
-        yield ""
-        yield from _seed_lines(found.lines)
+    elif any(line.reported is not None for line in found.lines):
+        header = ("", "reported", "ours", "a rerun lies within", "verdict", "note")
+        yield from _table([_reported_row(line) for line in found.lines], header, why=why)
+        yield from _seed_lines(found.lines) if why else ()
     else:
-        rows = [_own_row(line) for line in found.lines]
-        yield from table(rows, ("", "ours", "95 % over questions", "note"))
+        header = ("", "ours", "95 % over questions", "note")
+        yield from _table([_own_row(line) for line in found.lines], header, why=why)
     if found.gains is not None:
-        yield ""
-        yield from gain_lines(found.gains)
+        yield from gain_lines(found.gains, why=why)
     elif baseline is not None and not found.changed:
         yield f"The paper's baseline is {baseline}: --baseline RUN,... tests the gain over it."
+
+
+def _grouped_notes(lines: Sequence[Line]) -> list[str]:
+    """Each note once, with the benchmarks that it is about, the most telling verdict first."""
+    titles: dict[str, list[str]] = {}
+    for line in sorted(lines, key=lambda line: WORDS.index(line.verdict) if line.verdict else -1):
+        if line.note:
+            titles.setdefault(line.note, []).append(line.title)
+    return [f"note: {', '.join(names)}: {note}" for note, names in titles.items()]
+
+
+def _height(line: str) -> int:
+    """Lines that it takes on a screen."""
+    return len(wrapped(line, COLUMNS))
+
+
+def _hidden(found: Verdict, *, more_notes: int) -> Iterator[str]:
+    """What --why adds."""
+    seeds = any(line.seed is not None for line in found.lines)
+    for count, noun in ((more_notes, "more note"), (len(found.calibrated), "calibration")):
+        if count:
+            yield counted(count, noun)
+    if seeds or found.gains is not None:
+        yield "the noise of seeds"
+
+
+def _because(found: Verdict) -> str:
+    """How many numbers have which verdict, and how many claims."""
+    numbers = ", ".join(f"{count} {word}" for word, count in found.counts.items())
+    parts = [f"{numbers} (of {sum(found.counts.values())} reported)"]
+    if not numbers:
+        parts = ["the paper reports nothing on these runs"]
+    if found.gains is not None:
+        claims = Counter(gain.claim for gain in found.gains.lines)
+        words = ", ".join(f"{count} {word}" for word, count in claims.items())
+        parts.append(f"better than {found.gains.baseline}: {words or 'no benchmark of both'}")
+    return "; ".join(parts)
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str], *, why: bool) -> Iterator[str]:
+    """A table; without `why` without its last column."""
+    if why:
+        return table(rows, header)
+    return table([row[:-1] for row in rows], header[:-1])
 
 
 def _reported_row(line: Line) -> tuple[str, ...]:
@@ -77,15 +141,15 @@ def _seed_lines(lines: Sequence[Line]) -> Iterator[str]:
                 )
 
 
-def gain_lines(found: Gains) -> Iterator[str]:
-    """One line a benchmark: the difference with its interval, the claim, and what it rests on."""
+def gain_lines(found: Gains, *, why: bool) -> Iterator[str]:
+    """One line a benchmark: the difference with its interval, and the claim; with `why` what would
+    show it and what it rests on.
+    """
     runs = f"{_runs(len(found.runs))} against {len(found.baseline_runs)}"
     yield f"{found.recipe} better than {found.baseline}? ({runs})"
-    yield ""
     header = ("", "A", "B", "A - B", "95 % interval", "p (Holm)", "claim", "")
-    yield from table([_gain_row(gain) for gain in found.lines], header)
-    yield ""
-    for gain in found.lines:
+    yield from _table([_gain_row(gain) for gain in found.lines], header, why=why)
+    for gain in found.lines if why else ():
         if gain.seed is not None:
             prior = "" if gain.seed.own else ": no runs of one's own, so the claim rests on it"
             yield (
@@ -94,6 +158,8 @@ def gain_lines(found: Gains) -> Iterator[str]:
             )
         if gain.note:
             yield f"{gain.title}: {gain.note}"
+    if found.left_out:
+        yield f"left out, without a value in every run: {', '.join(found.left_out)}"
 
 
 def _gain_row(gain: Gain) -> tuple[str, ...]:

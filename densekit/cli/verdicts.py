@@ -50,7 +50,7 @@ def compare(
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
-        print_lines(gain_lines(found))
+        print_lines(gain_lines(found, why=True))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: densekit verdict vicuna7b_clip_stage2")
@@ -70,6 +70,7 @@ def verdict(
             help="Runs that these should be better than, separated by commas", show_default=False
         ),
     ] = None,
+    why: Annotated[bool, typer.Option("--why", help="Print what each verdict rests on")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,23 +80,30 @@ def verdict(
     """
     from densekit.cli.site import site_settings
     from densekit.cli.verdict_tables import verdict_lines
+    from densekit.errors import DataError
     from densekit.evaluate.arms import read_arm
     from densekit.evaluate.verdict import judge
     from densekit.recipes.paper import load_paper
     from densekit.runs.calibrations import read_calibrations
-    from densekit.runs.verdicts import write_verdict
+    from densekit.runs.verdicts import VERDICT_FILE, write_verdict
 
     paper = load_paper()
     arm = read_arm(_runs(",".join(runs), runs_dir))
     other = None if baseline is None else read_arm(_runs(baseline, runs_dir))
     known = read_calibrations(site_settings(runs_dir=runs_dir).runs_dir)
     found = judge(arm, other, paper, known)
-    for member in arm.members:
-        write_verdict(member.path, found)
     if as_json:
         print_json(found.model_dump(mode="json", by_alias=True))
     else:
-        print_lines(verdict_lines(found, paper.baseline(found.recipe)))
+        print_lines(verdict_lines(found, paper.baseline(found.recipe), why=why))
+    for member in arm.members:
+        try:
+            write_verdict(member.path, found)
+        except OSError as error:
+            raise DataError(
+                f"{member.path / VERDICT_FILE} cannot be written ({error.strerror}): this verdict "
+                "is not stored"
+            ) from None
     raise typer.Exit(1 if found.failed else 0)
 
 

@@ -2,6 +2,7 @@
 A single run, or an imported checkpoint, is an arm too.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,8 @@ def _member(path: Path, semantics: Semantics) -> Member:
     results = newest_results(path, semantics)
     if not results:
         raise DataError(
-            f"{path} has no {semantics} result of any benchmark: `densekit evaluate {path}` asks it"
+            f"{path} has no {semantics} result of any benchmark: `densekit evaluate "
+            f"{shlex.quote(str(path))}` asks it"
         )
     return Member(path, math, results)
 

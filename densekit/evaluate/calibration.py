@@ -2,6 +2,7 @@
 come out is in recipes/paper.yaml.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,7 +102,7 @@ def calibrate_runner(paper: Paper, folder: Path, *, model: str) -> list[Calibrat
     if not found:
         raise DataError(
             f"{folder} has no whole evaluation of {', '.join(sorted(targets))}: "
-            f"`densekit evaluate {folder} --benchmarks {next(iter(targets))}`"
+            f"`densekit evaluate {shlex.quote(str(folder))} --benchmarks {next(iter(targets))}`"
         )
     return found
 

@@ -1,7 +1,7 @@
 """Is arm A better than arm B? Every benchmark that both were asked, paired question by question."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -79,7 +79,25 @@ def compare(a: Arm, b: Arm, paper: Paper) -> Gains:
         )
         for name, each in found.items()
     )
-    return Gains(recipe=a.name, runs=a.runs, baseline=b.name, baseline_runs=b.runs, lines=lines)
+    return Gains(
+        recipe=a.name,
+        runs=a.runs,
+        baseline=b.name,
+        baseline_runs=b.runs,
+        lines=lines,
+        left_out=_left_out(a, b, found),
+    )
+
+
+def _left_out(a: Arm, b: Arm, found: Collection[str]) -> tuple[str, ...]:
+    """The benchmarks that some runs have and others do not, in words."""
+    titles = {**b.titles, **a.titles}
+    lines = []
+    for name in sorted({*a.benchmarks, *b.benchmarks} - {*found}):
+        results = [*a.results(name), *b.results(name)]
+        there = sum(result is not None and result.value is not None for result in results)
+        lines.append(f"{titles[name]} ({there} of {len(results)} runs)")
+    return tuple(lines)
 
 
 def _compared(asked: Asked, runs_a: int, prior: SeedNoise | None) -> Compared:

@@ -4,6 +4,7 @@ catalogue's entry, or as a recipe's `probe` says.
 
 import functools
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -123,8 +124,9 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
     if file is None:
         fetch, place = "", roots.resolve(folder)
         if has_parquet(benchmark, place):
+            quoted = shlex.quote(str(place))
             fetch = (
-                f"; `densekit data unpack {place} --to {place} --benchmark {benchmark}` makes "
+                f"; `densekit data unpack {quoted} --to {quoted} --benchmark {benchmark}` makes "
                 "them from the parquet files there"
             )
         elif benchmark in DATA_SETS:

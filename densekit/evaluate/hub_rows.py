@@ -6,8 +6,9 @@ Columns are those of the repositories' cards; GQA's are from memory. No real fil
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from densekit.data.parquet_rows import Row, one_image, rows_of, write_image
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.labels import OWN_SUFFIX, QUESTION, first_problem, mmbench_row
 from densekit.evaluate.protocols import get_protocol
-from densekit.evaluate.questions import Question, check_counts
+from densekit.evaluate.questions import Question, check_counts, refuse_twice
 from densekit.files.whole import written_whole
 
 IMAGES = "images"
 DIGITS = 20
-"""Of an image's SHA-256, which names it: rows about one picture then have one image."""
+"""Of an image's SHA-256, where it names the image: rows about one picture then have one."""
 YES_OR_NO = " Please answer yes or no."
 """Behind MME's questions; the protocol has a sentence of its own there."""
 
@@ -37,10 +38,12 @@ class Form:
     """That every row has."""
     question: Callable[[Row], dict[str, Any]]
     """The fields of a question, without its image."""
-    image_id: str | None = None
-    """Column that names a row's image; None: the image's bytes do."""
+    image_id: Callable[[Row], str] | None = None
+    """What a row's image is called; None: as its bytes."""
     images: str | None = None
     """Pattern of the files that have the images, by `id`; None: they are in the questions' rows."""
+    shared_ids: bool = False
+    """Whether several questions have one id."""
 
 
 def unpack_benchmark(benchmark: str, source: Path, target: Path) -> tuple[Path, int, int]:
@@ -48,7 +51,8 @@ def unpack_benchmark(benchmark: str, source: Path, target: Path) -> tuple[Path, 
     and images it has. Running it again writes the same.
 
     Raises UsageError for a benchmark whose files are not read and a folder without them, DataError
-    that names file and row for what is of another form, and as `check_counts`.
+    that names file and row for what is of another form, for an id that comes twice, and as
+    `check_counts`.
     """
     protocol = get_protocol(benchmark)
     form = FORMS.get(benchmark)
@@ -60,7 +64,10 @@ def unpack_benchmark(benchmark: str, source: Path, target: Path) -> tuple[Path, 
     folder = target / IMAGES
     if form.images is not None:
         _write_images(source, form.images, folder)
-    questions = list(_numbered(_questions(form, source, folder)))
+    questions = list(_questions(form, source, folder))
+    if form.shared_ids:
+        questions = list(_numbered(questions))
+    refuse_twice(f"questions of {protocol.title} in {source}", [each.id for each in questions])
     check_counts(protocol, questions)
     path = target / f"{benchmark}{OWN_SUFFIX}"
     with written_whole(path, flush=True) as temporary:
@@ -76,16 +83,19 @@ def has_parquet(benchmark: str, folder: Path) -> bool:
 
 
 def _questions(form: Form, source: Path, folder: Path) -> Iterator[Question]:
-    written: set[str] = set()
+    written: dict[str, str] = {}
     for path in _files(source, form.files):
         columns = (*form.columns, "image")
         for number, row in enumerate(rows_of(path, columns, any_of=form.columns[:1])):
             place = f"{path}: row {number}"
             try:
                 fields = form.question(row)
-                name = row[form.image_id] if form.image_id else None
+                name = form.image_id(row) if form.image_id else None
                 image = name if form.images else _image(row, name, folder, written)
-                yield QUESTION.validate_python({**fields, "image": image})
+                question = QUESTION.validate_python({**fields, "image": image})
+                if not (question.id and question.text):
+                    raise DataError("its id or its question is empty")
+                yield question
             except KeyError as error:
                 problem = f"no column `{error.args[0]}`"
             except ValidationError as error:
@@ -97,24 +107,29 @@ def _questions(form: Form, source: Path, folder: Path) -> Iterator[Question]:
             raise DataError(f"{place}: {problem}; the file is of another form than its card says")
 
 
-def _image(row: Row, name: str | None, folder: Path, written: set[str]) -> str | None:
-    """What a row's image is called, which is written once: `name`, else by its bytes."""
+def _image(row: Row, name: str | None, folder: Path, written: dict[str, str]) -> str:
+    """What a row's image is called, which is written once: `name`, else by its bytes. `written`:
+    the digests by name.
+    """
     data = one_image(row)
     if isinstance(data, str):
         raise DataError(f"its image is the path {data}, and bytes are read")
     if data is None:
-        return None
-    name = hashlib.sha256(data).hexdigest()[:DIGITS] if name is None else name
-    if Path(name).name != name:
+        raise DataError("it has no `image`")
+    digest = hashlib.sha256(data).hexdigest()
+    name = digest[:DIGITS] if name is None else name
+    if not isinstance(name, str) or Path(name).name != name:
         raise DataError(f"its image is called {name}, which is no file's name")
     if name not in written:
         write_image(name, data, folder)
-        written.add(name)
+        written[name] = digest
+    if written[name] != digest:
+        raise DataError(f"its image {name} is another one than an earlier row has of that name")
     return name
 
 
 def _write_images(source: Path, pattern: str, folder: Path) -> None:
-    written: set[str] = set()
+    written: dict[str, str] = {}
     for path in _files(source, pattern):
         for number, row in enumerate(rows_of(path, ("id", "image"), any_of=("id",))):
             try:
@@ -130,8 +145,8 @@ def _files(source: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _numbered(questions: Iterator[Question]) -> Iterator[Question]:
-    """With ids that come once: the second of one id is `<id>/2` (MME has two on an image)."""
+def _numbered(questions: Sequence[Question]) -> Iterator[Question]:
+    """With ids that come once: the second of one id is `<id>/2`."""
     seen: Counter[str] = Counter()
     for question in questions:
         seen[question.id] += 1
@@ -154,11 +169,19 @@ def _mme(row: Row) -> dict[str, Any]:
 
 def _ten_answers(row: Row) -> dict[str, Any]:
     return {
-        "id": str(row["question_id"]),
+        "id": "" if row["question_id"] is None else str(row["question_id"]),
         "text": row["question"],
         "gold": row["answers"],
-        "ocr_tokens": row.get("ocr_tokens") or (),
     }
+
+
+def _textvqa(row: Row) -> dict[str, Any]:
+    return {**_ten_answers(row), "ocr_tokens": row["ocr_tokens"]}
+
+
+def _mme_image(row: Row) -> str:
+    """By the id that both questions on an image have: others may have the same bytes."""
+    return str(row["question_id"]).replace("/", "_")
 
 
 def _mmbench(row: Row) -> dict[str, Any]:
@@ -184,7 +207,7 @@ FORMS: dict[str, Form] = {
         files="**/testdev_balanced_instructions/*.parquet",
         columns=_GQA,
         question=_gqa,
-        image_id="imageId",
+        image_id=itemgetter("imageId"),
         images="**/testdev_balanced_images/*.parquet",
     ),
     "mmb": Form(files="**/en/dev-*.parquet", columns=_MMBENCH, question=_mmbench),
@@ -193,12 +216,14 @@ FORMS: dict[str, Form] = {
         files="**/test-*.parquet",
         columns=("question_id", "question", "answer", "category"),
         question=_mme,
+        image_id=_mme_image,
+        shared_ids=True,
     ),
     "textvqa": Form(
         files="**/validation-*.parquet",
         columns=("question_id", "question", "answers", "ocr_tokens", "image_id"),
-        question=_ten_answers,
-        image_id="image_id",
+        question=_textvqa,
+        image_id=itemgetter("image_id"),
     ),
     "vizwiz": Form(
         files="**/val-*.parquet",

@@ -1,7 +1,6 @@
 """What an evaluation asks, made before it begins: questions, order and batches, all hashed."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 from densekit.errors import DataError
 from densekit.evaluate.data import BenchmarkData, image_path
 from densekit.evaluate.protocols.prompts import prompt_sha256, text_asked
-from densekit.evaluate.questions import Question, check_counts
+from densekit.evaluate.questions import Question, check_counts, refuse_twice
+from densekit.evaluate.scoring import check_scorable
 from densekit.files.hashing import json_sha256
 from densekit.files.known_hash import known_sha256
 from densekit.files.regular import open_regular
@@ -24,16 +24,14 @@ def plan_benchmark(
     protocol's, and always 1 where answers are sampled.
 
     The order is by the length of the text that is asked, then by id. Raises DataError for another
-    version of the benchmark's data, for ids that come twice, and for an image that is missing.
+    version of the benchmark's data, for ids that come twice, for questions that no answer could be
+    scored to, and for an image that is missing.
     """
     protocol = data.protocol
     check_counts(protocol, data.questions)
-    twice = [name for name, count in Counter(q.id for q in data.questions).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{protocol.title}: question id {twice[0]} comes more than once; keep one of each"
-        )
+    refuse_twice(f"questions of {protocol.title}", [question.id for question in data.questions])
     chosen = [*data.questions] if limit is None else limited(data.questions, limit)
+    check_scorable(protocol, chosen, whole=limit is None)
     size = batch_size or protocol.decoding.batch_size
     if protocol.decoding.do_sample:
         size = 1  # a question's generator is its own

@@ -1,6 +1,9 @@
 """How many runs the paper's own differences need, by the noise that recipes/paper.yaml states."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from densekit.errors import UsageError
 from densekit.evaluate.statistics.power import detectable, questions_needed, runs_needed
@@ -8,6 +11,8 @@ from densekit.recipes.paper import Paper
 from densekit.runs.verdicts import Gains
 from densekit.spec.part import Number, Part, PositiveInt
 
+SMALLEST, LARGEST = 0.001, 10_000
+"""Of an effect and of noise: MME's perception ends at 2,000."""
 RUNS_SHOWN = (2, 3, 5)
 """Runs an arm whose smallest difference is given."""
 
@@ -30,7 +35,7 @@ class PowerRow(Part):
     """The same for the claim about these very questions alone."""
     questions: PositiveInt | None
     """That the benchmark has; None where only the command line says how noisy they are."""
-    questions_needed: PositiveInt | None
+    questions_needed: Annotated[int, Field(gt=0, strict=True)] | None
     """That would show it if seeds made no difference."""
     shown: dict[int, Number]
     """Smallest difference that so many runs an arm show."""
@@ -46,12 +51,12 @@ def plan_power(
 ) -> list[PowerRow]:
     """A row for each benchmark named, and for each reported gain of each recipe named.
 
-    Raises UsageError for an unknown name, a recipe without a reported gain, and numbers that are
-    not positive.
+    Raises UsageError for an unknown name, a recipe without a reported gain, and numbers that no
+    benchmark has.
     """
     for option, value in (("effect", effect), ("seed-sd", seed_sd), ("question-sd", question_sd)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"--{option} {value}: a positive number is needed")
+        if value is not None and not SMALLEST <= value <= LARGEST:
+            raise UsageError(f"--{option} {value}: give a number from {SMALLEST} to {LARGEST:,}")
     rows = []
     for name in names:
         pairs: list[tuple[str, float | None]] = [(name, None)]

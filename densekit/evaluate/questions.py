@@ -58,9 +58,9 @@ def join(questions: Sequence[Question], answers: Iterable[Answer]) -> list[Answe
     Raises DataError, with counts and the first ids, for ids that come twice on either side, for
     answers to questions that are not there, and for questions without an answer.
     """
-    _refuse_twice("questions", [question.id for question in questions])
+    refuse_twice("questions", [question.id for question in questions])
     given = list(answers)
-    _refuse_twice("answers", [answer.question_id for answer in given])
+    refuse_twice("answers", [answer.question_id for answer in given])
     texts = {answer.question_id: answer.text for answer in given}
     missing = [question.id for question in questions if question.id not in texts]
     unknown = sorted(texts.keys() - {question.id for question in questions})
@@ -113,7 +113,8 @@ def _counts(total: int, images: int | None, categories: Mapping[str, int]) -> st
     return f"{text} ({', '.join(f'{count:,} {name}' for name, count in categories.items())})"
 
 
-def _refuse_twice(what: str, ids: Sequence[str]) -> None:
+def refuse_twice(what: str, ids: Sequence[str]) -> None:
+    """Raises DataError, with counts and the first ids, for ids that come more than once."""
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(

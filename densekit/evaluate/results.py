@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 from densekit.errors import DataError
 from densekit.evaluate.labels import QUESTION
 from densekit.evaluate.questions import Question
 from densekit.evaluate.scorers import scorer_sources
-from densekit.evaluate.scoring import score_answers
+from densekit.evaluate.scoring import SEMANTICS, score_answers
 from densekit.files.durable import fsync
 from densekit.files.hashing import check_seal, file_sha256, json_sha256, sealed
 from densekit.files.json_files import open_file, read_object, write_json
@@ -32,7 +31,6 @@ from densekit.runs.evaluations import (
 )
 from densekit.spec.types import Semantics
 
-SEMANTICS: tuple[Semantics, ...] = get_args(Semantics)
 BLOCK = 1 << 20
 """Bytes of a file of answers that are read at a time."""
 

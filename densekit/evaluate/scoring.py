@@ -1,13 +1,16 @@
 """A benchmark's result from its questions and a model's answers."""
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from densekit.errors import DataError, UsageError
-from densekit.evaluate.questions import Question, check_counts, join
+from densekit.evaluate.questions import Answered, Question, check_counts, join
 from densekit.evaluate.scorers import get_scorer
 from densekit.evaluate.scorers.scorer import notes_of
 from densekit.runs.benchmarks import Answer, Protocol, Result
 from densekit.spec.types import Semantics
+
+SEMANTICS: tuple[Semantics, ...] = get_args(Semantics)
 
 
 def score_answers(
@@ -45,3 +48,25 @@ def score_answers(
         scores=scores,
         notes=notes_of(scores),
     )
+
+
+def check_scorable(protocol: Protocol, questions: Sequence[Question], *, whole: bool) -> None:
+    """Raises DataError where even right answers would have no score, or no figure if these are the
+    `whole` benchmark's questions: before anything is asked, which may take hours.
+    """
+    if protocol.scorer is None:
+        return
+    scorer = get_scorer(protocol.scorer)
+    answered = [
+        Answered(question, question.gold[0] if question.gold else "") for question in questions
+    ]
+    try:
+        for semantics in SEMANTICS:
+            scores = scorer.score(answered, semantics)
+            if whole:
+                scorer.figures(scores, semantics)
+    except DataError as error:
+        raise DataError(
+            f"{protocol.title}: no answers to these questions could be scored ({error}); give the "
+            "benchmark's file with right answers"
+        ) from None

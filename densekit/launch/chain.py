@@ -157,9 +157,12 @@ def prepare(
     request: ExecutionRequest,
     hardware: Hardware | None,
     launcher: Launcher,
+    alone: bool = False,
 ) -> list[Stage]:
-    """The chain of a recipe, with everything checked that can be before a run directory is made."""
-    chain = load_chain(name, overrides)
+    """The chain of a recipe, with everything checked that can be before a run directory is made.
+    `alone`: without the stage that it needs.
+    """
+    chain = load_chain(name, overrides)[-1 if alone else 0 :]
     plans, problems = _plans(chain, request, hardware, roots)
     called = [needed_name(chain[-1], name), name] if len(chain) > 1 else [name]
     problems += [
@@ -330,7 +333,7 @@ def locked(run: WorkDir) -> Iterator[None]:
     except Timeout:
         raise UsageError(
             f"another densekit is {run.doing} {run.path}; wait for it, or stop it with "
-            f"`densekit stop {run.path}`"
+            f"`densekit stop {shlex.quote(str(run.path))}`"
         ) from None
 
 
@@ -358,7 +361,8 @@ def begin(run: WorkDir, execution: Execution, launcher: Launcher) -> None:
     """Open the next attempt. Raises UsageError when an earlier one is still under way."""
     if (where := still_running(run)) is not None:
         raise UsageError(
-            f"{run.path} is still under way ({where}); `densekit stop {run.path}` stops it"
+            f"{run.path} is still under way ({where}); `densekit stop "
+            f"{shlex.quote(str(run.path))}` stops it"
         )
     run.new_attempt(execution)
     by = "" if launcher.name == "local" else f" by {launcher.name}"

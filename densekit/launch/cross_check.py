@@ -6,6 +6,7 @@ lmms-eval and what it needs beside the trainer's packages lie in a folder that n
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,8 +64,8 @@ def _chosen(
     results = newest_results(source)
     if not results:
         raise UsageError(
-            f"{source} has no evaluation that ended: `densekit evaluate {source}` makes one, which "
-            "lmms-eval then repeats"
+            f"{source} has no evaluation that ended: `densekit evaluate "
+            f"{shlex.quote(str(source))}` makes one, which lmms-eval then repeats"
         )
     if unknown := [name for name in benchmarks if name not in results]:
         raise UsageError(

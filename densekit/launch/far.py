@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densekit.errors import DensekitError
-from densekit.files.json_files import optional_object
+from densekit.files.regular import open_regular
 from densekit.launch.speed import Reached, reached
 from densekit.runs.evaluations import EvaluationFolder
-from densekit.runs.layout import CERTIFICATE_FILE, EXECUTION_FILE, RunDir, WorkDir
+from densekit.runs.layout import EXECUTION_FILE, RunDir, WorkDir
 
 STARTING = "starting"
 FINISHING = "writing results"
@@ -68,8 +68,7 @@ class _Run:
 
     def _far(self) -> Far:
         if self._total is None:
-            steps = optional_object(self.run.path / CERTIFICATE_FILE).get("steps")
-            self._total = steps if isinstance(steps, int) else None
+            self._total = self.run.total_steps
         at = self._newest()
         if at is None or not self.run.in_steps:
             done = at.steps if at else 0
@@ -125,7 +124,7 @@ class _Evaluation:
     def _count(self, name: str) -> int:
         place, count = self._counted[name]
         path: Path = self.folder.answers(name)
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), open_regular(path) as file:
             if file.seek(0, os.SEEK_END) < place:  # a batch that was being written was cut off
                 place = count = 0
             file.seek(place)

@@ -2,6 +2,7 @@
 the benchmarks of the catalog, and the logs of published trainings.
 """
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,7 +127,10 @@ def _convert(jobs: Sequence[Job], launcher: Launcher, progress: Progress) -> lis
             for line in convert(job.place, None, launcher):
                 progress.say(line)
         except DensekitError as error:
-            problems.append(f"{job.label}: {error}; `densekit convert {job.place}` tries it again")
+            problems.append(
+                f"{job.label}: {error}; `densekit convert {shlex.quote(str(job.place))}` tries it "
+                "again"
+            )
     return problems
 
 

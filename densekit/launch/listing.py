@@ -7,26 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from densekit.errors import DensekitError, UsageError
-from densekit.files.json_files import optional_object
 from densekit.launch.far import opened
 from densekit.launch.launchers.base import UNDER_WAY
 from densekit.launch.running import is_alive, launcher_of
 from densekit.launch.speed import reached
 from densekit.runs.complete import tidy
-from densekit.runs.layout import (
-    CERTIFICATE_FILE,
-    LOG_FILE,
-    MATH_FILE,
-    RunDir,
-    Status,
-)
+from densekit.runs.layout import LOG_FILE, MATH_FILE, RunDir, RunState, Status
 from densekit.runs.process_handle import ProcessHandle, read_handle
 from densekit.runs.verdicts import word_of
 
 POLL_SECONDS = 0.5
+STATES = (*get_args(RunState), "queued", "gone", "damaged")
+"""What a run may be: what its status says, or what was found out about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +65,11 @@ def list_runs(
     """The runs directly in a folder. A folder that is no run is passed over.
 
     `names`: beginnings of names, or patterns with `*`; `states`: those listed. Raises UsageError
-    for another `sort` than one of SORTED_BY.
+    for another one than in STATES, and for another `sort` than one of SORTED_BY.
     """
+    for state in states:
+        if state not in STATES:
+            raise UsageError(f"--state {state}: give one of {', '.join(STATES)}")
     if sort not in SORTED_BY:
         raise UsageError(f"--sort {sort}: give one of {', '.join(SORTED_BY)}")
     found = sorted(path for path in runs_dir.glob("*") if (path / MATH_FILE).is_file())
@@ -93,7 +91,7 @@ def _listed(run: RunDir) -> ListedRun:
         if status.state == "complete":
             tidy(run)
         handle = read_handle(run)
-        total = optional_object(run.path / CERTIFICATE_FILE).get("steps")
+        total = run.total_steps
         verdict = word_of(run.path)
     except DensekitError as error:
         return ListedRun(
@@ -105,7 +103,7 @@ def _listed(run: RunDir) -> ListedRun:
     done = at.steps if at else 0
     eta = None
     seconds = at.recent.step_seconds if at else None
-    if seconds and isinstance(total, int) and state == "running":
+    if seconds and total is not None and state == "running":
         eta = max(0, total - done) * seconds
     return ListedRun(
         run=name,

@@ -2,6 +2,7 @@
 what it recorded.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,11 @@ def replay(
     with locked(run):
         code = 0 if run.complete else start(run, execution)
     if code != 0:
-        print(f"{run.path}: `densekit replay {path}` resumes it", file=sys.stderr, flush=True)
+        print(
+            f"{run.path}: `densekit replay {shlex.quote(str(path))}` resumes it",
+            file=sys.stderr,
+            flush=True,
+        )
         return code
     expected = expect([*executions, *_executions(run)], tolerance)
     found = compare_runs(path, run.path, tolerance=expected.tolerance)
@@ -137,7 +142,11 @@ def _check_replayable(path: Path) -> None:
         and (check.state == "fail" or (check.state == "warn" and check.name in INPUTS))
     ]
     if bad:
-        more = f" (and {len(bad) - 1} more: `densekit verify {path}`)" if len(bad) > 1 else ""
+        more = (
+            f" (and {len(bad) - 1} more: `densekit verify {shlex.quote(str(path))}`)"
+            if len(bad) > 1
+            else ""
+        )
         raise DataError(f"{path} cannot be replayed: {bad[0].name}: {bad[0].message}{more}")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densekit.files.regular import open_regular
 from densekit.runs.recent import Recent
 
 TAIL_BYTES = 1 << 16
@@ -50,7 +51,7 @@ def reached(metrics: Path, attempt_began: float | None) -> Reached | None:
     the speed.
     """
     try:
-        with metrics.open("rb") as file:
+        with open_regular(metrics) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             data = file.read()

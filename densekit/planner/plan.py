@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from densekit.batching.certificate import BatchCertificate
@@ -13,6 +13,7 @@ from densekit.planner.candidates import NOTHING_ASKED, SearchSpace
 from densekit.planner.cluster import Cluster, check_cluster
 from densekit.planner.estimate import OfficialBatch, estimate
 from densekit.planner.host_ram import checkpoint_copy, host_ram_gib
+from densekit.planner.measured import Measured
 from densekit.planner.memory import Memory
 from densekit.planner.notes import (
     Caution,
@@ -101,6 +102,22 @@ class Plan:
     """Which keys of the ledger are followed, and what each changes."""
     why: dict[str, list[str]] = field(repr=False)
     """The arithmetic, by subject (`densekit plan --why`)."""
+    measured: Measured | None = None
+    """What hours were narrowed by."""
+
+    def narrowed(self, measured: Measured, price: float | None) -> "Plan":
+        """With the hours that were measured instead of the estimated ones."""
+        count = self.execution.world_size
+        gpu_hours = measured.hours.times(count) if self.execution.device == "cuda" else None
+        return replace(
+            self,
+            hours=measured.hours,
+            gpu_hours=gpu_hours,
+            cost=gpu_hours.times(price) if gpu_hours and price is not None else None,
+            steps=measured.run_steps,
+            notes=[*self.notes, f"hours: {measured.arithmetic()}"],
+            measured=replace(measured, estimated=self.hours),
+        )
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -111,14 +128,16 @@ class Plan:
         """Plain values under the names of `densekit plan --json`, some of them older than ours."""
         run = self.execution
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("why", "execution"):
+        for name in ("why", "execution", "measured"):
             del values[name]
         for name in ("hours", "gpu_hours", "cost", "official_batch"):
             values[name] = values[name].as_json() if values[name] else None
         if self.memory_gib is not None:
             values["memory_gib"] = self.memory_gib.as_json()
+        measured = {} if self.measured is None else {"measured": self.measured.as_json()}
         return {
             **_renamed(values),
+            **measured,
             "device": run.device,
             "gpus": run.world_size,
             "nodes": run.nodes,

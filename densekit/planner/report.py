@@ -145,8 +145,13 @@ def _facts(plan: Plan, *, why: bool) -> Iterator[tuple[str, str]]:
     else:
         tail = f"{plan.samples_repeated} samples repeated, {plan.samples_dropped} dropped"
         yield "steps", f"{plan.steps} over {plan.num_samples} samples; {tail}"
-    if plan.hours and plan.gpu_hours:
-        yield "hours", f"{_range(plan.hours)} ({_range(plan.gpu_hours)} GPU-hours)"
+    if plan.measured:
+        yield "measured", plan.measured.describe()
+    if plan.hours:
+        of_all = f" ({_range(plan.gpu_hours)} GPU-hours)" if plan.gpu_hours else ""
+        before = plan.measured.estimated if plan.measured else None
+        instead = f"; estimated: {_range(before)}" if before else ""
+        yield "hours", f"{_range(plan.hours)}{of_all}{instead}"
     if plan.cost:
         yield "cost", _range(plan.cost)
     if plan.disk_gib is not None and plan.disk_parts_gib:

@@ -7,6 +7,7 @@ answered, and what that scored.
 `scores/<benchmark>.<semantics>.jsonl` and `results.json` follow from the answers.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,7 +219,7 @@ class EvaluationFolder(WorkDir):
     @property
     def again(self) -> str:
         """By the run's path."""
-        return f"`densekit evaluate {self.source}`"
+        return f"`densekit evaluate {shlex.quote(str(self.source))}`"
 
     @property
     def recipes(self) -> tuple[Math, ...]:

@@ -50,6 +50,8 @@ SET_BY_TORCHRUN = (
     "TORCHELASTIC_RUN_ID",
 )
 """What every rank of a distributed run has."""
+DRIVERS = {"train": "run", "answer": "evaluate", "measure": "plan RECIPE --measure N"}
+"""The command that starts each verb of launchers."""
 ACCELERATOR_VARIABLE = "DS_ACCELERATOR"
 """Always set from the execution."""
 
@@ -98,9 +100,8 @@ def _inherited(name: str, *, keep_ranks: bool) -> bool:
 
 def _check_ranks(run: Path, execution: Execution, verb: str) -> None:
     size = execution.world_size
-    driver = "run" if verb == "train" else "evaluate"
     start = (
-        f"`densekit {driver}` starts them, or `torchrun --standalone --nproc-per-node "
+        f"`densekit {DRIVERS[verb]}` starts them, or `torchrun --standalone --nproc-per-node "
         f"{size} -m densekit {verb} {run}` does"
     )
     if missing := [name for name in SET_BY_TORCHRUN if name not in os.environ]:

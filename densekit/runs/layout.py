@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from densekit.errors import UsageError
-from densekit.files.json_files import read_json, read_object, write_json
+from densekit.files.json_files import optional_object, read_json, read_object, write_json
 from densekit.files.permissions import follow_umask
 from densekit.runs.records import METRICS_FILE
 from densekit.runs.versioned import read_versioned
@@ -203,6 +203,12 @@ class RunDir(WorkDir):
     def metrics(self) -> Path:
         """JSON lines, one object per optimizer step."""
         return self.path / METRICS_FILE
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimizer steps that its attempts take; None until its certificate is written."""
+        steps = optional_object(self.path / CERTIFICATE_FILE).get("steps")
+        return steps if isinstance(steps, int) and steps > 0 else None
 
     @property
     def checkpoints(self) -> Path:

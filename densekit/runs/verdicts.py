@@ -2,6 +2,7 @@
 baseline. Written by `densekit verdict`, read by whoever shows a run.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,11 @@ Reproduction = Literal["REPRODUCED", "COMPATIBLE", "DIVERGED"]
 """What the statistics say of a run's value and a printed one."""
 Withheld = Literal["OTHER PROTOCOL", "UNCALIBRATED", "INCOMPLETE"]
 """Why they are not asked."""
+WORDS: tuple[Reproduction | Withheld, ...] = (
+    *("DIVERGED", "COMPATIBLE", "REPRODUCED"),
+    *("UNCALIBRATED", "INCOMPLETE", "OTHER PROTOCOL"),
+)
+"""The verdicts, that first by which a run with several is called."""
 Claim = Literal["SUPPORTED", "NOT SHOWN", "CONTRADICTED"]
 """What they say of "A is better than B"."""
 
@@ -100,6 +106,8 @@ class Gains(Part):
     baseline: str
     baseline_runs: tuple[str, ...]
     lines: tuple[Gain, ...]
+    left_out: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Benchmarks without a value in every run, with how many have one: `MME-P (1 of 2 runs)`."""
 
 
 class Verdict(Part):
@@ -133,16 +141,13 @@ class Verdict(Part):
         """The verdict in one word: the worst one that the statistics gave, else why they gave
         none; `no verdict` where the paper reports nothing.
         """
-        order = (
-            "DIVERGED",
-            "COMPATIBLE",
-            "REPRODUCED",
-            "UNCALIBRATED",
-            "INCOMPLETE",
-            "OTHER PROTOCOL",
-        )
-        given = {line.verdict for line in self.lines}
-        return next((word for word in order if word in given), "no verdict")
+        return next(iter(self.counts), "no verdict")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers have each verdict, the one that tells most first."""
+        given = Counter(line.verdict for line in self.lines)
+        return {word: given[word] for word in WORDS if given[word]}
 
 
 def write_verdict(run: Path, verdict: Verdict) -> Path:

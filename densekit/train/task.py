@@ -72,12 +72,9 @@ def train(run_dir: Path) -> None:
     and Preempted when it was asked to stop. Any other DensekitError is raised after it was
     recorded; the run is then `failed` and can be started again.
     """
-    logging.disable_progress_bar()
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent(signal.SIGKILL)
     run = RunDir(run_dir)
-    execution, math = run.execution, run.math.recipe
-    accelerator = make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
+    execution = run.execution
+    accelerator = begin_rank(execution, run.math.recipe)
     carry_out(
         run,
         lambda requests: _train(run, execution, accelerator, requests),
@@ -91,6 +88,26 @@ def train(run_dir: Path) -> None:
     end_process_group()
 
 
+def begin_rank(execution: Execution, math: Math) -> Accelerator:
+    """Make this process a rank of a run: its Accelerator. Raises as `make_accelerator`."""
+    logging.disable_progress_bar()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(signal.SIGKILL)
+    return make_accelerator(execution, max_grad_norm=math.optimizer.max_grad_norm)
+
+
+def open_reader(math: Math, roots: Roots, accelerator: Accelerator) -> SampleReader:
+    """The samples of a run, after the kit made what it makes itself and the models were looked at.
+    Raises DataError for what is missing or wrong.
+    """
+    main = accelerator.is_main_process
+    if main and math.assets:
+        ensure_tiny(roots.resolve("cache:tiny"), math.assets)
+    accelerator.wait_for_everyone()
+    check_models(math, roots, main=main)
+    return make_reader(math, roots)
+
+
 def _train(
     run: RunDir, execution: Execution, accelerator: Accelerator, requests: StopRequests
 ) -> None:
@@ -99,12 +116,8 @@ def _train(
     require_trackers(execution.trackers)
     if main:
         write_json(run.attempt / ENVIRONMENT_FILE, environment(devices(accelerator)).as_json())
-        if math.assets:
-            ensure_tiny(roots.resolve("cache:tiny"), math.assets)
-    accelerator.wait_for_everyone()
-    check_models(math, roots, main=main)
     stage1 = _stage1(run, execution)
-    reader = make_reader(math, roots)
+    reader = open_reader(math, roots, accelerator)
     check_inputs(run, roots, reader.samples.sha256)
     order = RunOrder(math, reader.index.modality_lengths)
     # Rank 0 hashes the models while it and the others load them.

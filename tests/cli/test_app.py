@@ -97,6 +97,13 @@ def test_a_refusal_of_the_real_program_is_one_line() -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.ranks
+def test_closed_streams_are_no_error() -> None:
+    line = f"{sys.executable} -m densekit site >&- 2>&-; echo $?"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_errors_of_the_system_are_one_line(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")

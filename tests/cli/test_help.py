@@ -75,6 +75,7 @@ def test_every_command_is_in_a_named_group(run_cli: Cli) -> None:
         "convert-folder",
         "exchange",
         "inspect",
+        "measure",
         "talk",
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from densekit.cli import host
 from densekit.launch import doctor
 from densekit.spec.check import Check
+from tests.cli.test_plan_screen import height
 from tests.evaluate.scored_runs import drawn as answers
 from tests.evaluate.scored_runs import evaluated, made_run
 from tests.support.command_line import Cli, Result
@@ -102,4 +104,6 @@ def test_doctor(screen: Screen, size: tuple[int, int], monkeypatch: pytest.Monke
 def test_verdict(screen: Screen, size: tuple[int, int], tmp_path: Path) -> None:
     for seed in range(2):
         evaluated(made_run(tmp_path / "runs", DCI, seed=seed), answers(0.72, seed=seed))
-    screen.check("verdict", size, "verdict", DCI)
+    judged = screen.check("verdict", size, "verdict", DCI).out
+    assert height(re.sub(r"\x1b\[\d+m", "", judged)) <= 24
+    assert judged.splitlines()[-1].startswith("UNCALIBRATED: 1 UNCALIBRATED, ")

@@ -27,7 +27,7 @@ def test_compare(run_cli: Cli, runs: Path) -> None:
     assert found.code == 0 and found.err == ""
     lines = found.out.splitlines()
     assert lines[0] == f"{DCI} better than {NONE}? (2 runs against 2)"
-    assert lines[2].split() == [
+    assert lines[1].split() == [
         "A",
         "B",
         "A",
@@ -40,12 +40,12 @@ def test_compare(run_cli: Cli, runs: Path) -> None:
         "(Holm)",
         "claim",
     ]
-    assert lines[3].startswith("GQA  ")
-    assert "from 2 seeds of A, 2 seeds of B; question sd" in lines[5]
+    assert lines[2].startswith("GQA  ")
+    assert "from 2 seeds of A, 2 seeds of B; question sd" in lines[3]
     value = json.loads(run_cli("compare", DCI, NONE, "--runs-dir", runs, "--json").out)
     assert (value["recipe"], value["baseline"], len(value["runs"])) == (DCI, NONE, 2)
     (line,) = value["lines"]
-    assert f"{line['difference']:+.2f}" in lines[3] and line["claim"] in lines[3]
+    assert f"{line['difference']:+.2f}" in lines[2] and line["claim"] in lines[2]
 
 
 def test_single_runs_by_name_and_comma(run_cli: Cli, runs: Path) -> None:
@@ -63,7 +63,13 @@ def test_single_runs_by_name_and_comma(run_cli: Cli, runs: Path) -> None:
 def test_verdict_is_printed_and_stored(run_cli: Cli, runs: Path) -> None:
     found = run_cli("verdict", DCI, "--runs-dir", runs)
     assert found.code == 0 and found.out.startswith(f"{DCI}: 2 runs\n")
-    assert "UNCALIBRATED" in found.out and "seed sd" in found.out
+    assert "UNCALIBRATED" in found.out and "seed sd" not in found.out
+    everything = run_cli("verdict", DCI, "--why", "--runs-dir", runs).out.splitlines()
+    for line in found.out.splitlines():
+        if not line.startswith(("with --why: ", "note: ")):
+            assert any(each.startswith(line) for each in everything), "--why only adds"
+    assert any("seed sd" in line for line in everything)
+    assert any(line.endswith("not evaluated") for line in everything)
     assert f"The paper's baseline is {NONE}: --baseline RUN,... tests the gain" in found.out
     (first, second) = runs.glob(f"{DCI}-*/{VERDICT_FILE}")
     assert first.read_bytes() == second.read_bytes()
@@ -82,13 +88,16 @@ def test_a_contradicted_claim_exits_1(run_cli: Cli, runs: Path) -> None:
     value = json.loads(found.out)
     assert [line["claim"] for line in value["gains"]["lines"]] == ["CONTRADICTED"]
     assert found.code == 1
-    assert run_cli("verdict", DCI, "--baseline", NONE, "--runs-dir", runs).code == 0
+    gained = run_cli("verdict", DCI, "--baseline", NONE, "--runs-dir", runs)
+    assert gained.code == 0
+    assert gained.out.splitlines()[-1].endswith(f"; better than {NONE}: 1 SUPPORTED")
 
 
 def test_a_run_of_which_nothing_is_reported(run_cli: Cli, tmp_path: Path) -> None:
     evaluated(made_run(tmp_path, "tiny_stage2"), drawn(0.7))
     found = run_cli("verdict", "tiny_stage2", "--runs-dir", tmp_path)
     assert found.code == 0 and "95 % over questions" in found.out and "baseline" not in found.out
+    assert found.out.endswith("\nno verdict: the paper reports nothing on these runs\n")
 
 
 def test_power(run_cli: Cli) -> None:
@@ -122,3 +131,11 @@ def test_calibrate(run_cli: Cli, tmp_path: Path) -> None:
     ):
         refused = run_cli("calibrate", *words, "--runs-dir", runs)
         assert refused.code == 2 and problem in refused.err
+
+
+def test_a_verdict_that_cannot_be_stored_is_printed(run_cli: Cli, runs: Path) -> None:
+    first = sorted(runs.glob(f"{DCI}-*"))[0]
+    (first / VERDICT_FILE).mkdir()
+    found = run_cli("verdict", DCI, "--runs-dir", runs)
+    assert found.code == 3 and f"{DCI}: 2 runs" in found.out
+    assert "cannot be written" in found.err and "this verdict is not stored" in found.err

@@ -29,7 +29,8 @@ from tests.support.needs import needs, required
 from tests.support.paths import ROOT
 from tests.support.workplace import SMALL
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
+"""Images are built in the setup of the first test."""
 
 PROJECT = "densekit-test-built"
 OVERRIDE = """\

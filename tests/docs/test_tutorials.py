@@ -27,6 +27,8 @@ BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTAL
 SHELL = re.compile(r"^```(?:sh|shell|console)?(?: [^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = {"first-run", "own-connector", "own-data", "reviewer"}
 """They train."""
+TIMEOUT_S = 2000
+"""Of one command: within the test's own limit, so that a busy machine does not end a training."""
 CODES = {"densekit diff": (0, 1), "densekit doctor": (0, 1)}
 """Exit codes that are an answer: runs that diverge, a host without GPUs."""
 
@@ -64,7 +66,7 @@ def follow(page: str, folder: Path) -> None:
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 text=True,
-                timeout=500,
+                timeout=TIMEOUT_S,
                 check=False,
             )
             codes = CODES.get(" ".join(line.split()[:2]), (0,))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from densekit.cli.verdict_tables import gain_lines
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.arms import read_arm
 from densekit.evaluate.compare import compare
@@ -157,7 +158,10 @@ def test_what_one_arm_alone_was_asked_is_left_out(tmp_path: Path, paper: Paper) 
     with pytest.raises(DataError, match="has a value in all runs: A has gqa, B textvqa"):
         compare(read_arm([a]), read_arm([b]), paper)
     evaluated(b, drawn(0.7), name="1" * 16)
-    assert gain([a], [b], paper).benchmark == "gqa"
+    found = compare(read_arm([a]), read_arm([b]), paper)
+    assert [line.benchmark for line in found.lines] == ["gqa"]
+    assert found.left_out == ("TextVQA (1 of 2 runs)",)
+    assert list(gain_lines(found))[-1].endswith("every run: TextVQA (1 of 2 runs)")
 
 
 @pytest.mark.parametrize(

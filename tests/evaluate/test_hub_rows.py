@@ -53,6 +53,8 @@ TEXTVQA = {
     "ocr_tokens": ["STOP", "now"],
     "image": picture(3),
 }
+WITHOUT_OCR = {name: value for name, value in TEXTVQA.items() if name != "ocr_tokens"}
+REPAINTED = {**TEXTVQA, "question_id": 6, "image": picture(30)}
 VIZWIZ = {
     "question_id": "val_1.jpg",
     "image": picture(4),
@@ -125,7 +127,7 @@ def test_what_a_question_is(tmp_path: Path) -> None:
     first, second = asked(tmp_path, "mme")
     assert (first.id, second.id) == ("color/1.png", "color/1.png/2")
     assert (first.text, first.gold, first.category) == ("Is it red?", ("Yes",), "color")
-    assert first.image == second.image and len(str(first.image)) == hub_rows.DIGITS
+    assert first.image == second.image == "color_1.png"
     (one,) = asked(tmp_path, "textvqa")
     assert (one.id, one.image, one.ocr_tokens) == ("5", "0a1b", ("STOP", "now"))
     assert len(one.gold) == 10
@@ -145,6 +147,16 @@ def test_what_a_question_is(tmp_path: Path) -> None:
         ("vizwiz", "val-0.parquet", [{**VIZWIZ, "image": "a.jpg"}], "the path a.jpg, and bytes"),
         ("textvqa", "validation-0.parquet", [{**TEXTVQA, "image_id": "../x"}], "no file's name"),
         ("vizwiz", "val-0.parquet", [{**VIZWIZ, "image": b"?"}], "image cannot be read"),
+        ("vizwiz", "val-0.parquet", [{**VIZWIZ, "image": None}], "row 0: it has no `image`"),
+        ("vizwiz", "val-0.parquet", [{**VIZWIZ, "question_id": None}], "row 0: its id or its q"),
+        (
+            "vizwiz",
+            "val-0.parquet",
+            [VIZWIZ, VIZWIZ],
+            r"2 questions .* 1 id more than once \(val_1",
+        ),
+        ("textvqa", "validation-0.parquet", [WITHOUT_OCR], "row 0: no column `ocr_tokens`"),
+        ("textvqa", "validation-0.parquet", [TEXTVQA, REPAINTED], "row 1: its image 0a1b is anoth"),
     ],
 )
 def test_another_form_is_refused(

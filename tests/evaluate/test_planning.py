@@ -27,7 +27,7 @@ def roots(tmp_path: Path) -> Roots:
 
 
 def data(*questions: Any, name: str = "mme") -> BenchmarkData:
-    protocol = get_protocol(name).model_copy(update={"expected": None})
+    protocol = get_protocol(name).model_copy(update={"expected": None, "scorer": None})
     images = f"{folder_of(name)}/images"
     return BenchmarkData(protocol=protocol, questions=questions, images=images)
 
@@ -98,7 +98,7 @@ def test_a_limit_takes_whole_images_by_hash() -> None:
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ((ASKED[0], ASKED[0]), "MME-P: question id b comes more than once"),
+        ((ASKED[0], ASKED[0]), r"2 questions of MME-P, and 1 id more than once \(b\)"),
         ((question("1", image="i9"),), "MME-P: image i9 is not in .*images; put it there"),
         ((question("1", image="../x"),), r"MME-P: image ../x leads out of data:benchmarks/MME"),
     ],
@@ -112,6 +112,28 @@ def test_another_version_of_the_data_is_refused(roots: Roots) -> None:
     whole = replace(data(*ASKED), protocol=get_protocol("gqa"))
     with pytest.raises(DataError, match=r"GQA has 12,578 questions .* and this data has 3"):
         plan_benchmark(whole, roots, limit=1, batch_size=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "problem"),
+    [
+        ("gqa", {"gold": ()}, "question 1 has 0 right answers"),
+        ("seed", {"options": ()}, "question 1 has no `options`"),
+        ("vizwiz", {"gold": ("a",)}, "needs 10 people's answers"),
+        ("mmb", {"id": "1000001"}, "1 of 1 questions lack their first row"),
+        ("mme", {"gold": ("yes",), "category": "count"}, "MME asks 2 questions about an image"),
+    ],
+)
+def test_questions_that_no_answer_scores_are_not_asked(
+    roots: Roots, name: str, changed: dict[str, Any], problem: str
+) -> None:
+    right = {"gold": "A", "options": ("x", "y"), "category": "image/1"}
+    protocol = get_protocol(name).model_copy(update={"expected": None})
+    asked = replace(data(question("1", **{**right, **changed})), protocol=protocol)
+    with pytest.raises(
+        DataError, match=f"no answers to these questions could be scored .*{problem}"
+    ):
+        plan_benchmark(asked, roots, limit=None, batch_size=None)
 
 
 def test_what_is_here_is_found(roots: Roots) -> None:

@@ -179,6 +179,11 @@ def test_sqa_reports_questions_with_an_image() -> None:
     assert sqa.figures(scores) == {"image_accuracy": 50.0, "accuracy": pytest.approx(100 / 3)}
 
 
+def test_sqa_two_stated_answers_are_none() -> None:
+    for text in ("The answer is A. The answer is A.", "The answer is A. No: The answer is B. "):
+        assert scored("sqa", question(gold="A", options=ABC), text).note == "unparsed"
+
+
 def test_sqa_fixed_reads_letters_by_rules() -> None:
     asked = question(gold="A", options=("x", "y"))
     assert (scored("sqa", asked, "A.").score, scored("sqa", asked, "A.", "fixed").score) == (0, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from densekit.audit.report.index import folder_rows
 from densekit.errors import UsageError
 from densekit.launch import listing
 from densekit.launch.listing import list_runs
@@ -53,6 +54,20 @@ def test_runs_are_chosen_by_name_and_state(runs: Path) -> None:
     assert names(runs, names=["oth", "st*"]) == ["other", "stopped"]
     assert names(runs, names=["*e*"], states=["complete"]) == ["made", "other"]
     assert names(runs, names=["nothing"]) == []
+    assert names(runs, states=["gone"]) == []
+    with pytest.raises(UsageError, match=r"--state done: give one of created, running, .*, gone"):
+        names(runs, states=["done"])
+
+
+def test_metrics_that_are_no_file_keep_nobody_waiting(tmp_path: Path) -> None:
+    path = train(make_world(tmp_path / "world"), tmp_path / "runs")
+    (path / "metrics.jsonl").unlink()
+    os.mkfifo(path / "metrics.jsonl")
+    (path / "certificate.json").write_text('{"steps": -3}', encoding="utf-8")
+    (row,) = list_runs(tmp_path / "runs")
+    assert (row.steps, row.loss) == ("0", None)
+    (indexed,) = folder_rows(tmp_path / "runs")
+    assert (indexed.steps, indexed.loss) == ("0", "")
 
 
 def test_runs_are_sorted(runs: Path) -> None:

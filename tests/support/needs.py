@@ -21,6 +21,7 @@ NEEDS = {
     "kernel": "the package of an attention kernel",
     "lmms-eval": "lmms-eval in .venv/lmms_eval (`make lmms-eval`)",
     "transformers-4": "transformers 4 in .venv/transformers_4 (`make transformers-4`)",
+    "ro-crate": "the validator of RO-Crates in .venv/ro_crate (`make ro-crate`)",
     "docs": "what builds the documentation's site (`make docs` installs it)",
     "browser": "chromium (Debian: `apt-get install chromium`) and `make browser`",
     "index": "a package index that offers what is asked for",

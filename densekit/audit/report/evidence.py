@@ -10,6 +10,7 @@ from densekit.batching.certificate import CertificateBuilder
 from densekit.errors import DataError, DensekitError
 from densekit.files.hashing import check_seal, file_sha256, json_sha256
 from densekit.files.json_files import optional_object, read_object
+from densekit.runs.environment import ENVIRONMENT_FILE
 from densekit.runs.evaluations import EVALUATIONS
 from densekit.runs.layout import (
     CERTIFICATE_FILE,
@@ -128,7 +129,7 @@ def _evidence(run: Path, name: str, recorded: str) -> Evidence:
 
 
 def _attempt_files(run: Path) -> list[Path]:
-    files = (EXECUTION_FILE, "environment.json", LOG_FILE)
+    files = (EXECUTION_FILE, ENVIRONMENT_FILE, LOG_FILE)
     attempts = sorted((run / "attempts").glob("[0-9][0-9][0-9][0-9]"))
     return [folder / name for folder in attempts for name in files if (folder / name).is_file()]
 

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from densekit.audit.report.svg import sparkline
 from densekit.errors import DensekitError
-from densekit.files.json_files import optional_object
+from densekit.files.regular import open_regular
 from densekit.runs.evaluations import newest_results
-from densekit.runs.layout import CERTIFICATE_FILE, MATH_FILE, RunDir
+from densekit.runs.layout import MATH_FILE, RunDir
 from densekit.runs.verdicts import word_of
 
 POINTS = 80
@@ -43,7 +43,7 @@ def _row(path: Path) -> Row:
     known = [loss for loss in losses if loss is not None]
     state, message, total, scored, verdict = "damaged", "", None, "", ""
     try:
-        total = optional_object(path / CERTIFICATE_FILE).get("steps")
+        total = RunDir(path).total_steps
         _, held_out = newest_results(path).get("held_out", (None, None))
         if held_out is not None and held_out.value is not None:
             scored = f"{held_out.value:.1f}"
@@ -70,7 +70,8 @@ def sampled_losses(metrics: Path) -> tuple[list[float | None], int]:
     many steps it has. A line that cannot be read is a gap: the run's own page says what is wrong.
     """
     try:
-        lines = metrics.read_bytes().splitlines()
+        with open_regular(metrics) as file:
+            lines = file.read().splitlines()
     except OSError:
         return [], 0
     stride = max(1, -(-len(lines) // POINTS))

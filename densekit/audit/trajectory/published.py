@@ -21,6 +21,10 @@ from densekit.files.json_files import parse_json, read_file
 
 FILE_NAME = "trainer_state.json"
 REMEDY = f"give the {FILE_NAME} that HF's Trainer wrote beside the published weights"
+MOST_STEPS = 10**7
+"""Of a training; curves are held step by step."""
+LARGEST = 1e30
+"""A loss or rate of this size is as good as infinite."""
 ROUNDING = 5e-5
 """Half a unit of the last digit that HF's Trainer logs of a loss."""
 
@@ -128,10 +132,10 @@ def _entries(path: Path, history: list[Any]) -> Iterator[tuple[int, float, float
         if "loss" not in entry:
             continue
         step = entry.get("step")
-        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MOST_STEPS:
             raise DataError(
-                f"{path}: `log_history`, entry {number}: `step` is {step!r}, not a step from 1 on; "
-                f"{REMEDY}"
+                f"{path}: `log_history`, entry {number}: `step` is {str(step)[:40]}, not a step "
+                f"from 1 to {MOST_STEPS:,}; {REMEDY}"
             )
         yield step, _number(path, number, entry, "loss"), _number(path, number, entry, RATE)
 
@@ -147,13 +151,13 @@ def _number(path: Path, number: int, entry: Mapping[str, Any], key: str) -> floa
         raise DataError(
             f"{path}: `log_history`, entry {number}: `{key}` is {value!r}, not a number; {REMEDY}"
         )
-    return float(value)
+    return float(value) if abs(value) < LARGEST else math.inf
 
 
 def _length(value: Mapping[str, Any], last: int) -> int | None:
     """`max_steps`; `global_step` where a file has none: a training that ended there."""
     for key in ("max_steps", "global_step"):
         steps = value.get(key)
-        if isinstance(steps, int) and not isinstance(steps, bool) and steps >= last:
+        if isinstance(steps, int) and not isinstance(steps, bool) and last <= steps <= MOST_STEPS:
             return steps
     return None

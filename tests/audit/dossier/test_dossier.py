@@ -85,9 +85,10 @@ def test_it_is_an_ro_crate(packed: Path, tmp_path: Path) -> None:
     assert crate.root_dataset["license"].id.endswith("Apache-2.0")
     assert crate.root_dataset["datePublished"]
     assert {part.id for part in crate.root_dataset["hasPart"]} == names
-    (action,) = crate.root_dataset["mentions"]
+    action = crate.root_dataset["mentions"]
     assert action.type == "CreateAction" and action["instrument"].id == "#densekit"
     assert all((tmp_path / file.id).is_file() for file in action["result"])
+    assert all(part["description"] for part in crate.root_dataset["hasPart"])
 
 
 def test_packages_are_listed_as_cyclonedx(run: Path, packed: Path) -> None:

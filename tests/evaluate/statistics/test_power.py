@@ -95,12 +95,21 @@ def test_the_gains_of_a_recipe() -> None:
         (["nothing"], {}, "nothing is neither a benchmark"),
         (["vicuna7b_clip_none_stage2"], {}, "prints no gain of vicuna7b_clip_none_stage2"),
         (["vizwiz"], {}, "does not say how noisy vizwiz is: give --seed-sd and"),
-        (["gqa"], {"effect": 0.0}, "--effect 0.0: a positive number"),
-        (["gqa"], {"seed_sd": -1.0}, "--seed-sd -1.0: a positive number"),
-        (["gqa"], {"question_sd": math.inf}, "--question-sd inf: a positive number"),
-        (["gqa"], {"effect": math.nan}, "--effect nan: a positive number"),
+        (["gqa"], {"effect": 0.0}, "--effect 0.0: give a number from 0.001 to 10,000"),
+        (["gqa"], {"seed_sd": -1.0}, "--seed-sd -1.0: give a number"),
+        (["gqa"], {"question_sd": math.inf}, "--question-sd inf: give a number"),
+        (["gqa"], {"effect": math.nan}, "--effect nan: give a number"),
+        (["gqa"], {"seed_sd": 1e300}, "--seed-sd 1e\\+300: give a number"),
     ],
 )
 def test_what_has_no_power(names: list[str], options: dict[str, float], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         plan_power(names, load_paper(), **options)
+
+
+def test_a_tiny_effect_needs_any_number_of_questions() -> None:
+    (row,) = plan_power(["gqa"], load_paper(), effect=0.001)
+    assert row.runs is None and row.questions_needed is not None
+    assert 10**10 < row.questions_needed < 10**11
+    (row,) = plan_power(["gqa"], load_paper(), effect=10_000)
+    assert (row.runs, row.questions_needed) == (2, 1)

@@ -2,6 +2,7 @@
 second one, which waits for the first.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from densekit.errors import DensekitError
@@ -66,8 +67,8 @@ class SlurmArrays(Arrays):
             jobs[element] = f"{job}_{index}"
             self.note(element.run, job=jobs[element])
             print(
-                f"{element.name}: Slurm job {jobs[element]}; `densekit tail {element.run.path}` "
-                "shows its log too",
+                f"{element.name}: Slurm job {jobs[element]}; `densekit tail "
+                f"{shlex.quote(str(element.run.path))}` shows its log too",
                 flush=True,
             )
 

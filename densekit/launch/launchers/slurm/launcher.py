@@ -2,6 +2,7 @@
 interrupted twice.
 """
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -117,7 +118,10 @@ class Slurm(Launcher):
         the job.
         """
         job = self.submit(run, execution)
-        print(f"Slurm job {job}; `densekit tail {run.path}` shows its log too", flush=True)
+        print(
+            f"Slurm job {job}; `densekit tail {shlex.quote(str(run.path))}` shows its log too",
+            flush=True,
+        )
         follower = Follower(run, job, self.queue_minutes)
 
         def wait() -> int:
