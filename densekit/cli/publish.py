@@ -32,7 +32,7 @@ def publish(
         PublishFormat | None,
         typer.Option(
             "--format",
-            help="llava-hf or densekit (default: llava-hf, for sti densekit)",
+            help="llava-hf or densekit (default: llava-hf where it can express the model)",
             show_choices=False,
         ),
     ] = None,
