@@ -8,8 +8,7 @@ import typer
 
 from densekit.cli.models import PANEL
 from densekit.cli.options import Image, LauncherName, RunName
-from densekit.spec.exchange import PublishFormat
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 commands = typer.Typer()
 

@@ -19,10 +19,10 @@ from densekit.exchange.publish.subject import Subject, read_subject
 from densekit.files.permissions import follow_umask
 from densekit.launch.exchange import export_model
 from densekit.launch.launchers.base import Launcher
-from densekit.spec.exchange import ExportRequest, PublishFormat
+from densekit.spec.exchange import ExportRequest
 from densekit.spec.math import Math
 from densekit.spec.roots import Roots
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 FOLDER = Path("published")
 Say = Callable[[str], None]

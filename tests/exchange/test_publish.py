@@ -302,13 +302,14 @@ def test_only_complete_runs_are_published(run: Path, tmp_path: Path) -> None:
     [
         ("see {home}/runs", "of this machine"),
         ("trained on {host}.", "the host {host}"),
+        ("trained on {host}.lab.example.", "the host {host}.lab.example"),
         ("in {root}/somebody/models", "the path {root}/somebody"),
     ],
 )
 def test_a_card_that_tells_of_the_machine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, found: str
 ) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node-17")
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node-17.lab.example")
     words = {"home": Path.home(), "host": "gpu-node-17", "root": "/" + "home"}
     card = tmp_path / "README.md"
     card.write_text("A model. https://example.org/data/x is no path of this machine.")

@@ -18,9 +18,8 @@ from densekit.exchange.publish.sections import (
     training_lines,
 )
 from densekit.exchange.publish.subject import Subject
-from densekit.spec.exchange import PublishFormat
 from densekit.spec.saved_file import SavedFile
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
