@@ -16,8 +16,7 @@ from densekit.cli.output import print_json
 from densekit.cli.packages import need_training_packages
 from densekit.errors import UsageError
 from densekit.spec.part import MAX_COUNT
-from densekit.spec.talk import MAX_TEMPERATURE
-from densekit.spec.types import Dtype
+from densekit.spec.types import MAX_TEMPERATURE, Dtype
 from densekit.spec.video import FRAMES, MAX_FRAMES
 
 if TYPE_CHECKING:

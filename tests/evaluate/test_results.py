@@ -12,7 +12,7 @@ from densekit.files.json_files import read_json
 from densekit.launch import evaluation as launch
 from densekit.launch.launchers.local import Local
 from densekit.runs.evaluations import RESULTS_FILE, EvaluationFolder, FlipRate, read_results
-from densekit.runs.layout import Status, write_status
+from densekit.runs.layout import Status, WorkDir, write_status
 from densekit.spec.execution import Execution
 from densekit.spec.roots import Roots
 from tests.evaluate.scored_runs import made_run
@@ -86,7 +86,12 @@ def test_lost_answers_of_a_complete_evaluation_are_asked_again(
     folder: EvaluationFolder, left: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[Path] = []
-    monkeypatch.setattr(launch, "start", lambda run, *_, **__: started.append(run.path) or 0)
+
+    def start(run: WorkDir, *_: object, **__: object) -> int:
+        started.append(run.path)
+        return 0
+
+    monkeypatch.setattr(launch, "start", start)
     write_status(folder.path, Status(state="complete", attempt=1))
     execution = Execution(roots=Roots(data=tmp_path, models=tmp_path, cache=tmp_path))
     assert not lacks_answers(folder)

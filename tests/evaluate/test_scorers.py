@@ -10,6 +10,7 @@ from densekit.errors import DataError
 from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.questions import Answered
 from densekit.evaluate.scorers import (
+    closed,
     get_scorer,
     gqa,
     letters,
@@ -177,6 +178,14 @@ def test_sqa_reports_questions_with_an_image() -> None:
         score(3, 0.0, category="text"),
     ]
     assert sqa.figures(scores) == {"image_accuracy": 50.0, "accuracy": pytest.approx(100 / 3)}
+
+
+def test_closed_answers_beside_their_lower_bound_and_the_commonest_one() -> None:
+    scores = [score(n, n % 2, category="a", gold="x" if n < 3 else "y") for n in range(4)]
+    found = closed.figures(scores, "faithful")
+    assert (found["accuracy"], found["right"], found["majority_class"]) == (50, 2, 75)
+    assert closed.wilson_lower(0.5, 100) == pytest.approx(0.4038, abs=1e-4)
+    assert closed.wilson_lower(1.0, 8) == pytest.approx(8 / (8 + closed.Z**2))
 
 
 def test_sqa_two_stated_answers_are_none() -> None:
