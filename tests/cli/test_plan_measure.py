@@ -93,6 +93,8 @@ def test_hardware_that_is_not_here(
     ):
         found = run_cli("plan", "tiny_stage1", "--measure", "6", *options)
         assert found.code == 2 and message in found.err, found.err
+    found = run_cli("plan", "vicuna7b_clip_stage1", "--measure", "6")
+    assert found.code == 3 and found.err.startswith("launcher local (no GPU on this host")
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 2))
     found = run_cli("plan", "vicuna7b_clip_stage1", "--measure", "6", "--gpu", "h200")
     assert found.code == 2 and "this host has a100-80g" in found.err
