@@ -36,7 +36,7 @@ def outcome_lines(runs: Sequence[Path], baseline: Sequence[Path], runs_dir: Path
     power = power_of(found.gains)
     blind = f"{blind_accuracy(package_folder()):.2f}"
     lines = [
-        *verdict_lines(found, None),
+        *verdict_lines(found, None, why=True),
         f"easy-VQA without the pictures, by the commonest answer to each question's text: {blind}",
         "",
         "The power that was available, with the noise that these runs have:",
