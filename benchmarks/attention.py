@@ -65,7 +65,9 @@ def packed(kernel: str, inputs: list[Tensor], lengths: list[int]) -> Tensor:
     """[1, H, T, D]; where sequences lie is read each time, as for every micro-batch."""
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     sequences = PackedSequences(cu_seqlens, inputs[0].device)
-    output = KERNELS[kernel](nn.Module(), *inputs, None, sequences=sequences)[0]  # type: ignore[index]
+    query, key, value, *_ = inputs
+    attend = KERNELS[kernel]  # type: ignore[index]
+    output = attend(nn.Module(), query, key, value, None, sequences=sequences)[0]
     return output.transpose(1, 2)
 
 
@@ -107,13 +109,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     batch = [padded_batch(tensor, lengths) for tensor in row]
     missing = kernels_here(device, dtype)
     sides: dict[str, Callable[[], list[Tensor]]] = {
-        kernel: lambda kernel=kernel: step(lambda inputs: packed(kernel, inputs, lengths), row)  # type: ignore[misc]
+        kernel: lambda kernel=kernel: step(lambda inputs: packed(kernel, inputs, lengths), row)
         for kernel, reason in missing.items()
         if reason is None
     }
     grouped = arguments.heads != arguments.kv_heads
     sides["padded"] = lambda: step(
-        lambda qkv: F.scaled_dot_product_attention(*qkv, is_causal=True, enable_gqa=grouped), batch
+        lambda qkv: F.scaled_dot_product_attention(
+            qkv[0], qkv[1], qkv[2], is_causal=True, enable_gqa=grouped
+        ),
+        batch,
     )
     expected = sides[BASE]()
     differences = {

@@ -29,12 +29,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densekit.spec.execution import Execution
+from densekit.spec.types import ZeroStage
 from densekit.train.engines import process_group
 from densekit.train.feed_check import Feed
 from densekit.train.step_dataset import StepBatch
 from densekit.train.trainer import RunningStep, Trainer
 
-ENGINES = {"ddp": 0, "zero2": 2, "zero3": 3}
+ENGINES: dict[str, ZeroStage] = {"ddp": 0, "zero2": 2, "zero3": 3}
 WORLDS = (2, 8, 32, 128)
 MICRO_BATCHES = (1, 2, 4)
 SAMPLES = 2
@@ -167,7 +168,10 @@ def _go_on_without_others(trainer: Trainer) -> None:
         trainer.engine.module.register_comm_hook(None, _all_reduced)
 
 
-def _all_reduced(state: None, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:
+def _all_reduced(
+    state: None,
+    bucket: distributed.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     distributed.all_reduce(bucket.buffer())
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())

@@ -280,7 +280,7 @@ def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """What it printed."""
     printed, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{process.args} ended with {process.returncode}")
+        raise SystemExit(f"{process.args!r} ended with {process.returncode}")
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
 

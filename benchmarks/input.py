@@ -107,8 +107,8 @@ def images(count: int, repeat: int) -> dict[str, Any]:
                     "per_second": 1 / each["densekit"],
                     "ratio_to_floor": each["densekit"] / each["floor"],
                 }
-        size = statistics.mean(path.stat().st_size for path in paths)
-    return {"bytes": size, **found}
+        mean_bytes = statistics.mean(path.stat().st_size for path in paths)
+    return {"bytes": mean_bytes, **found}
 
 
 def text(tokenizer: Path, tokens: int, repeat: int) -> dict[str, Any]:

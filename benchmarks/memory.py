@@ -89,7 +89,7 @@ def cases(names: list[str], *, samples: int, layers: int | None) -> list[Case]:
                         connector=recipe.connector,
                         execution=Execution(
                             dtype="bf16",
-                            zero_stage=zero_stage,  # type: ignore[arg-type]
+                            zero_stage=zero_stage,
                             activation_checkpointing=checkpointing,
                         ),
                         micro_batch=micro_batch_of(recipe.stage, shape, samples),

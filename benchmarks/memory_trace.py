@@ -142,7 +142,7 @@ class HalfEngine(ReplicatedEngine):
 
 def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
     """transformers' configuration of a shape."""
-    common = {
+    common: dict[str, Any] = {
         "hidden_size": shape.hidden,
         "intermediate_size": shape.intermediate,
         "num_hidden_layers": shape.layers,
@@ -154,7 +154,10 @@ def language_config(shape: LanguageShape) -> LlamaConfig | PhiConfig:
     if shape.parallel:
         # Phi-2's published config.json.
         return PhiConfig(
-            **common, resid_pdrop=0.1, hidden_act="gelu_new", partial_rotary_factor=0.4
+            **common,
+            resid_pdrop=0.1,
+            hidden_act="gelu_new",
+            partial_rotary_factor=0.4,  # type: ignore[call-arg]
         )
     return LlamaConfig(**common, head_dim=shape.head_dim)
 
@@ -342,9 +345,10 @@ def watch(engine: Engine, tracker: PhaseTracker) -> None:
     def marked(phase: str) -> Any:
         return lambda _: tracker.begin(phase)
 
-    model.encode_images, engine._backward = encoded, went_back  # type: ignore[method-assign]
+    model.encode_images = encoded  # type: ignore[assignment, method-assign]
+    engine._backward = went_back  # type: ignore[method-assign]
     if model.high_resolution_tower is not None:
-        model.windows_of = mined  # type: ignore[method-assign]
+        model.windows_of = mined  # type: ignore[assignment, method-assign]
     decoder.layers[0].register_forward_pre_hook(
         lambda _, args: args[0].register_hook(marked("backward pass of the connector")) and None
     )

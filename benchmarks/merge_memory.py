@@ -65,7 +65,7 @@ def make_source(folder: Path, layers: int) -> Path:
     base.mkdir(parents=True)
     write_json(base / "config.json", _config(layers))
     shards = _shards(dict(language_model(layers)), LARGEST if layers > 2 else LARGEST // 2)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, layouts in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         sparse(base / name, layouts)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -91,8 +92,7 @@ def measure(annotations: Annotations, world: int, batch: int, steps: int) -> dic
         for place, rank in zip(into, everyone, strict=True):
             place.copy_(rank)
 
-    real, feed_check.distributed = feed_check.distributed, _Only(all_gather)
-    try:
+    with patch.object(feed_check, "distributed", _Only(all_gather)):
 
         def gather(step: int) -> None:
             batch_read = batches[0]
@@ -106,8 +106,6 @@ def measure(annotations: Annotations, world: int, batch: int, steps: int) -> dic
             )
 
         gathered = timed(gather, steps)
-    finally:
-        feed_check.distributed = real
     return {
         "world_size": world,
         "global_batch_size": batch,
@@ -133,8 +131,7 @@ def _everyone(dataset: StepDataset, world: int) -> list[torch.Tensor]:
         sent.append(mine.clone())
         raise StopIteration
 
-    real, feed_check.distributed = feed_check.distributed, _Only(keep)
-    try:
+    with patch.object(feed_check, "distributed", _Only(keep)):
         for rank in range(world):
             dataset.rank = rank
             batch = dataset[0]
@@ -147,9 +144,7 @@ def _everyone(dataset: StepDataset, world: int) -> list[torch.Tensor]:
                     device=torch.device("cpu"),
                     step_size=batch.samples,
                 )
-    finally:
-        feed_check.distributed = real
-        dataset.rank = 0
+    dataset.rank = 0
     return sent
 
 

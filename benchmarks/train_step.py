@@ -105,7 +105,7 @@ def gradient_difference(ours: Side, stock: Side) -> float:
     return float((difference / norm) ** 0.5)
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
+def timed(step: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call: CPU time on a CPU, wall time on CUDA."""
     if device.type == "cpu":
         begun = time.process_time()

@@ -164,7 +164,8 @@ def _rounding(seed: int, curves: Curves) -> Case:
 
 def _two(seed: int, curves: Curves, **other: Any) -> tuple[Training, Training]:
     run = training(order=seed, projector=seed, curves=curves)
-    return run, training(**({"order": seed, "projector": seed + 1000, "curves": curves} | other))
+    settings: dict[str, Any] = {"order": seed, "projector": seed + 1000, "curves": curves}
+    return run, training(**settings | other)
 
 
 def _seed(seed: int, curves: Curves) -> Case:

@@ -124,14 +124,14 @@ def make_models(
     )
     torch.manual_seed(0)
     with torch.device(device):
-        stock = LlavaForConditionalGeneration(config).to(dtype)
+        stock = LlavaForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]
     ours_config = DenseConnectorConfig(
         text_config=text,
         vision_config=vision,
         connector={"kind": "sci", "layers": list(size.layers)},
     )
     with torch.device(device):
-        ours = DenseConnectorForConditionalGeneration(ours_config).to(dtype)
+        ours = DenseConnectorForConditionalGeneration(ours_config).to(dtype)  # type: ignore[arg-type]
     needed = ours.state_dict().keys()
     weights = {stock_to_ours(name): value for name, value in stock.state_dict().items()}
     ours.load_state_dict({name: weights[name] for name in needed}, assign=True)

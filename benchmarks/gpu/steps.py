@@ -93,7 +93,9 @@ def measure_step(what: str, size: str, device: str, steps: int) -> dict[str, Any
         steps=steps + 1,
         samples=2 * samples,
         on=device,
-        utilization=gpu and Utilization(model=workload.model, peak=gpu.flops[execution.dtype]),
+        utilization=Utilization(model=workload.model, peak=gpu.flops[execution.dtype])
+        if gpu
+        else None,
     )
     kept = Kept(device)
     trainer.train(kept, label=what, quiet=True)  # type: ignore[arg-type]

@@ -12,8 +12,7 @@ from densekit.cli.models import PANEL
 from densekit.cli.options import Image, LauncherName, complete_runs
 from densekit.cli.output import print_json
 from densekit.cli.packages import need_training_packages
-from densekit.spec.exchange import ExportFormat
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, ExportFormat
 
 commands = typer.Typer()
 

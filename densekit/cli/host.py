@@ -60,6 +60,8 @@ def doctor(
 
     if gpu is None and gpus is not None:
         raise UsageError(f"--gpus {gpus}: name their type with --gpu")
+    if gpus is not None and gpus < 1:
+        raise UsageError(f"--gpus {gpus}: give a number of at least 1")
     elsewhere = Elsewhere(kind=hardware(gpu), world_size=gpus) if gpu else None
     site = site_settings(
         runs_dir=runs_dir, data_dir=data_dir, models_dir=models_dir, cache_dir=cache_dir

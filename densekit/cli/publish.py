@@ -8,8 +8,7 @@ import typer
 
 from densekit.cli.models import PANEL
 from densekit.cli.options import Image, LauncherName, RunName
-from densekit.spec.exchange import PublishFormat
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 commands = typer.Typer()
 
@@ -32,7 +31,7 @@ def publish(
         PublishFormat | None,
         typer.Option(
             "--format",
-            help="llava-hf or densekit (default: llava-hf, for sti densekit)",
+            help="llava-hf or densekit (default: llava-hf where it can express the model)",
             show_choices=False,
         ),
     ] = None,

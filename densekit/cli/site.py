@@ -80,7 +80,7 @@ def effective_settings() -> Effective:
     file = document.files[0] if document.files else None
     for key in Site.model_fields:
         if text := os.environ.get(variable(key)):
-            document.values[key] = shlex.split(text) if key == "sbatch" else text
+            document.values[key] = _words(key, text) if key == "sbatch" else text
             document.lines[(key,)] = variable(key)
     try:
         site = Site.model_validate(document.values)
@@ -110,11 +110,12 @@ def _check_words(site: Site, origins: dict[str, str]) -> None:
 
 def _read_file() -> Document:
     named = os.environ.get(FILE_VARIABLE)
-    path = Path(named).expanduser() if named else Path(FILE)
-    if not path.is_file():
-        if named and path != Path(os.devnull):
-            raise UsageError(f"{FILE_VARIABLE}={named}: there is no such file")
+    path = _expanded(named, FILE_VARIABLE) if named else Path(FILE)
+    if path == Path(os.devnull) or (not named and not os.path.lexists(path)):
         return Document({}, {})
+    if not path.is_file():
+        where = f"{FILE_VARIABLE}={named}" if named else FILE
+        raise UsageError(f"{where}: there is no such file; write one, or remove the name")
     document = read_document(path)
     for key in document.values:
         if key not in Site.model_fields:
@@ -122,8 +123,25 @@ def _read_file() -> Document:
     for key in PATHS:
         if isinstance(document.values.get(key), str):
             folder = path.parent if named else Path()
-            document.values[key] = folder / Path(document.values[key]).expanduser()
+            where = f"{document.line((key,))}: `{key}`"
+            document.values[key] = folder / _expanded(document.values[key], where)
     return document
+
+
+def _expanded(text: str, where: str) -> Path:
+    """A path with ~ as a shell reads it. Raises UsageError where that is nobody's folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{where}: {text}: ~ is no home folder here; write the path out") from None
+
+
+def _words(key: str, text: str) -> list[str]:
+    """A variable's words, as a shell splits them. Raises UsageError for a quote without its end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{variable(key)}={text}: {str(error).lower()}") from None
 
 
 def _refuse_math(key: str, document: Document) -> None:

@@ -9,6 +9,8 @@ from densekit.runs.calibrations import Calibration
 from densekit.runs.verdicts import WORDS, Gain, Gains, Line, Verdict
 
 CALIBRATION_HEADER = ("step", "model", "benchmark", "value", "known", "on", "")
+REPORTED_HEADER = ("", "reported", "ours", "a rerun lies within", "verdict", "note")
+OWN_HEADER = ("", "ours", "95 % over questions", "note")
 NOT_SHOWN = "NOT SHOWN"
 SCREEN, COLUMNS = 24, 80
 """Of a terminal that holds the verdict on one arm."""
@@ -47,12 +49,11 @@ def _above(found: Verdict, baseline: str | None, *, why: bool) -> Iterator[str]:
     if not found.lines:
         yield "no benchmark was evaluated, and the paper reports nothing"
     elif any(line.reported is not None for line in found.lines):
-        header = ("", "reported", "ours", "a rerun lies within", "verdict", "note")
-        yield from _table([_reported_row(line) for line in found.lines], header, why=why)
+        rows = [_reported_row(line) for line in found.lines]
+        yield from _table(rows, REPORTED_HEADER, why=why)
         yield from _seed_lines(found.lines) if why else ()
     else:
-        header = ("", "ours", "95 % over questions", "note")
-        yield from _table([_own_row(line) for line in found.lines], header, why=why)
+        yield from _table([_own_row(line) for line in found.lines], OWN_HEADER, why=why)
     if found.gains is not None:
         yield from gain_lines(found.gains, why=why)
     elif baseline is not None and not found.changed:

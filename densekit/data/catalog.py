@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from densekit.errors import DataError
+from densekit.recipes.yaml_lines import Loader, ShippedLoader
 from densekit.spec.part import Part, PositiveInt, read_part
 
 VARIABLE = "DENSEKIT_CATALOG"
@@ -195,9 +196,12 @@ class DataSet(Part):
 def load_catalog(path: Path = CATALOG) -> tuple[DataSet, ...]:
     """Read a catalog. Raises DataError that names the file, the entry and the field."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = ShippedLoader if path == CATALOG else Loader
+        entries = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path} cannot be read: nested too deeply") from None
     if not isinstance(entries, list):
         raise DataError(f"{path} must hold a list of data sets, each with a `name`")
     data_sets = []

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.data.pixels import image_size
 from densekit.spec.vision import ImageLayout
 
 
@@ -21,7 +20,11 @@ class ImageTokens:
         """
         if not self.layout.varies:
             return self.layout.max_tokens
-        return 1 if image is None else self.layout.tokens(image_size(self.folder / image))
+        if image is None:
+            return 1
+        from densekit.data.pixels import image_size  # loads Pillow, which a plan does not need
+
+        return self.layout.tokens(image_size(self.folder / image))
 
     @property
     def sizes(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from densekit.data.catalog import License
 from densekit.errors import DataError
+from densekit.recipes.yaml_lines import ShippedLoader
 from densekit.spec.part import Part, read_part
 
 FILE = Path(__file__).with_name("models.yaml")
@@ -37,7 +38,7 @@ def license_of(repository: str) -> ModelLicense | None:
 @functools.cache
 def _read(path: Path) -> dict[str, ModelLicense]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.load(path.read_text(encoding="utf-8"), ShippedLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     models = [

@@ -2,6 +2,8 @@
 their place first, then one rename.
 """
 
+import errno
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +24,10 @@ def beside(path: Path) -> Path:
 @contextmanager
 def written_whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """A file to write beside `path`, renamed to it at the end of the block and removed where that
-    raises. `flush` forces the file and its name to disk. Raises OSError.
+    raises. `flush` forces the file and its name to disk. Raises OSError, which names `path`.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = beside(path)
     try:
         yield temporary
@@ -32,6 +36,10 @@ def written_whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
             durable.rename(temporary, path)
         else:
             temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

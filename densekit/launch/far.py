@@ -17,7 +17,7 @@ from densekit.runs.layout import EXECUTION_FILE, RunDir, WorkDir
 
 STARTING = "starting"
 FINISHING = "writing results"
-STOPPING = "stopping at a checkpoint"
+STOPPING = "stopping"
 
 
 @dataclass(frozen=True, kw_only=True)

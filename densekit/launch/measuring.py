@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
+from densekit.batching.certificate import BatchCertificate
 from densekit.errors import INTERRUPTED_CODE, PREEMPTED_CODE, DensekitError, UsageError
 from densekit.evaluate.statistics.student import t_quantile
 from densekit.files.json_files import read_json
@@ -16,7 +17,7 @@ from densekit.launch.screen import screen
 from densekit.launch.selection import Selection, select
 from densekit.planner.calibrate import MARGIN
 from densekit.planner.measured import CONFIDENCE, FEWEST, MOST, Measured, warm_up_of
-from densekit.planner.plan import Plan
+from densekit.planner.plan import Plan, make_plan
 from densekit.planner.time import Interval
 from densekit.recipes.load import load_recipe
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment
@@ -66,7 +67,7 @@ def measure(
         print(selection.reason, flush=True)
         run = measure_dir(stage.math, site.roots)
         with locked(run), opened(run, stage.math, steps):
-            return stage.plan, _measured(run, stage, selection, site)
+            return _measured(run, stage, selection, site)
 
 
 def _here(site: Site) -> Site:
@@ -76,17 +77,25 @@ def _here(site: Site) -> Site:
     return site
 
 
-def _measured(run: MeasureDir, stage: Stage, selection: Selection, site: Site) -> Measured:
+def _measured(
+    run: MeasureDir, stage: Stage, selection: Selection, site: Site
+) -> tuple[Plan, Measured]:
+    """What was measured, and the plan as it is now that the run's batches are known."""
     execution = execution_of(stage.plan, site.roots, None)
     code = start(run, execution, selection.launcher)
     if code != 0:
         raise NotMeasuredError(code)
     environment = Environment.model_validate(read_json(run.attempt / ENVIRONMENT_FILE))
-    return measured(
-        read_steps(run.metrics),
-        on=_on(execution, environment),
-        run_steps=read_json(run.path / CERTIFICATE_FILE)["steps"],
+    certificate = BatchCertificate.from_json(read_json(run.path / CERTIFICATE_FILE))
+    plan = make_plan(
+        stage.recipe,
+        selection.request,
+        hardware=selection.hardware,
+        certificate=certificate,
+        roots=site.roots,
     )
+    on = _on(execution, environment)
+    return plan, measured(read_steps(run.metrics), on=on, run_steps=certificate.steps)
 
 
 def _check_length(run_steps: int) -> None:

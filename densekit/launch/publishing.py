@@ -19,9 +19,10 @@ from densekit.exchange.publish.subject import Subject, read_subject
 from densekit.files.permissions import follow_umask
 from densekit.launch.exchange import export_model
 from densekit.launch.launchers.base import Launcher
-from densekit.spec.exchange import ExportRequest, PublishFormat
+from densekit.spec.exchange import ExportRequest
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 FOLDER = Path("published")
 Say = Callable[[str], None]
@@ -38,7 +39,7 @@ class PublishRequest:
     folder: Path | None = None
     """Where it is put together; None: published/ORG--NAME."""
     format: PublishFormat | None = None
-    """None: llava-hf, and densekit for a connector that stock transformers cannot express."""
+    """None: llava-hf, and densekit for what stock transformers cannot express."""
     dtype: Dtype | None = None
     license: str | None = None
     """The hub's name of it; None: that of the language model."""
@@ -56,9 +57,7 @@ def publish(request: PublishRequest, launcher: Launcher, *, say: Say) -> list[st
     subject = read_subject(request.run)
     target = None if request.dry_run else open_target(request.to)
     folder = request.folder or FOLDER / request.to.replace("/", "--")
-    format_ = request.format or (
-        "densekit" if subject.math.recipe.connector.kind == "sti" else "llava-hf"
-    )
+    format_ = request.format or usual_format(subject.math.recipe)
     lines = []
     if is_prepared(subject, folder, card=CARD, format_=format_, dtype=request.dtype):
         lines.append(f"{folder}: as an earlier call left it")
@@ -69,6 +68,19 @@ def publish(request: PublishRequest, launcher: Launcher, *, say: Say) -> list[st
     if target is None:
         return [*lines, f"{folder / CARD}: valid as far as it can be told without the hub"]
     return [*lines, _upload(target, folder, subject, request.private, say)]
+
+
+def usual_format(math: Math) -> PublishFormat:
+    """That of stock transformers, where its Llava or LlavaNext computes the same."""
+    connector, anyres = math.connector, math.data.anyres
+    stock = (
+        connector.is_grid
+        and connector.reduce_tokens == "none"
+        and connector.learned is None
+        and connector.mining is None
+        and (anyres is None or anyres.merge == "spatial_unpad")
+    )
+    return "llava-hf" if stock else "densekit"
 
 
 def _prepare(

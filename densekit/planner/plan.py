@@ -114,7 +114,6 @@ class Plan:
             hours=measured.hours,
             gpu_hours=gpu_hours,
             cost=gpu_hours.times(price) if gpu_hours and price is not None else None,
-            steps=measured.run_steps,
             notes=[*self.notes, f"hours: {measured.arithmetic()}"],
             measured=replace(measured, estimated=self.hours),
         )

@@ -209,6 +209,8 @@ def error_lines(error: ValidationError, document: Document, model: type[BaseMode
             message = f"unknown key{_suggest(field, model)}"
         elif item["type"] == "missing":
             message = "is missing"
+        elif item["type"] == "path_type":
+            message = f"must be a path (got {_shown(item['input'])})"
         elif item["type"] in ("model_type", "dict_type"):
             message = f"must be a section of keys (got {_shown(item['input'])})"
         elif "input" in item and not isinstance(item["input"], dict):

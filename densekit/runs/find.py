@@ -23,6 +23,8 @@ def find_run(name: str, runs_dir: Path) -> Path:
     Raises DataError where there is no such run, and UsageError where the name means several: it
     lists them, the newest first.
     """
+    if not name:
+        raise UsageError("a run is named by nothing; `densekit ls` lists the runs")
     path = Path(name)
     if _is_run(path):
         return path

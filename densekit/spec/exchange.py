@@ -2,20 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from densekit.spec.imported import ImportRequest
 from densekit.spec.part import Part
 from densekit.spec.roots import Roots
-from densekit.spec.types import Dtype
-
-ExportFormat = Literal["llava-hf", "official", "densekit"]
-"""Stock transformers' LlavaForConditionalGeneration; a folder of the official code; densekit's own
-model class."""
-PublishFormat = Literal["llava-hf", "densekit"]
-"""Those of safetensors alone, which a hub is given."""
+from densekit.spec.types import Dtype, ExportFormat
 
 
 class ExportRequest(Part):

@@ -55,7 +55,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 class Part(BaseModel):
     """Unknown keys are errors and values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        defer_build=True,  # of its validator: a command uses few of the types that it imports
+    )
 
 
 P = TypeVar("P", bound=Part)

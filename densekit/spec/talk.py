@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from densekit.spec.part import Number, Part, PositiveInt, Seed
-from densekit.spec.types import Device, Dtype
+from densekit.spec.types import MAX_TEMPERATURE, Device, Dtype
 from densekit.spec.video import VideoSettings
 
-MAX_TEMPERATURE = 100
 Temperature = Annotated[Number, Field(ge=0, le=MAX_TEMPERATURE)]
 
 

@@ -37,6 +37,11 @@ ZeroStage = Literal[0, 2, 3]
 """0: one process, or DistributedDataParallel; 2, 3: DeepSpeed ZeRO."""
 Trains = Literal["connector", "full", "lora"]
 """What has gradients: the connector alone, with the whole language model, or with LoRA adapters."""
+ExportFormat = Literal["llava-hf", "official", "densekit"]
+"""Stock transformers' LlavaForConditionalGeneration; a folder of the official code; densekit's own
+model class."""
+PublishFormat = Literal["llava-hf", "densekit"]
+"""Those of safetensors alone, which a hub is given."""
 
 IMAGE_TOKEN = "<image>"
 """Stands in a conversation where the image goes."""
@@ -44,3 +49,5 @@ IMAGE_TOKEN_ID = -200
 """Its id in input_ids: no token of any vocabulary."""
 IGNORE_INDEX = -100
 """Label of a position that has none (torch's own convention)."""
+MAX_TEMPERATURE = 100
+"""Of sampling."""

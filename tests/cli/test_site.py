@@ -154,6 +154,8 @@ REFUSED = {
     "negative": ("queue_minutes: -1\n", "densekit.yaml:1: `queue_minutes`: Input should be", ""),
     "list": ("sbatch: partition=gpu\n", "densekit.yaml:1: `sbatch`: Input should be", ""),
     "runtime": ("container: podman\n", "`container`: Input should be 'none', 'pyxis' or", ""),
+    "path": ("runs_dir: [1]\n", "densekit.yaml:1: `runs_dir`: must be a path (got [1])", ""),
+    "home": ("runs_dir: ~nobody-here/x\n", "densekit.yaml:1: `runs_dir`: ~nobody-here/x: ~ is", ""),
     "YAML": ("keep: [\n", "densekit.yaml:2: not valid YAML", ""),
     "no mapping": ("- keep\n", "densekit.yaml: must be a mapping of keys to values", ""),
 }
@@ -175,6 +177,8 @@ def test_wrong_file_is_refused(run_cli: Cli, name: str, verb: str) -> None:
         ("keep", "x", "DENSEKIT_KEEP: `keep`: Input should be a valid integer"),
         ("launcher", "x", "DENSEKIT_LAUNCHER: `launcher`: no launcher is named 'x'; there are"),
         ("site", "x", "DENSEKIT_SITE=x: there is no such file"),
+        ("site", "~nobody-here/x", "~ is no home folder here; write the path out"),
+        ("sbatch", "a='b", "DENSEKIT_SBATCH=a='b: no closing quotation"),
     ],
 )
 def test_wrong_variable_is_refused(
@@ -184,6 +188,12 @@ def test_wrong_variable_is_refused(
     result = run_cli("ls")
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert message in result.err
+
+
+def test_a_folder_of_its_name_is_refused(run_cli: Cli) -> None:
+    Path("densekit.yaml").mkdir()
+    result = run_cli("ls")
+    assert result.code == 2 and "densekit.yaml: there is no such file" in result.err
 
 
 def test_help_and_recipes_do_not_need_the_file(run_cli: Cli) -> None:

@@ -62,6 +62,12 @@ WRONG = {
         "so it runs on 1 to 16 processes; use --gpus 16",
     ),
     "a word for a number": (["run", "tiny_stage1", "--gpus", "all"], 2, "'--gpus'"),
+    "no run": (["report", ""], 2, "a run is named by nothing"),
+    "GPUs elsewhere that are none": (
+        ["doctor", "--gpu", "h200", "--gpus", "0"],
+        2,
+        "--gpus 0: give a number of at least 1",
+    ),
     "a GPU that is none": (
         ["plan", "vicuna7b_clip_stage1", "--gpu", "a100-81g"],
         2,

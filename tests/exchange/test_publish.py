@@ -20,7 +20,8 @@ from densekit.exchange.publish.subject import read_subject
 from densekit.files.hashing import check_seal
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers.local import Local
-from densekit.launch.publishing import PublishRequest, publish
+from densekit.launch.publishing import PublishRequest, publish, usual_format
+from densekit.recipes.load import load_recipe
 from densekit.runs.manifest import Manifest
 from densekit.runs.results import RESULTS_FILE, Results, Summary
 from densekit.runs.verdicts import Line, Verdict, write_verdict
@@ -172,6 +173,36 @@ def test_the_card_names_a_second_tower_and_what_the_connector_does(tmp_path: Pat
         assert said in card.text, said
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "format_"),
+    [
+        ("vicuna7b_clip_stage2", [], "llava-hf"),
+        ("vicuna7b_clip_tuned_stage2", [], "llava-hf"),
+        ("vicuna7b_clip_anyres_stage2", [], "llava-hf"),
+        ("vicuna7b_clip_anyres_stage2", ["data.anyres.merge=flat"], "densekit"),
+        ("vicuna7b_clip_sti_stage2", [], "densekit"),
+        ("vicuna7b_clip_sti_conv_stage2", [], "densekit"),
+        ("vicuna7b_clip_dci_linear_stage2", [], "densekit"),
+        ("vicuna7b_clip_efficient_stage2", [], "densekit"),
+        ("vicuna7b_clip_convnext_mgm_stage2", [], "densekit"),
+    ],
+)
+def test_what_stock_transformers_cannot_express_is_published_in_densekits_format(
+    name: str, overrides: list[str], format_: str
+) -> None:
+    assert usual_format(load_recipe(name, overrides).math()) == format_
+
+
+def test_the_card_of_tiles_names_the_class_that_merges_them(tmp_path: Path) -> None:
+    tiles = {"pinpoints": [[336, 672]], "merge": "spatial_unpad"}
+    data = RECIPE["data"] | {"image_aspect_ratio": "anyres", "anyres": tiles}
+    made = trained(tmp_path, RECIPE | {"data": data})
+    options = {"name": NAME, "dtype": None, "license_": None, "files": {"a": SAVED}}
+    card = model_card(read_subject(made), format_="llava-hf", **options)
+    assert "import AutoProcessor, LlavaNextForConditionalGeneration\n" in card
+    assert "anyres: tiles of 336 x 672, merged as spatial_unpad" in card
+
+
 def test_verdicts_are_in_the_card(run: Path) -> None:
     lines = (
         Line(benchmark="gqa", title="GQA", reported=63.8, ours=63.5, verdict="COMPATIBLE"),
@@ -271,13 +302,14 @@ def test_only_complete_runs_are_published(run: Path, tmp_path: Path) -> None:
     [
         ("see {home}/runs", "of this machine"),
         ("trained on {host}.", "the host {host}"),
+        ("trained on {host}.lab.example.", "the host {host}.lab.example"),
         ("in {root}/somebody/models", "the path {root}/somebody"),
     ],
 )
 def test_a_card_that_tells_of_the_machine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, found: str
 ) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node-17")
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node-17.lab.example")
     words = {"home": Path.home(), "host": "gpu-node-17", "root": "/" + "home"}
     card = tmp_path / "README.md"
     card.write_text("A model. https://example.org/data/x is no path of this machine.")

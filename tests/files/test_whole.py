@@ -66,3 +66,14 @@ def test_flushed_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.Monkey
     with written_whole(tmp_path / "file", flush=True) as temporary:
         temporary.write_text("text")
     assert seen == ["fsync", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("name", [".", "folder", "nowhere/page.html"])
+def test_what_cannot_be_written_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(OSError) as caught, written_whole(Path(name)) as temporary:
+        temporary.write_text("new")
+    assert caught.value.filename == name

@@ -99,7 +99,8 @@ def test_steps_are_taken_and_no_run_comes_of_it(
     assert 0 < found.step_interval.low <= found.step_seconds <= found.step_interval.high
     assert found.on.startswith("on 2 x cpu")
     narrowed = plan.narrowed(found, price=2.0)
-    assert (narrowed.steps, narrowed.hours) == (12, found.hours)
+    assert (narrowed.steps, narrowed.num_samples, narrowed.hours) == (12, 48, found.hours)
+    assert narrowed.execution.certificate_sha256 is not None, "the batches are known now"
     assert (narrowed.gpu_hours, narrowed.cost) == (None, None), "a CPU has neither"
     assert not (tmp_path / "runs").exists()
     assert not [*(workplace.root / ".cache/densekit/measure").glob("[!.]*")]

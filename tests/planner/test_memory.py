@@ -311,7 +311,8 @@ def test_traced_step_of_a_trained_tower(
     assert result["figures"]["peak"]["ratio"] == pytest.approx(1.0, abs=0.01)
 
 
-def test_traced_step_of_tiles(benchmark: Any) -> None:
+@pytest.mark.parametrize("trains_tower", [False, True])
+def test_traced_step_of_tiles(benchmark: Any, trains_tower: bool) -> None:
     (case, *_) = benchmark.cases(["tiny_stage2"], samples=2, layers=None)
     shape = case.model.shape
     tile = shape.tower.image_size
@@ -320,7 +321,7 @@ def test_traced_step_of_tiles(benchmark: Any) -> None:
     assert tiles.connector.views == 5 and tiles.connector.newline
     case = replace(
         case,
-        model=replace(case.model, shape=tiles),
+        model=replace(case.model, shape=tiles, trains_tower=trains_tower),
         micro_batch=benchmark.micro_batch_of(2, tiles, 2),
     )
     result = benchmark.compare(case)

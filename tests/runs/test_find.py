@@ -83,6 +83,11 @@ def test_unknown_name_is_refused(runs: Path, name: str) -> None:
         find_run(name, runs)
 
 
-@pytest.mark.parametrize("name", ["runs", "runs/nope", "/nope", ""])
+@pytest.mark.parametrize("name", ["runs", "runs/nope", "/nope"])
 def test_other_paths_are_left_to_the_command(runs: Path, name: str) -> None:
     assert find_run(name, runs) == Path(name)
+
+
+def test_no_name_is_no_run(runs: Path) -> None:
+    with pytest.raises(UsageError, match="named by nothing"):
+        find_run("", runs)

@@ -30,9 +30,15 @@ def test_answers_end_with_the_tokenizers_and_the_templates_token(
 def test_a_template_whose_end_is_no_token_is_refused() -> None:
     tokenizer = byte_tokenizer(special=("</s>",))
     check_ending(tokenizer, "v1")
-    for template in ("llama_3", "chatml_direct", "phi"):
-        with pytest.raises(DataError, match=f"template {template} ends an answer with <|"):
+    for template, ending in (
+        ("llama_3", "<|eot_id|>"),
+        ("chatml_direct", "<|im_end|>"),
+        ("phi", "<|endoftext|>"),
+        ("plain", "a line break"),
+    ):
+        with pytest.raises(DataError, match=f"^template {template} ends an answer with ") as raised:
             check_ending(tokenizer, template)
+        assert f"with {ending}, for which" in str(raised.value)
 
 
 def test_text_stops_at_the_first_end_token() -> None:

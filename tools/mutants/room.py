@@ -120,7 +120,8 @@ class Room:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if stopped or status == -signal.SIGXCPU:
             return None
-        return json.loads(text or json.dumps(CRASHED))
+        verdict: dict[str, Any] = json.loads(text or json.dumps(CRASHED))
+        return verdict
 
     def _run(self, mutated: tuple[Path, CodeType] | None) -> dict[str, Any]:
         os.chdir(self.root)

@@ -1,17 +1,13 @@
 """No page shows whose machine it was made on: paths, host names and the user's name go."""
 
-import getpass
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from densekit.files.machine_names import as_word, host_names, user_name
+
 PATH = re.compile(r"(?<![\w.:/<>~-])(?:~[\w.-]*)?(?:/[\w.@+=,:-]+){2,}/?")
 """A path from the root or from a home folder, of two names or more."""
-SHORTEST_NAME = 3
-"""Letters of a user's or a host's name below which it may well be a word."""
-COMMON = {"root", "user", "localhost", "admin", "nobody", "ubuntu"}
-"""Names that say nothing of anybody."""
 
 
 class Scrubber:
@@ -23,13 +19,8 @@ class Scrubber:
         """
         known = {str(path): name for path, name in folders.items() if len(path.parts) > 1}
         self._folders = sorted(known.items(), key=lambda item: -len(item[0]))
-        names = {name for full in (*hosts, socket.gethostname()) for name in (full, _short(full))}
-        names.add(_user())
-        self._names = [
-            re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-            for name in sorted(names, key=len, reverse=True)
-            if len(name) >= SHORTEST_NAME and name.lower() not in COMMON
-        ]
+        names = host_names(hosts) | ({user} if (user := user_name()) else set())
+        self._names = [as_word(name) for name in sorted(names, key=len, reverse=True)]
 
     def __call__(self, text: str) -> str:
         """The text without them."""
@@ -40,14 +31,3 @@ class Scrubber:
         for pattern in self._names:
             text = pattern.sub("[name]", text)
         return text
-
-
-def _short(host: str) -> str:
-    return host.partition(".")[0]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, in a container
-        return ""

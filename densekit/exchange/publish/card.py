@@ -18,9 +18,8 @@ from densekit.exchange.publish.sections import (
     training_lines,
 )
 from densekit.exchange.publish.subject import Subject
-from densekit.spec.exchange import PublishFormat
 from densekit.spec.saved_file import SavedFile
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -37,9 +36,9 @@ Stock transformers reads it, without densekit:
 
 ```python
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, {stock}
 
-model = LlavaForConditionalGeneration.from_pretrained("{name}")
+model = {stock}.from_pretrained("{name}")
 processor = AutoProcessor.from_pretrained("{name}")
 content = [{{"type": "image"}}, {{"type": "text", "text": "What is shown in the picture?"}}]
 prompt = processor.apply_chat_template(
@@ -78,10 +77,12 @@ def model_card(
     """README.md of the repository `name`. `files` are those beside it; `license_` is the hub's name
     of the licence, None for that of the language model.
     """
+    tiles = subject.math.recipe.data.anyres is not None
+    stock = f"Llava{'Next' if tiles else ''}ForConditionalGeneration"
     sections = (
         f"# {name.rpartition('/')[2]}",
         "\n".join(summary_lines(subject)),
-        f"## Use\n\n{USE[format_].format(name=name)}",
+        f"## Use\n\n{USE[format_].format(name=name, stock=stock)}",
         "\n".join(training_lines(subject)),
         "\n".join(deviations_lines(subject)),
         "\n".join(score_lines(subject)),

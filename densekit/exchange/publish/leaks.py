@@ -1,11 +1,10 @@
 """What must not be published: where and by whom a model was trained."""
 
-import getpass
 import re
-import socket
 from pathlib import Path
 
 from densekit.errors import DataError
+from densekit.files.machine_names import as_word, host_names, user_name
 
 TEXT = (".md", ".json", ".jinja", ".txt")
 LOCAL_PATH = re.compile(r"(?<![\w.:/>-])/(?:home|root|Users|mnt|scratch|data|tmp|opt)/[\w.-]+")
@@ -34,17 +33,14 @@ def _leaked(text: str) -> str | None:
     for place in {str(Path.home()), str(Path.cwd())}:
         if len(place) > 1 and place in text:
             return f"the folder {place}"
-    host = socket.gethostname()
-    if len(host) >= SHORTEST and host != "localhost" and re.search(_word(host), text):
-        return f"the host {host}"
-    try:
-        user = re.escape(getpass.getuser())
-    except (KeyError, OSError):  # a container's user may have no name
+    for host in sorted(host_names(), key=len, reverse=True):
+        if len(host) >= SHORTEST and as_word(host).search(text):
+            return f"the host {host}"
+    user = user_name()
+    if user is None:
         return None
-    if match := re.search(rf"(?:[/~]{user}(?=[/\s\"'`]))|\b{user}@", text):
+    # A user may be called what a card speaks of.
+    name = re.escape(user)
+    if match := re.search(rf"(?:[/~]{name}(?=[/\s\"'`]))|\b{name}@", text):
         return f"the user ({match[0]})"
     return None
-
-
-def _word(name: str) -> str:
-    return rf"(?<![\w.-]){re.escape(name)}(?![\w-])"

@@ -14,10 +14,9 @@ from densekit.files.hashing import check_seal, file_sha256, sealed
 from densekit.files.json_files import read_object, write_json
 from densekit.runs.layout import MATH_FILE
 from densekit.runs.manifest import MANIFEST_FILE
-from densekit.spec.exchange import PublishFormat
 from densekit.spec.part import Part, read_part
 from densekit.spec.saved_file import SavedFile
-from densekit.spec.types import Dtype
+from densekit.spec.types import Dtype, PublishFormat
 
 PUBLICATION = "publication.json"
 SCHEMA: Literal[1] = 1

@@ -1,0 +1,1 @@
+"""What the project does for itself: pins, releases, pictures, comparisons."""

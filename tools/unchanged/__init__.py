@@ -1,0 +1,1 @@
+"""`make unchanged`: does the working tree compute what a commit does, bit by bit?"""
