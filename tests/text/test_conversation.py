@@ -42,7 +42,7 @@ def test_question_with_other_tags_than_images(question: str, has_image: bool, me
 def test_no_tag_for_an_image() -> None:
     check_tags(1, has_image=True)
     check_tags(0, has_image=False)
-    with pytest.raises(DataError, match="^0 image tags .* one image"):
+    with pytest.raises(DataError, match=r"^0 image tags .* one image"):
         check_tags(0, has_image=True)
 
 
