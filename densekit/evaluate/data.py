@@ -129,6 +129,10 @@ def read_data(benchmark: str, math: Math | None, roots: Roots) -> BenchmarkData:
                 f"; `densekit data unpack {quoted} --to {quoted} --benchmark {benchmark}` makes "
                 "them from the parquet files there"
             )
+        elif any(place.rglob("*.parquet")):
+            fetch = (
+                f"; the parquet files there are not read: write {_names(benchmark)[0]} from them"
+            )
         elif benchmark in DATA_SETS:
             fetch = f"; `densekit fetch {DATA_SETS[benchmark]}` fetches what is published"
         raise DataError(

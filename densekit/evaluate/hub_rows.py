@@ -18,14 +18,13 @@ from densekit.data.parquet_rows import Row, one_image, rows_of, write_image
 from densekit.errors import DataError, UsageError
 from densekit.evaluate.labels import OWN_SUFFIX, QUESTION, first_problem, mmbench_row
 from densekit.evaluate.protocols import get_protocol
+from densekit.evaluate.protocols.mme import YES_OR_NO
 from densekit.evaluate.questions import Question, check_counts, refuse_twice
 from densekit.files.whole import written_whole
 
 IMAGES = "images"
 DIGITS = 20
 """Of an image's SHA-256, where it names the image: rows about one picture then have one."""
-YES_OR_NO = " Please answer yes or no."
-"""Behind MME's questions; the protocol has a sentence of its own there."""
 
 
 @dataclass(frozen=True, kw_only=True)

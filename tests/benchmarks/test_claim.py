@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from claim import outcome, training
+from claim.__main__ import ARMS
 from claim.training import Training, command_of, train_all
 
 from densekit.errors import UsageError
 from densekit.recipes.load import recipe_names
+from densekit.runs.verdicts import VERDICT_FILE
 from densekit.spec.roots import Roots
 from densekit.toy.easy_vqa import Asked
+from tests.evaluate.scored_runs import drawn, evaluated, made_run
 from tests.support.needs import needs
 
 WORKER = """
@@ -96,3 +99,20 @@ def test_what_the_commonest_answers_score(tmp_path: Path, monkeypatch: pytest.Mo
     rows = {name: {0: [Asked(*row) for row in part]} for name, part in asked.items()}
     monkeypatch.setattr(outcome, "read_part", lambda _, part: rows[part.name])
     assert outcome.blind_accuracy(tmp_path) == pytest.approx(200 / 3)
+
+
+def test_the_outcome_is_a_verdict_with_the_power_that_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "package_folder", lambda: tmp_path)
+    monkeypatch.setattr(outcome, "blind_accuracy", lambda _: 67.0)
+    arms: list[list[Path]] = []
+    for recipe, share in zip(ARMS, (0.6, 0.5), strict=True):
+        arms.append([made_run(tmp_path, recipe, seed=seed) for seed in (1, 2)])
+        for seed, run in enumerate(arms[-1]):
+            evaluated(run, drawn(share, seed=seed + len(recipe)), "easy_vqa", batch_size=64)
+    found = outcome.outcome_lines(arms[0], arms[1], tmp_path)
+    said = "\n".join(found.lines)
+    assert f"{ARMS[0]} better than {ARMS[1]}? (2 runs against 2)" in said
+    assert "text: 67.00" in said and "both arms with own seeds" in said
+    assert not found.failed and all((run / VERDICT_FILE).is_file() for run in arms[0])

@@ -181,6 +181,24 @@ def test_a_precision_is_a_number_of_places(tmp_path: Path, precision: str) -> No
         _read("mathvista", path)
 
 
+def test_two_questions_of_one_id_are_told_apart_by_the_prompt(tmp_path: Path) -> None:
+    protocol, name = get_protocol("mme"), "color/1.png"
+    asked = [question(name, text="Is it red?"), question(f"{name}/2", text="Is it blue?")]
+    rows = [
+        {"question_id": name, "prompt": f"{text} Please answer yes or no.{S}", "text": said}
+        for text, said in (("Is it blue?", "No"), ("Is it red?", "Yes"))
+    ]
+    found = read_llava(_lines(tmp_path / "a.jsonl", *rows), protocol, asked)
+    assert {each.question_id: each.text for each in found} == {name: "Yes", f"{name}/2": "No"}
+    for prompt, problem in (
+        (None, " has no prompt"),
+        ("Is it?", ': no question of the id col.* "Is'),
+    ):
+        path = _lines(tmp_path / "a.jsonl", {**rows[0], "prompt": prompt})
+        with pytest.raises(DataError, match=f"line 1{problem}"):
+            read_llava(path, protocol, asked)
+
+
 @pytest.mark.parametrize("row", [{"text": "x"}, {"question_id": 1}, {"question_id": 1, "text": 2}])
 def test_answers_without_id_or_text_are_refused(row: dict[str, object], tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", {"question_id": 0, "text": ""}, row)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from densekit.errors import DataError, UsageError
 from densekit.evaluate import hub_rows
-from densekit.evaluate.data import read_data
+from densekit.evaluate.data import folder_of, read_data
 from densekit.evaluate.hub_rows import FORMS, unpack_benchmark
 from densekit.evaluate.protocols import get_protocol
 from densekit.evaluate.questions import Question
@@ -94,8 +94,6 @@ def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fetched(root: Path, benchmark: str) -> tuple[Path, Roots]:
     roots = Roots(data=root)
-    from densekit.evaluate.data import folder_of
-
     folder = roots.resolve(folder_of(benchmark))
     for name, rows in ROWS[benchmark].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +164,17 @@ def test_another_form_is_refused(
     with pytest.raises(DataError, match=message):
         unpack_benchmark(benchmark, tmp_path, tmp_path / "out")
     assert not [*(tmp_path / "out").glob("*.jsonl")]
+
+
+def test_files_that_are_not_read_are_not_fetched_again(tmp_path: Path) -> None:
+    roots = Roots(data=tmp_path)
+    folder = roots.resolve(folder_of("sqa")) / "data"
+    with pytest.raises(DataError, match="`densekit fetch ScienceQA`"):
+        read_data("sqa", None, roots)
+    folder.mkdir(parents=True)
+    (folder / "test-0.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"parquet files there are not read: write sqa\.jsonl"):
+        read_data("sqa", None, roots)
 
 
 def test_what_is_not_read_or_not_there_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from densekit.evaluate.protocols.common import LOADER
 from densekit.evaluate.protocols.prompts import SHORT
 from densekit.runs.benchmarks import Expected, Protocol, Quirk
 
+YES_OR_NO = " Please answer yes or no."
+"""Behind the questions as they were published; the protocol has a sentence of its own there."""
 PROTOCOL = Protocol(
     name="mme",
     title="MME-P",
