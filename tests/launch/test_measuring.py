@@ -18,22 +18,11 @@ from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.site import Site
 from tests.support.launching import trainer
 from tests.support.ranks import run_ranks
+from tests.support.steps import STEP
 from tests.support.workplace import SMALL, Workplace
 
 T_9 = 2.262157
 """Student's t at 97.5 % with 9 degrees of freedom, as tables print it."""
-STEP = StepMetrics(
-    step=1,
-    loss=1.0,
-    lr=0.1,
-    grad_norm=1.0,
-    updated=True,
-    overflows=0,
-    samples=2,
-    tokens=20,
-    supervised_tokens=4,
-    masked_samples=0,
-)
 
 
 def steps(*seconds: float, peak: float | None = None) -> list[StepMetrics]:

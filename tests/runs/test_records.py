@@ -18,32 +18,19 @@ from densekit.runs.records import (
     Position,
     Records,
     StepFeed,
-    StepMetrics,
     chain_next,
     read_feed,
     read_steps,
 )
+from tests.support.steps import STEP
 
-METRICS = StepMetrics(
-    step=1,
-    loss=1.5,
-    lr=0.1,
-    grad_norm=0.25,
-    updated=True,
-    overflows=0,
-    samples=2,
-    tokens=9,
-    supervised_tokens=4,
-    masked_samples=0,
-    seconds=0.5,
-)
 IDS, IMAGES = ["0:aa", "1:bb"], ["cc", None]
 
 
 def write(folder: Path, *steps: int, position: Position | None = None, **changes: Any) -> Position:
     with Records(folder, position or Position(chain="start")) as records:
         for step in steps:
-            records.append(replace(METRICS, step=step, **changes), IDS, IMAGES)
+            records.append(replace(STEP, step=step, **changes), IDS, IMAGES)
         return records.position()
 
 
@@ -68,8 +55,8 @@ def test_every_step_is_linked_to_the_one_before(tmp_path: Path) -> None:
 def test_rates_of_parts_are_written_and_linked_where_there_are_any(tmp_path: Path) -> None:
     rates = {"language_model": 0.1, "connector": 0.1, "tower": 0.01}
     with Records(tmp_path, Position(chain="start")) as records:
-        plain = records.append(METRICS, IDS, IMAGES)
-        rated = records.append(replace(METRICS, step=2, part_lrs=rates), IDS, IMAGES)
+        plain = records.append(STEP, IDS, IMAGES)
+        rated = records.append(replace(STEP, step=2, part_lrs=rates), IDS, IMAGES)
     first, second = (tmp_path / METRICS_FILE).read_text().splitlines()
     assert "part_lrs" not in first and '"part_lrs": {"language_model": 0.1' in second
     lines = read_steps(tmp_path / METRICS_FILE)
@@ -157,7 +144,7 @@ def test_resuming_cuts_and_keeps_the_lines_after_the_checkpoint(tmp_path: Path) 
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 5, "lo')  # killed in the middle of a line
     with Records(tmp_path, position, keep_in=kept) as records:
-        records.append(replace(METRICS, step=3, loss=9.0), IDS, IMAGES)
+        records.append(replace(STEP, step=3, loss=9.0), IDS, IMAGES)
     assert [line.loss for line in read_steps(tmp_path / METRICS_FILE)] == [1.5, 1.5, 9.0]
     assert [line["step"] for line in read_jsonl(kept / FEED_FILE)] == [3, 4]
     assert (kept / METRICS_FILE).read_text().endswith('"lo')

@@ -6,25 +6,12 @@ from typing import Any
 
 import pytest
 
-from densekit.runs.records import StepMetrics
 from densekit.train import trackers
 from densekit.train.trackers import Trackers, flat
 from tests.support.launching import stub_run
+from tests.support.steps import STEP
 
-STEP = StepMetrics(
-    step=3,
-    loss=None,
-    lr=0.1,
-    grad_norm=0.5,
-    updated=True,
-    overflows=0,
-    samples=2,
-    tokens=9,
-    supervised_tokens=4,
-    masked_samples=0,
-    seconds=0.5,
-    peak_memory_gib=61.0,
-)
+THIRD = replace(STEP, step=3, loss=None, peak_memory_gib=61.0)
 
 
 class Recorder:
@@ -67,8 +54,8 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 def test_every_step_goes_to_each_under_titles(tmp_path: Path, recorders: list[Recorder]) -> None:
     run, _ = stub_run(tmp_path, "")
     with Trackers(("tensorboard", "wandb"), run) as told:
-        told.log(STEP)
-        told.log(replace(STEP, step=4, loss=2.0))
+        told.log(THIRD)
+        told.log(replace(THIRD, step=4, loss=2.0))
     board, wandb = recorders
     assert board.settings == {"logging_dir": run.attempt} and board.name == "tensorboard"
     assert wandb.settings["mode"] == "offline" and wandb.settings["name"] == run.path.name
@@ -87,7 +74,7 @@ def test_one_that_fails_is_left_out_and_the_run_goes_on(
     Recorder.fails_at = 4
     with Trackers(("tensorboard",), run) as told:
         for step in (3, 4, 5):
-            told.log(replace(STEP, step=step))
+            told.log(replace(THIRD, step=step))
     (board,) = recorders
     assert [step for step, _ in board.told] == [3]
     said = capsys.readouterr().err
