@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from densekit.cli.options import AsJson, RunName, RunsDir
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
 
 commands = typer.Typer()
 
@@ -41,5 +41,5 @@ def cross_check(
     if as_json:
         print_json({"schema": SCHEMA, "benchmarks": [each.as_json() for each in found]})
     else:
-        print("\n".join(line for each in found for line in each.report()))
+        print_lines(line for each in found for line in each.report())
     raise typer.Exit(0 if all(each.agrees for each in found) else 1)

@@ -24,7 +24,7 @@ from densekit.cli.options import (
     Sbatch,
     complete_runs,
 )
-from densekit.cli.output import counted, print_json, print_table
+from densekit.cli.output import counted, print_json, print_lines, print_table
 from densekit.cli.packages import need_training_packages
 from densekit.errors import UsageError
 from densekit.spec.types import Semantics
@@ -180,7 +180,7 @@ def evaluate(
         assert evaluated.folder is not None
         found[str(source)] = [result.model_dump(mode="json") for result in evaluated.results]
         if not as_json:
-            print("\n".join(report(evaluated.results)))
+            print_lines(report(evaluated.results))
             print(f"answers and scores in {evaluated.folder.path}")
     if as_json:
         print_json(found)

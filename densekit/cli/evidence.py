@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from densekit.cli.options import AsJson, Deterministic, RunName, RunsDir
-from densekit.cli.output import print_checks, print_json
+from densekit.cli.output import print_checks, print_json, print_lines
 
 PANEL = "Evidence"
 commands = typer.Typer()
@@ -37,7 +37,7 @@ def diff(
     if as_json:
         print_json(found.as_json())
     else:
-        print("\n".join(found.report()))
+        print_lines(found.report())
     raise typer.Exit(0 if found.equal else 1)
 
 
@@ -69,7 +69,7 @@ def trajectory(
     if as_json:
         print_json(found.as_json())
     else:
-        print("\n".join(found.report()))
+        print_lines(found.report())
     raise typer.Exit(0 if found.consistent else 1)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from densekit.cli.models import PANEL
 from densekit.cli.options import Image, LauncherName, complete_runs
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
 from densekit.cli.packages import need_training_packages
 from densekit.spec.types import Dtype, ExportFormat
 
@@ -68,7 +68,7 @@ def import_(
         search=(site.models_dir,),
     )
     chosen = converter(launcher, LauncherOptions(image=image), site)
-    print("\n".join(import_checkpoint(request, chosen)))
+    print_lines(import_checkpoint(request, chosen))
 
 
 @commands.command(
@@ -133,7 +133,7 @@ def export(
         roots=site.roots,
     )
     chosen = converter(launcher, LauncherOptions(image=image), site)
-    print("\n".join(export_model(request, chosen)))
+    print_lines(export_model(request, chosen))
 
 
 @commands.command(hidden=True, epilog="Example: densekit exchange REQUEST")

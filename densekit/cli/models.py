@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from densekit.cli.options import Image, LauncherName
-from densekit.cli.output import print_json
+from densekit.cli.output import print_json, print_lines
 from densekit.cli.packages import need_training_packages
 
 PANEL = "Data and models"
@@ -46,7 +46,7 @@ def convert(
     from densekit.launch.launchers.options import LauncherOptions
 
     chosen = converter(launcher, LauncherOptions(image=image), site_settings())
-    print("\n".join(convert_weights(folder, to, chosen)))
+    print_lines(convert_weights(folder, to, chosen))
 
 
 @commands.command(hidden=True, epilog="Example: densekit convert-folder REQUEST")

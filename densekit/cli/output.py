@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from densekit.runs.progress import draws
+
 if TYPE_CHECKING:
     from densekit.spec.check import Check
 
@@ -36,7 +38,7 @@ _WORD = re.compile(rf"(^|  )({'|'.join(map(re.escape, COLOURS))})(?=: |  |$)")
 def coloured(word: str) -> str:
     """A word of COLOURS in its colour, where a person looks and NO_COLOR is not set."""
     colour = COLOURS.get(word)
-    if colour is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    if colour is None or not draws(sys.stdout) or os.environ.get("NO_COLOR"):
         return word
     return f"\x1b[{colour}m{word}\x1b[0m"
 

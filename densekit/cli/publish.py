@@ -8,6 +8,7 @@ import typer
 
 from densekit.cli.models import PANEL
 from densekit.cli.options import Image, LauncherName, RunName
+from densekit.cli.output import print_lines
 from densekit.spec.types import Dtype, PublishFormat
 
 commands = typer.Typer()
@@ -81,4 +82,4 @@ def publish(
     )
     chosen = converter(launcher, LauncherOptions(image=image), site)
     lines = publish_run(request, chosen, say=lambda line: print(line, file=sys.stderr, flush=True))
-    print("\n".join(lines))
+    print_lines(lines)

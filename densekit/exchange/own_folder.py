@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from densekit.errors import DataError
 from densekit.exchange.weight_file import open_weights
 from densekit.files.json_files import optional_object
 from densekit.files.weight_files import read_weight_files
-from densekit.model.config import DenseConnectorConfig
+from densekit.model.config import DenseConnectorConfig, check_parts
 from densekit.model.pretrained import load_pretrained
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
 from densekit.runs.layout import MATH_FILE
@@ -21,6 +22,8 @@ CONVERSATION = "conversation"
 """Key of config.json that holds the ConversationSettings."""
 NEWLINE = "image_newline.weight"
 """The newline vector of AnyRes."""
+MAX_REASON = 300
+"""Characters of what transformers says of a configuration."""
 REMEDY = "export the model again with this version of densekit"
 
 
@@ -42,16 +45,29 @@ def read_conversation(folder: Path) -> ConversationSettings:
 
 
 def read_mining(folder: Path) -> Mining | None:
-    """What its connector mines; None where it does not."""
-    config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
-    return config.connector_spec.mining
+    """What its connector mines; None where it does not. Raises DataError as `load_own`."""
+    return _read_config(folder).connector_spec.mining
+
+
+def _read_config(folder: Path) -> DenseConnectorConfig:
+    try:
+        config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
+        check_parts(config)
+    except Exception as error:  # whatever transformers raises for a configuration
+        reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+        if isinstance(error, AttributeError | TypeError):
+            reason = "a section has another form than densekit writes"
+        if isinstance(error, ValidationError):
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DataError(f"{folder}/config.json cannot be used ({reason}): {REMEDY}") from None
+    return config
 
 
 def load_own(folder: Path, *, dtype: torch.dtype) -> DenseConnectorForConditionalGeneration:
     """The model in eval mode: the language model as `dtype`, the rest in fp32. Raises DataError as
-    `load_pretrained`.
+    `load_pretrained`, and for a config.json that makes no model.
     """
-    config = DenseConnectorConfig.from_pretrained(folder, local_files_only=True)
+    config = _read_config(folder)
     model: DenseConnectorForConditionalGeneration = load_pretrained(
         DenseConnectorForConditionalGeneration,
         folder,

@@ -52,6 +52,7 @@ def measure(
         raise UsageError(f"--measure {steps}: give a number of steps from {FEWEST} to {MOST}")
     selection = select(load_recipe(name, overrides), request, site=_here(site))
     with redirect_stdout(sys.stderr), screen():
+        print(selection.reason, flush=True)  # of a refusal too: which hardware was found
         (stage,) = prepare(
             name,
             overrides=overrides,
@@ -64,7 +65,6 @@ def measure(
         )
         if stage.plan.steps is not None:
             _check_length(stage.plan.steps)
-        print(selection.reason, flush=True)
         run = measure_dir(stage.math, site.roots)
         with locked(run), opened(run, stage.math, steps):
             return _measured(run, stage, selection, site)

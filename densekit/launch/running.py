@@ -47,6 +47,11 @@ def stop(run: WorkDir, *, now: bool) -> str:
     Raises UsageError when nothing runs, or when it has to be killed from another machine.
     """
     handle, state = read_handle(run), run.status.state
+    if handle is None and state in UNDER_WAY:
+        raise UsageError(
+            f"{run.path} is {state} by its status.json, and nothing says where: end its processes "
+            "by hand, if there are any; `densekit run` resumes the run"
+        )
     # A job that was requeued belongs to a run that is preempted, and one that the driver lost
     # contact with to a failed one.
     if handle is None or (state not in UNDER_WAY and still_running(run) is None):

@@ -7,7 +7,6 @@ every launcher, and no step takes longer for it.
 """
 
 import io
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from densekit.launch.far import Far, how_far
 from densekit.runs.layout import WorkDir
-from densekit.runs.progress import clock, is_progress
+from densekit.runs.progress import clock, draws, is_progress
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
 REFRESHES_PER_SECOND = 4
 LEAST_BAR = 8
 """Columns below which a bar says nothing."""
-DUMB = ("dumb", "unknown")
-"""Terminals on which nothing can be drawn twice."""
 
 
 @contextmanager
 def screen() -> Iterator[None]:
     """On a terminal, print in whole lines within its width, above the bars of `shown`."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "") in DUMB:
+    if not draws(sys.stdout):
         yield
         return
     from rich.console import Console

@@ -12,6 +12,7 @@ from typing import Any
 
 from densekit.files.regular import open_regular
 from densekit.runs.recent import Recent
+from densekit.spec.part import MAX_COUNT
 
 TAIL_BYTES = 1 << 16
 """Of metrics.jsonl that are read: some ninety steps."""
@@ -89,6 +90,8 @@ def _step(line: bytes) -> _Line | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return None
+    if not 0 < value["step"] <= MAX_COUNT or value["step"] is True:
         return None
     return _Line(
         step=value["step"],

@@ -103,6 +103,20 @@ def read_config(directory: Path, what: str) -> PreTrainedConfig:
     return config
 
 
+def check_parts(config: DenseConnectorConfig) -> None:
+    """Raise ValueError for towers, connector and tiles that do not fit together."""
+    connector = config.connector_spec
+    check_anyres(config.anyres_spec, connector, config.image_layout.tile)
+    last_layer = connector.last_layer(config.tower_layers)
+    if last_layer > config.tower_layers:
+        raise ValueError(
+            f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
+        )
+    connector.check_patches(num_patches(config.vision_config))
+    if (connector.mining is None) != (config.high_resolution_config is None):
+        raise ValueError("connector.mining and a high-resolution tower go together")
+
+
 def model_config(
     language_model: Path,
     vision_tower: Path,
@@ -124,13 +138,7 @@ def model_config(
             connector=connector.model_dump(mode="json"),
             anyres=None if anyres is None else anyres.model_dump(mode="json"),
         )
-        check_anyres(anyres, connector, config.image_layout.tile)
-        last_layer = connector.last_layer(config.tower_layers)
-        if last_layer > config.tower_layers:
-            raise ValueError(
-                f"hidden_states[{last_layer}] is asked of a tower of {config.tower_layers} layers"
-            )
-        connector.check_patches(num_patches(config.vision_config))
+        check_parts(config)
     except ValueError as error:
         raise DataError(f"connector on {vision_tower}: {error}") from None
     return config

@@ -25,7 +25,7 @@ from densekit.model.projector import Projector
 from densekit.model.towers import FAMILIES, make_tower, vision_config_of
 from densekit.model.towers.convnext import conv_config
 from densekit.model.trainable_part import as_trained
-from densekit.spec.mining import normalisation_of
+from densekit.spec.mining import is_colour, normalisation_of
 from densekit.spec.model_parts import ModelParts
 
 FIELDS = {
@@ -130,7 +130,12 @@ def _high_resolution_tower(parts: ModelParts) -> Iterator[str]:
         return
     for name, other in zip(("image_mean", "image_std"), theirs, strict=True):
         mine = ours[name]
-        if not np.allclose(np.array(mine, float), np.array(other, float), atol=NORMALISATION):
+        if not is_colour(mine):
+            yield (
+                f"{FIELDS['vision_tower']}: {path}: {name} is not three numbers: put the published "
+                "file back"
+            )
+        elif not np.allclose(np.array(mine, float), np.array(other, float), atol=NORMALISATION):
             yield (
                 f"{place}: {folder} normalises pixels by {name} {other}, and the vision tower by "
                 f"{mine}: both see the same pixels, so use towers of one normalisation"

@@ -169,6 +169,8 @@ _JSON_NAMES = {
 }
 """What `densekit plan --json` writes under an older name."""
 Value = TypeVar("Value")
+MAX_PRICE = 1e9
+"""Of a GPU for an hour, in any currency."""
 
 
 def _renamed(values: Mapping[str, Value]) -> dict[str, Value]:
@@ -204,8 +206,7 @@ def make_plan(
     if request.zero_stage is not None:
         check_offload(bool(request.cpu_offload), request.zero_stage)
     check_cluster(world_size, nodes, recipe=recipe.name, global_batch_size=total)
-    if price is not None and not 0 <= price < float("inf"):
-        raise UsageError(f"--price {price}: give what one GPU costs for an hour, 0 or more")
+    check_price(price)
 
     device = request.device or "cpu"
     notes = reference_notes(recipe, device)
@@ -294,6 +295,14 @@ def make_plan(
             **beyond.why,
         },
     )
+
+
+def check_price(price: float | None) -> None:
+    """Raise UsageError for what is no price of a GPU for an hour."""
+    if price is not None and not 0 <= price <= MAX_PRICE:
+        raise UsageError(
+            f"--price {price}: give what one GPU costs for an hour, from 0 to {MAX_PRICE:.0f}"
+        )
 
 
 def _workload_if_known(recipe: Recipe, roots: Roots | None) -> tuple[Workload | None, list[str]]:

@@ -4,6 +4,7 @@ terminal one line that is written again and again.
 A driver that draws a bar on its terminal takes such lines for what they are (`is_progress`).
 """
 
+import os
 import re
 import shutil
 import sys
@@ -13,6 +14,8 @@ from typing import TextIO
 
 LOG_EVERY_SECONDS = 60.0
 TERMINAL_EVERY_SECONDS = 0.2
+DUMB = ("dumb", "unknown")
+"""What TERM says of terminals on which nothing can be drawn twice, nor in a colour."""
 _LINE = re.compile(r".+  \d+/\d+  \d+%  eta [\d:]+(  |$)")
 
 
@@ -33,7 +36,7 @@ class Progress:
         self.start = start
         self.label, self.total, self.log, self.enabled = label, total, log, enabled
         self.stream = stream or sys.stdout
-        self.terminal = self.stream.isatty()
+        self.terminal = draws(self.stream)
         self.started = time.monotonic()
         self.last_shown = self.last_logged = float("-inf")
 
@@ -71,6 +74,11 @@ class Progress:
         eta = (now - self.started) / max(done - self.start, 1) * (self.total - done)
         share = f"{done}/{self.total}  {100 * done // self.total}%"
         return "  ".join([self.label, share, f"eta {clock(eta)}", *words])
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that takes more than plain lines."""
+    return stream.isatty() and os.environ.get("TERM", "") not in DUMB
 
 
 def is_progress(line: str) -> bool:

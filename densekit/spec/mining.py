@@ -205,7 +205,7 @@ def normalisation_of(folder: Path) -> tuple[list[float], list[float]]:
             found = config.get(key)
             if isinstance(found, dict) and {"mean", "std"} <= found.keys():
                 mean, std = found["mean"], found["std"]
-                if all(_is_colour(value) for value in (mean, std)):
+                if all(is_colour(value) for value in (mean, std)):
                     return mean, std
                 raise DataError(
                     f"high-resolution tower: {folder / name}: {key}.mean and {key}.std are not "
@@ -217,7 +217,8 @@ def normalisation_of(folder: Path) -> tuple[list[float], list[float]]:
     )
 
 
-def _is_colour(value: object) -> bool:
+def is_colour(value: object) -> bool:
+    """Whether a value is three numbers, one a channel."""
     return (
         isinstance(value, list)
         and len(value) == 3

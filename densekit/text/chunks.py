@@ -29,7 +29,6 @@ def encode_chunks(
     official = semantics == "faithful"
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []
-    drop = 0
     starts = [0, *(tag + len(IMAGE_TOKEN) for tag in tags)]
     for index, (start, end) in enumerate(zip(starts, [*tags, len(text)], strict=True)):
         chunk = tokenizer.encode(text[start:end])

@@ -97,6 +97,20 @@ def test_a_refusal_of_the_real_program_is_one_line() -> None:
     assert err.count("\n") == 1
 
 
+class Interrupts:
+    """An importer during which Ctrl-C is pressed."""
+
+    def find_spec(self, name: str, *rest: object) -> None:
+        if name == "densekit.cli.app":
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_verbs_are_imported(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "densekit.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    assert run_cli("ls") == (130, "", "densekit: interrupted by Ctrl-C\n")
+
+
 @pytest.mark.ranks
 def test_closed_streams_are_no_error() -> None:
     line = f"{sys.executable} -m densekit site >&- 2>&-; echo $?"

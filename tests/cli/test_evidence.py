@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.files import names
 from tests.support.launching import trainer
 from tests.support.runs import make_world
 from tests.support.runs import train as made_run
+from tests.support.screens import check_widths
 
 
 @pytest.fixture
@@ -44,6 +46,17 @@ def test_diff(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     assert run_cli("diff", one, two, "--tolerance", "1e9").code == 1, (
         "the tolerance is for losses and gradient norms"
     )
+
+
+def test_diff_on_a_terminal_fits_it(
+    run_cli: Cli, two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = run_cli("diff", *two_runs).out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    fitted = run_cli("diff", *two_runs).out
+    check_widths(fitted, 60)
+    assert fitted.split() == flat.split() and fitted.count("\n") > flat.count("\n")
 
 
 def test_diff_for_programs(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:

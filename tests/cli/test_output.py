@@ -50,10 +50,13 @@ def test_colours_are_for_a_person_who_wants_them(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: str, colours: bool
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert (coloured("fail") != "fail") is colours
     assert coloured("fail") in ("fail", "\x1b[31mfail\x1b[0m")
     assert coloured("another") == "another"
+    monkeypatch.setenv("TERM", "dumb")
+    assert coloured("fail") == "fail"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -67,6 +67,13 @@ def test_programs_read_it_under_a_key_of_its_own(run_cli: Cli) -> None:
     assert "measured" not in json.loads(run_cli("plan", "vicuna7b_clip_stage2", "--json").out)
 
 
+@pytest.mark.parametrize("price", ["nan", "inf", "-1", "1e308"])
+@pytest.mark.parametrize("options", [(), ("--measure", "6")])
+def test_a_price_that_is_none(run_cli: Cli, price: str, options: tuple[str, ...]) -> None:
+    found = run_cli("plan", "tiny_stage1", *options, "--price", price)
+    assert (found.code, found.out) == (2, "") and "for an hour, from 0 to" in found.err
+
+
 @pytest.mark.parametrize("steps", ["0", "-1", "5", "100000"])
 def test_a_number_of_steps_that_says_nothing(run_cli: Cli, steps: str) -> None:
     found = run_cli("plan", "tiny_stage1", "--measure", steps)
@@ -86,6 +93,8 @@ def test_hardware_that_is_not_here(
     ):
         found = run_cli("plan", "tiny_stage1", "--measure", "6", *options)
         assert found.code == 2 and message in found.err, found.err
+    found = run_cli("plan", "vicuna7b_clip_stage1", "--measure", "6")
+    assert found.code == 3 and found.err.startswith("launcher local (no GPU on this host")
     put_gpus_on_path(monkeypatch, tmp_path, *cards(A100, 2))
     found = run_cli("plan", "vicuna7b_clip_stage1", "--measure", "6", "--gpu", "h200")
     assert found.code == 2 and "this host has a100-80g" in found.err

@@ -26,6 +26,7 @@ DCI = "vicuna7b_clip_stage2"
 def screen(run_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Screen":
     """Runs commands on a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
     return Screen(run_cli, tmp_path, monkeypatch)
 
 

@@ -209,6 +209,17 @@ BAD: dict[str, tuple[str, Change, str]] = {
     "newline": ("stage2", tiles(mm_patch_merge_type="spatial_unpad"), "lack image_newline"),
     "no multiple": ("stage2", tiles("[(56, 100)]"), r"\[56, 100\] is no multiple of .* 56 pixels"),
     "no sizes": ("stage2", tiles("(1x1),...,(6x6)"), "cannot be used .* pairs of width and height"),
+    "sizes of text": (
+        "stage2",
+        tiles([["56", "112"]]),
+        r"cannot be used \(Input should be",
+    ),
+    "other merge": (
+        "stage2",
+        tiles(mm_patch_merge_type="max"),
+        "mm_patch_merge_type max cannot",
+    ),
+    "no length": ("stage2", stating(tokenizer_model_max_length=0), "0 is no number of tokens"),
     "MGM": ("stage2", stating(mm_vision_tower_aux="x"), r"Mini-Gemini \(MGM\)"),
     "MGM tensor": (
         "stage2",

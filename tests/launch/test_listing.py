@@ -70,6 +70,15 @@ def test_metrics_that_are_no_file_keep_nobody_waiting(tmp_path: Path) -> None:
     assert (indexed.steps, indexed.loss) == ("0", "")
 
 
+@pytest.mark.parametrize("step", ["true", "0", "-1", "1e9", str(10**30)])
+def test_a_line_that_is_no_step_is_passed_over(tmp_path: Path, step: str) -> None:
+    path = train(make_world(tmp_path / "world"), tmp_path / "runs")
+    with (path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f'{{"step": {step}, "loss": 1.0}}\n')
+    (row,) = list_runs(tmp_path / "runs")
+    assert row.steps == "6/6" and row.loss != 1.0
+
+
 def test_runs_are_sorted(runs: Path) -> None:
     losses = [row.loss for row in list_runs(runs, sort="loss")]
     assert losses == sorted(losses, key=lambda loss: loss or 0)

@@ -131,6 +131,12 @@ def test_handle_without_what_its_launcher_needs_names_the_field(run: RunDir) -> 
         stop(run, now=True)
 
 
+def test_run_that_nothing_knows_the_place_of_is_not_stopped(run: RunDir) -> None:
+    run.set_status("running")
+    with pytest.raises(UsageError, match=r"is running by its status.json, and nothing says where"):
+        stop(run, now=True)
+
+
 def test_run_that_is_over_is_not_stopped(run: RunDir) -> None:
     run.set_status("complete")
     with pytest.raises(UsageError, match="is complete: nothing is running that could be stopped"):

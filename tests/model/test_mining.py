@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,19 @@ def test_towers_that_do_not_fit(
     sizes = {"grid": {"image_size": 96}, "small": {"image_size": 16, "window": 1}}
     problems = inspect(parts(golden, folder, **sizes.get(change, {})))
     assert len(problems) == 1 and message in problems[0]
+
+
+@pytest.mark.parametrize("mean", ["abc", [0.5], ["a", "b", "c"], None])
+def test_pixels_of_the_vision_tower_are_three_numbers(
+    golden: Path, weights: dict[str, Tensor], tmp_path: Path, mean: Any
+) -> None:
+    given = parts(golden, open_clip(tmp_path / "tower", weights))
+    vision = tmp_path / "vision"
+    shutil.copytree(given.vision_tower, vision)
+    config = vision / "preprocessor_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_mean": mean}))
+    (problem,) = inspect(given.model_copy(update={"vision_tower": vision}))
+    assert "preprocessor_config.json: image_mean is not three numbers" in problem
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "unexpected"])

@@ -26,7 +26,13 @@ MEASURE = """() => ({
     scrolls: document.documentElement.scrollWidth - innerWidth,
     background: getComputedStyle(document.body).backgroundColor,
     colour: getComputedStyle(document.body).color,
+    layout: [...document.querySelectorAll('h1, h2, figure, figure > svg, .scroll, .samples')]
+        .map(e => [e, e.getBoundingClientRect()])
+        .map(([e, box]) => [e.tagName.toLowerCase(), Math.round(box.left), Math.round(box.width),
+                            ...(e.tagName === 'H2' ? [e.textContent] : [])].join(' ')),
 })"""
+"""`layout`: kind, left edge and width of what the style places, in CSS pixels, from top to bottom.
+Heights and the widths of tables follow from the fonts of a machine."""
 
 
 @dataclass
@@ -65,7 +71,6 @@ def look(
     width: int,
     scheme: str,
     shot: Path | None = None,
-    height: int = 900,
 ) -> Seen:
     """Open a page from its file, offline, and measure it."""
     context = browser.new_context(

@@ -9,6 +9,8 @@ from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
 from densekit.spec.anyres import AnyRes
@@ -21,6 +23,8 @@ SHALLOW_LAYERS = (7, 15)
 """hidden_states indices that the official code reads for sti and sci (docs/upstream.md, Q10): the
 paper's layers 8 and 16.
 """
+MAX_SHOWN = 200
+"""Characters of a value or a reason in a message."""
 MAX_LENGTH = 2048
 """Where config.json states no tokenizer_model_max_length."""
 OF_THE_WHOLE = (
@@ -69,7 +73,6 @@ def read_settings(folder: Path) -> OfficialSettings:
     _check_known(raw, path)
     kind = raw.get("mm_dense_connector_type")
     aspect = raw.get("image_aspect_ratio")
-    length = raw.get("tokenizer_model_max_length")
     base = raw.get("_name_or_path")
     return OfficialSettings(
         place=str(path),
@@ -79,7 +82,7 @@ def read_settings(folder: Path) -> OfficialSettings:
         mm_hidden_size=_count(raw, "mm_hidden_size", path),
         image_aspect_ratio=aspect if aspect in ("pad", "anyres") else "square",
         anyres=_anyres(raw, path) if aspect == "anyres" else None,
-        max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else MAX_LENGTH,
+        max_length=_max_length(raw, path),
         tower_trained=bool(raw.get("unfreeze_mm_vision_tower")),
         language_model=_language_model(raw, path),
     )
@@ -144,6 +147,18 @@ def _check_known(raw: dict[str, Any], path: Path) -> None:
             )
 
 
+def _max_length(raw: dict[str, Any], path: Path) -> int:
+    length = raw.get("tokenizer_model_max_length")
+    if length is None:
+        return MAX_LENGTH
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise DataError(
+            f"{path}: tokenizer_model_max_length {str(length)[:MAX_SHOWN]} is no number of tokens: "
+            f"write the one that it was trained with there (official scripts: {MAX_LENGTH})"
+        )
+    return length if length <= 1 << 20 else MAX_LENGTH  # a tokenizer without a limit states 1e30
+
+
 def _anyres(raw: dict[str, Any], path: Path) -> AnyRes:
     """Pinpoints as a list, or as the text that the official code's arguments are; the merge that
     an absent key means. Raises DataError for what is neither.
@@ -157,13 +172,16 @@ def _anyres(raw: dict[str, Any], path: Path) -> AnyRes:
     try:
         sizes = literal_eval(given) if isinstance(given, str) else given
         return AnyRes(pinpoints=sizes, merge=raw.get("mm_patch_merge_type") or "flat")
-    except (ValueError, SyntaxError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: image_grid_pinpoints {given!r} with mm_patch_merge_type "
-            f"{raw.get('mm_patch_merge_type')} cannot be used ({reason}): pairs of width and "
-            "height are needed, and the merge spatial_unpad, spatial or flat"
-        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = "mm_patch_merge_type" if first["loc"][:1] == ("merge",) else "image_grid_pinpoints"
+        reason = first["msg"].removeprefix("Value error, ")
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        what, reason = "image_grid_pinpoints", " ".join(str(error).split()) or type(error).__name__
+    raise DataError(
+        f"{path}: {what} {str(raw[what])[:MAX_SHOWN]} cannot be used ({reason[:MAX_SHOWN]}): pairs "
+        "of width and height are needed, and the merge spatial_unpad, spatial or flat"
+    )
 
 
 def _language_model(raw: dict[str, Any], path: Path) -> dict[str, Any]:

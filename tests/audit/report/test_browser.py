@@ -14,6 +14,8 @@ from tests.support.evaluations import answered
 from tests.support.runs import make_world, train
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
+LAYOUTS = Path(__file__).with_name("layouts.txt")
+"""How pages are laid out, by page and width; a line a box."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,19 @@ def test_a_page_shows_what_it_holds(
         assert seen.found["images"] > 0, "sample predictions beside their pictures"
     if name != "index":
         assert seen.found["drawings"] > 0, "curves"
+
+
+def test_pages_are_laid_out_as_they_were(
+    browser: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    lines = []
+    for name, page in pages.items():
+        for width in WIDTHS:
+            lines.append(f"{name}, {width} pixels wide")
+            lines += look(browser, page, width=width, scheme="light").found["layout"]
+    found = tmp_path / LAYOUTS.name
+    found.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert found.read_text() == LAYOUTS.read_text(), f"if that is meant: cp {found} {LAYOUTS}"
 
 
 def test_a_page_that_asks_for_something_is_noticed(browser: Any, tmp_path: Path) -> None:
