@@ -171,8 +171,9 @@ def _interval(asked: Asked, ours: float) -> tuple[float, float]:
     values = replicates(asked.tables, name=asked.protocol.name).mean(axis=1)
     table = asked.tables[0]
     sd = standard_error(values, table)
-    is_accuracy = asked.protocol.figure.endswith("accuracy")
-    interval = accuracy_interval if is_accuracy else symmetric_interval
+    figure = asked.protocol.figure
+    to_100 = figure.endswith("accuracy") or figure == "f1"
+    interval = accuracy_interval if to_100 else symmetric_interval
     return interval(ours, sd, len(table.clusters))
 
 

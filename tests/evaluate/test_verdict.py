@@ -212,6 +212,15 @@ def test_what_the_paper_does_not_report_has_an_interval(tmp_path: Path, paper: P
     assert found.word == "no verdict" and not found.failed
 
 
+def test_the_interval_of_an_f1_ends_at_100(tmp_path: Path, paper: Paper) -> None:
+    run = made_run(tmp_path, "tiny_stage2")
+    evaluated(run, drawn(2.0), "easy_vqa_yes_no")
+    (line,) = judge(read_arm([run]), None, paper, Calibrations()).lines
+    assert line.ours == 100 and line.interval is not None
+    assert 90 < line.interval[0] < 100 == pytest.approx(line.interval[1])
+    assert line.interval[1] <= 100
+
+
 def test_a_changed_recipe_is_not_the_papers(tmp_path: Path, paper: Paper) -> None:
     run = made_run(tmp_path, DCI, settings=["optimizer.max_steps=50"])
     evaluated(run, at(10))

@@ -184,6 +184,7 @@ def test_intervals_of_one_score() -> None:
     low, high = accuracy_interval(80, 100 * math.sqrt(0.8 * 0.2 / 10), 10)
     assert (low, high) == pytest.approx((49.02, 94.33), abs=0.01)
     assert accuracy_interval(100, 0.0, 10) == pytest.approx((72.25, 100), abs=0.01)
+    assert accuracy_interval(100, 1e-14, 10) == accuracy_interval(100, 0.0, 10)
     assert accuracy_interval(0, 0.0, 10) == pytest.approx((0, 27.75), abs=0.01)
     assert symmetric_interval(1500, 35, 3) == pytest.approx(
         (1500 - 35 * 4.3026527, 1650.59), abs=0.01
