@@ -1,5 +1,5 @@
 #!/bin/sh
-# finish.sh: densekit's command, the folders a run uses, and the hash of everything the image was made of.
+# finish.sh: densekit's command, the folders a run uses, and the hash that contents.sh makes.
 set -eu
 export PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
 if [ -n "${VERSION:-}" ]; then # the context has no .git to tell it
@@ -15,12 +15,4 @@ for folder in /var/lib/densekit /workspace /workspace/data /workspace/models /wo
     chmod 1777 "$folder"
 done
 
-# An engine's image id cannot be seen from inside, and differs from machine to machine; this can and does not.
-{ dpkg-query -W 2>/dev/null || true; } >/opt/densekit/packages.system
-cd /opt
-{
-    find densekit -type f ! -name '*.pyc' ! -path '*.egg-info/*'
-    echo venv/sbom.cdx.json
-} | LC_ALL=C sort | xargs sha256sum >/tmp/contents
-sha256sum </tmp/contents | cut -d ' ' -f 1 >/opt/densekit/contents.sha256
-rm /tmp/contents
+sh /build/contents.sh

@@ -69,11 +69,9 @@ for arch in $archs; do
     esac
 done
 
-python3 -m venv /tmp/sbom
-/tmp/sbom/bin/python -m pip install -q --no-deps --require-hashes --only-binary :all: -r $locks/sbom.txt
-/tmp/sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o /opt/venv/sbom.cdx.json /opt/venv/bin/python
+sh /build/sbom.sh
 
 # Compiled files that know their source by hash, not by a time that differs in every build. A few packages carry
 # templates that are no Python and cannot be compiled.
 /opt/venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv || true
-rm -rf /tmp/sbom /tmp/*.txt
+rm -f /tmp/*.txt

@@ -166,6 +166,11 @@ def test_lmms_eval_answers_the_same_in_its_image(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "answers are the same" in done.stdout
+    command = ("run", "--rm", "-T", "-e", "DENSEKIT_SELFTEST=0", "cross-check", "sh", "-c")
+    done = compose(*command, "id -u; cat /opt/venv/sbom.cdx.json /opt/densekit/contents.sha256")
+    assert done.stdout.startswith("1000\n") and '"name": "lmms_eval"' in done.stdout
+    contents = compose.in_image("cat", "/opt/densekit/contents.sha256")
+    assert not done.stdout.endswith(contents)
 
 
 def test_video_image_decodes(engine: Engine, standin: str, wheels: Path, compose: Compose) -> None:
@@ -182,6 +187,10 @@ def test_video_image_decodes(engine: Engine, standin: str, wheels: Path, compose
     inside = ["docker", "run", "--rm", "--network", "none", "-e", "DENSEKIT_SELFTEST=0", tag]
     try:
         assert engine.ok(*inside, "python", "-c", program).count(".") == 2
+        assert '"name": "av"' in engine.ok(*inside, "cat", "/opt/venv/sbom.cdx.json")
+        contents = "/opt/densekit/contents.sha256"
+        assert engine.ok(*inside, "cat", contents) != compose.in_image("cat", contents)
+        assert engine.ok(*inside, "id", "-u").strip() == "1000"
     finally:
         engine.run("docker", "image", "rm", "--force", tag)
 

@@ -116,8 +116,10 @@ def test_images_run_as_a_user_without_rights(target: str) -> None:
 def test_the_cpu_image_with_packages_beside_it(target: str) -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
     assert f"FROM cpu AS {target}\n" in text
-    instructions = [line.split()[0] for line in stages(text)[target].splitlines() if line.strip()]
-    assert [word for word in instructions if word != "#"] == ["COPY"]
+    stage = stages(text)[target]
+    assert re.findall(r"sh (/build/\S+)$", stage, re.MULTILINE) == ["/build/contents.sh"]
+    assert re.findall(r"^USER (\S+)$", stage, re.MULTILINE) == ["0:0", "1000:1000"]
+    assert stage.rindex("USER ") > stage.rindex("RUN ") > stage.rindex("COPY ")
 
 
 def test_the_compiler_stays_behind() -> None:
