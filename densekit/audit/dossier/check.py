@@ -107,7 +107,7 @@ def _check_run(listed: DossierRun, folder: Path) -> Iterator[Check]:
     yield Check(name=name, state="ok", message=message)
     if listed.left_out:
         count = count_of(len(listed.left_out), "file")
-        message = f"{count} of the trained model are not in the dossier, only their hashes"
+        message = f"of the trained model, {count} stayed behind; the dossier has hashes alone"
         yield Check(name=name, state="warn", message=message)
 
 
