@@ -65,7 +65,7 @@ def test_a_dossier_verifies_without_its_run(run: Path, tmp_path: Path) -> None:
     assert not failed(checks)
     messages = " ".join(check.message for check in checks)
     assert "made: 6 steps fit their hash chain" in messages
-    assert "1 file of the trained model" in messages
+    assert "of the trained model, 1 file stayed behind" in messages
 
 
 def test_it_holds_records_and_no_weights(run: Path, packed: Path) -> None:
