@@ -2,6 +2,7 @@
 are known. Without it a verdict would judge the measuring as much as the run.
 """
 
+import os
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -67,7 +68,7 @@ def read_calibrations(runs_dir: Path) -> Calibrations:
     Raises DataError for a calibration.json that densekit did not write.
     """
     path = runs_dir / CALIBRATION_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Calibrations()
     return read_part(Calibrations, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
 

@@ -2,6 +2,7 @@
 baseline. Written by `densekit verdict`, read by whoever shows a run.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,7 +163,7 @@ def read_verdict(run: Path) -> Verdict | None:
     densekit did not write, and for that of another run.
     """
     path = run / VERDICT_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     verdict = read_versioned(Verdict, path, schema=SCHEMA, what="the verdict", remedy=REMEDY)
     if RunDir(run).sha256 not in verdict.runs:

@@ -1,6 +1,7 @@
 """Calibration records: what is measured, in which environment it holds, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -124,4 +125,8 @@ def test_newer_records_replace_older_ones(tmp_path: Path, paper: Paper) -> None:
     assert set(read_calibrations(runs).records) == {better, other}
     (runs / CALIBRATION_FILE).write_text('{"schema": 1, "records": [{"step": "guess"}]}')
     with pytest.raises(DataError, match=r"records\.0\.step: .*calibrate again"):
+        read_calibrations(runs)
+    (runs / CALIBRATION_FILE).unlink()
+    os.mkfifo(runs / CALIBRATION_FILE)
+    with pytest.raises(DataError, match="not a regular file"):
         read_calibrations(runs)

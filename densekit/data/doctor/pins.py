@@ -4,6 +4,7 @@ One JSON file in the data root, by data set of the catalog. `densekit data pin` 
 the disk, never what is not; an examination compares with it.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,7 @@ class Pins(Part):
 def read_pins(folder: Path) -> Pins:
     """The pins of a data root; empty where it has none. Raises DataError for a damaged file."""
     path = folder / PINS_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Pins()
     return read_part(Pins, read_object(path, remedy=REMEDY), source=path, remedy=REMEDY)
 
