@@ -25,11 +25,12 @@ class Phase:
 
     def __init__(self, parts: list[str], start: Bytes, slopes: Bytes) -> None:
         self.parts, self.start, self.slopes = parts, start, slopes  # [E, P], [3, E, P]
+        self.totals, self.total_slopes = start.sum(axis=1), slopes.sum(axis=2)  # [E], [3, E]
 
     def peak(self, more: Bytes) -> dict[str, int]:
         """Bytes by part at the highest total of a micro-batch with `more` [3] than the first."""
-        alive = self.start + np.tensordot(more, self.slopes, 1)
-        highest = alive[alive.sum(axis=1).argmax()]
+        place = (self.totals + more @ self.total_slopes).argmax()
+        highest = self.start[place] + more @ self.slopes[:, place]
         return dict(zip(self.parts, highest.tolist(), strict=True))
 
 
