@@ -1,6 +1,7 @@
 """The command line: one thin module per group of verbs."""
 
 import gc
+import os
 import sys
 
 from densekit.errors import INTERRUPTED_CODE
@@ -15,6 +16,8 @@ USUAL = gc.get_threshold()
 def main() -> None:
     """Entry point. The verbs are imported here: Ctrl-C is answered while they are, too."""
     gc.set_threshold(COLLECT_AFTER, *USUAL[1:])
+    # It would look through all installed packages for plugins, of which densekit uses none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from densekit.cli.app import main as run
     except KeyboardInterrupt:

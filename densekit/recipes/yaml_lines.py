@@ -5,7 +5,7 @@ import difflib
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def read_document(path: Path) -> Document:
         raise UsageError(str(error)) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    return copy.deepcopy(document)
+    return replace(document, values=copy.deepcopy(document.values), lines=document.lines.copy())
 
 
 # Parents are shared; the text is part of the key, so an edited file is parsed again.
