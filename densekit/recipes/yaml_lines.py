@@ -104,7 +104,7 @@ def _parse(path: Path, text: str) -> Document:
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}: must be a mapping of keys to values")
         check_size(node)
-        _note_lines(node, (), path, lines)
+        _note_lines(node, (), str(path), lines)
         values = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -169,7 +169,7 @@ def _too_large(node: yaml.Node, problem: str) -> yaml.YAMLError:
 
 
 def _note_lines(
-    node: yaml.Node, prefix: tuple[str, ...], path: Path, lines: dict[tuple[str, ...], str]
+    node: yaml.Node, prefix: tuple[str, ...], path: str, lines: dict[tuple[str, ...], str]
 ) -> None:
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
