@@ -3,27 +3,15 @@
 from dataclasses import replace
 
 from densekit.runs.recent import WINDOW, Recent
-from densekit.runs.records import StepMetrics
+from tests.support.steps import STEP
 
-STEP = StepMetrics(
-    step=1,
-    loss=2.0,
-    lr=2e-5,
-    grad_norm=1.0,
-    updated=True,
-    overflows=0,
-    samples=16,
-    tokens=4096,
-    supervised_tokens=9,
-    masked_samples=0,
-    seconds=0.5,
-)
+LATEST = replace(STEP, loss=2.0, lr=2e-5, grad_norm=1.0, samples=16, tokens=4096)
 
 
 def test_means_are_over_the_window_and_memory_is_the_most() -> None:
-    old = replace(STEP, loss=1e9, seconds=1e9)
-    steps = [replace(STEP, mfu=0.4, peak_memory_gib=float(n)) for n in range(WINDOW)]
-    last = replace(STEP, loss=4.0, mfu=0.5, peak_memory_gib=3.0, seconds=0.5)
+    old = replace(LATEST, loss=1e9, seconds=1e9)
+    steps = [replace(LATEST, mfu=0.4, peak_memory_gib=float(n)) for n in range(WINDOW)]
+    last = replace(LATEST, loss=4.0, mfu=0.5, peak_memory_gib=3.0, seconds=0.5)
     found = Recent.of([old, *steps[1:], last])
     assert found.loss == 4.0 and found.mean_loss == (2.0 * (WINDOW - 1) + 4.0) / WINDOW
     assert (found.step_seconds, found.samples_per_second, found.tokens_per_second) == (
@@ -38,13 +26,13 @@ def test_means_are_over_the_window_and_memory_is_the_most() -> None:
 
 
 def test_the_speed_is_that_of_the_steps_that_were_timed() -> None:
-    steps = [replace(STEP, seconds=30.0), STEP, STEP]
+    steps = [replace(LATEST, seconds=30.0), LATEST, LATEST]
     assert Recent.of(steps, timed=2).step_seconds == 0.5
     untimed = Recent.of(steps, timed=0)
     assert untimed.step_seconds is None and untimed.words() == ["loss 2", "mean 2", "lr 2e-05"]
 
 
 def test_a_loss_that_is_not_finite_counts_in_no_mean() -> None:
-    found = Recent.of([STEP, replace(STEP, loss=None)])
+    found = Recent.of([LATEST, replace(LATEST, loss=None)])
     assert (found.loss, found.mean_loss) == (None, 2.0)
-    assert Recent.of([replace(STEP, loss=None)]).mean_loss is None
+    assert Recent.of([replace(LATEST, loss=None)]).mean_loss is None

@@ -2,4 +2,4 @@
 
 from densekit.evaluate.protocols.videos import video_protocol
 
-PROTOCOL = video_protocol("msvd", "MSVD", split="test", file="test_q.json")
+PROTOCOL = video_protocol("msvd", "MSVD", split="test")

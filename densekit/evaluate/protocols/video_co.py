@@ -2,4 +2,4 @@
 
 from densekit.evaluate.protocols.videos import video_protocol
 
-PROTOCOL = video_protocol("video_co", "CO", split="pairs of questions", file="consistency_qa.json")
+PROTOCOL = video_protocol("video_co", "CO", split="pairs of questions")

@@ -2,4 +2,4 @@
 
 from densekit.evaluate.protocols.videos import video_protocol
 
-PROTOCOL = video_protocol("video_do", "DO", split="generic questions", file="generic_qa.json")
+PROTOCOL = video_protocol("video_do", "DO", split="generic questions")

@@ -2,4 +2,4 @@
 
 from densekit.evaluate.protocols.videos import video_protocol
 
-PROTOCOL = video_protocol("video_tu", "TU", split="temporal questions", file="temporal_qa.json")
+PROTOCOL = video_protocol("video_tu", "TU", split="temporal questions")

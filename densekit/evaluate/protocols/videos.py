@@ -4,6 +4,7 @@ Their judge is retired, and its snapshots score the same answers differently: an
 and no score.
 """
 
+from densekit.evaluate.video_files import FILES
 from densekit.runs.benchmarks import Decoding, Protocol
 from densekit.spec.video import VideoSettings
 
@@ -15,8 +16,8 @@ QUESTIONS = {
 """Benchmarks whose questions are another one's: its answers are theirs."""
 
 
-def video_protocol(name: str, title: str, *, split: str, file: str) -> Protocol:
-    """A benchmark of Table 5; `file`: of its questions."""
+def video_protocol(name: str, title: str, *, split: str) -> Protocol:
+    """A benchmark of Table 5."""
     return Protocol(
         name=name,
         title=title,
@@ -29,5 +30,7 @@ def video_protocol(name: str, title: str, *, split: str, file: str) -> Protocol:
         scorer=None,
         figure="",
         other_protocol=JUDGED,
-        source=f"official video scripts (8 frames, pooled); questions of Video-ChatGPT's {file}",
+        source=(
+            f"official video scripts (8 frames, pooled); questions of Video-ChatGPT's {FILES[name]}"
+        ),
     )
