@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from densekit.planner.memory_formulas import formulas
 from densekit.planner.memory_trace.autograd import SINGLE
-from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import GRADIENTS, LANGUAGE, LOGITS
+from densekit.planner.memory_trace.peaks import peaks
 from densekit.planner.model_states import FRAGMENTATION, UPDATE, ModelStates
 from densekit.planner.workload import MicroBatchShape
 from densekit.spec.execution import Execution
@@ -86,8 +86,9 @@ def memory_of(
     if not model.trains_tower:
         moving["tower"] = {TOWER: _tower_pass(model, execution, micro_batch, images)}
     moving[UPDATE] = {}
+    outside = sum(states.outside_allocator.values())
     phases = {
-        phase: _all_parts(states, phase, parts, accumulates=accumulates)
+        phase: _all_parts(states, phase, parts, outside, accumulates=accumulates)
         for phase, parts in moving.items()
     }
     at = max(phases, key=lambda phase: sum(phases[phase].values()))
@@ -103,9 +104,9 @@ def memory_of(
 
 
 def _all_parts(
-    states: ModelStates, phase: str, moving: dict[str, int], *, accumulates: bool
+    states: ModelStates, phase: str, moving: dict[str, int], outside: int, *, accumulates: bool
 ) -> dict[str, int]:
-    """All parts of a phase, from the activations in it."""
+    """All parts of a phase, from the activations in it and what torch's allocator does not hold."""
     parts = dict.fromkeys(PARTS, 0) | moving
     parts[WEIGHTS], parts[OPTIMIZER] = states.weights, states.optimizer
     if phase == UPDATE or accumulates or states.execution.zero_stage:
@@ -113,7 +114,6 @@ def _all_parts(
     parts[BUFFERS] += sum(states.buffers(phase).values())
     if states.execution.device == "cuda":
         comes_and_goes = sum(parts[name] for name in (TOWER, LANGUAGE, LOGITS, BUFFERS))
-        outside = sum(states.outside_allocator.values())
         parts[FRAGMENTED] = int(FRAGMENTATION * (comes_and_goes - outside))
     return parts
 

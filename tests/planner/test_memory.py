@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from densekit.planner import memory as memory_module
 from densekit.planner.memory import PARTS, memory_of, traced_execution
 from densekit.planner.memory_trace.autograd import Meter, Tape
-from densekit.planner.memory_trace.interpolate import peaks
 from densekit.planner.memory_trace.model import KEPT, LANGUAGE, TracedStep
+from densekit.planner.memory_trace.peaks import peaks
 from densekit.planner.workload import MicroBatchShape
 from densekit.spec import deepspeed
 from densekit.spec.anyres import AnyRes
