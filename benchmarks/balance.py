@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 from certificate import synthetic_index
 
-from densekit.batching import OfficialOrder
+from densekit.batching.order import OfficialOrder
 from densekit.batching.split import split_step
 from densekit.batching.steps import iterate_steps
 from densekit.spec.math import Reference

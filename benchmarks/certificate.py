@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from densekit.batching import OfficialOrder, certify
+from densekit.batching.order import OfficialOrder
+from densekit.batching.run_order import certify
 from densekit.data.index import SampleIndex
 from densekit.spec.math import Reference
 

@@ -11,11 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from densekit.batching.counts import count_steps
-from densekit.batching.order import OfficialOrder
-from densekit.batching.steps import iterate_steps
-from densekit.errors import DataError, UsageError
-from densekit.spec.types import Semantics
+from densekit.errors import DataError
 
 SCHEMA = 1
 
@@ -88,49 +84,3 @@ class BatchCertificate:
                 f"a batch certificate of schema {values['schema']}; this version reads {SCHEMA}"
             )
         return cls(**values)
-
-
-def certify(
-    order: OfficialOrder,
-    sample_ids: Sequence[str],
-    *,
-    epochs: float | None = None,
-    max_steps: int | None = None,
-    tail: Semantics = "faithful",
-) -> BatchCertificate:
-    """Return the certificate of the run that feeds `order`; length and tail as `iterate_steps`, and
-    its errors.
-
-    `sample_ids[i]` is the id of sample i (`index:16 hex digits`); raises UsageError unless there is
-    one per sample.
-    """
-    if len(sample_ids) != order.num_samples:
-        raise UsageError(
-            f"{len(sample_ids)} sample ids for {order.num_samples} samples; give one id per sample"
-        )
-    counts = count_steps(
-        order.num_samples, topology=order.topology, epochs=epochs, max_steps=max_steps, tail=tail
-    )
-    builder = CertificateBuilder()
-    for step in iterate_steps(order, epochs=epochs, max_steps=max_steps, tail=tail):
-        builder.add(
-            step_digest([sample_ids[sample] for group in step.groups for sample in group.tolist()])
-        )
-    return BatchCertificate(
-        num_samples=order.num_samples,
-        steps=counts.steps,
-        samples_dropped=counts.samples_dropped,
-        samples_repeated=counts.samples_repeated,
-        sha256=builder.sha256,
-        source=_source(order, tail),
-    )
-
-
-def _source(order: OfficialOrder, tail: Semantics) -> str:
-    topology = order.topology
-    grouping = "grouped by modality and length" if order.group_by_modality else "not grouped"
-    return (
-        f"official sampler on {topology.gpus} x {topology.per_device_batch_size} x "
-        f"{topology.grad_accum_steps} "
-        f"(GPUs x per-device batch x accumulation), seed {order.seed}, {grouping}, {tail} tail"
-    )

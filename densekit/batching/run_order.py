@@ -1,48 +1,63 @@
 """What one run feeds: the official order of its samples, its steps and its certificate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from densekit.batching.certificate import BatchCertificate, certify
-from densekit.batching.counts import StepCounts, count_steps
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder, step_digest
+from densekit.batching.counts import count_steps
 from densekit.batching.order import OfficialOrder
+from densekit.batching.run_length import RunLength
 from densekit.batching.steps import Step, iterate_steps
+from densekit.errors import UsageError
 from densekit.spec.math import Math
 from densekit.spec.types import Semantics
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunLength:
-    """How long a run trains: the arguments of `iterate_steps` and its relatives."""
+def certify(
+    order: OfficialOrder,
+    sample_ids: Sequence[str],
+    *,
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    tail: Semantics = "faithful",
+) -> BatchCertificate:
+    """Return the certificate of the run that feeds `order`; length and tail as `iterate_steps`, and
+    its errors.
 
-    epochs: int | None
-    """None where `max_steps` is given."""
-    max_steps: int | None
-    tail: Semantics
-    """What the end of an epoch does (docs/upstream.md, U9)."""
-
-    @classmethod
-    def of(cls, math: Math) -> "RunLength":
-        """The length that the math asks for."""
-        steps = math.optimizer.max_steps
-        epochs = None if steps else math.optimizer.epochs
-        return cls(epochs=epochs, max_steps=steps, tail=math.ledger["U9"])
-
-
-def count_run(math: Math, num_samples: int) -> StepCounts:
-    """Steps of a run over `num_samples` entries, and the samples they drop or repeat; errors of
-    `count_steps`.
+    `sample_ids[i]` is the id of sample i (`index:16 hex digits`); raises UsageError unless there is
+    one per sample.
     """
-    length = RunLength.of(math)
-    return count_steps(
-        num_samples,
-        topology=math.reference,
-        epochs=length.epochs,
-        max_steps=length.max_steps,
-        tail=length.tail,
+    if len(sample_ids) != order.num_samples:
+        raise UsageError(
+            f"{len(sample_ids)} sample ids for {order.num_samples} samples; give one id per sample"
+        )
+    counts = count_steps(
+        order.num_samples, topology=order.topology, epochs=epochs, max_steps=max_steps, tail=tail
+    )
+    builder = CertificateBuilder()
+    for step in iterate_steps(order, epochs=epochs, max_steps=max_steps, tail=tail):
+        builder.add(
+            step_digest([sample_ids[sample] for group in step.groups for sample in group.tolist()])
+        )
+    return BatchCertificate(
+        num_samples=order.num_samples,
+        steps=counts.steps,
+        samples_dropped=counts.samples_dropped,
+        samples_repeated=counts.samples_repeated,
+        sha256=builder.sha256,
+        source=_source(order, tail),
+    )
+
+
+def _source(order: OfficialOrder, tail: Semantics) -> str:
+    topology = order.topology
+    grouping = "grouped by modality and length" if order.group_by_modality else "not grouped"
+    return (
+        f"official sampler on {topology.gpus} x {topology.per_device_batch_size} x "
+        f"{topology.grad_accum_steps} "
+        f"(GPUs x per-device batch x accumulation), seed {order.seed}, {grouping}, {tail} tail"
     )
 
 

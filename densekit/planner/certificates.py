@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.batching.run_order import RunLength, RunOrder
+from densekit.batching.run_length import RunLength
 from densekit.errors import DataError
 from densekit.files.hashing import json_sha256
 from densekit.files.json_files import read_json, write_json
@@ -42,8 +42,9 @@ def make_certificate(recipe: Recipe, roots: Roots) -> BatchCertificate:
 
     Raises DataError when the annotation file is missing, wrong or not the one the recipe states.
     """
-    # Imported here because they load tokenizers and images, which a plan without --certify does not
-    # need.
+    # Imported here because they load numpy, tokenizers and images, which a plan without --certify
+    # does not need.
+    from densekit.batching.run_order import RunOrder
     from densekit.data.annotations import Annotations
     from densekit.data.images import find_images
     from densekit.data.index import SampleIndex

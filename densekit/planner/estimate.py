@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from densekit.batching.run_order import count_run
+from densekit.batching.run_length import count_run
 from densekit.planner.candidates import worst_memory
 from densekit.planner.cluster import Cluster
 from densekit.planner.disk import Disk, disk_of

@@ -2,10 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from densekit.data.image_tokens import ImageTokens
 from densekit.data.sample_totals import Counting, kept_totals
@@ -15,6 +12,10 @@ from densekit.spec.flops import AverageSample
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 from densekit.spec.vision import ImageLayout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 TOKENS_PER_WORD = 1.4
 """Assumed for what is counted in words; the end of an answer and the speakers' names are in it."""
@@ -71,14 +72,14 @@ def lengths_of(recipe: Recipe, cached: Path | None) -> Lengths:
     return CAPTIONS if recipe.data.template == "plain" else ASKED_CAPTIONS
 
 
-def counted(modality_lengths: npt.NDArray[np.int64], template: str) -> dict[str, Any]:
+def counted(modality_lengths: "npt.NDArray[np.int64]", template: str) -> dict[str, Any]:
     """Lengths of an index as plain values; `modality_lengths`: words per sample, negative for
     text-only ones.
     """
-    lengths = modality_lengths.astype(np.float64)
+    lengths = modality_lengths.astype(float)
     system = 0 if template == "plain" else SYSTEM_TOKENS
 
-    def tokens(words: npt.NDArray[np.float64]) -> float:
+    def tokens(words: "npt.NDArray[np.float64]") -> float:
         return round(float(words.mean()) * TOKENS_PER_WORD + system, 1) if words.size else 0.0
 
     return asdict(

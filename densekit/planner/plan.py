@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from densekit.batching.certificate import BatchCertificate
-from densekit.batching.run_order import count_run
+from densekit.batching.run_length import count_run
 from densekit.batching.split import split_step
 from densekit.errors import UsageError
 from densekit.planner.candidates import NOTHING_ASKED, SearchSpace

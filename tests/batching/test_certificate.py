@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densekit.batching.certificate import BatchCertificate, CertificateBuilder, certify, step_digest
+from densekit.batching.certificate import BatchCertificate, CertificateBuilder, step_digest
 from densekit.batching.order import OfficialOrder
+from densekit.batching.run_order import certify
 from densekit.batching.steps import iterate_steps
 from densekit.errors import DataError, UsageError
 from densekit.spec.math import Reference

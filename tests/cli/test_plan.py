@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,17 @@ import pytest
 from tests.support.command_line import Cli
 from tests.support.files import names, write_json
 from tests.support.launching import entry
+
+
+IMPORTED = """
+import sys
+from densekit.cli import main
+sys.argv = ["densekit", "plan", "vicuna7b_stage2"]
+try:
+    main()
+finally:
+    print(*sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
 
 
 def test_plan(run_cli: Cli) -> None:
@@ -164,3 +177,13 @@ def test_plan_and_show_write_nothing(run_cli: Cli, tmp_path: Path) -> None:
     for arguments in (["recipes"], ["show", "tiny_stage2"], ["plan", "tiny_stage2"]):
         assert run_cli(*arguments).code == 0
     assert names(tmp_path) == []
+
+
+@pytest.mark.ranks
+def test_a_plan_waits_for_no_package_that_computes(tmp_path: Path) -> None:
+    """numpy alone takes a tenth of a second, `plan` half of one."""
+    command = [sys.executable, "-c", IMPORTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "fits: " in done.stdout
+    assert "pydantic" in done.stderr
+    assert not {"numpy", "torch", "transformers", "tokenizers"} & set(done.stderr.split())

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from densekit import cli
-from densekit.batching import OfficialOrder, certify
+from densekit.batching.order import OfficialOrder
+from densekit.batching.run_order import certify
 from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.errors import DataError

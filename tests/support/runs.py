@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from densekit.batching.certificate import certify
 from densekit.batching.order import OfficialOrder
+from densekit.batching.run_order import certify
 from densekit.batching.steps import iterate_steps
 from densekit.data.annotations import Annotations
 from densekit.files.hashing import file_sha256

@@ -2,7 +2,7 @@
 
 import pytest
 
-from densekit.batching.run_order import RunLength
+from densekit.batching.run_length import RunLength
 from tests.support.runs import made_math
 
 
