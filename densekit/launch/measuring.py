@@ -15,8 +15,14 @@ from densekit.launch.chain import Stage, execution_of, locked, prepare, start
 from densekit.launch.launchers.registry import launcher_class
 from densekit.launch.screen import screen
 from densekit.launch.selection import Selection, select
-from densekit.planner.calibrate import MARGIN
-from densekit.planner.measured import CONFIDENCE, FEWEST, MOST, Measured, warm_up_of
+from densekit.planner.measured import (
+    CONFIDENCE,
+    FEWEST,
+    MARGIN,
+    MOST,
+    Measured,
+    warm_up_of,
+)
 from densekit.planner.plan import Plan, make_plan
 from densekit.planner.time import Interval
 from densekit.recipes.load import load_recipe

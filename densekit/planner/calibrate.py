@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 from densekit.errors import DataError, UsageError
+from densekit.planner.measured import MARGIN, WARM_UP
 from densekit.runs.layout import RunDir
 from densekit.runs.manifest import MANIFEST_FILE, Manifest, read_manifest
 from densekit.runs.records import METRICS_FILE, read_steps
@@ -15,12 +16,8 @@ from densekit.spec.flops import AverageSample, flops_of
 from densekit.spec.hardware import Efficiency, named_hardware
 from densekit.spec.trained_model import TrainedModel
 
-WARM_UP = 10
-"""Steps of a run that are not counted: kernels are chosen and memory is allocated in them."""
 STEPS = 20
-"""Steps after them that a run must have."""
-MARGIN = 0.1
-"""What another run of the same kind may differ by."""
+"""Steps after WARM_UP that a run must have."""
 
 
 def measured_efficiency(runs_dir: Path) -> dict[str, Efficiency]:

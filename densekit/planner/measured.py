@@ -5,9 +5,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from densekit.planner.calibrate import MARGIN, WARM_UP
 from densekit.planner.time import Interval
 
+WARM_UP = 10
+"""Steps that are not counted: kernels are chosen and memory is allocated in them."""
+MARGIN = 0.1
+"""What another run of the same kind may differ by."""
 FEWEST = 6
 """Steps of a measurement: three to warm up, three that count."""
 MOST = 1000

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from densekit.errors import UsageError
 from densekit.planner.alternatives import Alternative, alternatives
-from densekit.planner.calibrate import measured_efficiency
 from densekit.planner.candidates import SearchSpace
 from densekit.planner.certificates import cached_certificate, make_certificate
 from densekit.planner.cluster import usual_nodes
@@ -15,7 +14,7 @@ from densekit.planner.plan import Plan, make_plan
 from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import ExecutionRequest
-from densekit.spec.hardware import Hardware, hardware
+from densekit.spec.hardware import Efficiency, Hardware, hardware
 from densekit.spec.recipe import Recipe
 from densekit.spec.roots import Roots
 
@@ -67,7 +66,7 @@ def answer(
     """
     filled, row = with_hardware(recipe, request)
     certificate = make_certificate(recipe, roots) if certify else cached_certificate(recipe, roots)
-    measured = measured_efficiency(runs_dir)
+    measured = _measured(runs_dir)
     plan = make_plan(
         recipe,
         filled,
@@ -85,6 +84,15 @@ def answer(
     workload = Workload.of(recipe, roots)
     space = SearchSpace(workload=workload, request=request, measured=measured)
     return plan, alternatives(space, steps, plan.execution.world_size)
+
+
+def _measured(runs_dir: Path) -> dict[str, Efficiency]:
+    """What earlier runs reached, where there are any: nothing that reads runs is imported else."""
+    if not runs_dir.is_dir():
+        return {}
+    from densekit.planner.calibrate import measured_efficiency
+
+    return measured_efficiency(runs_dir)
 
 
 def reported(recipe: Recipe) -> dict[str, float]:

@@ -9,8 +9,7 @@ from densekit.errors import UsageError
 from densekit.launch.launchers import local
 from densekit.launch.launchers.local import Local
 from densekit.launch.measuring import NotMeasuredError, measure, measured
-from densekit.planner.calibrate import MARGIN
-from densekit.planner.measured import Measured
+from densekit.planner.measured import MARGIN, Measured
 from densekit.planner.plan import Plan
 from densekit.runs.layout import WorkDir
 from densekit.runs.records import StepMetrics

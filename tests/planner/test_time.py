@@ -12,7 +12,7 @@ import pytest
 
 from densekit.data.sample_totals import Counting, SampleTotals, keep_totals
 from densekit.files.json_files import write_json
-from densekit.planner.calibrate import MARGIN, measured_efficiency
+from densekit.planner.calibrate import measured_efficiency
 from densekit.planner.candidates import SearchSpace
 from densekit.planner.cluster import Cluster, usual_nodes
 from densekit.planner.lengths import (
@@ -23,6 +23,7 @@ from densekit.planner.lengths import (
     counted,
     lengths_of,
 )
+from densekit.planner.measured import MARGIN
 from densekit.planner.plan import Plan, make_plan
 from densekit.planner.time import (
     HOST_BANDWIDTH,
