@@ -231,11 +231,27 @@ def test_plain_of_a_tokenizer_without_a_pad_token(bpe_json: str, bos: str, added
     assert (
         faithful.input_ids.tolist() == fixed.input_ids.tolist()
         and faithful.labels.tolist() == fixed.labels.tolist()
+        and faithful.notes == fixed.notes == ()
     )
     assert label_runs(faithful, tokenizer) == ["the quick brown fox\n"]
     assert faithful.input_ids.tolist()[: 1 + added] == ([tokenizer.bos_id] if added else []) + [
         IMAGE_TOKEN_ID
     ]
+
+
+def test_official_plain_never_looks_at_who_speaks(sp_legacy: SentencePieceTokenizer) -> None:
+    turns = chat("<image>", "the cat")
+    swapped = [
+        turn | {"from": speaker} for turn, speaker in zip(turns, ("gpt", "human"), strict=True)
+    ]
+    usual, other = (
+        encode(sp_legacy, "plain", "faithful", each, image=True) for each in (turns, swapped)
+    )
+    assert other.notes == usual.notes == ()
+    assert other.input_ids.tolist() == usual.input_ids.tolist()
+    assert other.labels.tolist() == usual.labels.tolist()
+    with pytest.raises(DataError, match="expected 2 turns, found 1"):
+        encode(sp_legacy, "plain", "fixed", swapped, image=True)
 
 
 @pytest.mark.parametrize("semantics", ["faithful", "fixed"])

@@ -7,7 +7,7 @@ from densekit.errors import DataError
 from densekit.spec.types import IGNORE_INDEX, IMAGE_TOKEN_ID
 from densekit.text.encode import EncodedSample
 from densekit.text.lengths import modality_length
-from densekit.text.sequence import model_sequence
+from densekit.text.sequence import ModelSequence, model_sequence
 from tests.support.conversations import chat
 
 
@@ -41,6 +41,11 @@ def test_pad_ids_leave_the_faithful_sequence_only() -> None:
         )
         assert row.input_ids.tolist() == ids
         assert row.labels.tolist() == [IGNORE_INDEX, IGNORE_INDEX, *ids[2:]]
+
+
+def test_label_positions_are_counted_behind_the_first_token() -> None:
+    labels = np.array([7, 8, IGNORE_INDEX, 9])
+    assert ModelSequence(np.array([7, 8, 1, 9]), labels).label_count == 2
 
 
 def test_both_cuts() -> None:

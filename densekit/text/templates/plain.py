@@ -1,5 +1,7 @@
 """`plain`: an image and its caption, for stage 1."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from densekit.errors import DataError
@@ -17,21 +19,20 @@ class PlainTemplate(Template):
         self, conversations: object, *, has_image: bool, semantics: Semantics
     ) -> tuple[list[Turn], bool]:
         """Raises DataError also for another number of turns, or no tag in the first."""
-        turns: list[Turn]
+        dropped = False
         if semantics == "faithful":
             # The official branch takes the turns as they come and never looks at "from".
-            values = [value for _, value in turn_values(conversations)]
-            turns = [("human" if i % 2 == 0 else "gpt", value) for i, value in enumerate(values)]
-            dropped = False
+            found: Sequence[tuple[object, str]] = turn_values(conversations)
         else:
-            turns, dropped = alternating_turns(conversations)
-            if not turns:
+            found, dropped = alternating_turns(conversations)
+            if not found:
                 raise DataError("no turn is left once the first one, from gpt, is dropped")
-        if len(turns) != 2:
-            raise DataError(f"template plain: expected 2 turns, found {len(turns)}")
-        if IMAGE_TOKEN not in turns[0][1]:
+        if len(found) != 2:
+            raise DataError(f"template plain: expected 2 turns, found {len(found)}")
+        (_, question), (_, caption) = found
+        if IMAGE_TOKEN not in question:
             raise DataError(f"turn 0: template plain expects {IMAGE_TOKEN} in it")
-        turns = [("human", IMAGE_TOKEN), turns[1]]
+        turns: list[Turn] = [("human", IMAGE_TOKEN), ("gpt", caption)]
         return (with_tags_in_front(turns, semantics) if has_image else turns), dropped
 
     def prompt_turns(self, conversations: object, *, has_image: bool) -> list[Turn]:
