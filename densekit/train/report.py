@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from densekit.runs.results import Results, Summary
 
 STALLED = 0.1
-"""Share of the time without data above which the report says what to do."""
+"""Share of the time without data above which the report says what to do, ..."""
+STALLED_SECONDS = 60
+"""... and how long that must have been: starting the workers takes seconds, mended or not."""
 
 
 def report(results: Results, place: str, ledger: Sequence[str] = ()) -> list[str]:
@@ -45,7 +47,7 @@ def _waited(summary: Summary) -> str:
     )
     if summary.peak_seconds:
         line += f"; MFU {summary.peak_seconds / summary.seconds:.1%}"
-    if data > STALLED:
+    if data > STALLED and summary.data_seconds > STALLED_SECONDS:
         line += ": the data loader is too slow; give more --workers, or a faster disk"
     return line
 

@@ -85,6 +85,16 @@ def test_the_report_has_the_mfu_of_the_run() -> None:
     assert not any("MFU" in line for line in report(Results(summary=summary), "here"))
 
 
+@pytest.mark.parametrize(
+    ("waited", "seconds", "slow"), [(120, 1000, True), (120, 2000, False), (30, 60, False)]
+)
+def test_a_slow_data_loader_is_one_that_cost_time(waited: int, seconds: int, slow: bool) -> None:
+    """A tiny run waits for its workers to start, which nothing mends."""
+    summary = Summary(steps=9, seconds=seconds, compute_seconds=1.0, data_seconds=waited)
+    lines = report(Results(summary=summary), "here")
+    assert any("give more --workers" in line for line in lines) == slow
+
+
 def test_the_peak_of_a_step_is_read_once_and_on_a_gpu_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
