@@ -153,37 +153,40 @@ def evaluate(
     sources = [named_run(target, site.runs_dir) for target in targets]
     names = [name.strip() for name in (benchmarks or "").split(",") if name.strip()]
     found = {}
-    for source in sources:
-        selection = select_for_evaluation(
-            source,
-            ExecutionRequest(device=device, world_size=gpus, nodes=nodes, dtype=dtype),
-            launcher=launcher,
-            options=LauncherOptions(
-                image=image,
-                container=container,
-                sbatch=tuple(sbatch or ()),
-                queue_minutes=queue_minutes,
-            ),
-            site=site,
-        )
-        with screen():
-            evaluated = evaluate_model(
+    try:
+        for source in sources:
+            selection = select_for_evaluation(
                 source,
-                benchmarks=names,
-                limit=limit,
-                batch_size=batch_size,
-                execution=selection.execution,
-                launcher=selection.launcher,
+                ExecutionRequest(device=device, world_size=gpus, nodes=nodes, dtype=dtype),
+                launcher=launcher,
+                options=LauncherOptions(
+                    image=image,
+                    container=container,
+                    sbatch=tuple(sbatch or ()),
+                    queue_minutes=queue_minutes,
+                ),
+                site=site,
             )
-        if evaluated.code != 0:
-            raise typer.Exit(evaluated.code)
-        assert evaluated.folder is not None
-        found[str(source)] = [result.model_dump(mode="json") for result in evaluated.results]
-        if not as_json:
-            print_lines(report(evaluated.results))
-            print(f"answers and scores in {evaluated.folder.path}")
-    if as_json:
-        print_json(found)
+            with screen():
+                evaluated = evaluate_model(
+                    source,
+                    benchmarks=names,
+                    limit=limit,
+                    batch_size=batch_size,
+                    execution=selection.execution,
+                    launcher=selection.launcher,
+                )
+            if evaluated.code != 0:
+                raise typer.Exit(evaluated.code)
+            assert evaluated.folder is not None
+            found[str(source)] = [result.model_dump(mode="json") for result in evaluated.results]
+            if not as_json:
+                print_lines(report(evaluated.results))
+                print(f"answers and scores in {evaluated.folder.path}")
+    finally:
+        # What was asked before something failed is not lost.
+        if as_json and found:
+            print_json(found)
 
 
 @commands.command(hidden=True, epilog="Example: densekit answer runs/RUN/evaluations/HASH")

@@ -1,10 +1,14 @@
-"""`densekit evaluate FILE --as llava`: what it prints of a benchmark that has a number."""
+"""`densekit evaluate`: what it prints of an answer file, and of several models."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from densekit.errors import DataError
+from densekit.launch.evaluation import Evaluated
+from densekit.runs.evaluations import EvaluationFolder
 from tests.support.command_line import Cli
 
 
@@ -59,3 +63,29 @@ def test_notes_in_words(
 ) -> None:
     out = _score(run_cli, tmp_path, benchmark, ["no idea"] * count, **fields)
     assert f"\n{line}\n" in out
+
+
+@pytest.mark.parametrize("ending", [DataError("its answers are lost"), 7])
+def test_what_was_scored_before_a_failure_is_printed(
+    tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch, ending: DataError | int
+) -> None:
+    """Of `evaluate A B --json`, where B ends badly."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+
+    def evaluate(source: Path, **_: object) -> Evaluated:
+        if source == first:
+            return Evaluated(code=0, folder=EvaluationFolder(first))
+        if isinstance(ending, DataError):
+            raise ending
+        return Evaluated(code=ending)
+
+    chosen = SimpleNamespace(execution=None, launcher=None)
+    monkeypatch.setattr("densekit.launch.evaluation.evaluate", evaluate)
+    monkeypatch.setattr(
+        "densekit.launch.evaluation_selection.select_for_evaluation", lambda *_, **__: chosen
+    )
+    result = run_cli("evaluate", first, second, "--json")
+    assert json.loads(result.out) == {str(first): []}
+    assert result.code == (ending if isinstance(ending, int) else DataError.exit_code)

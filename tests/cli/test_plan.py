@@ -12,7 +12,6 @@ from tests.support.command_line import Cli
 from tests.support.files import names, write_json
 from tests.support.launching import entry
 
-
 IMPORTED = """
 import sys
 from densekit.cli import main
