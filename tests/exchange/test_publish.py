@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from densekit.errors import DataError, UsageError
+from densekit.exchange.export.llava_next import check_merge
+from densekit.exchange.export.stock_projector import NAMES, stock_projector
 from densekit.exchange.publish.card import check_card, model_card
 from densekit.exchange.publish.leaks import check_leaks
 from densekit.exchange.publish.record import Publication
@@ -21,12 +24,13 @@ from densekit.files.hashing import check_seal
 from densekit.files.json_files import read_json, write_json
 from densekit.launch.launchers.local import Local
 from densekit.launch.publishing import PublishRequest, publish, usual_format
-from densekit.recipes.load import load_recipe
+from densekit.recipes.load import load_recipe, recipe_names
 from densekit.runs.manifest import Manifest
 from densekit.runs.results import RESULTS_FILE, Results, Summary
 from densekit.runs.verdicts import Line, Verdict, write_verdict
 from densekit.spec.exchange import ExchangeReport, ExchangeRequest
 from densekit.spec.execution import Execution
+from densekit.spec.math import Math
 from densekit.spec.roots import Roots
 from densekit.spec.saved_file import SavedFile
 from tests.support.evaluations import result as stored_result
@@ -191,6 +195,29 @@ def test_what_stock_transformers_cannot_express_is_published_in_densekits_format
     name: str, overrides: list[str], format_: str
 ) -> None:
     assert usual_format(load_recipe(name, overrides).math()) == format_
+
+
+def written_for_stock_transformers(math: Math) -> bool:
+    """What the exporter says, of a projector of four channels a layer."""
+    connector, anyres = math.connector, math.data.anyres
+    weight = torch.zeros(3, connector.width(4))
+    try:
+        stock_projector(connector, dict.fromkeys(NAMES, weight), tower_layers=27)
+        if anyres is not None:
+            check_merge(anyres)
+    except DataError:
+        return False
+    return True
+
+
+def test_a_format_is_chosen_that_the_exporter_writes() -> None:
+    found = set()
+    for name in recipe_names():
+        math = load_recipe(name).math()
+        stock = written_for_stock_transformers(math)
+        assert (usual_format(math) == "llava-hf") == stock, name
+        found.add(stock)
+    assert found == {True, False}
 
 
 def test_the_card_of_tiles_names_the_class_that_merges_them(tmp_path: Path) -> None:
