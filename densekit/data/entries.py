@@ -60,13 +60,7 @@ def read_conversation(entry: object) -> Conversation:
             "entry_form",
             f"is {json_kind(entry)}; an object with 'conversations' is needed",
         )
-    if "video" in entry or "videos" in entry:
-        field = "video" if "video" in entry else "videos"
-        raise EntryError(
-            "video",
-            f"'{field}' is not supported (the official code cannot train on it either); remove the "
-            "entry",
-        )
+    _check_fields(entry)
     image = _image(entry)
     form: Form
     turns: list[tuple[str, str]]
@@ -88,6 +82,66 @@ def read_conversation(entry: object) -> Conversation:
     _check_tags(turns, image)
     _check_order(turns)
     return Conversation(turns=tuple(turns), image=image, form=form)
+
+
+UNHEARD = ("video", "videos", "audio", "audios", "sound", "sounds", "speech")
+"""Fields in which files name videos and sounds."""
+NOT_LEARNT = {"weight": 1, "loss": True, "train": True}
+"""Fields of a turn by which other programs learn less of it, or nothing; and what changes
+nothing.
+"""
+CALLS = ("tool_calls", "function_call")
+"""Fields of a turn that answers with something else than its text."""
+
+
+def _check_fields(entry: Mapping[str, Any]) -> None:
+    """Refuse what an entry holds beside its one conversation and its one image, and other programs
+    learn from. Empty fields are there because other rows of the same table have them.
+    """
+    for field in UNHEARD:
+        if entry.get(field):
+            raise EntryError(
+                "video",
+                f"'{field}' is not supported (the official code cannot train on it either); "
+                "remove the entry",
+            )
+    if entry.get("system"):
+        raise EntryError(
+            "system_turn",
+            "'system' holds a system prompt: the template has its own; remove the field, or put "
+            "its text into the first human turn",
+        )
+    if entry.get("tools"):
+        raise EntryError(
+            "extra_field",
+            "'tools' are not shown to the model: write them into the first human turn, or remove "
+            "the field",
+        )
+    for first, second in (("conversations", "messages"), ("image", "images")):
+        one, other = entry.get(first), entry.get(second)
+        if one and other and other not in (one, [one]):
+            raise EntryError(
+                "extra_field",
+                f"'{first}' and '{second}' differ, and one is read; remove the other",
+            )
+
+
+def _check_turn(number: int, turn: Mapping[str, Any]) -> None:
+    """Refuse what a turn holds beside its speaker and its text, and other programs learn by."""
+    for field, plain in NOT_LEARNT.items():
+        if turn.get(field) not in (None, plain):
+            raise EntryError(
+                "extra_field",
+                f"turn {number} has '{field}': every answer is learnt, and all labels weigh the "
+                "same; remove the field, or the answer",
+            )
+    for field in CALLS:
+        if turn.get(field):
+            raise EntryError(
+                "extra_field",
+                f"turn {number} has '{field}', of which nothing would be learnt; remove the field, "
+                "or the entry",
+            )
 
 
 _SPLIT = "one image per sample is supported: split the entry, one image each"
@@ -121,6 +175,8 @@ def _read_turns(raw: Sequence[object]) -> tuple[list[tuple[str, str]], bool, str
     image: str | None = None
     for number, turn in enumerate(raw):
         speaker, field, value = _fields(number, turn)
+        if isinstance(turn, Mapping) and len(turn) > 2:
+            _check_turn(number, turn)
         if isinstance(value, list):
             value, named = _join_parts(number, value)
             if named and image not in (None, named):

@@ -23,8 +23,9 @@ from densekit.files.hashing import check_seal, file_sha256, sealed
 from densekit.files.json_files import json_bytes, read_object
 from densekit.files.whole import beside
 
-# Goes up when the meaning of a stored array changes: files of another schema are rebuilt.
-SCHEMA = 2
+# Goes up when the meaning of a stored array changes, or more entries are refused: files of another
+# schema are rebuilt.
+SCHEMA = 3
 FOLDER = "index"
 HAS_IMAGE, TAGGED = 1, 2
 """Bits of `flags`: the entry names an image; an image tag occurs in it."""

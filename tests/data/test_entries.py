@@ -27,6 +27,12 @@ def _parts(*parts: Any) -> dict[str, Any]:
     return _messages([*parts, {"type": "text", "text": "What is it?"}], "A cat.")
 
 
+def _answer(**fields: Any) -> dict[str, Any]:
+    turns = LLAVA["conversations"]
+    assert isinstance(turns, list)
+    return {**LLAVA, "conversations": [turns[0], {**turns[1], **fields}]}
+
+
 SAME: dict[str, tuple[Form, dict[str, Any]]] = {
     "LLaVA": ("llava", LLAVA),
     "a list of one image": ("llava", {**LLAVA, "image": ["a.png"]}),
@@ -45,6 +51,29 @@ SAME: dict[str, tuple[Form, dict[str, Any]]] = {
     "roles under conversations": (
         "messages",
         {"image": "a.png", "conversations": _messages(*(text for _, text in TURNS))["messages"]},
+    ),
+    "empty fields of a table": (
+        "llava",
+        {
+            **LLAVA,
+            "images": [],
+            "video": None,
+            "videos": [],
+            "audio": "",
+            "system": "",
+            "tools": [],
+        },
+    ),
+    "the same image twice": ("llava", {**LLAVA, "images": ["a.png"]}),
+    "a turn that weighs 1": (
+        "messages",
+        {
+            "image": "a.png",
+            "messages": [
+                {"role": "user", "content": "<image>\nWhat is it?"},
+                {"role": "assistant", "content": "A cat.", "weight": 1, "tool_calls": None},
+            ],
+        },
     ),
     "image part": ("messages", _parts({"type": "image", "image": "a.png"})),
     "image address": ("messages", _parts({"type": "image_url", "image_url": {"url": "a.png"}})),
@@ -109,6 +138,28 @@ REFUSED: dict[str, tuple[object, str, str]] = {
         {**_parts({"type": "image", "image": "a.png"}), "image": "b.png"},
         "several_images",
         "'image' and a message name two images",
+    ),
+    "two fields of images": ({**LLAVA, "images": ["b.png"]}, "extra_field", "and 'images' differ"),
+    "two fields of turns": (
+        {**LLAVA, **_messages("a", "b")},
+        "extra_field",
+        "'conversations' and 'messages' differ",
+    ),
+    "a sound beside the image": ({**LLAVA, "audios": ["a.wav"]}, "video", "'audios' is not"),
+    "a system prompt beside": (
+        {**LLAVA, "system": "Be brief."},
+        "system_turn",
+        "'system' holds a system prompt",
+    ),
+    "tools": ({**LLAVA, "tools": '[{"name": "f"}]'}, "extra_field", "'tools' are not shown"),
+    "an answer of weight 0": (_answer(weight=0), "extra_field", "turn 1 has 'weight': every"),
+    "half a weight": (_answer(weight=0.5), "extra_field", "turn 1 has 'weight'"),
+    "an answer without loss": (_answer(loss=False), "extra_field", "turn 1 has 'loss'"),
+    "an answer to skip": (_answer(train=False), "extra_field", "turn 1 has 'train'"),
+    "a call in an answer": (
+        _answer(tool_calls=[{"id": "1"}]),
+        "extra_field",
+        "turn 1 has 'tool_calls', of which nothing would be learnt",
     ),
     "bytes in place": (
         _parts({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}),

@@ -52,7 +52,11 @@ ANNOTATIONS = _kinds(
         "entry_form": ("entry that is not an object", "remove it, or correct the file"),
         "image_field": ("`image` is not one file name", "write a relative path"),
         "several_images": ("several images in an entry", "split the entry, one image each"),
-        "video": ("video", "remove the entry"),
+        "video": ("video or sound", "remove the entry"),
+        "extra_field": (
+            "field that other programs learn from, and training does not read",
+            "remove it, or the entry",
+        ),
         "no_turns": ("no conversation", "give turns from human and gpt, or remove the entry"),
         "turn_form": ("malformed turn", 'write {"from": "human" or "gpt", "value": text}'),
         "speaker": ("unknown speaker", "write `human` or `gpt`"),
