@@ -11,6 +11,7 @@ import torch
 
 from densekit.exchange.new_folder import new_folder
 from densekit.exchange.official.folder import read_connector
+from densekit.exchange.weight_file import check_finite
 from densekit.files.hashing import file_sha256
 from densekit.files.json_files import write_json
 from densekit.files.pickle_files import CONVERSION
@@ -26,7 +27,9 @@ def convert_connector(request: ConnectorRequest) -> Conversion:
     no projector of two layers, or needs code to be read. Nothing half-written stays.
     """
     file, stored = read_connector(request.file)
-    tensors = {stored[name].name: value for name, value in file.read(stored).items()}
+    read = file.read(stored)
+    check_finite(read, file.path)
+    tensors = {stored[name].name: value for name, value in read.items()}
     first = next(iter(stored))
     prefix = first.removesuffix(stored[first].name)
     with new_folder(request.to) as stage:

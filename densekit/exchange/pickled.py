@@ -5,6 +5,7 @@ else. The files of torch.save since 1.6 are mapped into memory, older ones are r
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,9 @@ def _loaded(path: Path) -> Any:
     if not start.startswith((ZIP, PICKLE)):
         raise DataError(f"{path} is {stands_for(start) or f'no file of torch.save: {AGAIN}'}")
     try:
-        return torch.load(path, "cpu", weights_only=True, mmap=start.startswith(ZIP))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the way that a file was written
+            return torch.load(path, "cpu", weights_only=True, mmap=start.startswith(ZIP))
     except UnpicklingError as error:
         raise DataError(_needs_code(path, str(error), zipped=start.startswith(ZIP))) from None
     except Exception as error:  # whatever torch raises for bytes that anybody may have made

@@ -11,6 +11,7 @@ from torch import Tensor
 from densekit.errors import DataError
 from densekit.exchange.pickled import read_pickled
 from densekit.files.safetensors_header import read_header
+from densekit.files.weight_files import BUFFERS, FLOATS, few, kind_of
 from densekit.model.tensor_files import NAMES
 
 
@@ -58,11 +59,34 @@ class WeightFile:
 
 
 def open_weights(path: Path) -> WeightFile:
-    """A file of safetensors or of torch.save. Raises DataError when it is neither, or not whole."""
+    """A file of safetensors or of torch.save. Raises DataError when it is neither, or not whole,
+    and for numbers that are no weights.
+    """
     if path.suffix == ".safetensors":
         header = read_header(path)
         shapes = {name: (entry.dtype, entry.shape) for name, entry in header.items()}
     else:
         tensors = read_pickled(path).tensors
         shapes = {name: (NAMES[value.dtype], tuple(value.shape)) for name, value in tensors.items()}
+    other = [
+        f"{name} is {dtype}"
+        for name, (dtype, _) in shapes.items()
+        if dtype not in FLOATS and kind_of(name, BUFFERS) is None
+    ]
+    if other:
+        raise DataError(
+            f"{path}: {few(other)}: weights are one of {', '.join(FLOATS)}; give the file that "
+            "these were made from"
+        )
     return WeightFile(path=path, shapes=shapes)
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise DataError for weights that are infinite or not a number, as a training that diverged
+    leaves them.
+    """
+    if wrong := [name for name, value in tensors.items() if not value.isfinite().all()]:
+        raise DataError(
+            f"{path}: {few(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite (NaN or "
+            "infinity): the training diverged, or the file is damaged; give another checkpoint"
+        )

@@ -2,6 +2,7 @@
 imported is refused with a sentence.
 """
 
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -166,6 +167,21 @@ def test_lora_with_a_connector_from_elsewhere(world: World) -> None:
     assert load_file(world.to / "lora" / "adapter_model.safetensors")
 
 
+def test_two_files_of_one_adapter_are_one(world: World) -> None:
+    folder = world.copy("lora")
+    tensors = torch.load(folder / "adapter_model.bin", weights_only=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    assert world.load(folder).trains == "lora"
+
+
+def test_settings_that_nothing_here_reads_are_said(world: World) -> None:
+    folder = world.copy("stage2")
+    edit_config(folder, mm_newline_position="grid", mm_resampler_type="", mm_vision_tower_lr=2e-6)
+    notes = world.load(folder).notes
+    assert [note for note in notes if "mm_newline_position grid, which is not known" in note]
+    assert not [note for note in notes if "mm_vision_tower_lr" in note or "resampler" in note]
+
+
 def damage(folder: Path, name: str, keep: float) -> None:
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: int(len(data) * keep)])
@@ -194,6 +210,28 @@ def tiles(sizes: object = ((56, 112),), **changes: object) -> Change:
 
 def adapting(**changes: object) -> Change:
     return lambda folder: edit_config(folder, "adapter_config.json", **changes)
+
+
+def changed(
+    file: str, change: Callable[[torch.Tensor], torch.Tensor], only: str | None = None
+) -> Change:
+    def carry_out(folder: Path) -> None:
+        path = folder / file
+        pickled = path.suffix == ".bin"
+        tensors = torch.load(path, weights_only=True) if pickled else load_file(path)
+        new = {n: change(v) if only in (None, n) else v for n, v in tensors.items()}
+        torch.save(new, path) if pickled else save_file(new, path)
+
+    return carry_out
+
+
+def another_adapter(folder: Path) -> None:
+    tensors = torch.load(folder / "adapter_model.bin", weights_only=True)
+    save_file({n: v + 1 for n, v in tensors.items()}, folder / "adapter_model.safetensors")
+
+
+def model_beside(folder: Path) -> None:
+    save_file({"lm_head.weight": torch.zeros(2)}, folder / "model.safetensors")
 
 
 BAD: dict[str, tuple[str, Change, str]] = {
@@ -240,6 +278,49 @@ BAD: dict[str, tuple[str, Change, str]] = {
     "no base": ("lora", adapting(base_model_name_or_path="v/icuna"), "v/icuna.*--base"),
     "DoRA": ("lora", adapting(use_dora=True), "use_dora is true"),
     "PiSSA": ("lora", adapting(init_lora_weights="pissa"), 'init_lora_weights is "pissa"'),
+    "a setting of a later peft": ("lora", adapting(use_kasa=True), "use_kasa is true"),
+    "layers again": ("lora", adapting(layer_replication=[[0, 2], [1, 2]]), "layer_replication is"),
+    "answers from a token on": ("lora", adapting(alora_invocation_tokens=[1]), "alora_invocation"),
+    "another task": ("lora", adapting(task_type="SEQ_CLS"), 'task_type is "SEQ_CLS"'),
+    "half a rank": ("lora", adapting(r=8.5), "r 8.5 and lora_alpha 16 must be numbers"),
+    "alpha true": ("lora", adapting(lora_alpha=True), "lora_alpha true must be numbers"),
+    "two adapters": ("lora", another_adapter, "and they differ: which one counts"),
+    "a model beside": ("lora", model_beside, "and weights of a whole model"),
+    "adapters of NaN": ("lora", changed("adapter_model.bin", lambda v: v * math.nan), "not finite"),
+    "adapters of integers": ("lora", changed("adapter_model.bin", lambda v: v.char()), "is I8"),
+    "a projector of infinity": (
+        "lora",
+        changed("non_lora_trainables.bin", lambda v: v / 0),
+        "not finite .NaN or infinity.: the training diverged",
+    ),
+    "a projector of fp8": (
+        "lora",
+        changed("non_lora_trainables.bin", lambda v: v.to(torch.float8_e5m2)),
+        "F8_E5M2: weights are one of F64, F32",
+    ),
+    "an infinite layer": (
+        "stage2",
+        changed("model.safetensors", lambda v: v / 0, "model.layers.1.mlp.up_proj.weight"),
+        "up_proj.weight is not finite",
+    ),
+    "a projector twice": (
+        "stage2",
+        lambda f: add_tensor(f, "mm_projector.0.weight"),
+        "mm_projector.0.weight.*which one counts",
+    ),
+    "a resampler": ("stage2", stating(mm_resampler_type="spatial_pool"), "mm_resampler_type is"),
+    "quantised": ("stage2", stating(quantization_config={"bits": 4}), "quantization_config is"),
+    "a million layers": ("stage2", stating(num_hidden_layers=10**6), "1000000, and .* 2 layers"),
+    "no heads": ("stage2", stating(num_attention_heads=0), "renamed/config.json cannot be used"),
+    "a negative width": ("stage2", stating(hidden_size=-64), "makes no language model"),
+    "an unknown activation": ("stage2", stating(hidden_act="bogus"), "makes no language model"),
+    "an unknown rope": ("stage2", stating(rope_scaling={"type": "x"}), "makes no language model"),
+    "an unknown dtype": ("stage2", stating(dtype="float12"), "renamed/config.json cannot be"),
+    "a tied head that is another": (
+        "stage2",
+        stating(tie_word_embeddings=True),
+        "tie_word_embeddings, and lm_head.weight is not",
+    ),
     "other rank": ("lora", adapting(r=4), "does not fit"),
     "nothing": (
         "stage2",

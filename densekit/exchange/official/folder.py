@@ -15,6 +15,8 @@ from densekit.spec.types import Trains
 
 PROJECTOR = "mm_projector.bin"
 TRAINABLES = "non_lora_trainables.bin"
+WHOLE = ("model*.safetensors", "pytorch_model*.bin")
+"""Files of a whole model's weights."""
 PROJECTOR_NAMES = ("0.bias", "0.weight", "2.bias", "2.weight")
 
 
@@ -55,17 +57,25 @@ def open_official(folder: Path, connector: Path | None = None) -> OfficialFolder
     folder = _inside(folder)
     settings = read_settings(folder)
     adapter = read_adapter(folder) if (folder / ADAPTER_CONFIG).is_file() else None
+    beside = [path.name for pattern in WHOLE for path in sorted(folder.glob(pattern))]
+    if adapter is not None and beside:
+        raise DataError(
+            f"{folder} holds a LoRA adapter and weights of a whole model ({few(beside)}): which "
+            "one counts is not said; remove the one that is not meant"
+        )
     dropped: Counter[str] = Counter()
     model = []
     for file in model_files(folder) if adapter is None else []:
         stored, anew = sort_tensors(file)
         model.append((file, stored))
         dropped += anew
-    notes: list[str] = []
+    _check_once(model)
+    notes = list(settings.notes)
     within = any(each.part == "connector" for _, stored in model for each in stored.values())
     path = None if within and connector is None else connector or _connector_file(folder, adapter)
-    if within and connector is None and (folder / PROJECTOR).is_file():
-        notes.append(f"{PROJECTOR} was not read: the model's own files hold the connector")
+    if path != folder / PROJECTOR and (folder / PROJECTOR).is_file():
+        where = "the model's own files hold" if within else f"{path} holds"
+        notes.append(f"{PROJECTOR} was not read: {where} the connector")
     if within and connector is not None:
         raise UsageError(
             f"--connector {connector}: {folder} holds a connector of its own; omit --connector"
@@ -85,6 +95,19 @@ def open_official(folder: Path, connector: Path | None = None) -> OfficialFolder
     _check_names(found.shapes("connector"), path or folder)
     _check_newline(found)
     return found
+
+
+def _check_once(model: list[tuple[WeightFile, dict[str, Stored]]]) -> None:
+    """Raise DataError for a tensor that is there twice, in two files or under two names."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for file, stored in model:
+        for name, each in stored.items():
+            places.setdefault((each.part, each.name), []).append(f"{name} in {file.path.name}")
+    if twice := [" and ".join(names) for names in places.values() if len(names) > 1]:
+        raise DataError(
+            f"{model[0][0].path.parent} holds {few(twice)}: which one counts is not said; download "
+            "the folder again"
+        )
 
 
 def _inside(folder: Path) -> Path:

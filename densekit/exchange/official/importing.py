@@ -14,9 +14,11 @@ host RAM holds one file of them at most. import.json appears last, by a rename.
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from densekit.errors import DataError, UsageError
@@ -30,10 +32,11 @@ from densekit.exchange.official.parts import (
     tower_connector,
 )
 from densekit.exchange.official.settings import CONFIG
-from densekit.exchange.official.tensors import EMBEDDING, Stored, Where
+from densekit.exchange.official.tensors import EMBEDDING, HEAD, Stored, Where
 from densekit.exchange.official.tower import Tower, find_tower
 from densekit.exchange.shards import ShardWriter
 from densekit.exchange.tokenizer import chat_template_of, tokenizer_of
+from densekit.exchange.weight_file import check_finite
 from densekit.files.hashing import file_sha256, files_sha256
 from densekit.files.json_files import write_json
 from densekit.files.safetensors_writer import Layout
@@ -111,7 +114,7 @@ class _Import:
             self._adapter()
         if self.tower.from_copy:
             self.tower.write(found, self.stage / "vision_tower")
-        tokenizer = self.base or self.stage / LANGUAGE_MODEL
+        tokenizer = self.base or found.path
         vocabulary = tokenizer_of(tokenizer).vocab_size
         self._check_vocabulary(vocabulary)
         inside = LANGUAGE_MODEL if self.base is None else str(self.base.resolve())
@@ -151,6 +154,7 @@ class _Import:
         stated = {"torch_dtype": names[types.pop()]} if len(types) == 1 else {}
         write_json(folder / CONFIG, {**self.found.settings.language_model, **stated})
         check_language_model(self.found, folder)
+        self._check_tied()
         for name in (*TOKENIZER_FILES, "generation_config.json"):
             if (self.found.path / name).is_file():
                 shutil.copyfile(self.found.path / name, folder / name)
@@ -165,7 +169,7 @@ class _Import:
             }
             inside = {stored[name].name: name for name in parts[LANGUAGE_MODEL]}
             with file.opened() as fetch:
-                writer.add(layouts, lambda name, fetch=fetch, inside=inside: fetch(inside[name]))  # type: ignore[misc]
+                writer.add(layouts, partial(_finite, fetch, inside, file.path))
                 copy |= {stored[name].name: fetch(name) for name in parts["vision_tower"]}
             self.say(f"{file.path.name}: {len(stored)} tensors")
         writer.finish()
@@ -173,6 +177,24 @@ class _Import:
             write_tensors(copy, self.stage / OFFICIAL / TOWER_COPY, metadata={"format": "pt"})
             if not self.tower.from_copy:
                 self.notes += self.tower.compare(copy)
+
+    def _check_tied(self) -> None:
+        """Refuse an output embedding of its own where config.json says that it is the input's."""
+        if self.found.settings.language_model.get("tie_word_embeddings") is not True:
+            return
+        both = {
+            stored[name].name: value
+            for file, stored in self.found.model
+            for name, value in file.read(
+                name for name, each in stored.items() if each.name in (EMBEDDING, HEAD)
+            ).items()
+        }
+        if len(both) == 2 and not torch.equal(both[EMBEDDING], both[HEAD]):
+            raise DataError(
+                f"{self.found.settings.place} says tie_word_embeddings, and {HEAD} is not "
+                f"{EMBEDDING}: which one counts is not said; put the config.json of these weights "
+                "there"
+            )
 
     def _connector(self) -> None:
         tensors = self._part("connector")
@@ -196,7 +218,9 @@ class _Import:
         tensors: dict[str, Tensor] = {}
         for file, stored in files:
             names = _by_part(stored)[part]
-            tensors |= {stored[name].name: value for name, value in file.read(names).items()}
+            read = file.read(names)
+            check_finite(read, file.path)
+            tensors |= {stored[name].name: value for name, value in read.items()}
             if names:
                 self._note_read(file.path)
         return tensors
@@ -210,6 +234,7 @@ class _Import:
         self._note_read(adapter.folder / ADAPTER_CONFIG)
         self._note_read(adapter.file.path)
         tensors = adapter.file.read(adapter.file.shapes)
+        check_finite(tensors, adapter.file.path)
         write_tensors(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         if adapter.base and Path(adapter.base).name != self.base.name:
             self.notes.append(
@@ -239,6 +264,15 @@ class _Import:
     def _note_read(self, path: Path) -> None:
         if path.name not in self.read:
             self.read[path.name] = _saved(path)
+
+
+def _finite(
+    fetch: Callable[[str], Tensor], inside: Mapping[str, str], path: Path, name: str
+) -> Tensor:
+    """A tensor of the language model, by its name there."""
+    tensor = fetch(inside[name])
+    check_finite({inside[name]: tensor}, path)
+    return tensor
 
 
 def _by_part(stored: Mapping[str, Stored]) -> dict[Where, list[str]]:

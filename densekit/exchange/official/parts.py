@@ -1,6 +1,7 @@
 """The models that a checkpoint names and does not hold: found here, and compared with it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ from transformers import AutoModelForCausalLM
 
 from densekit.errors import DataError, UsageError
 from densekit.exchange.official.folder import OfficialFolder
-from densekit.exchange.official.settings import official_connector
+from densekit.exchange.official.settings import CONFIG, MAX_SHOWN, official_connector
 from densekit.exchange.official.tensors import EMBEDDING
 from densekit.files.weight_files import few, read_weight_files
 from densekit.model.config import read_config
 from densekit.model.towers import vision_config_of
 from densekit.spec.connector import Connector
 from densekit.spec.vision import check_anyres
+
+LAYERS = "model.layers."
+"""How the names of tensors of a language model's layers begin; their number follows."""
 
 
 def find_model(
@@ -34,11 +38,13 @@ def find_model(
         raise DataError(f"the checkpoint does not say which {what} it needs; give it with {option}")
     path = Path(named)
     for candidate in (path, *(root / name for root in search for name in (path, path.name))):
-        if candidate.is_dir():
-            return candidate
+        with suppress(OSError):  # a name that is too long for a path
+            if candidate.is_dir():
+                return candidate
     where = f" or below {few([str(root) for root in search])}" if search else ""
+    shown = " ".join(named.split())[:MAX_SHOWN]
     raise DataError(
-        f"the checkpoint needs the {what} {named}, which is not there{where}; give its folder with "
+        f"the checkpoint needs the {what} {shown}, which is not there{where}; give its folder with "
         f"{option}"
     )
 
@@ -120,11 +126,27 @@ def check_language_model(found: OfficialFolder, config_folder: Path) -> None:
     """Raise DataError unless the checkpoint holds exactly the tensors of the language model that
     its config.json describes.
     """
-    config = read_config(config_folder, "language model of the checkpoint")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    place = found.path / CONFIG
     shapes = found.shapes("language_model")
+    blocks = len({name.split(".")[2] for name in shapes if name.startswith(LAYERS)})
+    stated = found.settings.language_model.get("num_hidden_layers")
+    if blocks != stated:  # before the model is built: a number may be anything
+        raise DataError(
+            f"{place} states num_hidden_layers {str(stated)[:MAX_SHOWN]}, and the weights have "
+            f"{blocks} layers; finish the download, or put the config.json of these weights there"
+        )
+    try:
+        config = read_config(config_folder, "language model of the checkpoint")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except DataError as error:
+        raise DataError(str(error).replace(str(config_folder / CONFIG), str(place))) from None
+    except Exception as error:  # whatever a class of transformers raises for its configuration
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_SHOWN]}"
+        raise DataError(
+            f"{place} makes no language model ({reason}): put the published file back"
+        ) from None
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     tied = getattr(config, "tie_word_embeddings", False)
     missing = [
         name

@@ -27,6 +27,13 @@ MAX_SHOWN = 200
 """Characters of a value or a reason in a message."""
 MAX_LENGTH = 2048
 """Where config.json states no tokenizer_model_max_length."""
+KNOWN = (
+    *("mm_vision_tower", "mm_dense_connector_type", "mm_hidden_size", "mm_projector_type"),
+    *("mm_projector_lr", "mm_vision_tower_lr", "mm_tunable_parts", "mm_vision_select_layer"),
+    *("mm_vision_select_feature", "mm_patch_merge_type", "mm_use_im_start_end"),
+    *("mm_use_im_patch_token",),
+)
+"""Keys of the official code and of LLaVA's that are read, or say nothing about the model."""
 OF_THE_WHOLE = (
     *("tune_mm_mlp_adapter", "freeze_mm_mlp_adapter", "use_mm_proj", "is_video"),
     *("image_aspect_ratio", "image_grid_pinpoints", "image_crop_resolution"),
@@ -57,6 +64,8 @@ class OfficialSettings(Part):
     """unfreeze_mm_vision_tower: the tower in the checkpoint is another than the one it names."""
     language_model: dict[str, Any]
     """config.json of the language model alone."""
+    notes: tuple[str, ...]
+    """What it states and nothing here reads."""
 
     @property
     def names_siglip(self) -> bool:
@@ -85,6 +94,12 @@ def read_settings(folder: Path) -> OfficialSettings:
         max_length=_max_length(raw, path),
         tower_trained=bool(raw.get("unfreeze_mm_vision_tower")),
         language_model=_language_model(raw, path),
+        notes=tuple(
+            f"{CONFIG} states {name} {str(value)[:MAX_SHOWN]}, which is not known here and not "
+            "followed: compare the answers with those of the code that trained it"
+            for name, value in raw.items()
+            if name.startswith("mm_") and name not in KNOWN and value
+        ),
     )
 
 
@@ -126,6 +141,12 @@ def _check_known(raw: dict[str, Any], path: Path) -> None:
             f"image_aspect_ratio {aspect} makes none: densekit computes it with `anyres` only; "
             "this checkpoint cannot be imported"
         )
+    for name in ("mm_resampler_type", "s2", "quantization_config"):
+        if raw.get(name):
+            raise DataError(
+                f"{path}: {name} is {str(raw[name])[:MAX_SHOWN]}, which densekit does not compute: "
+                "this checkpoint cannot be imported"
+            )
     if raw.get("is_video"):
         raise DataError(
             f"{path} is of a video model (is_video): not supported yet; give an image model"

@@ -25,6 +25,8 @@ PARTS: tuple[tuple[Where, re.Pattern[str]], ...] = (
 )
 EMBEDDING = "model.embed_tokens.weight"
 """A tensor that every language model of Llama's kind has: a row for each token."""
+HEAD = "lm_head.weight"
+"""The output embedding."""
 OTHERS = (
     (r"(vision_tower_aux|vlm_uni_)", "a Mini-Gemini (MGM) model, with a second tower"),
     (r"vision_resampler|mm_projector\.model\.", "a model with a resampler"),
