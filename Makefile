@@ -153,8 +153,8 @@ ifeq ($(RECIPE),)
 	@printf '\nEach name is a file in recipes/.\n' >&2
 	@exit 2
 else
-	@$(BIN)/densekit run $(call quoted,RECIPE) $(if $(GPUS),--gpus $(call quoted,GPUS)) \
-		$(if $(RUNS_DIR),--runs-dir $(call quoted,RUNS_DIR)) $(ARGS)
+	@$(BIN)/densekit run $(if $(GPUS),--gpus $(call quoted,GPUS)) $(if $(RUNS_DIR),--runs-dir $(call quoted,RUNS_DIR)) \
+		$(ARGS) -- $(call quoted,RECIPE)
 endif
 
 demo: $(DEMO) ## run the example with a real small language model (SmolLM2-135M), on CPU
@@ -168,7 +168,7 @@ claim: $(EASY_VQA) ## is DCI better than one layer's features on easy-vqa? Train
 	@$(CLAIM) $(ARGS)
 
 parity: $(FULL) ## compare densekit with the numbers recorded from the official code (DIR=tests/golden)
-	@$(BIN)/densekit parity $(call quoted,DIR) $(ARGS)
+	@$(BIN)/densekit parity $(ARGS) -- $(call quoted,DIR)
 
 unchanged: $(if $(BASE),$(FULL)) ## show that the working tree computes what the commit BASE=<commit> does, bit by bit
 ifeq ($(BASE),)
@@ -252,7 +252,7 @@ lock: $(FULL) ## pin every requirements file, hashes included (requirements/, do
 lock-check: $(FULL) ## check that the pins follow the .in files (reads metadata from the package index)
 	@$(BIN)/python tools/lock.py --check
 
-image: setup-driver ## build the container image TARGET=a100|v100|cpu|tensorboard (more options of `docker build` in ARGS=)
+image: setup-driver ## build the container image TARGET=a100|v100|cpu|lmms|video|tensorboard (more options of `docker build` in ARGS=)
 	@$(BIN)/densekit containers build $(call quoted,TARGET) -- $(ARGS)
 
 clean: ## remove caches and build leftovers; .venv, .cache and runs stay

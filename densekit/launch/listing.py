@@ -143,9 +143,11 @@ def follow(run: RunDir) -> Iterator[str]:
     """The log of a run's latest attempt as it is written, until the run is over; raises DataError
     for no run.
 
-    A further attempt that a requeued job opens is followed too.
+    A further attempt that a requeued job opens is followed too. Where nobody here knows whether it
+    still runs, that is said once, on the terminal.
     """
     attempt, shown = -1, 0
+    asked = False
     while True:
         status = run.status
         if status.attempt != attempt:
@@ -167,7 +169,24 @@ def follow(run: RunDir) -> Iterator[str]:
             )
             return
         else:
+            if not asked:
+                asked = True
+                _say_if_unknown(run)
             time.sleep(POLL_SECONDS)
+
+
+def _say_if_unknown(run: RunDir) -> None:
+    """Say that a log is followed of which nobody here knows whether it goes on."""
+    handle = read_handle(run)
+    try:
+        if handle is not None:
+            is_alive(handle)
+    except DensekitError as error:
+        print(
+            f"{run.path}: whether it still runs is not known here ({error}); its log is followed "
+            "until Ctrl-C",
+            file=sys.stderr,
+        )
 
 
 def _is_gone(run: RunDir, status: Status) -> bool:

@@ -124,12 +124,13 @@ def test_no_line_of_a_script_ends_what_is_piped_to_sbatch() -> None:
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("value", ["x; touch pwned", "it's", 'a"`touch pwned`', "a & b", "a|b"])
+@pytest.mark.parametrize("value", ["x; touch pwned", "it's", 'a"`touch pwned`', "a & b", "--help"])
 def test_make_hands_a_value_on_as_one_word(value: str) -> None:
     done = make("reproduce", f"RECIPE={value}", f"RUNS_DIR={value}")
     assert done.returncode == 0, done.stderr
     command = done.stdout[done.stdout.rindex(".venv/bin/densekit run") :].replace("\\\n", " ")
-    assert shlex.split(command) == [".venv/bin/densekit", "run", value, "--runs-dir", value]
+    words = shlex.split(command)
+    assert words == [".venv/bin/densekit", "run", "--runs-dir", value, "--", value]
 
 
 @pytest.mark.ranks

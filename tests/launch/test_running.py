@@ -9,7 +9,7 @@ import pytest
 
 from densekit.errors import DataError, UsageError
 from densekit.launch.chain import open_next_attempt
-from densekit.launch.listing import list_runs
+from densekit.launch.listing import follow, list_runs
 from densekit.launch.running import is_alive, still_running, stop
 from densekit.runs.layout import RunDir
 from densekit.runs.process_handle import ProcessHandle, read_handle, write_handle
@@ -51,6 +51,25 @@ def test_run_on_another_host_is_stopped_through_its_directory(run: RunDir) -> No
     assert not run.stop_file.exists()
     assert "asked container densekit-x on elsewhere to stop" in stop(run, now=False)
     assert run.stop_file.exists()
+
+
+def test_tail_says_where_nobody_knows_whether_a_run_goes_on(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(run, "docker", "elsewhere", container="densekit-x")
+    run.set_status("running")
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run.set_status("complete")
+
+    monkeypatch.setattr("densekit.launch.listing.time.sleep", pause)
+    assert list(follow(run)) == [] and len(waits) == 3
+    said = capsys.readouterr().err
+    assert said.count("is not known here") == 1
+    assert "run this command on elsewhere" in said and "until Ctrl-C" in said
 
 
 def test_requeued_job_opens_the_next_attempt_with_its_handle(run: RunDir) -> None:
