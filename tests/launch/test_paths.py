@@ -3,6 +3,7 @@ could not write them down, quoted by the others, in what `--print` shows.
 """
 
 import csv
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_option_of_sbatch_that_leaves_its_line_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match="give a long option of sbatch") as error:
         parse_options([word])
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("nodes=5", "`--nodes` and `--gpus` of densekit"),
+        ("ntasks=8", "`--nodes` and `--gpus` of densekit"),
+        ("ntasks-per-node=2", "one task a node"),
+        ("signal=USR1@60", "give B:USR1@SECONDS"),
+        ("signal=B:USR2@60", "give B:USR1@SECONDS"),
+        ("signal", "give B:USR1@SECONDS"),
+    ],
+)
+def test_option_of_sbatch_that_contradicts_the_script_is_refused(word: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        parse_options([word])
+    taken = parse_options(["signal=B:TERM@900", "nodelist=n[1-3]", "exclusive"])
+    assert taken == {"signal": "B:TERM@900", "nodelist": "n[1-3]", "exclusive": None}
 
 
 def test_names_are_of_letters_that_engines_take(

@@ -185,6 +185,8 @@ def test_variables_of_an_outer_job_stay_outside() -> None:
         "SLURM_ARRAY_JOB_ID": "7",
         "SLURM_MEM_PER_CPU": "1000",
         "SBATCH_OUTPUT": "x",
+        "SBATCH_GPUS_PER_NODE": "1",
+        "SBATCH_SIGNAL": "USR2",
         "SBATCH_ACCOUNT": "vision",
         "PATH": "/usr/bin",
     }

@@ -37,6 +37,11 @@ OWN_OPTIONS = ("array", "clusters", "error", "output", "test-only", "wait", "wra
 """Options of sbatch that the launcher needs for itself, or that would take the job out of its
 sight.
 """
+STARTS = re.compile("nodes|ntasks(-per-.*)?")
+"""Options that say how many processes start: the plan says it, and the script has one task a node.
+"""
+SIGNAL = re.compile(r"(R?B|BR):(SIG)?(USR1|TERM)(@[0-9]+)?")
+"""Signals that the script itself gets, and answers with a checkpoint."""
 MEMORY_OPTIONS = {"mem", "mem-per-cpu", "mem-per-gpu"}
 """Of which sbatch takes one."""
 OPTION_NAME = re.compile("[a-z][a-z0-9-]*")
@@ -72,6 +77,16 @@ def parse_options(words: Sequence[str], source: str = "--sbatch") -> dict[str, s
         if name in OWN_OPTIONS:
             raise UsageError(
                 f"{source} {name}: omit it; densekit sets it itself, or could not follow the job"
+            )
+        if STARTS.fullmatch(name):
+            raise UsageError(
+                f"{source} {name}: omit it; `--nodes` and `--gpus` of densekit say how many "
+                "processes start, one task a node"
+            )
+        if name == "signal" and not SIGNAL.fullmatch(value):
+            raise UsageError(
+                f"{source} signal={value}: the job saves a checkpoint when the script itself gets "
+                "USR1 or TERM, so give B:USR1@SECONDS"
             )
         options[name] = value if separator else None
     return options

@@ -8,13 +8,13 @@ from densekit.errors import UsageError
 
 CONFIGURATION = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT")
 OWN_VARIABLES = (
-    "SBATCH_ARRAY_INX",
-    "SBATCH_CLUSTERS",
-    "SBATCH_ERROR",
-    "SBATCH_OUTPUT",
-    "SBATCH_WAIT",
+    *("SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_ERROR", "SBATCH_OUTPUT", "SBATCH_WAIT"),
+    *("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_TASK", "SBATCH_NTASKS_PER_GPU"),
+    *("SBATCH_OPEN_MODE", "SBATCH_SIGNAL"),
 )
-"""What stands in the environment for options that the launcher sets itself."""
+"""What stands in the environment for options that the script sets and relies on: sbatch would take
+them instead.
+"""
 NO_SUCH_NODES = ("node configuration is not available", "More processors requested", "node count")
 
 

@@ -10,6 +10,7 @@ if [ -n "${{SLURM_ARRAY_JOB_ID:-}}" ]; then  # an array's id alone means all of 
     job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 fi
 {exports}
+unset SLURM_EXPORT_ENV  # with --export=NONE srun would leave these variables out
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then  # srun does not take it over by itself
     export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 fi
