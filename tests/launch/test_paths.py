@@ -13,11 +13,13 @@ import pytest
 from densekit.errors import UsageError
 from densekit.launch.launchers.docker.launcher import Docker
 from densekit.launch.launchers.local import Local
+from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, piped, script
 from densekit.launch.launchers.trainer_command import job_name, passed_on
 from densekit.runs.layout import RunDir
 from densekit.spec.roots import Roots
+from densekit.spec.site import Site
 from densekit.spec.types import ContainerRuntime
 from tests.support.launching import stub_math, stub_run
 from tests.support.paths import ROOT
@@ -125,6 +127,21 @@ def test_option_of_sbatch_that_contradicts_the_script_is_refused(word: str, said
         parse_options([word])
     taken = parse_options(["signal=B:TERM@900", "nodelist=n[1-3]", "exclusive"])
     assert taken == {"signal": "B:TERM@900", "nodelist": "n[1-3]", "exclusive": None}
+
+
+@pytest.mark.parametrize("image", ["", "-v/:/x", "--privileged", "a\nb"])
+def test_image_that_would_be_an_option_is_refused(image: str) -> None:
+    with pytest.raises(UsageError, match="give the name of a container image") as error:
+        LauncherOptions(image=image).filled(("image",), Site())
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("image", ["a b", "../x.sif", "x:latest;rm", "a$b", "x,y"])
+def test_docker_takes_no_name_that_no_image_has(image: str) -> None:
+    with pytest.raises(UsageError, match=r"--image .*: the docker launcher takes the name"):
+        Docker.from_options(LauncherOptions(image=image))
+    for good in ("densekit:a100", "localhost:5000/a/b_c@sha256:0f", "sha256:0123abcd", "X/y.z"):
+        assert Docker.from_options(LauncherOptions(image=good)).image == good
 
 
 def test_names_are_of_letters_that_engines_take(

@@ -1,6 +1,7 @@
 """The docker launcher: one container per attempt, with exactly the GPUs and folders it needs."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from densekit.launch.launchers.docker.follower import Follower, kill_container
 from densekit.launch.launchers.exchange import exchanged
 from densekit.launch.launchers.inspection import found_problems
 from densekit.launch.launchers.options import LauncherOptions
+from densekit.launch.launchers.paths import printable
 from densekit.launch.launchers.talk import become, in_sight
 from densekit.launch.launchers.waiting import settle, wait_stoppable
 from densekit.runs.layout import WorkDir
@@ -43,6 +45,8 @@ from densekit.spec.execution import Execution
 from densekit.spec.model_parts import ModelParts
 from densekit.spec.talk import TalkRequest
 
+IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
+"""Names, addresses, tags and digests of images, by their letters."""
 UNKNOWN_ID = "sha256:UNKNOWN"
 """Stands in `--print` for an image's id where no engine is there to tell it."""
 
@@ -61,7 +65,14 @@ class Docker(Launcher):
 
     @classmethod
     def from_options(cls, options: LauncherOptions) -> Self:
-        """With the container image that was asked for."""
+        """With the container image that was asked for. Raises UsageError for one that no engine
+        could have.
+        """
+        if options.image is not None and not IMAGE_NAME.fullmatch(options.image):
+            raise UsageError(
+                f"--image {printable(options.image)}: the docker launcher takes the name of an "
+                "image, as in densekit:a100 or HOST/densekit@sha256:..."
+            )
         return cls(image=options.image)
 
     def check(self, execution: Execution) -> None:
