@@ -245,6 +245,11 @@ def unpack(
     found = write(source, to)
     entries = counted(found.entries, "entry", "entries")
     print(f"{found.annotations}: {entries}, {counted(found.images, 'image')}")
+    if found.elsewhere:
+        print(
+            f"{counted(found.elsewhere, 'image')} more {'is' if found.elsewhere == 1 else 'are'} "
+            f"named by path, and not in these files: put them below {to / 'images'}"
+        )
 
 
 def _processes(asked: int | None) -> int:

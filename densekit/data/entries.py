@@ -74,7 +74,9 @@ def read_conversation(entry: object) -> Conversation:
         turns, _, inside = _read_turns(entry["messages"])
         form = "messages"
     else:
-        raise EntryError("no_turns", "no 'conversations'; give a list of turns, human first")
+        field = "messages" if entry.get("messages") else "conversations"
+        what = f"'{field}' is {json_kind(entry[field])}" if entry.get(field) else f"no '{field}'"
+        raise EntryError("no_turns", f"{what}; give a list of turns, human first")
     if inside is not None:
         if image not in (None, inside):
             raise EntryError("several_images", f"'image' and a message name two images; {_SPLIT}")
@@ -90,6 +92,8 @@ NOT_LEARNT = {"weight": 1, "loss": True, "train": True}
 """Fields of a turn by which other programs learn less of it, or nothing; and what changes
 nothing.
 """
+NOT_READ = (*UNHEARD, "system", "tools")
+"""Fields of an entry that are refused unless they are empty."""
 CALLS = ("tool_calls", "function_call")
 """Fields of a turn that answers with something else than its text."""
 

@@ -3,7 +3,8 @@ LLaVA's form and a folder of images.
 
 A row has a conversation (`conversations` or `messages`, in any form of densekit.data.entries), an
 image (`image`, or `images` of one: {"bytes", "path"}, bytes, or a path) or none, and an `id` or
-none; other columns are left out. Images keep their bytes: `<file>/<row>` with the extension of what
+none; other columns are left out, but for those that other programs learn from, which are refused
+(densekit.data.entries). Images keep their bytes: `<file>/<row>` with the extension of what
 they are.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densekit.data.entries import read_conversation
+from densekit.data.entries import NOT_READ, read_conversation
 from densekit.data.parquet_rows import Row, one_image, rows_of, write_image
 from densekit.errors import DataError, UsageError
 from densekit.files.whole import written_whole
@@ -24,7 +25,7 @@ IMAGES = "images"
 NAMED = 10
 """Of the rows that are refused, so many are named."""
 PROGRESS_EVERY = 20_000
-COLUMNS = ("id", "image", "images", "conversations", "messages")
+COLUMNS = ("id", "image", "images", "conversations", "messages", *NOT_READ)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,9 @@ class Unpacked:
     annotations: Path
     entries: int
     images: int
+    """Whose bytes were in the files, and were written."""
+    elsewhere: int
+    """Images that rows name by a path, and whose bytes the files do not have."""
 
 
 def unpack(source: Path, target: Path) -> Unpacked:
@@ -51,17 +55,18 @@ def unpack(source: Path, target: Path) -> Unpacked:
     if not files:
         raise UsageError(f"{source} holds no .parquet file; give the folder that holds them")
     refused: list[str] = []
-    entries = images = 0
+    entries = images = elsewhere = 0
     target.mkdir(parents=True, exist_ok=True)
     with written_whole(target / ANNOTATIONS, flush=True) as temporary:
         with temporary.open("w", encoding="ascii") as out:
             for place, row in _rows(source, files):
                 try:
-                    entry = _entry(place, row, target / IMAGES)
+                    entry, written = _entry(place, row, target / IMAGES)
                 except DataError as error:
                     refused.append(f"{place}: {error}")
                     continue
-                images += "image" in entry
+                images += written
+                elsewhere += "image" in entry and not written
                 out.write(f"{',' if entries else '['}\n{json.dumps(entry)}")
                 entries += 1
                 if entries % PROGRESS_EVERY == 0:
@@ -71,7 +76,9 @@ def unpack(source: Path, target: Path) -> Unpacked:
             raise DataError(_refused(source, refused))
         if not entries:
             raise DataError(f"{source}: its parquet files have no rows; download them again")
-    return Unpacked(annotations=target / ANNOTATIONS, entries=entries, images=images)
+    return Unpacked(
+        annotations=target / ANNOTATIONS, entries=entries, images=images, elsewhere=elsewhere
+    )
 
 
 def _rows(source: Path, files: list[Path]) -> Iterator[tuple[str, Row]]:
@@ -83,10 +90,10 @@ def _rows(source: Path, files: list[Path]) -> Iterator[tuple[str, Row]]:
             yield f"{name.removesuffix('.parquet')}/{number:08d}", row
 
 
-def _entry(place: str, row: Row, images: Path) -> dict[str, Any]:
-    """The entry of a row in LLaVA's form; its image is written."""
+def _entry(place: str, row: Row, images: Path) -> tuple[dict[str, Any], bool]:
+    """The entry of a row in LLaVA's form, and whether its image was there and is written."""
     image = one_image(row)
-    named = {name: row[name] for name in ("conversations", "messages") if row.get(name)}
+    named = {name: row[name] for name in ("conversations", "messages", *NOT_READ) if row.get(name)}
     if image is not None:
         named["image"] = image if isinstance(image, str) else place
     conversation = read_conversation(_without_nulls(named))
@@ -95,7 +102,7 @@ def _entry(place: str, row: Row, images: Path) -> dict[str, Any]:
         entry["image"] = write_image(place, image, images)
     elif conversation.image is not None:
         entry["image"] = conversation.image
-    return entry | {"conversations": conversation.as_turns()}
+    return entry | {"conversations": conversation.as_turns()}, isinstance(image, bytes)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from densekit.data.decoding import read_header, reason
 from densekit.errors import DataError
+from densekit.files.regular import open_regular
 from densekit.files.whole import written_whole
 
 ROWS = 64
@@ -25,7 +26,8 @@ def rows_of(path: Path, columns: Sequence[str], *, any_of: Sequence[str] = ()) -
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        open_regular(path).close()
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             there = file.schema_arrow.names
             if any_of and not {*any_of} & {*there}:
                 missing = " or ".join(f"`{name}`" for name in any_of)
@@ -41,15 +43,21 @@ def rows_of(path: Path, columns: Sequence[str], *, any_of: Sequence[str] = ()) -
 
 def one_image(row: Row) -> bytes | str | None:
     """The bytes of a row's image, or its path where it has no bytes. Raises DataError for more than
-    one image.
+    one image, and for one of 0 bytes.
     """
-    found = row.get("image") if row.get("image") is not None else row.get("images")
+    found, other = row.get("image"), row.get("images")
+    if found is not None and other and other not in (found, [found]):
+        raise DataError("both `image` and `images`; remove the column that is not meant")
+    found = other if found is None else found
     if isinstance(found, list):
         if len(found) > 1:
             raise DataError(f"{len(found)} images; one image per sample is supported")
         found = found[0] if found else None
     if isinstance(found, Mapping):
-        found = found.get("bytes") or found.get("path")
+        data = found.get("bytes")
+        found = found.get("path") if data is None else data
+    if found == b"":
+        raise DataError("its image is empty (0 bytes)")
     if found is None or isinstance(found, bytes | str):
         return found
     raise DataError(f"its image is a {type(found).__name__}; bytes or a path is read")

@@ -1,6 +1,7 @@
 """Parquet files with image bytes, unpacked to what training reads."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,35 @@ def test_bare_bytes_paths_and_one_file(tmp_path: Path) -> None:
     assert json.loads(unpack(path, tmp_path / "b").annotations.read_text())[0]["image"] == (
         "coco/1.jpg"
     )
+
+
+def test_columns_that_other_programs_learn_from_are_refused(tmp_path: Path) -> None:
+    both = {"image": image(0), "images": [image(1)], "conversations": TALK}
+    path = {"bytes": None, "path": "a.png"}
+    for number, (row, said) in enumerate(
+        (
+            ({"image": image(0), "conversations": TALK, "system": "Be kind."}, "'system' holds a"),
+            ({"image": image(0), "conversations": TALK, "video": b"mp4"}, "'video' is not support"),
+            ({"image": image(0), "conversations": TALK, "tools": "[]"}, "'tools' are not shown"),
+            ({"image": image(0), "conversations": json.dumps(TALK)}, "'conversations' is a string"),
+            (both, "both `image` and `images`"),
+            ({"image": {"bytes": b"", "path": "a.png"}, "conversations": TALK}, "0 bytes"),
+        )
+    ):
+        write(tmp_path / f"{number}.parquet", row)
+        with pytest.raises(DataError, match=said):
+            unpack(tmp_path / f"{number}.parquet", tmp_path / "out")
+    rows = [{"image": each, "conversations": TALK, "system": ""} for each in (image(0), path)]
+    write(tmp_path / "good.parquet", *rows)
+    found = unpack(tmp_path / "good.parquet", tmp_path / "out")
+    assert (found.entries, found.images, found.elsewhere) == (2, 1, 1)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="not a regular file"):
+        unpack(tmp_path, tmp_path / "out")
 
 
 def test_images_are_named_after_what_they_are(tmp_path: Path) -> None:

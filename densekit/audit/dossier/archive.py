@@ -11,6 +11,7 @@ from pathlib import Path
 
 from densekit.audit.dossier.listing import check_name
 from densekit.errors import DataError
+from densekit.files.regular import open_regular
 from densekit.files.whole import written_whole
 
 MARK = b"densekit-dossier-sha256:"
@@ -50,7 +51,7 @@ def check_bytes(path: Path) -> str:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, size - DIGITS - len(MARK)))
             end = file.read()
     except OSError as error:

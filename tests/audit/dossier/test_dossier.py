@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import stat
@@ -233,6 +234,13 @@ def test_what_is_no_dossier_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     assert len(failed(verify_dossier(tmp_path / "a.zip"))) == 1
     assert "cannot be read" in failed(verify_dossier(tmp_path / "none.zip"))[0]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_dossier_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.zip")
+    (check,) = verify_dossier(tmp_path / "a.zip")
+    assert check.state == "fail" and "not a regular file" in check.message
 
 
 def test_nothing_says_whose_machine_it_was(run: Path, packed: Path) -> None:
