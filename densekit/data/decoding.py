@@ -8,6 +8,7 @@ are read.
 import functools
 import io
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,8 @@ REMEDY = "replace it or remove its entry"
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
+    # Of broken EXIF and large images, by lines of its source: the doctor finds what matters.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return [name for name in FORMATS if name in Image.OPEN]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,20 @@ def test_no_program_is_started_for_an_image(
     (tmp_path / "a.png").write_bytes(POSTSCRIPT)
     with pytest.raises(DataError, match=r"a\.png cannot be decoded \(not an image, or of"):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.ranks
+def test_broken_exif_prints_no_line_of_pillows_source(tmp_path: Path) -> None:
+    """In a process of its own: pytest catches warnings."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*" + b"\xff" * 50)
+    code = (
+        "import sys; from pathlib import Path; from densekit.data.decoding import header_of; "
+        "print(header_of(Path(sys.argv[1])).orientation)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.jpg")], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, KeyError, MemoryError])
