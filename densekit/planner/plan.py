@@ -102,6 +102,8 @@ class Plan:
     """Which keys of the ledger are followed, and what each changes."""
     why: dict[str, list[str]] = field(repr=False)
     """The arithmetic, by subject (`densekit plan --why`)."""
+    host_ram_short: bool = False
+    """Whether a usual node of this kind, or this host, has less RAM than a node needs."""
     measured: Measured | None = None
     """What hours were narrowed by."""
 
@@ -220,11 +222,12 @@ def make_plan(
     )
     share = -(-total // world_size)
     workers, workers_notes = planned_workers(request, decision, samples_per_rank=share)
-    host_ram = None
+    host_ram, host_short = None, False
     if workload is not None and decision.memory is not None:
         sized = decision.execution.model_copy(update={"workers": workers})
         host_ram = host_ram_gib(workload.model, sized, decision.memory)
         if hardware is not None and device == "cuda" and host_ram > hardware.host_gib:
+            host_short = True
             copied = checkpoint_copy(workload.model, sized) / GIB
             notes.append(short_of_host_ram(host_ram, copied, hardware))
     execution = decision.execution.model_copy(
@@ -294,6 +297,7 @@ def make_plan(
             "memory": decision.memory.lines() if decision.memory else [],
             **beyond.why,
         },
+        host_ram_short=host_short,
     )
 
 
