@@ -19,7 +19,7 @@ from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.launchers.slurm.submit import refusal, without_outer_job
 from densekit.launch.launchers.torch_code import check_torch_code
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.planner.report import lines
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import Execution, ExecutionRequest
