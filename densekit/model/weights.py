@@ -47,8 +47,15 @@ def load_parts(
         anyres=anyres,
         high_resolution_tower=high_resolution_tower,
     )
-    with torch.device("meta"):
-        model = DenseConnectorForConditionalGeneration(config)
+    try:
+        with torch.device("meta"):
+            model = DenseConnectorForConditionalGeneration(config)
+    except Exception as error:  # whatever a class of transformers raises for its configuration
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise DataError(
+            f"config.json of {language_model} or {vision_tower} makes no model ({reason}): put the "
+            "published file back"
+        ) from None
     partitioned = None
     if language_model_context is not None:
         whole = {name: value.shape for name, value in model.language_model.state_dict().items()}

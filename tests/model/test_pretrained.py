@@ -69,6 +69,21 @@ def test_a_tensor_that_does_not_fit_is_named(
     assert f"{folder}/model.safetensors" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_act": "x"}, {"num_attention_heads": 0}, {"pad_token_id": 10**6}, {"hidden_size": 0}],
+)
+def test_a_configuration_that_makes_no_model_is_named(
+    golden: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    folder = copy_model(golden, tmp_path, "llm_tiny")
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, **changes})
+    with pytest.raises(DataError, match=r"makes no model|cannot be used") as raised:
+        load_parts(folder, golden / "models" / "clip_tiny", SCI)
+    assert str(folder) in str(raised.value)
+
+
 def test_many_tensors_are_counted_and_some_are_named(golden: Path, tmp_path: Path) -> None:
     folder = copy_model(golden, tmp_path, "llm_tiny")
     change(folder, lambda weights: [weights.pop(n) for n in [*weights] if "layers.1" in n])
