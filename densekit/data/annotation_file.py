@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from densekit.errors import DataError
 from densekit.files.json_files import check_depth, json_kind, open_file, parse_integer
+from densekit.files.signatures import START, signature
 
 MAX_BYTES = 1 << 34
 """Of an annotation file. The largest published ones take 1.5 GB."""
@@ -76,7 +77,7 @@ class EntryScan:
         self._pending = b""
         self._text, self._at = "", 0
         self._byte = self._char = 0  # of self._text[self._at], in the file
-        self._head, self._ended = "", False
+        self._begun, self._first, self._ended = False, b"", False
 
     @property
     def sha256(self) -> str:
@@ -182,6 +183,7 @@ class EntryScan:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror}; {REMEDY}") from None
         self._hash.update(data)
+        self._first = self._first or data[:START]
         if not self._encoding:
             self._encoding = json.detect_encoding(data).removesuffix("-sig")
             self._decoder = codecs.getincrementaldecoder(self._encoding)("surrogatepass")
@@ -192,14 +194,16 @@ class EntryScan:
         try:
             text = self._decoder.decode(data[:whole], final=self._ended)
         except UnicodeDecodeError as error:
+            if (other := self._instead()) is not None:
+                raise DataError(other) from None
             place = self._file.tell() - len(self._pending) - len(error.object) + error.start
             raise DataError(
                 f"{self.path}: byte {place}: not valid UTF-8; save the file as UTF-8"
             ) from None
-        if not self._head:
+        if not self._begun:
             marks = len(text) - len(text := text.lstrip("\ufeff"))
             self._byte += marks * len("\ufeff".encode())
-            self._head = text[:200]
+            self._begun = bool(text)
         self._text, self._at = self._text[self._at :] + text, 0
         return not self._ended or bool(text)
 
@@ -223,19 +227,26 @@ class EntryScan:
         char = self._char + at - self._at
         self._advance(at)
         more_follows = self._next_char() is not None
-        start = self._head.lstrip().lower()
-        if start.startswith("version https://git-lfs"):
-            return (
-                f"{self.path}: is a pointer of Git LFS, not the file; run `git lfs pull`, or "
-                "download it"
-            )
-        if start.startswith(("<!doctype", "<html")):
-            return f"{self.path}: is a web page, not JSON; download the file itself"
+        if (other := self._instead()) is not None:
+            return other
         line, column = self._line(char)
         where = f"{self.path}: line {line}, column {column}: broken JSON ({reason})"
         if more_follows:
             return f"{where}; correct it there, or download the file again"
         return f"{where}; the file may be cut off: compare its size with the source"
+
+    def _instead(self) -> str | None:
+        """What the file is by its first bytes, where that is not JSON, and what to do."""
+        found = signature(self._first)
+        if found is None or found.kind in ("server_message", "text_file"):
+            return None
+        remedy = {
+            "archive": "unpack it, and give the JSON file in it",
+            "lfs_pointer": "run `git lfs pull`, or download it",
+        }.get(found.kind, "download the file itself")
+        if self._first.startswith(b"PAR1"):
+            remedy = "`densekit data unpack FILE --to DIR` makes one of it"
+        return f"{self.path}: is {found.what}, not JSON; {remedy}"
 
     def _unreadable(self, error: Exception, top: int) -> str:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -46,6 +46,7 @@ _STARTS: tuple[tuple[bytes, SignatureKind, str], ...] = (
     (b"\x1f\x8b", "archive", "a gzip file"),
     (b"bzh", "archive", "a bzip2 file"),
     (b"\xfd7zxz", "archive", "an xz file"),
+    (b"(\xb5/\xfd", "archive", "a zstd file"),
     (b"7z\xbc\xaf", "archive", "a 7z archive"),
     (b"rar!", "archive", "a RAR archive"),
     (b"par1", "archive", "a parquet file"),
