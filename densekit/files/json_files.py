@@ -6,6 +6,7 @@ it and says what to do; nothing that would raise later (a lone surrogate, an int
 holds) gets past.
 """
 
+import codecs
 import json
 import math
 import os
@@ -127,6 +128,8 @@ def parse_json(data: bytes, *, non_finite: bool = False) -> Any:
     else; `non_finite` admits NaN and Infinity.
     """
     floats: dict[str, Any] = {"parse_float": _finite, "parse_constant": _no_constant}
+    if data.startswith(codecs.BOM_UTF8):
+        raise ValueError("it begins with a byte order mark: save it as UTF-8 without one")
     try:
         value = json.loads(
             data.decode("utf-8"), parse_int=parse_integer, **({} if non_finite else floats)

@@ -25,6 +25,7 @@ REFUSED = {
     "long integer": (b'{"a": 1' + b"0" * 5000 + b"}", "an integer of 5001 digits"),
     "integer beyond a float": (b"1" + b"0" * 309, "an integer of 310 digits"),
     "float beyond a float": (b"[1e999]", "the number 1e999 is too large"),
+    "byte order mark": (b"\xef\xbb\xbf{}", "begins with a byte order mark: save it as UTF-8"),
     "NaN": (b'{"a": NaN}', "NaN is not a JSON number"),
     "Infinity": (b"[-Infinity]", "-Infinity is not a JSON number"),
     "lone surrogate": (rb'{"a": "\ud800"}', "half of a surrogate pair"),
@@ -36,7 +37,9 @@ REFUSED = {
 def test_malformed_json_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
     content, reason = REFUSED[name]
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.json cannot be read: .*{reason}; download it again"):
+    with pytest.raises(
+        DataError, match=rf"a\.json cannot be read: .*{reason}.*; download it again"
+    ):
         read_json(tmp_path / "a.json", remedy="download it again")
 
 
