@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from densekit.audit.dossier.listing import DOSSIER_FILE
 from densekit.errors import DataError
 from densekit.files.json_files import read_json
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment
@@ -83,10 +84,10 @@ class RecordedRun:
 def read_run(path: Path) -> RecordedRun:
     """Read a run directory. Raises DataError when `path` is none; damaged files are in `damage`."""
     if not any((path / name).is_file() for name in (MATH_FILE, STATUS_FILE, MANIFEST_FILE)):
-        raise DataError(
-            f"{path} is not a run directory: it has no {MATH_FILE}; give a folder that "
-            "`densekit run` made"
-        )
+        instead = "give a folder that `densekit run` made"
+        if (path / DOSSIER_FILE).is_file():
+            instead = "it is a dossier, unpacked: `densekit verify` takes its .zip as it was packed"
+        raise DataError(f"{path} is not a run directory: it has no {MATH_FILE}; {instead}")
     run = RunDir(path)
     damage: dict[str, DataError] = {}
 

@@ -95,3 +95,9 @@ def test_folder_without_math_json_is_not_read_as_a_run(tmp_path: Path, name: str
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match=rf"{name} is not a run directory: it has no math\.json"):
         read_run(tmp_path / name)
+
+
+def test_an_unpacked_dossier_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "dossier.json").write_text("{}")
+    with pytest.raises(DataError, match=r"no math\.json; it is a dossier, unpacked: .*\.zip"):
+        read_run(tmp_path)
