@@ -82,7 +82,7 @@ def verify(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> N
     from densekit.audit.verify.verify import verify_run
     from densekit.cli.site import named_run
 
-    if run.endswith(".zip"):
+    if run.lower().endswith(".zip"):
         from densekit.audit.dossier.check import verify_dossier
 
         print_checks(verify_dossier(Path(run)), as_json=as_json)

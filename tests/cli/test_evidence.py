@@ -68,6 +68,13 @@ def test_diff_for_programs(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     assert json.loads(run_cli("diff", two_runs[0], two_runs[0], "--json").out)["equal"] is True
 
 
+@pytest.mark.parametrize("name", ["mine.zip", "MINE.ZIP"])
+def test_a_zip_file_is_verified_as_a_dossier(run_cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("no dossier")
+    result = run_cli("verify", tmp_path / name)
+    assert result.code == 1 and result.out.startswith("fail  archive: ")
+
+
 def test_verify(run_cli: Cli, two_runs: tuple[Path, Path]) -> None:
     run, _ = two_runs
     result = run_cli("verify", run)
