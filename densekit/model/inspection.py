@@ -1,11 +1,13 @@
-"""What is wrong with the models of a recipe, found without their weights: their configurations, the
-model that they make on the meta device, and the leak probe.
+"""What is wrong with the models of a recipe, found without reading their weights: their
+configurations, the model that they make on the meta device, the leak probe, and the headers of the
+weight files beside that model.
 
 It runs before a run directory exists, as a process of the trainer's environment (`densekit
 inspect`), and in the trainer where nothing was found out before.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
+from densekit.files.weight_files import read_weight_files
 from densekit.model.config import DenseConnectorConfig, model_config, read_config
 from densekit.model.probe import probe
 from densekit.model.projector import Projector
 from densekit.model.towers import FAMILIES, make_tower, vision_config_of
 from densekit.model.towers.convnext import conv_config
 from densekit.model.trainable_part import as_trained
+from densekit.model.weights import check_language_model
 from densekit.spec.mining import is_colour, normalisation_of
 from densekit.spec.model_parts import ModelParts
 
@@ -94,6 +98,11 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
             f"{place}: a language model of type {model_type} {problem}; choose a language model "
             "of docs/architectures.md"
         )
+    elif _can_be_read(folder):
+        try:
+            check_language_model(model, folder)
+        except DataError as error:
+            yield str(error)
 
 
 def _vision_tower(parts: ModelParts) -> Iterator[str]:
@@ -104,7 +113,9 @@ def _vision_tower(parts: ModelParts) -> Iterator[str]:
         config = read_config(folder, "vision tower")
         last_layer = parts.connector.last_layer(int(vision_config_of(config).num_hidden_layers))
         with torch.device("meta"):
-            make_tower(config, last_layer)
+            tower = make_tower(config, last_layer)
+        if _can_be_read(folder):
+            tower.check_files(folder, vision_config_of(config))
     except DataError as error:
         yield str(error)
     except Exception as error:  # whatever a class of transformers raises for its configuration
@@ -169,6 +180,11 @@ def _connector(parts: ModelParts, config: DenseConnectorConfig) -> Iterator[str]
                 f"connector and language model need {_shape(expected.get(name))}: name the weights "
                 "of the same models"
             )
+
+
+def _can_be_read(folder: Path) -> bool:
+    """Whether nothing is wrong with the weight files as files, which preflight names."""
+    return not read_weight_files(folder)[1]
 
 
 def _known_type(raw: dict[str, Any], place: str) -> str:
