@@ -62,4 +62,4 @@ def test_a_model_without_sdpa_attention_is_refused() -> None:
         head_dim=16,
         attn_logit_softcapping=None,
     )
-    assert probe(config) == "has no SDPA attention in transformers, which answers are generated with"
+    assert "has no SDPA attention in transformers" in (probe(config) or "")
