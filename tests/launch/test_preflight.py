@@ -427,6 +427,16 @@ def test_the_template_is_tried_on_the_whole_file(mine: Path) -> None:
     check(mine, name="two.yaml")
 
 
+def test_a_caption_without_an_image_is_refused(mine: Path) -> None:
+    """Its tag would show another sample's image."""
+    caption = entry(image=None, question="What is <image> here?")
+    write_json(mine / "one.json", [entry(), caption])
+    with pytest.raises(DataError, match=r"one.json: entry 1: template plain needs an image"):
+        check(mine)
+    write_json(mine / "two.json", [entry(), caption])
+    check(mine, name="two.yaml")
+
+
 def test_images_of_more_than_8_bits_are_counted(mine: Path) -> None:
     Image.new("I;16", (4, 4)).save(mine / "images" / "a.png")
     roots = Roots(data=mine, models=mine, cache=mine / "cache")
