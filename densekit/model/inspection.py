@@ -87,6 +87,14 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
     except Exception as error:  # whatever a class of transformers raises for its configuration
         yield f"{place} makes no model ({_said(error)}): put the published file back"
         return
+    width = model.get_input_embeddings().weight.shape[1]
+    if width != config.hidden_size:
+        yield (
+            f"{place}: the embedding has {width} channels and the layers {config.hidden_size}, so "
+            "that an image's features do not fit beside the tokens: choose a language model of "
+            "docs/architectures.md"
+        )
+        return
     yield from (f"{place}: {problem}" for problem in _lengths(config, model, parts))
     if parts.positions != "exact" and not getattr(config, "rope_parameters", None):
         yield (
@@ -207,7 +215,8 @@ def _known_type(raw: dict[str, Any], place: str) -> str:
             f"{place}: model type {model_type!r} is none that transformers has a class for: "
             "choose a language model of docs/architectures.md"
         )
-    if raw.get("quantization_config"):
+    vision = raw.get("vision_config")
+    if any(isinstance(each, dict) and each.get("quantization_config") for each in (raw, vision)):
         raise DataError(
             f"{place}: the weights are quantised (quantization_config), which cannot be trained "
             "on: name the folder of the model that they were made from"

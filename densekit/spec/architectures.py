@@ -312,6 +312,21 @@ TOWERS = {
 }
 
 
+_SMALL = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+}
+TOWER_DEFAULTS = {"clip": _SMALL | {"patch_size": 32}, "siglip": _SMALL | {"patch_size": 16}}
+"""What transformers takes for what a vision configuration leaves out, by how its model type
+begins.
+"""
+MISTRAL_KV_HEADS = 8
+"""What transformers takes where a Mistral's config.json does not say; elsewhere all heads."""
+
+
 def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
     """The shapes of the recipe's models, from the folders under `roots` where they are, else from
     the table.
@@ -387,7 +402,12 @@ def language_shape(reference: str, roots: Roots | None) -> LanguageShape:
         intermediate=_number(config, "intermediate_size", reference),
         layers=_number(config, "num_hidden_layers", reference),
         heads=heads,
-        kv_heads=_number(config, "num_key_value_heads", reference, heads),
+        kv_heads=_number(
+            config,
+            "num_key_value_heads",
+            reference,
+            MISTRAL_KV_HEADS if kind == "mistral" else heads,
+        ),
         head_dim=_number(config, "head_dim", reference, hidden // heads),
         vocab=_number(config, "vocab_size", reference),
         gated=not phi,
@@ -419,7 +439,8 @@ def tower_shape(reference: str, roots: Roots | None) -> TowerShape:
         "image_size": "image_size",
         "patch_size": "patch_size",
     }
-    values = {field: _number(config, key, reference) for field, key in names.items()}
+    defaults = TOWER_DEFAULTS[kind.partition("_")[0]]
+    values = {field: _number(config, key, reference, defaults[key]) for field, key in names.items()}
     if values["patch_size"] > values["image_size"]:
         raise DataError(
             f"{reference}/{CONFIG}: patch_size {values['patch_size']} is larger than image_size "

@@ -66,7 +66,8 @@ def tower_problems(
     config = _config(folder, field, get, problems)
     if config is None:
         return problems, None
-    if config.get("quantization_config"):
+    vision = config.get("vision_config")
+    if any(isinstance(each, dict) and each.get("quantization_config") for each in (config, vision)):
         problems.append(f"{field}: {folder / CONFIG}: {QUANTISED}")
     problems += [f"{field}: {problem}" for problem in read_weight_files(folder)[1]]
     shape = None
@@ -240,6 +241,7 @@ def _embedding(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -
     """What contradicts config.json in the shape of the input embedding, where it is found."""
     found = [found.entry.shape for name, found in tensors.items() if name.endswith(EMBEDDINGS)]
     vocab, hidden = config.get("vocab_size"), config.get("hidden_size") or config.get("n_embd")
+    hidden = config.get("word_embed_proj_dim") or hidden  # OPT's, which a Linear widens
     if len(found) != 1 or vocab is None or hidden is None or found[0] == (vocab, hidden):
         return []
     there = " x ".join(map(str, found[0]))
