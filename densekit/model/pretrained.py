@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
 from densekit.errors import DataError
@@ -63,7 +62,7 @@ def load_pretrained(
 
 
 def check_pretrained(
-    model_class: type[PreTrainedModel],
+    model_class: Any,
     folder: Path,
     *,
     what: str,
@@ -71,7 +70,7 @@ def check_pretrained(
     dropped: Kinds,
 ) -> None:
     """Raise DataError as `load_pretrained` does for tensors that are not the model's, by the
-    headers of the files: what transformers would load is as large, and on the meta device.
+    headers of the files alone: transformers is given tensors of their shapes on the meta device.
 
     Under ZeRO-3 transformers itself reports nothing that is unexpected, and tells rank 0 alone of
     another shape.
