@@ -145,7 +145,7 @@ def _measured(
 ) -> "Plan":
     """The plan for this host, with the hours that follow from what steps took there."""
     from densekit.launch.measuring import measure
-    from densekit.planner.plan import check_price
+    from densekit.planner.planning import check_price
 
     check_price(site.price)
     plan, taken = measure(recipe, overrides=overrides, request=request, site=site, steps=steps)

@@ -21,7 +21,8 @@ from densekit.launch.revision_check import check_revisions
 from densekit.launch.running import still_running
 from densekit.launch.screen import shown
 from densekit.planner.certificates import cached_certificate
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_needed, load_recipe, needed_name
 from densekit.runs.checkpoint import with_step
 from densekit.runs.complete import check_complete, tidy

@@ -13,7 +13,7 @@ from densekit.launch.host_gpus import VISIBLE, Gpu, check_driver, find_gpus, kin
 from densekit.launch.launchers.registry import launcher_class, launcher_names
 from densekit.launch.preflight import preflight
 from densekit.launch.revision_check import check_revisions
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.spec.check import Check, CheckState
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import Hardware

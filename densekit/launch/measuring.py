@@ -23,7 +23,8 @@ from densekit.planner.measured import (
     Measured,
     warm_up_of,
 )
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.planner.time import Interval
 from densekit.recipes.load import load_recipe
 from densekit.runs.environment import ENVIRONMENT_FILE, Environment

@@ -98,9 +98,10 @@ def short_of_host_ram(needed: int, copied: float, hardware: Hardware) -> str:
     a checkpoint.
     """
     has = "this host has" if hardware.host_measured else "a usual node is assumed to have"
+    of_them = "of them for the copy of a checkpoint that is written while training goes on"
+    copy = f", {copied:.0f} {of_them}" if copied else ""
     return Caution(
-        f"host RAM: {needed} GiB are needed in each node, {copied:.0f} of them for the copy of a "
-        f"checkpoint that is written while training goes on; {has} {hardware.host_gib} GiB: use "
+        f"host RAM: {needed} GiB are needed in each node{copy}; {has} {hardware.host_gib} GiB: use "
         "more nodes"
     )
 

@@ -99,7 +99,11 @@ def _because(plan: Plan, where: str) -> str:
     peak = f"{plan.memory_gib.peak:.1f} GiB {on}"
     if plan.fits is None:
         return f"{peak}; name the kind of GPU with --gpu"
-    return f"{peak}; {_range(plan.hours)} hours" if plan.hours and plan.fits else peak
+    if not plan.fits:
+        return peak
+    hours = f"; {_range(plan.hours)} hours" if plan.hours else ""
+    ram = f"; {plan.execution.host_ram_gib} GiB of host RAM a node" if plan.host_ram_short else ""
+    return peak + hours + ram
 
 
 def _ledger(ledger: Sequence[str]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from densekit.planner.candidates import SearchSpace
 from densekit.planner.certificates import cached_certificate, make_certificate
 from densekit.planner.cluster import usual_nodes
 from densekit.planner.estimate import steps_for_hours
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import ExecutionRequest

@@ -7,7 +7,8 @@ import pytest
 
 from densekit.launch import measuring
 from densekit.planner.measured import Measured
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.planner.request import with_hardware
 from densekit.planner.time import Interval
 from densekit.recipes.load import load_recipe

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from densekit.errors import DataError, DensekitError
 from densekit.files.json_files import read_json
 from densekit.launch.preflight import preflight
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.check import refuse
 from densekit.spec.recipe import Recipe

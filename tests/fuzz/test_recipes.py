@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densekit.errors import DensekitError, UsageError
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.explain import leaves, resolved
 from densekit.recipes.load import load_recipe
 from densekit.spec.math import Math

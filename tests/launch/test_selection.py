@@ -8,7 +8,8 @@ import pytest
 from densekit.errors import UsageError
 from densekit.launch.launchers.options import LauncherOptions
 from densekit.launch.selection import Selection, select
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import ExecutionRequest
 from tests.support.launching import A100, V100, cards, put_gpus_on_path

@@ -19,7 +19,8 @@ from densekit.launch.launchers.slurm.launcher import Slurm
 from densekit.launch.launchers.slurm.script import Batch, parse_options, script
 from densekit.launch.launchers.slurm.submit import refusal, without_outer_job
 from densekit.launch.launchers.torch_code import check_torch_code
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
+from densekit.planner.report import lines
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.hardware import hardware
@@ -88,9 +89,11 @@ def test_the_copy_of_a_checkpoint_is_counted_and_said_where_it_is_too_much() -> 
         for note in make_plan(recipe, offloaded, hardware=small).notes
         if note.startswith("host RAM")
     ]
-    assert ", 0 of them for the copy of a checkpoint" in note
+    assert "GiB are needed in each node; a usual node is assumed to have 128 GiB" in note
     enough = make_plan(recipe, request, hardware=hardware("a100-80g"))
     assert not [note for note in enough.notes if note.startswith("host RAM")]
+    last = [list(lines(each, None, {}, why=False))[-1] for each in (plan, enough)]
+    assert last[0] == f"{last[1]}; {plan.execution.host_ram_gib} GiB of host RAM a node"
 
 
 def test_script_without_a_known_shape_asks_for_nothing(tmp_path: Path) -> None:

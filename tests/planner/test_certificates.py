@@ -15,7 +15,7 @@ from densekit.data.annotations import Annotations
 from densekit.data.index import SampleIndex
 from densekit.errors import DataError
 from densekit.planner.certificates import cached_certificate, make_certificate
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import ExecutionRequest
 from densekit.spec.hardware import hardware

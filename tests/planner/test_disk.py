@@ -3,7 +3,7 @@
 import pytest
 
 from densekit.planner.disk import disk_of
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.architectures import shape_of
 from densekit.spec.trained_model import TrainedModel

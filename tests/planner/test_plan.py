@@ -12,7 +12,8 @@ from densekit.batching.certificate import BatchCertificate
 from densekit.errors import UsageError
 from densekit.planner.candidates import DEFAULT_MICRO_BATCH
 from densekit.planner.notes import Caution
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.execution import Execution, ExecutionRequest
 from densekit.spec.recipe import Recipe

@@ -6,7 +6,8 @@ import pytest
 
 from densekit.errors import UsageError
 from densekit.planner.kernel import choose_kernel
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.spec.execution import ExecutionRequest
 

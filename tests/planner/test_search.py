@@ -23,7 +23,8 @@ from densekit.planner.candidates import (
     largest,
 )
 from densekit.planner.cluster import HOST_USABLE, USABLE, Cluster, usual_nodes
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.planner.workload import Workload
 from densekit.recipes.load import load_recipe, recipe_names
 from densekit.spec.capability import container_image_for

@@ -24,7 +24,8 @@ from densekit.planner.lengths import (
     lengths_of,
 )
 from densekit.planner.measured import MARGIN
-from densekit.planner.plan import Plan, make_plan
+from densekit.planner.plan import Plan
+from densekit.planner.planning import make_plan
 from densekit.planner.time import (
     HOST_BANDWIDTH,
     HOST_BYTES,

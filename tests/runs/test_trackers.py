@@ -3,7 +3,7 @@
 import pytest
 
 from densekit.errors import UsageError
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.recipes.load import load_recipe
 from densekit.runs import trackers
 from densekit.runs.trackers import parse_trackers, require_trackers

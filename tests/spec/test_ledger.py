@@ -3,7 +3,7 @@
 import pytest
 
 from densekit.cli.recipes import show
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.planner.report import lines
 from densekit.recipes.load import load_recipe
 from densekit.runs.results import Results, Summary

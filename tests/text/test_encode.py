@@ -239,6 +239,19 @@ def test_plain_of_a_tokenizer_without_a_pad_token(bpe_json: str, bos: str, added
     ]
 
 
+@pytest.mark.parametrize("semantics", ["faithful", "fixed"])
+def test_plain_has_its_image_also_where_the_entry_names_none(
+    sp_legacy: SentencePieceTokenizer, semantics: str
+) -> None:
+    with_image, without = (
+        encode(sp_legacy, "plain", semantics, chat("<image>", "the cat"), image=image)
+        for image in (True, False)
+    )
+    assert without.input_ids.tolist()[:2] == [1, IMAGE_TOKEN_ID]
+    assert without.input_ids.tolist() == with_image.input_ids.tolist()
+    assert without.labels.tolist() == with_image.labels.tolist()
+
+
 def test_official_plain_never_looks_at_who_speaks(sp_legacy: SentencePieceTokenizer) -> None:
     turns = chat("<image>", "the cat")
     swapped = [

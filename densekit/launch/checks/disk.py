@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densekit.errors import DensekitError
 from densekit.files.disks import disk, free_bytes
-from densekit.planner.plan import make_plan
+from densekit.planner.planning import make_plan
 from densekit.spec.check import Check
 from densekit.spec.hardware import GIB
 from densekit.spec.recipe import Recipe
