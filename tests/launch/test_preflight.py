@@ -427,6 +427,20 @@ def test_the_template_is_tried_on_the_whole_file(mine: Path) -> None:
     check(mine, name="two.yaml")
 
 
+def test_a_template_whose_end_of_an_answer_is_no_token_is_told(mine: Path) -> None:
+    def warnings() -> list[str]:
+        checks = preflight(load_recipe(str(mine / "two.yaml")), Roots(cache=mine / "cache")).checks
+        return [check.message for check in checks if check.state == "warn"]
+
+    (line,) = warnings()
+    assert "template v1 ends an answer with </s>, for which the tokenizer has no token" in line
+    place = mine / "llm/tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(place))
+    tokenizer.add_tokens(["</s>"])
+    tokenizer.save(str(place))
+    assert warnings() == []
+
+
 def test_a_caption_without_an_image_is_refused(mine: Path) -> None:
     """Its tag would show another sample's image."""
     caption = entry(image=None, question="What is <image> here?")
