@@ -111,6 +111,8 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
             check_language_model(model, folder)
         except DataError as error:
             yield str(error)
+        except Exception as error:  # whatever transformers raises for a configuration
+            yield f"{place}: its weights cannot be loaded ({_said(error)})"
 
 
 def _vision_tower(parts: ModelParts) -> Iterator[str]:
@@ -216,7 +218,10 @@ def _known_type(raw: dict[str, Any], place: str) -> str:
             "choose a language model of docs/architectures.md"
         )
     vision = raw.get("vision_config")
-    if any(isinstance(each, dict) and each.get("quantization_config") for each in (raw, vision)):
+    if any(
+        isinstance(each, dict) and each.get("quantization_config") is not None
+        for each in (raw, vision)
+    ):
         raise DataError(
             f"{place}: the weights are quantised (quantization_config), which cannot be trained "
             "on: name the folder of the model that they were made from"

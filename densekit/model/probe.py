@@ -86,6 +86,11 @@ def probe(config: PreTrainedConfig) -> str | None:
                 "could not be tried with drawn weights, so nothing says that it trains right "
                 f"({_first_line(error)})"
             )
+        if not (alone.logits.isfinite().all() and alone.gradients.isfinite().all()):
+            return (
+                "computes numbers that are not finite with drawn weights (an eps, a theta or a "
+                "factor of its config.json may be wrong)"
+            )
         return _packed_problem(model, alone)
 
 

@@ -292,6 +292,10 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another composite": (_llm(model_type="x", vision_config={}), "is a whole multimodal model"),
     "quantised": (_llm(quantization_config={"bits": 4}), "the weights are quantised"),
+    "quantised by nothing": (_llm(quantization_config={}), "the weights are quantised"),
+    "layers without end": (_llm(num_hidden_layers=10**7), "not 10000000 .at most 1000"),
+    "dropout of all": (_llm(attention_dropout=1.5), "attention_dropout must be a number from 0"),
+    "dropout in words": (_llm(resid_pdrop="0.1"), "resid_pdrop must be a number from 0"),
     "code of its own": (
         _llm(model_type="internlm2", auto_map={"AutoModel": "x.X"}),
         r"internlm2 needs Python code from the folder itself \(auto_map\), which is never run",
@@ -398,7 +402,7 @@ def test_a_known_type_may_bring_code_that_is_not_needed(mine: Path) -> None:
 
 
 def test_everything_is_said_at_once_grouped_by_subject(mine: Path) -> None:
-    _llm(vocab_size=None, quantization_config={})(mine)
+    _llm(vocab_size=None)(mine)
     _llm(quantization_config={"bits": 4}, torch_dtype="int8")(mine)
     _processor(size=32)(mine)
     write_json(mine / "one.json", [entry(image="b.png"), entry(image="c.png")])
@@ -424,30 +428,6 @@ def test_the_template_is_tried_on_the_whole_file(mine: Path) -> None:
     ):
         check(mine)
     write_json(mine / "two.json", [entry(), long])
-    check(mine, name="two.yaml")
-
-
-def test_a_template_whose_end_of_an_answer_is_no_token_is_told(mine: Path) -> None:
-    def warnings() -> list[str]:
-        checks = preflight(load_recipe(str(mine / "two.yaml")), Roots(cache=mine / "cache")).checks
-        return [check.message for check in checks if check.state == "warn"]
-
-    (line,) = warnings()
-    assert "template v1 ends an answer with </s>, for which the tokenizer has no token" in line
-    place = mine / "llm/tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(place))
-    tokenizer.add_tokens(["</s>"])
-    tokenizer.save(str(place))
-    assert warnings() == []
-
-
-def test_a_caption_without_an_image_is_refused(mine: Path) -> None:
-    """Its tag would show another sample's image."""
-    caption = entry(image=None, question="What is <image> here?")
-    write_json(mine / "one.json", [entry(), caption])
-    with pytest.raises(DataError, match=r"one.json: entry 1: template plain needs an image"):
-        check(mine)
-    write_json(mine / "two.json", [entry(), caption])
     check(mine, name="two.yaml")
 
 

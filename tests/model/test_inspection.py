@@ -71,6 +71,12 @@ LANGUAGE_MODELS: dict[str, tuple[dict[str, Any], str]] = {
         {"model_type": "opt", "word_embed_proj_dim": 32, "hidden_size": 64, "ffn_dim": 96},
         "the embedding has 32 channels and the layers 64",
     ),
+    "rotary tables of nothing": (
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0.0}},
+        "computes numbers that are not finite",
+    ),
+    "a dtype with its module": ({"torch_dtype": "torch.float16"}, "cannot be used.*float16"),
+    "quantised by nothing": ({"quantization_config": {}}, "the weights are quantised"),
     "learned positions": (
         {"model_type": "gpt2", "max_position_embeddings": 100, "n_embd": 64, "n_head": 4},
         r"learned 100 positions \(transformer.wpe\) and data.max_length is 128",
