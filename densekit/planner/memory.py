@@ -6,7 +6,7 @@ the loss, of the last and the first layer and of the connector, the update. Each
 the peak is the largest. docs/planner.md, "Memory" and "How it was checked", has the reasons.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from densekit.planner.memory_formulas import formulas
@@ -43,19 +43,21 @@ class Memory:
     """The phase of the peak."""
     phases: dict[str, dict[str, int]]
     """The parts of every phase."""
-    formulas: dict[str, str]
-    """The arithmetic behind every part at the peak."""
+    states: ModelStates = field(compare=False, repr=False)
+    micro_batch: MicroBatchShape
+    """What it is the memory of."""
 
     def lines(self) -> list[str]:
-        """The arithmetic, one line per part."""
+        """The arithmetic behind every part at the peak, one line per part."""
         width = max(map(len, self.parts))
+        arithmetic = formulas(self.states, self.micro_batch, at=self.at, phases=self.phases)
 
         def line(name: str, size: int, text: str) -> str:
             return f"{name:{width}} {size / GIB:8.2f} GiB  {text}"
 
-        lines = [line(name, size, self.formulas[name]) for name, size in self.parts.items()]
+        lines = [line(name, size, arithmetic[name]) for name, size in self.parts.items()]
         lines.append(line("peak", self.peak, f"in the {self.at}"))
-        return lines + ([line("host", self.host, self.formulas["host"])] if self.host else [])
+        return lines + ([line("host", self.host, arithmetic["host"])] if self.host else [])
 
 
 def memory_of(
@@ -99,7 +101,8 @@ def memory_of(
         host=states.host,
         at=at,
         phases=phases,
-        formulas=formulas(model, states, micro_batch, at=at, phases=phases),
+        states=states,
+        micro_batch=micro_batch,
     )
 
 

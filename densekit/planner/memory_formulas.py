@@ -5,21 +5,16 @@ from densekit.planner.model_states import FRAGMENTATION, ModelStates
 from densekit.planner.workload import MicroBatchShape
 from densekit.spec.architectures import ModelShape
 from densekit.spec.hardware import GIB
-from densekit.spec.trained_model import TrainedModel
 
 Phases = dict[str, dict[str, int]]
 
 
 def formulas(
-    model: TrainedModel,
-    states: ModelStates,
-    micro_batch: MicroBatchShape,
-    *,
-    at: str,
-    phases: Phases,
+    states: ModelStates, micro_batch: MicroBatchShape, *, at: str, phases: Phases
 ) -> dict[str, str]:
     """A line for each part of the phase `at`, and for `host`."""
-    execution, language, shape = states.execution, model.shape.language, model.shape
+    execution, shape = states.execution, states.model.shape
+    language = shape.language
     width, trained = states.width, f"{states.trained:,}"
     ranks = f" / {execution.world_size} ranks" if execution.zero_stage else ""
     weight_ranks = ranks if execution.zero_stage == 3 else ""

@@ -32,7 +32,8 @@ class ModelStates:
     """Bytes per process of weights, gradients, optimizer and buffers."""
 
     def __init__(self, model: TrainedModel, execution: Execution) -> None:
-        language, self.execution = model.shape.language, execution
+        self.model, self.execution = model, execution
+        language = model.shape.language
         self.width = DTYPE_BYTES[execution.dtype]
         """Bytes of an element in the forward pass."""
         self.trained, self.frozen = model.trained, model.frozen

@@ -9,15 +9,15 @@ bytes are then its constant and its three multiples.
 from collections.abc import Iterable
 from functools import lru_cache
 from operator import ge, mul
+from struct import Struct
 
 from densekit.planner.memory_trace.autograd import Meter
 from densekit.planner.memory_trace.model import TracedStep
 from densekit.spec.execution import Execution
 from densekit.spec.trained_model import TrainedModel
 
-DIGIT = 8
-"""Bytes of a digit."""
-TOKENS, IMAGES, LABEL_POSITIONS = (2 ** (8 * DIGIT * place) for place in (1, 2, 3))
+TOKENS, IMAGES, LABEL_POSITIONS = 2**64, 2**128, 2**192
+DIGITS = Struct("<4Q")
 
 Digits = tuple[int, ...]
 """Bytes: a constant, and those of each token, image and label position."""
@@ -78,11 +78,7 @@ def _undominated(totals: Iterable[Digits]) -> list[Digits]:
 
 
 def _digits(size: int) -> Digits:
-    written = size.to_bytes(4 * DIGIT, "little")
-    return tuple(
-        int.from_bytes(written[start : start + DIGIT], "little")
-        for start in range(0, len(written), DIGIT)
-    )
+    return DIGITS.unpack(size.to_bytes(DIGITS.size, "little"))
 
 
 def _bytes(digits: Digits, size: Digits) -> int:
