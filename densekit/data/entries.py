@@ -262,6 +262,14 @@ def _check_tags(turns: Sequence[tuple[str, str]], image: str | None) -> None:
                 "tags_in_turns",
                 f"{IMAGE_TOKEN} in {tagged} turns but only one image; keep the tag in one turn",
             )
+        # A template takes tags out and puts one in front: what is left must not be another one.
+        for number, (_, text) in enumerate(turns):
+            if IMAGE_TOKEN in text.replace(IMAGE_TOKEN, ""):
+                raise EntryError(
+                    "tags_in_turns",
+                    f"turn {number} has a tag inside of a tag, which leaves a second one for one "
+                    f"image; write {IMAGE_TOKEN} once",
+                )
         return
     # In an entry without image a tag inside a sentence is ordinary text, as in the official code.
     texts = [text.strip() for speaker, text in turns if speaker == "human"]

@@ -3,12 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from densekit.data.decoding import DEEP_MODES, REMEDY, decode, header_of
+from densekit.data.processor_values import Colour, Resize, normalisation, resizing
 from densekit.errors import DataError
 from densekit.files.json_files import read_file, read_object
 from densekit.spec.anyres import AnyRes, fitted
@@ -17,14 +17,10 @@ from densekit.spec.types import AspectRatio, Semantics
 
 MAX_BYTES = 1 << 30
 """Of an image file."""
-MAX_EDGE = 4096
-"""Of a tower's input, in pixels."""
 MAX_RESIZED = 1 << 30
 """Pixels of an image once it is padded to a square, or before its middle is cut out: one that is a
 pixel high and long is blown up.
 """
-RESCALE_ROUNDING = 1e-4
-"""Published files write 1/255 with as many digits as they like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +39,10 @@ class ReadImage:
 class ImageProcessor:
     """Resizing and normalisation of one vision tower, read from its preprocessor_config.json."""
 
-    resize: Literal["shortest_edge", "squash"]
-    """CLIP: shortest edge to `size`, then centre crop; SigLIP: both edges to `size`, aspect ratio
-    lost.
-    """
+    resize: Resize
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Colour
+    std: Colour
     aspect_ratio: AspectRatio
     anyres: AnyRes | None = None
 
@@ -70,37 +63,17 @@ class ImageProcessor:
         path = directory / "preprocessor_config.json"
         config = read_object(path, remedy="copy it from the vision tower's repository")
         try:
-            size = config["size"]
-            shortest = size if isinstance(size, int) else size.get("shortest_edge")
-            edge = shortest or size["height"]
-            if not shortest and size["height"] != size["width"]:
-                raise ValueError(f"size {size} is not square")
-            if not _is_edge(edge):
-                raise ValueError(f"size {size}: an edge of 1 to {MAX_EDGE} pixels is needed")
-            if config.get("resample", 3) != Image.Resampling.BICUBIC:
-                raise ValueError(f"resample {config['resample']} is not bicubic (3)")
-            if shortest and config.get("crop_size", edge) not in (
-                edge,
-                {"height": edge, "width": edge},
-            ):
-                raise ValueError(f"crop_size {config['crop_size']} is not the size, {edge}")
-            for step in ("do_resize", "do_rescale", "do_normalize"):
-                if config.get(step, True) is not True:
-                    raise ValueError(f"{step} is {config[step]}: densekit always does it")
-            if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > RESCALE_ROUNDING:
-                raise ValueError(f"rescale_factor {config['rescale_factor']} is not 1/255")
-            mean, std = _channels(config["image_mean"]), _channels(config["image_std"])
-            if min(std) <= 0:
-                raise ValueError(f"image_std {list(std)} must be above 0")
+            resize, size = resizing(config)
+            mean, std = normalisation(config)
             if anyres is not None:
-                anyres.check_tile(edge)
+                anyres.check_tile(size)
         except KeyError as error:
             raise DataError(f"vision tower: {path} has no `{error.args[0]}`") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DataError(f"vision tower: {path} cannot be used: {error}") from None
         return cls(
-            resize="shortest_edge" if shortest else "squash",
-            size=edge if mining is None else mining.image_size,
+            resize=resize,
+            size=size if mining is None else mining.image_size,
             mean=mean,
             std=std,
             aspect_ratio=aspect_ratio,
@@ -196,18 +169,6 @@ def _check_room(image: Image.Image, width: int, height: int) -> None:
             f"x {height:,} before it is {'shrunk' if width == height else 'cropped'}: crop it, or "
             "take its entry out"
         )
-
-
-def _is_edge(edge: object) -> bool:
-    return isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_EDGE
-
-
-def _channels(values: object) -> tuple[float, float, float]:
-    """Three numbers, one a channel."""
-    if not isinstance(values, list) or len(values) != 3:
-        raise ValueError(f"image_mean and image_std are lists of three numbers, not {values}")
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def read_image(path: Path, semantics: Semantics = "faithful") -> tuple[Image.Image, str]:

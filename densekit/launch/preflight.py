@@ -85,7 +85,10 @@ def preflight(recipe: Recipe, roots: Roots, *, asked: str | None = None) -> Pref
         found.add("high-resolution tower", second_problems(second, field, found.get(field)))
     folder = roots.resolve(models.tokenizer_folder)
     if not recipe.makes(models.tokenizer_folder) and (models.tokenizer or folder.exists()):
-        found.add("tokenizer", tokenizer_problems(recipe, folder, config))
+        problems, note = tokenizer_problems(recipe, folder, config)
+        found.add("tokenizer", problems)
+        if note:
+            found.say("tokenizer", "warn", note)
     if models.connector:
         weights = roots.resolve(models.connector)
         found.connector(weights, width=width, hidden=hidden)

@@ -1,11 +1,13 @@
-"""What is wrong with the models of a recipe, found without their weights: their configurations, the
-model that they make on the meta device, and the leak probe.
+"""What is wrong with the models of a recipe, found without reading their weights: their
+configurations, the model that they make on the meta device, the leak probe, and the headers of the
+weight files beside that model.
 
 It runs before a run directory exists, as a process of the trainer's environment (`densekit
 inspect`), and in the trainer where nothing was found out before.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from densekit.errors import DataError
 from densekit.files.json_files import read_object
+from densekit.files.weight_files import read_weight_files
 from densekit.model.config import DenseConnectorConfig, model_config, read_config
 from densekit.model.probe import probe
 from densekit.model.projector import Projector
 from densekit.model.towers import FAMILIES, make_tower, vision_config_of
 from densekit.model.towers.convnext import conv_config
 from densekit.model.trainable_part import as_trained
+from densekit.model.weights import check_language_model
 from densekit.spec.mining import is_colour, normalisation_of
 from densekit.spec.model_parts import ModelParts
 
@@ -83,6 +87,14 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
     except Exception as error:  # whatever a class of transformers raises for its configuration
         yield f"{place} makes no model ({_said(error)}): put the published file back"
         return
+    width = model.get_input_embeddings().weight.shape[1]
+    if width != config.hidden_size:
+        yield (
+            f"{place}: the embedding has {width} channels and the layers {config.hidden_size}, so "
+            "that an image's features do not fit beside the tokens: choose a language model of "
+            "docs/architectures.md"
+        )
+        return
     yield from (f"{place}: {problem}" for problem in _lengths(config, model, parts))
     if parts.positions != "exact" and not getattr(config, "rope_parameters", None):
         yield (
@@ -94,6 +106,13 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
             f"{place}: a language model of type {model_type} {problem}; choose a language model "
             "of docs/architectures.md"
         )
+    elif _can_be_read(folder):
+        try:
+            check_language_model(model, folder)
+        except DataError as error:
+            yield str(error)
+        except Exception as error:  # whatever transformers raises for a configuration
+            yield f"{place}: its weights cannot be loaded ({_said(error)})"
 
 
 def _vision_tower(parts: ModelParts) -> Iterator[str]:
@@ -104,7 +123,9 @@ def _vision_tower(parts: ModelParts) -> Iterator[str]:
         config = read_config(folder, "vision tower")
         last_layer = parts.connector.last_layer(int(vision_config_of(config).num_hidden_layers))
         with torch.device("meta"):
-            make_tower(config, last_layer)
+            tower = make_tower(config, last_layer)
+        if _can_be_read(folder):
+            tower.check_files(folder, vision_config_of(config))
     except DataError as error:
         yield str(error)
     except Exception as error:  # whatever a class of transformers raises for its configuration
@@ -171,6 +192,11 @@ def _connector(parts: ModelParts, config: DenseConnectorConfig) -> Iterator[str]
             )
 
 
+def _can_be_read(folder: Path) -> bool:
+    """Whether nothing is wrong with the weight files as files, which preflight names."""
+    return not read_weight_files(folder)[1]
+
+
 def _known_type(raw: dict[str, Any], place: str) -> str:
     """The model type that a config.json states. Raises DataError for one that transformers cannot
     build by itself, and for quantised weights.
@@ -191,7 +217,11 @@ def _known_type(raw: dict[str, Any], place: str) -> str:
             f"{place}: model type {model_type!r} is none that transformers has a class for: "
             "choose a language model of docs/architectures.md"
         )
-    if raw.get("quantization_config"):
+    vision = raw.get("vision_config")
+    if any(
+        isinstance(each, dict) and each.get("quantization_config") is not None
+        for each in (raw, vision)
+    ):
         raise DataError(
             f"{place}: the weights are quantised (quantization_config), which cannot be trained "
             "on: name the folder of the model that they were made from"

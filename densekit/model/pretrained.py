@@ -4,11 +4,12 @@ in it is used or of a kind that is dropped on purpose. Nothing is drawn.
 BUFFERS and DROPPED_OF_TOWERS list what is dropped; what was is counted in one line.
 """
 
+import copy
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,44 +37,64 @@ def load_pretrained(
     config: PreTrainedConfig,
     dtype: torch.dtype,
     dropped: Kinds,
-    partitioned: tuple[AbstractContextManager[Any], Mapping[str, torch.Size]] | None = None,
+    context: AbstractContextManager[Any] | None = None,
 ) -> Any:
     """A model of `model_class` with the weights of a folder, `what` it is in messages.
 
-    `partitioned`: the context in which ZeRO-3 loads it, and the shapes of its whole tensors.
-    Raises DataError naming tensors and file for any that is missing, of another shape or not
-    expected, and for a folder that holds anything but its own safetensors.
+    `context`: what it is loaded in; ZeRO-3 partitions it there. Raises DataError naming tensors and
+    file for any that is missing, of another shape or not expected, and for a folder that holds
+    anything but its own safetensors.
     """
     shapes = tensor_shapes(folder, what)
-    context, whole = partitioned or (nullcontext(), None)
-    if whole is not None:
-        # There transformers reports neither, and tells rank 0 alone of another shape.
-        _refuse(what, shapes, _compared(shapes, whole, config), dropped)
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # instead of transformers' table
-    try:
-        with context:
-            model, report = model_class.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # refused here, by name
-                output_loading_info=True,
-            )
-    finally:
-        logging.set_verbosity(before)
-    faults = {
-        "missing": [name for name in report["missing_keys"] if not kind_of(name, dropped)],
-        "unexpected": [*report["unexpected_keys"]],
-        "of another shape": [name for name, *_ in report["mismatched_keys"]],
-    }
-    _refuse(what, shapes, faults, dropped)
+    with quiet_transformers(), context or nullcontext():
+        model, report = model_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **_reported(config),
+        )
+    _refuse(what, shapes, report, dropped)
     _check_tied(model, config, what, folder)
     _count(model, what, folder, shapes, dropped)
     return model
+
+
+def check_pretrained(
+    model_class: Any,
+    folder: Path,
+    *,
+    what: str,
+    config: PreTrainedConfig,
+    dropped: Kinds,
+) -> None:
+    """Raise DataError as `load_pretrained` does for tensors that are not the model's, by the
+    headers of the files alone: transformers is given tensors of their shapes on the meta device.
+
+    Under ZeRO-3 transformers itself reports nothing that is unexpected, and tells rank 0 alone of
+    another shape.
+    """
+    shapes = tensor_shapes(folder, what)
+    with quiet_transformers():
+        _, report = model_class.from_pretrained(
+            None,
+            state_dict={
+                name: torch.empty(shape, device="meta") for name, (_, shape) in shapes.items()
+            },
+            device_map={"": "meta"},
+            **_reported(copy.deepcopy(config)),
+        )
+    _refuse(what, shapes, report, dropped)
+
+
+def _reported(config: PreTrainedConfig) -> dict[str, Any]:
+    """What makes transformers report every tensor that does not fit."""
+    return {
+        "config": config,
+        "ignore_mismatched_sizes": True,  # refused here, by name
+        "output_loading_info": True,
+    }
 
 
 def tensor_shapes(folder: Path, what: str) -> dict[str, tuple[Path, torch.Size]]:
@@ -86,30 +107,17 @@ def tensor_shapes(folder: Path, what: str) -> dict[str, tuple[Path, torch.Size]]
     return {name: (found.file, torch.Size(found.entry.shape)) for name, found in tensors.items()}
 
 
-def _compared(
-    shapes: Mapping[str, tuple[Path, torch.Size]],
-    whole: Mapping[str, torch.Size],
-    config: PreTrainedConfig,
-) -> dict[str, list[str]]:
-    """Faults of a file beside the whole model, the model's prefix left out or not."""
-    prefixes = {name.partition(".")[0] for name in whole}
-    found = {}
-    for name, (_, shape) in shapes.items():
-        for known in (name, *(f"{prefix}.{name}" for prefix in prefixes)):
-            if known in whole:
-                found[name] = whole[known] == shape
-    return {
-        "unexpected": [name for name in shapes if name not in found],
-        "of another shape": [name for name, same in found.items() if not same],
-    }
-
-
 def _refuse(
     what: str,
     shapes: Mapping[str, tuple[Path, torch.Size]],
-    faults: Mapping[str, Sequence[str]],
+    report: Mapping[str, Any],
     dropped: Kinds,
 ) -> None:
+    faults = {
+        "missing": report["missing_keys"],
+        "unexpected": report["unexpected_keys"],
+        "of another shape": [name for name, *_ in report["mismatched_keys"]],
+    }
     said = []
     for fault, names in faults.items():
         counted = sorted(name for name in names if not kind_of(name, dropped))
@@ -156,3 +164,14 @@ def _count(
 @cache
 def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without its warnings and its table of tensors: what matters is said here."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -9,8 +9,7 @@ compared, whatever it calls.
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.utils import logging
 
 from densekit.errors import DataError
 from densekit.model.attention import sdpa
 from densekit.model.attention.packed import PackedAttention
 from densekit.model.micro_batch import MicroBatch
+from densekit.model.pretrained import quiet_transformers
 from densekit.model.trainable_part import TrainablePart
 
 LENGTHS = (19, 14)
@@ -78,7 +77,7 @@ def probe(config: PreTrainedConfig) -> str | None:
     when its loss and gradients are those of transformers' eager model, sample by sample, and no
     sequence changes another one.
     """
-    with _quiet():
+    with quiet_transformers():
         try:
             model = _small_model(config)
             alone = _alone(model)
@@ -86,6 +85,11 @@ def probe(config: PreTrainedConfig) -> str | None:
             return (
                 "could not be tried with drawn weights, so nothing says that it trains right "
                 f"({_first_line(error)})"
+            )
+        if not (alone.logits.isfinite().all() and alone.gradients.isfinite().all()):
+            return (
+                "computes numbers that are not finite with drawn weights (an eps, a theta or a "
+                "factor of its config.json may be wrong)"
             )
         return _packed_problem(model, alone)
 
@@ -128,6 +132,10 @@ def _packed_problem(model: Any, alone: _Outcome) -> str | None:
             "rounds a sequence differently when another one of its micro-batch changes (experts "
             "share their matrix products); densekit keeps sequences apart to the last bit"
         )
+    try:
+        model.set_attn_implementation("sdpa")
+    except ValueError:
+        return "has no SDPA attention in transformers, which answers are generated with"
     return None
 
 
@@ -301,14 +309,3 @@ def _name(config: PreTrainedConfig, field: str) -> str:
 def _first_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of transformers: the verdict says what matters."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -9,13 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.modeling_utils import PreTrainedModel
 
 from densekit.errors import DataError
 from densekit.files.permissions import follow_umask
 from densekit.files.weight_files import BUFFERS
 from densekit.files.whole import written_whole
 from densekit.model.config import model_config
-from densekit.model.pretrained import load_pretrained
+from densekit.model.pretrained import check_pretrained, load_pretrained
 from densekit.model.towers import load_tower
 from densekit.model.towers.convnext import load_high_resolution_tower
 from densekit.model.vlm import DenseConnectorForConditionalGeneration
@@ -56,11 +57,9 @@ def load_parts(
             f"config.json of {language_model} or {vision_tower} makes no model ({reason}): put the "
             "published file back"
         ) from None
-    partitioned = None
-    if language_model_context is not None:
-        whole = {name: value.shape for name, value in model.language_model.state_dict().items()}
-        partitioned = (language_model_context, whole)
     try:
+        if language_model_context is not None:
+            check_language_model(model.language_model, language_model)
         loaded = load_pretrained(
             AutoModelForCausalLM,
             language_model,
@@ -68,7 +67,7 @@ def load_parts(
             config=config.text_config,
             dtype=dtype,
             dropped=BUFFERS,
-            partitioned=partitioned,
+            context=language_model_context,
         )
         model.replace_language_model(loaded)
         model.vision_tower = load_tower(
@@ -86,6 +85,15 @@ def load_parts(
             f"weights of {language_model} or {vision_tower} cannot be loaded: {error}"
         ) from None
     return model
+
+
+def check_language_model(model: PreTrainedModel, folder: Path) -> None:
+    """Raise DataError where the headers in a folder are not those of the language model that its
+    configuration makes.
+    """
+    check_pretrained(
+        type(model), folder, what="language model", config=model.config, dropped=BUFFERS
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

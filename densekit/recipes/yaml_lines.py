@@ -4,6 +4,7 @@ import copy
 import difflib
 import functools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ MAX_BYTES = 1 << 18
 MAX_NODES = 50_000
 """Values of a document with every alias written out."""
 MAX_INTEGER = 10**308
+MISREAD = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads otherwise than people: 010 is octal, 1:30 has the base 60."""
 MAX_SHOWN = 200
 """Characters of a value in a message."""
 MAX_PROBLEMS = 10
@@ -55,6 +58,10 @@ class _Strict:
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)  # type: ignore[misc]
+            if isinstance(value, int | float) and MISREAD.fullmatch(str(node.value)):
+                raise ValueError(
+                    f"YAML reads {node.value} as {value}: write the decimal number that is meant"
+                )
             if isinstance(value, str):
                 value.encode()  # "\\ud800" is a text that nobody could write or hash
             if isinstance(value, int) and abs(value) > MAX_INTEGER:

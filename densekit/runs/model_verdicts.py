@@ -1,5 +1,5 @@
-"""What was found about models, kept in the cache: a model is inspected once for each config.json
-and each version of the packages that build it.
+"""What was found about models, kept in the cache: a model is inspected once for each of its
+configurations, the tensors in its files, and each version of the packages that build it.
 """
 
 import importlib.metadata
@@ -8,6 +8,7 @@ from pathlib import Path
 import densekit
 from densekit.files.hashing import file_sha256, json_sha256
 from densekit.files.json_files import optional_object, write_json
+from densekit.files.weight_files import read_weight_files
 from densekit.runs.connector_weights import connector_weights
 from densekit.spec.check import Check, refuse
 from densekit.spec.math import MADE_ASSETS, Math
@@ -15,6 +16,7 @@ from densekit.spec.model_parts import ModelParts
 from densekit.spec.roots import Roots
 
 FOLDER = "model-verdicts"
+CONFIGS = ("config.json", "preprocessor_config.json")
 PACKAGES = ("torch", "transformers")
 """Beside the kit itself, which need not be installed."""
 
@@ -69,10 +71,16 @@ def _path(parts: ModelParts, cache: Path) -> Path:
     weights, second = parts.connector_weights, parts.high_resolution_tower
     identity = {
         "configs": [
-            (folder / "config.json").read_text(encoding="utf-8")
+            optional_object(folder / name)
             for folder in (parts.language_model, parts.vision_tower)
+            for name in CONFIGS
+        ],
+        "tensors": [
+            sorted((name, *tensor.entry.shape) for name, tensor in tensors.items())
+            for tensors, _ in map(read_weight_files, (parts.language_model, parts.vision_tower))
         ],
         "connector": parts.connector.model_dump(mode="json"),
+        "anyres": parts.anyres and parts.anyres.model_dump(mode="json"),
         "connector_weights": None if weights is None else file_sha256(weights),
         "max_length": parts.max_length,
         "positions": parts.positions,

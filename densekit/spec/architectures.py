@@ -5,7 +5,6 @@ Counts of parameters are those of the modules that densekit builds (densekit/mod
 without the blocks that the connector does not read and without its last norm and head.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from densekit.errors import DataError, UsageError
 from densekit.files.json_files import read_object
 from densekit.spec.anyres import AnyRes
+from densekit.spec.config_numbers import CONFIG, config_number
 from densekit.spec.connector import Connector
 from densekit.spec.math import Math
 from densekit.spec.mining import CONV_TOWERS, ConvTower, read_conv_tower
@@ -25,9 +25,6 @@ class UnknownShapeError(UsageError):
     """A model that may well train, but whose shape is not known."""
 
 
-CONFIG = "config.json"
-MAX_NUMBER = 1 << 24
-"""Of a width, a count of layers or a vocabulary."""
 Shape = TypeVar("Shape")
 
 
@@ -312,6 +309,21 @@ TOWERS = {
 }
 
 
+_SMALL = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+}
+TOWER_DEFAULTS = {"clip": _SMALL | {"patch_size": 32}, "siglip": _SMALL | {"patch_size": 16}}
+"""What transformers takes for what a vision configuration leaves out, by how its model type
+begins.
+"""
+MISTRAL_KV_HEADS = 8
+"""What transformers takes where a Mistral's config.json does not say; elsewhere all heads."""
+
+
 def shape_of(recipe: Recipe | Math, roots: Roots | None = None) -> ModelShape:
     """The shapes of the recipe's models, from the folders under `roots` where they are, else from
     the table.
@@ -379,17 +391,22 @@ def language_shape(reference: str, roots: Roots | None) -> LanguageShape:
             f"models.language_model: {reference}/{CONFIG} has model_type {kind or 'null'}; "
             "densekit knows the shapes of llama, mistral and phi"
         )
-    heads = _number(config, "num_attention_heads", reference)
-    hidden = _number(config, "hidden_size", reference)
+    heads = config_number(config, "num_attention_heads", reference)
+    hidden = config_number(config, "hidden_size", reference)
     phi = kind == "phi"
     return LanguageShape(
         hidden=hidden,
-        intermediate=_number(config, "intermediate_size", reference),
-        layers=_number(config, "num_hidden_layers", reference),
+        intermediate=config_number(config, "intermediate_size", reference),
+        layers=config_number(config, "num_hidden_layers", reference),
         heads=heads,
-        kv_heads=_number(config, "num_key_value_heads", reference, heads),
-        head_dim=_number(config, "head_dim", reference, hidden // heads),
-        vocab=_number(config, "vocab_size", reference),
+        kv_heads=config_number(
+            config,
+            "num_key_value_heads",
+            reference,
+            MISTRAL_KV_HEADS if kind == "mistral" else heads,
+        ),
+        head_dim=config_number(config, "head_dim", reference, hidden // heads),
+        vocab=config_number(config, "vocab_size", reference),
         gated=not phi,
         biased=phi,
         parallel=phi,
@@ -419,7 +436,10 @@ def tower_shape(reference: str, roots: Roots | None) -> TowerShape:
         "image_size": "image_size",
         "patch_size": "patch_size",
     }
-    values = {field: _number(config, key, reference) for field, key in names.items()}
+    defaults = TOWER_DEFAULTS[kind.partition("_")[0]]
+    values = {
+        field: config_number(config, key, reference, defaults[key]) for field, key in names.items()
+    }
     if values["patch_size"] > values["image_size"]:
         raise DataError(
             f"{reference}/{CONFIG}: patch_size {values['patch_size']} is larger than image_size "
@@ -457,14 +477,3 @@ def _known(reference: str, table: dict[str, Shape], field: str) -> Shape:
             f"{', '.join(sorted(table))}"
         )
     return table[name]
-
-
-def _number(config: dict[str, Any], key: str, reference: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
-        raise DataError(
-            f"{reference}/{CONFIG}: {key} must be a positive integer, not {json.dumps(value)[:60]}"
-        )
-    return value

@@ -82,18 +82,18 @@ def _features(
     """Which feature token fills each slot of a sample, `first` being its image's first one; NEWLINE
     for the newline vector.
     """
-    if not layout.varies:
-        # Slots of a sample take its feature tokens one after the other, from the first one on.
-        return first + np.arange(slots)
     if sample.image is None:
-        return np.arange(0)
-    order = np.array(layout.order(sample.image.size), dtype=np.int64)[:slots]
-    if slots > len(order):
+        order = np.arange(0)
+    elif layout.varies:
+        order = np.array(layout.order(sample.image.size), dtype=np.int64)
+    else:  # one after the other
+        order = np.arange(layout.max_tokens)
+    if slots > len(order):  # they would show another sample's image
         raise DataError(
             f"sample {sample.sample_id}: {slots} image slots and an image of {len(order)} tokens: "
-            "an AnyRes sample has one <image> tag"
+            "one <image> tag stands for one image"
         )
-    return np.where(order == NEWLINE, NEWLINE, first + order)
+    return np.where(order == NEWLINE, NEWLINE, first + order)[:slots]
 
 
 def _int64(parts: Sequence[np.ndarray]) -> Tensor:

@@ -262,6 +262,7 @@ DAMAGES: dict[str, tuple[Plant, set[str]]] = {
     "gpt alone": (_entry(conversations=[{"from": "gpt", "value": "<image>"}]), {"only_gpt"}),
     "tag without image": (_text_only("<image>\nWhat?", "A cat."), {"tag_without_image"}),
     "tags in two turns": (_turns("<image>\na", "b", "<image>\nc", "d"), {"tags_in_turns"}),
+    "a tag inside of a tag": (_turns("<im<image>age>\na", "b"), {"tags_in_turns"}),
     "no words": (_text_only("", " "), {"no_words", "empty_question", "empty_answer"}),
     "half a surrogate": (_turns("<image>\n\ud800", "b"), {"surrogate"}),
     "roles of ShareGPT": (

@@ -292,6 +292,10 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another composite": (_llm(model_type="x", vision_config={}), "is a whole multimodal model"),
     "quantised": (_llm(quantization_config={"bits": 4}), "the weights are quantised"),
+    "quantised by nothing": (_llm(quantization_config={}), "the weights are quantised"),
+    "layers without end": (_llm(num_hidden_layers=10**7), "not 10000000 .at most 1000"),
+    "dropout of all": (_llm(attention_dropout=1.5), "attention_dropout must be a number from 0"),
+    "dropout in words": (_llm(resid_pdrop="0.1"), "resid_pdrop must be a number from 0"),
     "code of its own": (
         _llm(model_type="internlm2", auto_map={"AutoModel": "x.X"}),
         r"internlm2 needs Python code from the folder itself \(auto_map\), which is never run",
@@ -398,7 +402,7 @@ def test_a_known_type_may_bring_code_that_is_not_needed(mine: Path) -> None:
 
 
 def test_everything_is_said_at_once_grouped_by_subject(mine: Path) -> None:
-    _llm(vocab_size=None, quantization_config={})(mine)
+    _llm(vocab_size=None)(mine)
     _llm(quantization_config={"bits": 4}, torch_dtype="int8")(mine)
     _processor(size=32)(mine)
     write_json(mine / "one.json", [entry(image="b.png"), entry(image="c.png")])

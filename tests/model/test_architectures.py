@@ -48,3 +48,18 @@ def test_a_large_configuration_with_a_window_in_some_layers_is_made_small() -> N
 def test_what_cannot_be_tried_is_refused() -> None:
     config = AutoConfig.for_model("llama4_text")
     assert "nothing says that it trains right" in (probe(config) or "")
+
+
+def test_a_model_without_sdpa_attention_is_refused() -> None:
+    """It would train, and generate no answer."""
+    config = AutoConfig.for_model(
+        "gemma2",
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        attn_logit_softcapping=None,
+    )
+    assert "has no SDPA attention in transformers" in (probe(config) or "")

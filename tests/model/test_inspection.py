@@ -67,6 +67,16 @@ LANGUAGE_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "sizes that do not divide": ({"num_attention_heads": 7}, "heads"),
     "own attention": ({"model_type": "bloom", "n_head": 4, "hidden_size": 64}, "in its own code"),
     "soft cap": ({"model_type": "gemma2"}, "type gemma2 Gemma2Attention .* softcap"),
+    "an embedding of another width": (
+        {"model_type": "opt", "word_embed_proj_dim": 32, "hidden_size": 64, "ffn_dim": 96},
+        "the embedding has 32 channels and the layers 64",
+    ),
+    "rotary tables of nothing": (
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0.0}},
+        "computes numbers that are not finite",
+    ),
+    "a dtype with its module": ({"torch_dtype": "torch.float16"}, "cannot be used.*float16"),
+    "quantised by nothing": ({"quantization_config": {}}, "the weights are quantised"),
     "learned positions": (
         {"model_type": "gpt2", "max_position_embeddings": 100, "n_embd": 64, "n_head": 4},
         r"learned 100 positions \(transformer.wpe\) and data.max_length is 128",
@@ -117,6 +127,10 @@ def test_custom_code_of_a_type_that_transformers_has_is_not_needed(
         ({"model_type": "vit", "vision_config": None}, "vit.*only clip_vision_model"),
         ({"num_hidden_layers": 5}, "hidden_states"),
         ({"quantization_config": {"bits": 8}}, "the weights are quantised"),
+        (
+            {"model_type": "clip", "vision_config": {"quantization_config": {"bits": 8}}},
+            "the weights are quantised",
+        ),
     ],
 )
 def test_a_tower_that_does_not_fit_is_named(

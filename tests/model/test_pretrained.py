@@ -4,8 +4,8 @@ tensors and file; what is dropped on purpose is counted.
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     CLIPConfig,
     CLIPModel,
-    LlamaConfig,
     SiglipConfig,
     SiglipModel,
 )
 
 from densekit.errors import DataError
-from densekit.files.weight_files import BUFFERS
-from densekit.model.pretrained import load_pretrained
+from densekit.model.inspection import inspect
 from densekit.model.weights import load_parts
 from densekit.spec.connector import Connector
+from densekit.spec.model_parts import ModelParts
 from tests.support.files import write_json
 
 SCI = Connector(kind="sci", layers=(7, 15))
@@ -34,6 +32,16 @@ SCI = Connector(kind="sci", layers=(7, 15))
 def copy_model(golden: Path, folder: Path, name: str) -> Path:
     shutil.copytree(golden / "models" / name, folder / name, copy_function=shutil.copyfile)
     return folder / name
+
+
+def parts_of(language_model: Path, vision_tower: Path) -> ModelParts:
+    return ModelParts(
+        language_model=language_model,
+        vision_tower=vision_tower,
+        connector=SCI,
+        connector_weights=None,
+        max_length=128,
+    )
 
 
 def change(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
@@ -67,6 +75,8 @@ def test_a_tensor_that_does_not_fit_is_named(
     with pytest.raises(DataError, match=rf"1 {damage} \({name}\)") as raised:
         load_parts(llm, tower, SCI)
     assert f"{folder}/model.safetensors" in str(raised.value)
+    # The same sentence before a run directory exists, by the headers alone.
+    assert inspect(parts_of(llm, tower)) == [str(raised.value)]
 
 
 @pytest.mark.parametrize(
@@ -121,35 +131,25 @@ def test_numbers_without_their_scales_are_refused(
         load_parts(folder, golden / "models" / "clip_tiny", SCI)
 
 
-def test_under_zero_3_unexpected_and_misshapen_tensors_are_found_before_loading(
+def test_under_zero_3_tensors_that_do_not_fit_are_found_before_loading(
     golden: Path, tmp_path: Path
 ) -> None:
-    """transformers reports neither there."""
+    """transformers reports them neither to all ranks nor all of them."""
     folder = copy_model(golden, tmp_path, "llm_tiny")
-    config = LlamaConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    whole = {name: value.shape for name, value in model.state_dict().items()}
-
-    def load() -> None:
-        load_pretrained(
-            AutoModelForCausalLM,
-            folder,
-            what="language model",
-            config=config,
-            dtype=torch.float32,
-            dropped=BUFFERS,
-            partitioned=(nullcontext(), whole),
-        )
-
-    load()
+    tower = golden / "models" / "clip_tiny"
     change(
         folder, lambda w: w.update({"extra.x": torch.ones(1), "model.norm.weight": torch.ones(3)})
     )
+
+    @contextmanager
+    def never() -> Iterator[None]:
+        raise AssertionError("it is loaded")
+        yield
+
     with pytest.raises(
         DataError, match=r"1 unexpected \(extra.x\), 1 of another shape \(model.norm.weight\)"
     ):
-        load()
+        load_parts(folder, tower, SCI, language_model_context=never())
 
 
 def save_full(folder: Path, family: str) -> Path:
@@ -218,6 +218,8 @@ def test_a_head_that_is_missing_is_drawn_only_where_it_is_tied(
     write_json(folder / "config.json", {**config, "tie_word_embeddings": tied})
     change(folder, lambda weights: weights.pop("lm_head.weight"))
     tower = golden / "models" / "clip_tiny"
+    found = inspect(parts_of(folder, tower))
+    assert found == [] if tied else "1 missing (lm_head.weight)" in found[0]
     if not tied:
         with pytest.raises(DataError, match=r"1 missing \(lm_head.weight\)"):
             load_parts(folder, tower, SCI)
@@ -232,6 +234,7 @@ def test_a_tied_configuration_with_a_head_of_its_own_is_refused(
     folder = copy_model(golden, tmp_path, "llm_tiny")
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {**config, "tie_word_embeddings": True})
+    assert inspect(parts_of(folder, golden / "models" / "clip_tiny")) == []  # its numbers decide
     with pytest.raises(DataError, match="ties lm_head to the embedding"):
         load_parts(folder, golden / "models" / "clip_tiny", SCI)
 

@@ -82,6 +82,9 @@ BROKEN = {
     "second document": (b"---\nseed: 1\n", 2, "not valid YAML"),
     "a date of no calendar": (b"paper: 2024-99-99\n", 2, "not valid YAML: month must be"),
     "a number that is none": (b"seed: !!int abc\n", 2, "not valid YAML: invalid literal"),
+    "a number in octal": (b"seed: 010\n", 2, "YAML reads 010 as 8: write the decimal number"),
+    "a number to base 60": (b"seed: 1:30\n", 2, "YAML reads 1:30 as 90: write the decimal"),
+    "a fraction to base 60": (b"optimizer: {eps: 1:0.5}\n", 2, "YAML reads 1:0.5 as 60.5"),
     "a truth that is none": (b"seed: !!bool abc\n", 2, "not valid YAML"),
     "a python object": (
         b"title: !!python/object:os.system x\n",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from memory_trace import language_config, tower_config
+from transformers import AutoConfig, MistralConfig
 
 from densekit.errors import DataError, UsageError
 from densekit.model.config import DenseConnectorConfig
@@ -16,6 +17,7 @@ from densekit.spec.architectures import (
     LANGUAGE_MODELS,
     TOWERS,
     connector_shape,
+    language_shape,
     shape_of,
     tower_shape,
 )
@@ -142,6 +144,30 @@ def test_damaged_config_is_a_data_error(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(DataError, match=r"config\.json"):
         shape_of(load_recipe("vicuna7b_stage1"), Roots(models=tmp_path))
+
+
+@pytest.mark.parametrize(("family", "patch_size"), [("clip", 32), ("siglip", 16)])
+def test_what_a_vision_configuration_leaves_out_is_what_transformers_takes(
+    tmp_path: Path, family: str, patch_size: int
+) -> None:
+    given = {"model_type": f"{family}_vision_model", "image_size": 8 * patch_size}
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": family, "vision_config": given})
+    )
+    shape = tower_shape(str(tmp_path), None)
+    vision = AutoConfig.from_pretrained(tmp_path).vision_config
+    assert (shape.hidden, shape.intermediate) == (vision.hidden_size, vision.intermediate_size)
+    assert (shape.layers, shape.heads) == (vision.num_hidden_layers, vision.num_attention_heads)
+    assert (shape.image_size, shape.patch_size) == (vision.image_size, vision.patch_size)
+    assert (shape.image_size, shape.patches) == (8 * patch_size, 64)
+
+
+def test_a_mistral_that_does_not_say_has_the_kv_heads_of_transformers(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    values = {"model_type": "mistral", "num_attention_heads": 16, "vocab_size": 300, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    stock = MistralConfig.from_pretrained(tmp_path)
+    assert language_shape(str(tmp_path), None).kv_heads == stock.num_key_value_heads == 8
 
 
 def test_tower_without_a_single_patch_is_a_data_error(tmp_path: Path) -> None:

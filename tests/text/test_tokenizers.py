@@ -203,6 +203,18 @@ def test_load_honours_the_config(tmp_path: Path, sp_model: bytes) -> None:
         ),
         ({"tokenizer.model": None, "added_tokens.json": b'{"<x>": "one"}'}, "bad added token"),
         (
+            {"tokenizer.model": None, "added_tokens.json": b'{"<image>": -200}'},
+            "<image> has the id -200",
+        ),
+        (
+            {"tokenizer.model": None, "tokenizer_config.json": b'{"add_bos_token": "false"}'},
+            "add_bos_token must be true or false, not a string",
+        ),
+        (
+            {"tokenizer.model": None, "tokenizer_config.json": b'{"legacy": 0}'},
+            "legacy must be true or false, not a number",
+        ),
+        (
             {
                 "tokenizer.model": None,
                 "tokenizer_config.json": b'{"added_tokens_decoder": {"3": {}}}',

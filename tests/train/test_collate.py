@@ -53,6 +53,15 @@ def test_image_slots_take_the_features_of_their_own_image() -> None:
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.parametrize(("slots", "image"), [(4, True), (6, True), (1, False)])
+def test_slots_never_take_another_samples_features(slots: int, image: bool) -> None:
+    odd = sample(0, [1, *[IMAGE_TOKEN_ID] * slots, 7], image=image)
+    with pytest.raises(
+        DataError, match=rf"sample 0:00: {slots} image slots and an image of \d tok"
+    ):
+        pack([odd, sample(1, [1, 2], image=True)], layout=LAYOUT, image_size=SIZE)
+
+
 def test_a_label_lies_one_position_ahead_and_never_in_the_next_sequence() -> None:
     batch = pack(
         [

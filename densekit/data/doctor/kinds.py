@@ -67,7 +67,7 @@ ANNOTATIONS = _kinds(
             "image tag without an image",
             "add the `image` field, or take the tag out",
         ),
-        "tags_in_turns": ("image tags in several turns", "keep the tag in one turn"),
+        "tags_in_turns": ("image tags in several turns or in each other", "keep one tag"),
         "tag_missing": (
             "image without the tag that the template needs",
             "put <image> into the human turn",

@@ -9,7 +9,8 @@ from densekit.errors import DataError, DensekitError
 from densekit.files.json_files import read_object
 from densekit.files.safetensors_header import read_header
 from densekit.files.weight_files import StoredTensor, read_weight_files
-from densekit.spec.architectures import CONFIG, MAX_NUMBER, TowerShape, tower_shape
+from densekit.spec.architectures import TowerShape, tower_shape
+from densekit.spec.config_numbers import CONFIG, is_count, most
 from densekit.spec.mining import normalisation_of, read_conv_tower, tower_files
 from densekit.spec.roots import Roots
 
@@ -66,7 +67,8 @@ def tower_problems(
     config = _config(folder, field, get, problems)
     if config is None:
         return problems, None
-    if config.get("quantization_config"):
+    vision = config.get("vision_config")
+    if any(isinstance(each, dict) and each.get("quantization_config") for each in (config, vision)):
         problems.append(f"{field}: {folder / CONFIG}: {QUANTISED}")
     problems += [f"{field}: {problem}" for problem in read_weight_files(folder)[1]]
     shape = None
@@ -198,15 +200,20 @@ def _config_problems(config: Mapping[str, Any]) -> list[str]:
             f"model_type {kind[:60]} needs Python code from the folder itself (auto_map), which is "
             "never run; use a model that transformers builds by itself"
         )
-    if config.get("quantization_config"):
+    if config.get("quantization_config") is not None:
         problems.append(QUANTISED)
     if config.get("is_encoder_decoder"):
         problems.append("is an encoder-decoder; a decoder-only language model is needed")
     for key in COUNTS:
         value = config.get(key)
-        good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
-        if value is not None and not good:
-            problems.append(f"{key} must be a positive integer, not {str(value)[:60]}")
+        if value is not None and not is_count(key, value):
+            problems.append(
+                f"{key} must be a positive integer, not {str(value)[:60]} (at most {most(key)})"
+            )
+    for key, value in config.items():
+        given = key.endswith(("dropout", "pdrop")) and value is not None
+        if given and not (type(value) in (int, float) and 0 <= value < 1):
+            problems.append(f"{key} must be a number from 0 up to 1, not {str(value)[:60]}")
     if not problems:
         problems += _divisions(config)
     for key in ("dtype", "torch_dtype"):
@@ -240,6 +247,7 @@ def _embedding(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -
     """What contradicts config.json in the shape of the input embedding, where it is found."""
     found = [found.entry.shape for name, found in tensors.items() if name.endswith(EMBEDDINGS)]
     vocab, hidden = config.get("vocab_size"), config.get("hidden_size") or config.get("n_embd")
+    hidden = config.get("word_embed_proj_dim") or hidden  # OPT's, which a Linear widens
     if len(found) != 1 or vocab is None or hidden is None or found[0] == (vocab, hidden):
         return []
     there = " x ".join(map(str, found[0]))

@@ -89,7 +89,8 @@ def template_problems(recipe: Recipe, annotations: Annotations, cache: Path) -> 
     template, semantics = get_template(recipe.data.template), recipe.semantics_of("L1")
     if template.official_labels is None:
         semantics = "fixed"
-    key = [annotations.sha256, recipe.data.template, semantics, text_source_sha256()]
+    tagged = template.always_tagged
+    key = [annotations.sha256, recipe.data.template, semantics, tagged, text_source_sha256()]
     good = cache / "templates" / f"{json_sha256(key)}.good"
     if good.is_file():
         return []
@@ -97,6 +98,10 @@ def template_problems(recipe: Recipe, annotations: Annotations, cache: Path) -> 
     for sample in annotations:
         has_image = sample.image is not None
         try:
+            if tagged and not has_image:
+                raise DataError(
+                    f"template {recipe.data.template} needs an image, and the entry has none"
+                )
             template.turns(sample.conversations, has_image=has_image, semantics=semantics)
             modality_length(sample.conversations, has_image)
         except DataError as error:

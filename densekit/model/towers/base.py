@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from densekit.files.weight_files import BUFFERS
-from densekit.model.pretrained import DROPPED_OF_TOWERS, load_pretrained
+from densekit.files.weight_files import BUFFERS, Kinds
+from densekit.model.pretrained import DROPPED_OF_TOWERS, check_pretrained, load_pretrained
 
 
 class VisionTower(nn.Module, ABC):
@@ -54,22 +54,29 @@ class VisionTower(nn.Module, ABC):
         """Load from a folder in transformers' format and keep only the blocks that run."""
         with torch.device("meta"):
             tower = cls(config, last_layer)
-        blocks = rf"^(?!text_model\.).*encoder\.layers\.({_numbers_from(last_layer, config)})\."
         loaded: Any = load_pretrained(
             cls.model_class,
             directory,
             what="vision tower",
             config=copy.deepcopy(tower.model.config),
             dtype=dtype,
-            dropped=(
-                (f"tensors of blocks past {last_layer}, the last one read", blocks),
-                *DROPPED_OF_TOWERS,
-                *BUFFERS,
-            ),
+            dropped=_dropped(last_layer, config),
         )
         loaded.post_layernorm = nn.Identity()
         tower.model = loaded
         return tower
+
+    def check_files(self, directory: Path, config: PreTrainedConfig) -> None:
+        """Raise DataError where the headers in a folder are not those of this tower, made of
+        `config`, the whole one.
+        """
+        check_pretrained(
+            self.model_class,
+            directory,
+            what="vision tower",
+            config=self.model.config,
+            dropped=_dropped(self.model.config.num_hidden_layers, config),
+        )
 
     def checkpoint_activations(self) -> None:
         """Recompute the activations of every block in backward, where it is trained."""
@@ -96,6 +103,16 @@ class VisionTower(nn.Module, ABC):
         for layer in self.model.encoder.layers:
             state = layer(state, attention_mask=None)
             yield state
+
+
+def _dropped(last_layer: int, config: PreTrainedConfig) -> Kinds:
+    """Tensors that a tower of `last_layer` blocks does not have."""
+    blocks = rf"^(?!text_model\.).*encoder\.layers\.({_numbers_from(last_layer, config)})\."
+    return (
+        (f"tensors of blocks past {last_layer}, the last one read", blocks),
+        *DROPPED_OF_TOWERS,
+        *BUFFERS,
+    )
 
 
 def _numbers_from(first: int, config: PreTrainedConfig) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from densekit.errors import DataError
-from densekit.files.json_files import optional_object, read_file
+from densekit.files.json_files import json_kind, optional_object, read_file
 
+SWITCHES = ("legacy", "add_bos_token", "add_eos_token")
+"""Of tokenizer_config.json: true, false or null."""
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
@@ -88,6 +90,12 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         if (text := token_text(config.get(name)) or token_text(special_map.get(name))) is not None
     }
     legacy = config.get("legacy") is not False
+    for name in SWITCHES:
+        if not isinstance(config.get(name), bool | None):
+            raise DataError(
+                f"tokenizer in {directory}: tokenizer_config.json: {name} must be true or false, "
+                f"not {json_kind(config[name])}"
+            )
     try:
         if model_file.is_file():
             if config.get("add_eos_token"):

@@ -31,7 +31,7 @@ def added_tokens(decoder: object, extra: Mapping[str, object]) -> list[AddedToke
     """Read `added_tokens_decoder` (id -> token) and `added_tokens.json` (text -> id).
 
     Raises:
-        DataError: an entry has no text or no integer id.
+        DataError: an entry has no text, or no integer id of 0 or more.
     """
     if not isinstance(decoder, Mapping):
         raise DataError("added_tokens_decoder must be an object")
@@ -52,6 +52,12 @@ def added_tokens(decoder: object, extra: Mapping[str, object]) -> list[AddedToke
             )
     except ValueError as error:
         raise DataError(f"bad added token: {error}") from error
+    negative = [token for token in tokens.values() if token.id < 0]
+    if negative:
+        raise DataError(
+            f"bad added token: {negative[0].content[:60]} has the id {negative[0].id}, and ids are "
+            "0 or more"
+        )
     return list(tokens.values())
 
 
@@ -90,7 +96,10 @@ class SentencePieceTokenizer:
                 else sentencepiece.SentencePieceProcessor(model_proto=model + _NO_DUMMY_PREFIX)
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            raise DataError(f"tokenizer.model is not a sentencepiece model: {error}") from error
+            raise DataError(
+                f"tokenizer.model is not a sentencepiece model: {error}; where tokenizer.json is "
+                "the model's, remove tokenizer.model"
+            ) from error
         self.legacy = legacy
         self._cut = {token.content: token for token in added}
         self.unk_id: int | None = self._special("unk_token", special, self._plain.unk_id())
