@@ -212,7 +212,7 @@ def _config_problems(config: Mapping[str, Any]) -> list[str]:
             )
     for key, value in config.items():
         given = key.endswith(("dropout", "pdrop")) and value is not None
-        if given and not (type(value) in (int, float) and 0 <= value < 1):
+        if given and not (isinstance(value, int | float) and 0 <= value < 1):
             problems.append(f"{key} must be a number from 0 up to 1, not {str(value)[:60]}")
     if not problems:
         problems += _divisions(config)
