@@ -139,6 +139,12 @@ def _check_turn(number: int, turn: Mapping[str, Any]) -> None:
                 f"turn {number} has '{field}': every answer is learnt, and all labels weigh the "
                 "same; remove the field, or the answer",
             )
+    one, other = turn.get("value"), turn.get("content")
+    if one and other and one != other:
+        raise EntryError(
+            "extra_field",
+            f"turn {number}: 'value' and 'content' differ, and one is read; remove the other",
+        )
     for field in CALLS:
         if turn.get(field):
             raise EntryError(

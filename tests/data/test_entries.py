@@ -156,6 +156,11 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "half a weight": (_answer(weight=0.5), "extra_field", "turn 1 has 'weight'"),
     "an answer without loss": (_answer(loss=False), "extra_field", "turn 1 has 'loss'"),
     "an answer to skip": (_answer(train=False), "extra_field", "turn 1 has 'train'"),
+    "two texts of an answer": (
+        _answer(content="another"),
+        "extra_field",
+        "turn 1: 'value' and 'content' differ",
+    ),
     "a call in an answer": (
         _answer(tool_calls=[{"id": "1"}]),
         "extra_field",
