@@ -356,9 +356,9 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokens without a row": (
         lambda m: (
             write_json(m / "llm/config.json", {**LLM_CONFIG, "vocab_size": 1})
-            and _added(m, {"<a>": 1, "<b>": 2})
+            and _added(m, {"<a>": 2, "<b>": 3})
         ),
-        r"has ids 1 to 2, but the embedding of .*llm has 1 rows \(vocab_size\), for ids 0 to 0",
+        r"has ids 1 to 3, but the embedding of .*llm has 1 rows \(vocab_size\), for ids 0 to 0",
     ),
     "processor of another tower": (
         _processor(size=32),

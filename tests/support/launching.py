@@ -144,9 +144,10 @@ def make_models(folder: Path) -> None:
         write_json(folder / name / "config.json", config)
         (folder / name / "model.safetensors").write_bytes(save({}))
     write_json(folder / "tower" / "preprocessor_config.json", PREPROCESSOR)
-    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "</s>": 1}, merges=[]))
+    tokenizer.add_special_tokens(["</s>"])
     tokenizer.save(str(folder / "llm" / "tokenizer.json"))
-    write_json(folder / "llm" / "tokenizer_config.json", {"eos_token": "a"})
+    write_json(folder / "llm" / "tokenizer_config.json", {"eos_token": "</s>"})
 
 
 STAGE_1 = """\
