@@ -152,7 +152,10 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (gzip.compress(b"[]"), "is a gzip file, not JSON; unpack it, and give the JSON file in it"),
+        (
+            gzip.compress(b"[]", mtime=0),
+            "is a gzip file, not JSON; unpack it, and give the JSON file in it",
+        ),
         (b"PK\x03\x04" + bytes(50), "is a zip archive, not JSON; unpack it"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 50, "is a zstd file, not JSON"),
         (b"PAR1" + bytes(50), "is a parquet file, not JSON; `densekit data unpack FILE --to DIR`"),
@@ -160,6 +163,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
         (bytes(5000), "is zeros, not JSON; download"),
         (b"\xff\xd8\xff\xe0" * 9, "byte 0: not valid UTF-8"),
     ],
+    ids=["gzip", "zip", "zstd", "parquet", "PDF", "zeros", "JPEG"],
 )
 def test_what_stands_in_place_of_a_file_is_said(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "a.json"
