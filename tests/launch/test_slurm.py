@@ -304,7 +304,7 @@ def test_forgotten_job_is_judged_by_the_run(tmp_path: Path, complete: bool, code
 
 @real
 def test_job_that_can_never_start_is_cancelled(tmp_path: Path) -> None:
-    code, run = launch(tmp_path, "", "nodes=50")
+    code, run = launch(tmp_path, "", world_size=50, nodes=50)
     assert code == 1 and not jobs(run)
     assert (
         "would never start the job (PartitionConfig), so it was cancelled: use fewer"
