@@ -26,3 +26,9 @@ class DataError(DensekitError):
     """A file, an image, a conversation or a model directory is wrong (exit code 3)."""
 
     exit_code = 3
+
+
+def in_a_line(error: Exception) -> str:
+    """Kind and text of another program's exception, in one line of 300 characters at most."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

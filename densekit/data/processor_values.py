@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from densekit.spec.config_numbers import MAX_EDGE
 from densekit.spec.mining import is_colour
 
 Resize = Literal["shortest_edge", "squash"]
@@ -15,8 +16,6 @@ lost.
 """
 Colour = tuple[float, float, float]
 """A number for each channel."""
-MAX_EDGE = 4096
-"""Of a tower's input, in pixels."""
 RESCALE_ROUNDING = 1e-4
 """Published files write 1/255 with as many digits as they like."""
 TYPES = ("CLIPImageProcessor", "CLIPFeatureExtractor", "SiglipImageProcessor")

@@ -19,7 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from densekit.errors import DataError
+from densekit.errors import DataError, in_a_line
 from densekit.files.json_files import read_object
 from densekit.files.weight_files import read_weight_files
 from densekit.model.config import DenseConnectorConfig, model_config, read_config
@@ -85,7 +85,7 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # whatever a class of transformers raises for its configuration
-        yield f"{place} makes no model ({_said(error)}): put the published file back"
+        yield f"{place} makes no model ({in_a_line(error)}): put the published file back"
         return
     width = model.get_input_embeddings().weight.shape[1]
     if width != config.hidden_size:
@@ -112,7 +112,7 @@ def _language_model(parts: ModelParts) -> Iterator[str]:
         except DataError as error:
             yield str(error)
         except Exception as error:  # whatever transformers raises for a configuration
-            yield f"{place}: its weights cannot be loaded ({_said(error)})"
+            yield f"{place}: its weights cannot be loaded ({in_a_line(error)})"
 
 
 def _vision_tower(parts: ModelParts) -> Iterator[str]:
@@ -130,8 +130,8 @@ def _vision_tower(parts: ModelParts) -> Iterator[str]:
         yield str(error)
     except Exception as error:  # whatever a class of transformers raises for its configuration
         yield (
-            f"{place} makes no vision tower ({_said(error)}): it must be a CLIP or SigLIP vision "
-            f"model ({', '.join(FAMILIES)})"
+            f"{place} makes no vision tower ({in_a_line(error)}): it must be a CLIP or SigLIP "
+            f"vision model ({', '.join(FAMILIES)})"
         )
 
 
@@ -291,7 +291,3 @@ def _lengths(config: PreTrainedConfig, model: nn.Module, parts: ModelParts) -> I
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else "x".join(map(str, shape))
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 from transformers.configuration_utils import PreTrainedConfig
 
-from densekit.errors import DataError
+from densekit.errors import DataError, in_a_line
 from densekit.model.attention import sdpa
 from densekit.model.attention.packed import PackedAttention
 from densekit.model.micro_batch import MicroBatch
@@ -84,7 +84,7 @@ def probe(config: PreTrainedConfig) -> str | None:
         except Exception as error:  # whatever transformers raises for a configuration
             return (
                 "could not be tried with drawn weights, so nothing says that it trains right "
-                f"({_first_line(error)})"
+                f"({in_a_line(error)})"
             )
         if not (alone.logits.isfinite().all() and alone.gradients.isfinite().all()):
             return (
@@ -109,7 +109,7 @@ def _packed_problem(model: Any, alone: _Outcome) -> str | None:
                 "does not hand the places of the sequences through to its attention "
                 "(transformers' own class drops them, or makes an attention mask)"
             )
-        return f"does not run on a packed micro-batch ({_first_line(error)})"
+        return f"does not run on a packed micro-batch ({in_a_line(error)})"
     if not attend.calls:
         return (
             "computes attention in its own code, not through transformers' attention interface: "
@@ -304,8 +304,3 @@ def _is_window(name: str) -> bool:
 def _name(config: PreTrainedConfig, field: str) -> str:
     """What a configuration class calls a field."""
     return str(config.attribute_map.get(field, field))
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 
-from densekit.errors import DataError
+from densekit.errors import DataError, in_a_line
 from densekit.files.permissions import follow_umask
 from densekit.files.weight_files import BUFFERS
 from densekit.files.whole import written_whole
@@ -52,10 +52,9 @@ def load_parts(
         with torch.device("meta"):
             model = DenseConnectorForConditionalGeneration(config)
     except Exception as error:  # whatever a class of transformers raises for its configuration
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise DataError(
-            f"config.json of {language_model} or {vision_tower} makes no model ({reason}): put the "
-            "published file back"
+            f"config.json of {language_model} or {vision_tower} makes no model "
+            f"({in_a_line(error)}): put the published file back"
         ) from None
     try:
         if language_model_context is not None:

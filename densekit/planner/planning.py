@@ -58,8 +58,11 @@ def make_plan(
 
     Raises UsageError for what cannot work; it names the nearest that can.
     """
-    world_size, nodes, device = request.world_size or 1, request.nodes or 1, request.device or "cpu"
-    _check(recipe, request, price)
+    world_size = 1 if request.world_size is None else request.world_size
+    nodes = 1 if request.nodes is None else request.nodes
+    device = request.device or "cpu"
+    _check(recipe, request, world_size, nodes)
+    check_price(price)
     workload, unknown = _workload_if_known(recipe, roots)
     decision = _decide(
         recipe, workload, request, hardware, measured or {}, world_size=world_size, nodes=nodes
@@ -130,18 +133,13 @@ def make_plan(
     )
 
 
-def _check(recipe: Recipe, request: ExecutionRequest, price: float | None) -> None:
+def _check(recipe: Recipe, request: ExecutionRequest, world_size: int, nodes: int) -> None:
     """Raise UsageError for what no hardware carries out."""
     request.check()
     if request.zero_stage is not None:
         check_offload(bool(request.cpu_offload), request.zero_stage)
-    check_cluster(
-        1 if request.world_size is None else request.world_size,
-        1 if request.nodes is None else request.nodes,
-        recipe=recipe.name,
-        global_batch_size=recipe.global_batch_size,
-    )
-    check_price(price)
+    total = recipe.global_batch_size
+    check_cluster(world_size, nodes, recipe=recipe.name, global_batch_size=total)
 
 
 def check_price(price: float | None) -> None:

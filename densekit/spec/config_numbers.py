@@ -10,6 +10,8 @@ MAX_NUMBER = 1 << 24
 """Of a width or a vocabulary."""
 MAX_LAYERS = 1000
 """Each is a module, on the meta device too."""
+MAX_EDGE = 4096
+"""Of a tower's input, in pixels."""
 LAYERS = ("num_hidden_layers", "n_layer")
 """What configurations call the number of layers."""
 
@@ -39,4 +41,6 @@ def is_count(key: str, value: object) -> bool:
 
 def most(key: str) -> int:
     """The largest number that is read of what `key` counts."""
+    if key == "image_size":
+        return MAX_EDGE
     return MAX_LAYERS if key in LAYERS else MAX_NUMBER

@@ -170,12 +170,21 @@ def test_a_mistral_that_does_not_say_has_the_kv_heads_of_transformers(tmp_path: 
     assert language_shape(str(tmp_path), None).kv_heads == stock.num_key_value_heads == 8
 
 
-def test_tower_without_a_single_patch_is_a_data_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"patch_size": 337}, "patch_size 337 is larger than image_size 336"),
+        ({"image_size": 5000}, "image_size must be a positive integer, not 5000 .at most 4096"),
+    ],
+)
+def test_tower_of_impossible_patches_is_a_data_error(
+    tmp_path: Path, changed: dict[str, int], message: str
+) -> None:
     folder = tmp_path / CLIP
     folder.mkdir(parents=True)
-    config = tower_config(TOWERS[CLIP]).to_dict() | {"patch_size": 337}
+    config = tower_config(TOWERS[CLIP]).to_dict() | changed
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="patch_size 337 is larger than image_size 336"):
+    with pytest.raises(DataError, match=message):
         tower_shape(f"models:{CLIP}", Roots(models=tmp_path))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from densekit.errors import DataError, UsageError
+from densekit.errors import DataError, UsageError, in_a_line
 from densekit.exchange.official.folder import OfficialFolder
 from densekit.exchange.official.settings import CONFIG, MAX_SHOWN, official_connector
 from densekit.exchange.official.tensors import EMBEDDING
@@ -142,9 +142,8 @@ def check_language_model(found: OfficialFolder, config_folder: Path) -> None:
     except DataError as error:
         raise DataError(str(error).replace(str(config_folder / CONFIG), str(place))) from None
     except Exception as error:  # whatever a class of transformers raises for its configuration
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_SHOWN]}"
         raise DataError(
-            f"{place} makes no language model ({reason}): put the published file back"
+            f"{place} makes no language model ({in_a_line(error)}): put the published file back"
         ) from None
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     tied = getattr(config, "tie_word_embeddings", False)
